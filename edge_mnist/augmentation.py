@@ -1,0 +1,88 @@
+"""Random numbers that depend on nothing but their key, and the whole-batch affine augmentation drawn from them.
+
+Each number is a hash of (seed, epoch, image index, what it is for). So an image is moved in the same way however the
+batches are cut, in whatever order and process they are drawn, and a run that goes on after a stop draws what it would
+have drawn.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from edge_mnist.recipes import Augmentation
+
+_ORDER = 6  # the amounts of the augmentation take 0 .. 5
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """A permutation of 0 .. count - 1, (count,) int64, drawn from the seed and the epoch."""
+    return np.argsort(_random_bits(seed, epoch, np.arange(count), _ORDER), kind="stable")
+
+
+def augment(images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int) -> torch.Tensor:
+    """Each image rotated, scaled, sheared and shifted about its centre, bilinear, black outside.
+
+    Args:
+        images: (N, 1, H, W) float32, black is 0.
+        indices: (N,) int64, each image's index in the data set: the key of its random numbers.
+        amount: the furthest that an image is moved.
+        seed: the run's seed.
+        epoch: counted from 0.
+
+    Returns:
+        (N, 1, H, W) float32, on the device of `images`.
+    """
+    height, width = images.shape[2:]
+    matrices = _inverse_maps(indices, amount, seed, epoch)  # (N, 2, 3), in pixels from the centre
+    # grid_sample counts from -1 to 1 over a whole side (align_corners=False)
+    matrices[:, :, 2] *= (2 / width, 2 / height)
+    maps = torch.from_numpy(matrices.astype(np.float32)).to(images.device)[:, :, :, None, None]  # (N, 2, 3, 1, 1)
+    down = torch.arange(0.5, height, device=images.device)[:, None] * (2 / height) - 1  # (H, 1)
+    across = torch.arange(0.5, width, device=images.device) * (2 / width) - 1  # (W,)
+    # not affine_grid: its matrix product may round differently in a batch of another size
+    grid = maps[:, :, 0] * across + maps[:, :, 1] * down + maps[:, :, 2]  # (N, 2, H, W)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _inverse_maps(indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int) -> npt.NDArray[np.float64]:
+    """Where each pixel of the result comes from: (N, 2, 3) float64, rows x and y, in pixels from the centre."""
+    drawn = [2 * _uniform(seed, epoch, indices, purpose) - 1 for purpose in range(_ORDER)]
+    angle = drawn[0] * math.radians(amount.rotation)
+    stretch_x, stretch_y = 1 / (1 + drawn[1] * amount.scale), 1 / (1 + drawn[2] * amount.scale)
+    shear = drawn[3] * amount.shear
+    cos, sin = np.cos(angle), np.sin(angle)
+    matrices = np.empty((len(indices), 2, 3))
+    matrices[:, 0, 0] = stretch_x * cos
+    matrices[:, 0, 1] = stretch_x * (shear * cos - sin)
+    matrices[:, 1, 0] = stretch_y * sin
+    matrices[:, 1, 1] = stretch_y * (shear * sin + cos)
+    matrices[:, 0, 2] = drawn[4] * amount.shift
+    matrices[:, 1, 2] = drawn[5] * amount.shift
+    return matrices
+
+
+def _uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.float64]:
+    """(N,) float64 in [0, 1), on a grid of 2^-53."""
+    return (_random_bits(seed, epoch, indices, purpose) >> np.uint64(11)) * 2.0**-53
+
+
+def _random_bits(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.uint64]:
+    """(N,) uint64: the words of the key, each stirred in by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    state = np.zeros(len(indices), np.uint64)
+    for word in (seed, epoch, purpose):
+        state = _mix(state ^ np.uint64(word & 0xFFFFFFFFFFFFFFFF))
+    return _mix(state ^ indices.astype(np.uint64))
+
+
+def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """One step of SplitMix64; uint64 arrays wrap around, as it wants."""
+    state = state + np.uint64(_GOLDEN)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

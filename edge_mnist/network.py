@@ -1,0 +1,76 @@
+"""DigitNet: seven convolutions and 18,662 parameters that read a digit of 28x28 pixels."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+from torch import nn
+
+from edge_mnist.errors import UsageError
+
+MEAN = 0.1307
+"""Mean of MNIST's training pixels, scaled to [0, 1]."""
+STD = 0.3081
+"""Standard deviation of MNIST's training pixels, scaled to [0, 1]."""
+CLASSES = 10
+DIGITNET = "edge_mnist.network:DigitNet"
+
+_PADDING = {6: 1}
+_CHANNELS = (1, 14, 14, 16, 18, 20, 22, 22)
+
+
+class DigitNet(nn.Sequential):
+    """Normalised float32 images (N, 1, 28, 28) to logits (N, 10).
+
+    Every convolution is 3x3 with stride 1 and bias, then BatchNorm and ReLU; conv6 alone pads, by 1. The shapes after
+    each stage are (N, 14, 26, 26), (N, 14, 24, 24), (N, 16, 22, 22), pool 11, (N, 18, 9, 9), (N, 20, 7, 7), pool 3,
+    (N, 22, 3, 3), (N, 22, 1, 1).
+    """
+
+    def __init__(self) -> None:
+        """Layers with PyTorch's default initial weights, drawn from its global generator."""
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for index in range(1, len(_CHANNELS)):
+            channels = _CHANNELS[index]
+            layers[f"conv{index}"] = nn.Conv2d(_CHANNELS[index - 1], channels, 3, padding=_PADDING.get(index, 0))
+            layers[f"bn{index}"] = nn.BatchNorm2d(channels)
+            layers[f"relu{index}"] = nn.ReLU()
+            if index == 3:
+                layers["pool1"] = nn.MaxPool2d(2)
+            if index == 5:
+                layers["pool2"] = nn.MaxPool2d(2)
+        layers["pool3"] = nn.AdaptiveAvgPool2d(1)
+        layers["flatten"] = nn.Flatten()
+        layers["linear"] = nn.Linear(_CHANNELS[-1], CLASSES)
+        super().__init__(layers)
+
+
+def build(factory: str) -> nn.Module:
+    """The module that `package.module:factory` makes when it is called without arguments.
+
+    The folder the command was started in is searched too, as `python -m` would.
+
+    Raises:
+        UsageError: there is no such module or factory, or it does not make an nn.Module.
+    """
+    module_name, colon, attribute = factory.partition(":")
+    if not (module_name and colon and attribute):
+        raise UsageError(f"--network {factory}: expected package.module:factory, such as {DIGITNET}")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"--network {factory}: {module_name} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(here)
+    make = getattr(module, attribute, None)
+    if not callable(make):
+        raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
+    network = make()
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"--network {factory}: expected a torch.nn.Module, found {type(network).__name__}")
+    return network

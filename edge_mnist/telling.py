@@ -1,0 +1,60 @@
+"""What a training run says on stderr while it goes on: a bar where there is a terminal, a line an epoch everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Teller:
+    """A context in which a run's steps and epochs are shown."""
+
+    def __init__(self, epochs: int) -> None:
+        """For a run of so many epochs."""
+        console = Console(stderr=True, highlight=False)
+        self._epochs = epochs
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=epochs, epoch=f"1/{epochs}", figures="")
+
+    def __enter__(self) -> Teller:
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def step(self, epochs_done: float, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Move the bar; loss and accuracy (0 to 1) are those of the epoch so far."""
+        figures = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_second:,.0f} images/s"
+        epoch = f"{int(epochs_done) + 1}/{self._epochs}"
+        self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Write the line of an epoch that is over, a row of metrics.jsonl."""
+        self._progress.update(self._task, completed=row["epoch"])
+        validation = row["validation_accuracy"]
+        self._progress.console.print(
+            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
+            + (f"  validation {validation:.2%}" if validation is not None else "")
+            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
+        )
+
+    def end(self, test_accuracy: float) -> None:
+        """Write the accuracy (0 to 1) on the test images."""
+        self._progress.console.print(f"test {test_accuracy:.2%}")
