@@ -1,0 +1,69 @@
+# Two commands for a fresh machine with Python 3.10 to 3.13, its venv module and make: `make export` and `make test`.
+# Everything is installed into .venv; nothing outside this folder is touched.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NEEDS := pyproject.toml requirements.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help export test test-slow lint lock clean
+.DELETE_ON_ERROR:
+
+help: ## say what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo
+	@echo 'PYTHON=python3.12   the Python that makes .venv (now $(PYTHON))'
+	@echo 'TORCH_INDEX=URL     a package index with the torch to take, for example the CPU build:'
+	@echo '                    make export TORCH_INDEX=https://download.pytorch.org/whl/cpu'
+
+export: $(VENV)/installed-export ## export the shipped checkpoint in six formats and prove that they are the same model
+	$(BIN)/edge-mnist export --int8
+
+test: $(VENV)/installed-dev ## run the tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed-dev ## run the slow tests: packaging
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/installed-dev ## check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.
+lock: $(VENV)/installed-dev ## renew requirements.lock
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-python-downloads --no-header --no-annotate \
+		--extra dev pyproject.toml --output-file $(VENV)/resolved
+	{ echo '# The versions that the checks run with, for every supported Python. Renewed by `make lock`.'; \
+		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
+
+clean: ## remove .venv, caches, builds and artifacts
+	rm -rf $(VENV) artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
+	$(PIP) install --constraint requirements.lock --editable '.[train,onnx]'
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)
+	$(PIP) install --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+# Installed first and alone, torch satisfies the requirement that would otherwise bring the package index's own build.
+$(VENV)/torch-chosen: $(VENV)/made $(NEEDS)
+	$(if $(TORCH_INDEX),$(PIP) install --constraint requirements.lock --index-url '$(TORCH_INDEX)' --no-deps torch torchvision)
+	@touch $@
+
+$(VENV)/made:
+	@command -v '$(PYTHON)' > /dev/null || \
+		{ echo 'make: $(PYTHON) is not there: apt install python3 python3-venv, or make PYTHON=python3.12' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+		{ echo "make: $$('$(PYTHON)' --version) will not do, Python 3.10 to 3.13 is needed: make PYTHON=python3.12" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null || \
+		{ echo 'make: $(PYTHON) cannot make virtual environments: apt install python3-venv' >&2; exit 1; }
+	'$(PYTHON)' -m venv --clear $(VENV)
+	@touch $@
