@@ -1,0 +1,108 @@
+"""Scales, zero points and rounding: pure functions on arrays, the same on every machine.
+
+Nothing here depends on the order of a sum or on a math library: only single IEEE 754 operations and `math.fsum`, which is
+exact, so that an export gives the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+def power_of_two_at_least(value: float) -> float:
+    """The smallest power of two that is not below `value` > 0."""
+    fraction, exponent = math.frexp(value)  # value = fraction * 2^exponent, 0.5 <= fraction < 1
+    return math.ldexp(1.0, exponent - 1 if fraction == 0.5 else exponent)
+
+
+def quantize(values: FloatArray, scale: float, zero_point: int) -> FloatArray:
+    """Integers -128..127, as float64, that stand for real `values`: round to nearest, ties to even, then clamp."""
+    return np.asarray(np.clip(np.rint(values / scale) + zero_point, -128, 127))
+
+
+def dequantize(q: NDArray[np.generic], scale: float, zero_point: int) -> FloatArray:
+    """Real numbers that the integers `q` stand for."""
+    return (q.astype(np.float64) - zero_point) * scale
+
+
+def squared_error(values: FloatArray, weights: FloatArray, scale: float, zero_point: int) -> float:
+    """Sum over `values` of weight times squared quantization error, rounding and clamping both counted."""
+    error = values - dequantize(quantize(values, scale, zero_point), scale, zero_point)
+    return math.fsum(weights * error * error)
+
+
+def requantize(accumulator: NDArray[np.float32], multiplier: NDArray[np.float32], zero_point: int) -> NDArray[np.int8]:
+    """Bring accumulators to the output's scale: `clamp(round_half_even(float32(acc) * M) + zero_point, -128, 127)`.
+
+    Args:
+        accumulator: float32 (..., channels), integers below 2^24 in magnitude, hence exact.
+        multiplier: float32 (channels,).
+        zero_point: of the output, -128..127.
+
+    Returns:
+        int8, of the accumulator's shape. This is what XNNPACK, MLAS (ONNX Runtime), FBGEMM and QNNPACK compute.
+    """
+    scaled = np.rint(accumulator * multiplier)  # one IEEE multiplication in float32; rint rounds ties to even
+    return np.clip(scaled + np.float32(zero_point), -128, 127).astype(np.int8)
+
+
+def fixed_point_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Split M into a 31-bit significand and a shift: `M = significand * 2^(shift - 31)`, 2^30 <= significand < 2^31.
+
+    TensorFlow Lite's `QuantizeMultiplier` (kernels/internal/quantization_util.cc). Exact, as M has 24 significant bits.
+    """
+    fraction, shift = np.frexp(multiplier.astype(np.float64))
+    return np.rint(fraction * (1 << 31)).astype(np.int64), shift.astype(np.int64)
+
+
+def requantize_fixed_point(
+    accumulator: NDArray[np.int64], multiplier: NDArray[np.float32], zero_point: int
+) -> NDArray[np.int8]:
+    """Requantize with integers only, as TensorFlow Lite's kernels without XNNPACK do: two roundings to nearest.
+
+    `SaturatingRoundingDoublingHighMul`, then a rounding right shift, ties upward: ruy's `MultiplyByQuantizedMultiplier`
+    (ruy/apply_multiplier.cc).
+
+    Args:
+        accumulator: int64 (..., channels), within int32.
+        multiplier: float32 (channels,).
+        zero_point: of the output, -128..127.
+
+    Returns:
+        int8, of the accumulator's shape. It differs from `requantize` by one at the most, for equal accumulators.
+    """
+    significand, shift = fixed_point_multiplier(multiplier)
+    product = (accumulator << np.maximum(shift, 0)) * significand
+    nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
+    high = (np.abs(product + nudge) >> 31) * np.sign(product)  # a division by 2^31 as C does it, toward zero
+    right = np.maximum(-shift, 0)
+    rounded = (high + ((np.int64(1) << right) >> 1)) >> right
+    return np.clip(rounded + zero_point, -128, 127).astype(np.int8)
+
+
+def exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:
+    """A weight scale next to `scale` at which the integer bias survives a round trip through float32.
+
+    PyTorch's quantized convolutions carry the bias as a float and divide it by `weight_scale * input_scale` again; the
+    quotient must be the integer itself, or its last bit would differ from the other formats' integer bias.
+
+    Args:
+        bias: the real bias.
+        scale: the wanted weight scale, positive.
+        input_scale: a power of two.
+
+    Returns:
+        The scale (within a few units in its last place of the wanted one) and the bias as an integer.
+    """
+    while True:
+        step = scale * np.float32(input_scale)  # exact: a power of two moves the exponent only
+        integer = round(bias / float(step))
+        stored = np.float32(integer) * step
+        if stored / step == np.float32(integer):
+            return scale, integer
+        scale = np.nextafter(scale, np.float32(np.inf))

@@ -1,0 +1,82 @@
+"""What an artifact takes and gives, stated inside it: a small JSON text, the same facts in every format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
+
+Precision = Literal["float", "int8"]
+
+KEY = "edge_mnist"
+"""Name of the metadata entry that holds the contract."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The input and output of an artifact.
+
+    Attributes:
+        precision: "float" or "int8".
+        input_shape: channels, height, width of an image.
+        input_type: "uint8" (pixels), "int8" (pixels - 128) or "float32" (pixels 0..255).
+        layout: "NCHW" or "NHWC", the order of the input's dimensions.
+        output_type: "uint8", "int8" or "float32".
+        output_scale: a logit is `output_scale * (output - output_zero_point)`.
+        output_zero_point: see there.
+        model: the first 16 hexadecimal digits of the SHA-256 of the graph.
+    """
+
+    precision: Precision
+    input_shape: tuple[int, int, int]
+    input_type: str
+    layout: str
+    output_type: str
+    output_scale: float
+    output_zero_point: int
+    model: str
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in order."""
+        return json.dumps(self.__dict__, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Contract:
+        """Read `to_json` back; unknown keys, of a newer version, are passed over.
+
+        Raises:
+            ValueError: it is not such a text.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        if not isinstance(fields, dict) or not fields.keys() >= Contract.__dataclass_fields__.keys():
+            raise ValueError("not a contract")
+        known = {key: fields[key] for key in Contract.__dataclass_fields__}
+        channels, height, width = known["input_shape"]
+        return Contract(**{**known, "input_shape": (channels, height, width)})
+
+
+def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", "int8"], layout: str) -> Contract:
+    """The contract of an artifact of `graph` whose int8 form takes and gives `integer_type`."""
+    if isinstance(graph, FloatGraph):
+        return Contract("float", graph.input_shape, "float32", layout, "float32", 1.0, 0, graph_hash(graph)[:16])
+    output = graph.quantizations()[-1]
+    zero_point = output.zero_point + (128 if integer_type == "uint8" else 0)
+    shape, model = graph.input_shape, graph_hash(graph)[:16]
+    return Contract("int8", shape, integer_type, layout, integer_type, output.scale, zero_point, model)
+
+
+def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:
+    """SHA-256 of everything that a graph computes with, as hexadecimal digits."""
+    digest = hashlib.sha256(repr((graph.input_shape, graph.zero_pixel)).encode())
+    for operation in graph.operations:
+        if isinstance(operation, MaxPool2d):
+            digest.update(repr(operation).encode())
+            continue
+        digest.update(repr((operation.name, operation.weight.shape, operation.window, operation.groups)).encode())
+        digest.update(repr((operation.relu, getattr(operation, "output", None))).encode())
+        for array in (operation.weight, getattr(operation, "weight_scale", None), operation.bias):
+            digest.update(b"" if array is None else array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
