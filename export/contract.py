@@ -20,7 +20,6 @@ class Contract:
     """The input and output of an artifact.
 
     Attributes:
-        precision: "float" or "int8".
         input_shape: channels, height, width of an image.
         input_type: "uint8" (pixels), "int8" (pixels - 128) or "float32" (pixels 0..255).
         layout: "NCHW" or "NHWC", the order of the input's dimensions.
@@ -30,7 +29,6 @@ class Contract:
         model: the first 16 hexadecimal digits of the SHA-256 of the graph.
     """
 
-    precision: Precision
     input_shape: tuple[int, int, int]
     input_type: str
     layout: str
@@ -38,6 +36,11 @@ class Contract:
     output_scale: float
     output_zero_point: int
     model: str
+
+    @property
+    def precision(self) -> Precision:
+        """What the artifact computes in."""
+        return "float" if self.input_type == "float32" else "int8"
 
     def to_json(self) -> str:
         """One line of JSON, keys in order."""
@@ -61,11 +64,11 @@ class Contract:
 def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", "int8"], layout: str) -> Contract:
     """The contract of an artifact of `graph` whose int8 form takes and gives `integer_type`."""
     if isinstance(graph, FloatGraph):
-        return Contract("float", graph.input_shape, "float32", layout, "float32", 1.0, 0, graph_hash(graph)[:16])
+        return Contract(graph.input_shape, "float32", layout, "float32", 1.0, 0, graph_hash(graph)[:16])
     output = graph.quantizations()[-1]
     zero_point = output.zero_point + (128 if integer_type == "uint8" else 0)
     shape, model = graph.input_shape, graph_hash(graph)[:16]
-    return Contract("int8", shape, integer_type, layout, integer_type, output.scale, zero_point, model)
+    return Contract(shape, integer_type, layout, integer_type, output.scale, zero_point, model)
 
 
 def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:

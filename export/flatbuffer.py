@@ -1,4 +1,4 @@
-"""A TensorFlow Lite model as plain lists, and its bytes: equal vectors and strings are stored once.
+"""A TensorFlow Lite model as plain lists, and its bytes: whatever is equal is stored once.
 
 Tables and their fields are those of tensorflow/lite/schema/schema.fbs, through the Python code that flatc makes of it.
 """
@@ -13,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import EdgeMnistError
+
+
+_ALIGNMENT = 16
+"""Of a buffer's data: `force_align: 16` in the schema."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +97,7 @@ def serialize(model: Model) -> bytes:
 
 
 class _Writer:
-    """A flatbuffers builder that remembers which vectors and strings it wrote."""
+    """A flatbuffers builder that remembers what it wrote, and refers to it rather than write it again."""
 
     def __init__(self) -> None:
         import flatbuffers
@@ -125,13 +129,13 @@ class _Writer:
             self.table("Metadata", Name=self.string(name), Buffer=first_metadata + index)
             for index, name in enumerate(model.metadata)
         ]
-        buffers = [self.buffer(content) for content in contents]
+        buffers = self.buffers(contents)
         root = self.table(
             "Model",
             Version=3,
             OperatorCodes=self.offsets(codes),
             Subgraphs=self.offsets([subgraph]),
-            Description=self.string("edge-mnist"),
+            Description=self.string(next(iter(model.metadata), "")),
             Buffers=self.offsets(buffers),
             Metadata=self.offsets(metadata),
         )
@@ -176,16 +180,19 @@ class _Writer:
         # Codes below 127 stand in both fields, for readers older than the second one.
         return self.table("OperatorCode", DeprecatedBuiltinCode=code, Version=version, BuiltinCode=code)
 
-    def buffer(self, content: bytes) -> int:
-        if not content:
-            return self.table("Buffer")
-        key = ("buffer", content)
-        if key not in self.written:
-            self.builder.StartVector(1, len(content), 16)  # force_align: 16 in the schema
+    def buffers(self, contents: list[bytes]) -> list[int]:
+        """A Buffer for each content, laid out so that little is lost to their alignment."""
+        tables = {index: self.table("Buffer") for index, content in enumerate(contents) if not content}
+        while len(tables) < len(contents):
+            end = self.builder.Offset()
+            left = (index for index in range(len(contents)) if index not in tables)
+            best = min(left, key=lambda index: -(end + len(contents[index])) % _ALIGNMENT)
+            content = contents[best]
+            self.builder.StartVector(1, len(content), _ALIGNMENT)
             self.builder.head -= len(content)
             self.builder.Bytes[self.builder.head : self.builder.head + len(content)] = content
-            self.written[key] = self.builder.EndVector()
-        return self.table("Buffer", Data=self.written[key])
+            tables[best] = self.table("Buffer", Data=self.builder.EndVector())
+        return [tables[index] for index in range(len(contents))]
 
     def string(self, text: str) -> int:
         return self.once("string", text.encode(), lambda: self.builder.CreateString(text))
@@ -207,10 +214,14 @@ class _Writer:
 
     def table(self, name: str, **fields: int) -> int:
         """A table: its fields are added by the functions of the schema's code, TensorAddShape and the like."""
-        getattr(self.schema, f"{name}Start")(self.builder)
-        for key, value in fields.items():
-            getattr(self.schema, f"{name}Add{key}")(self.builder, value)
-        return int(getattr(self.schema, f"{name}End")(self.builder))
+
+        def write() -> int:
+            getattr(self.schema, f"{name}Start")(self.builder)
+            for key, value in fields.items():
+                getattr(self.schema, f"{name}Add{key}")(self.builder, value)
+            return int(getattr(self.schema, f"{name}End")(self.builder))
+
+        return self.once(name, repr(fields).encode(), write)
 
 
 def _data(array: NDArray[np.generic]) -> bytes:
