@@ -1,9 +1,9 @@
 """Digits drawn from strokes: seeded data for tests, and for machines without MNIST.
 
 A digit is drawn as a person writes it: strokes of a pen, in one of the styles that people use. Each drawing has a
-writer of its own, who misses the control points, bends, narrows, slants and turns the digit, chooses the pen and presses
-it unevenly. It is then normalised as MNIST's makers did (LeCun, Cortes, Burges, "The MNIST database"): fitted into 20x20
-pixels with its aspect kept, and placed in 28x28 with its centre of mass in the middle.
+writer of its own, who misses the control points, bends, narrows, slants and turns the digit, chooses the pen and
+presses it unevenly. It is then normalised as MNIST's makers did (LeCun, Cortes, Burges, "The MNIST database"): fitted
+into 20x20 pixels with its aspect kept, and placed in 28x28 with its centre of mass in the middle.
 """
 
 from __future__ import annotations
@@ -204,13 +204,17 @@ def _ink(curves: _Floats, radii: _Floats, starts: npt.NDArray[np.intp]) -> npt.N
 
 
 def _centred(ink: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Ink (N, 20, 20) as grey levels (N, 28, 28), moved by whole pixels to have its centre of mass next to (14, 14)."""
+    """Ink (N, 20, 20) as grey levels (N, 28, 28), the darkest 255, with its centre of mass at (14, 14) or next to it.
+
+    It is moved by whole pixels, and stays inside the image.
+    """
     places = np.arange(20)
     total = ink.sum(axis=(1, 2))
     rows, columns = (
         np.clip(np.rint(14 - (ink.sum(axis=other) @ places) / total), 0, 8).astype(np.intp)[:, None] + places  # (N, 20)
         for other in (2, 1)
     )
+    levels = ink * (np.float32(255) / ink.max(axis=(1, 2), keepdims=True))
     images = np.zeros((len(ink), 28, 28), np.uint8)
-    images[np.arange(len(ink))[:, None, None], rows[:, :, None], columns[:, None, :]] = np.rint(ink * np.float32(255))
+    images[np.arange(len(ink))[:, None, None], rows[:, :, None], columns[:, None, :]] = np.rint(levels)
     return images
