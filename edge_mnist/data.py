@@ -179,13 +179,13 @@ def _download(place: Path, name: str) -> Path:
             packed = _fetch(url)
             found = _sha256(_unpacked(Path(f"{name}.gz"), packed))
         except EdgeMnistError as error:
-            failures.append(f"{mirror} {error}")
+            failures.append(f"{mirror}: {error}")
             continue
         if found == _MNIST[name]:
             path = place / f"{name}.gz"
             write_whole(path, packed)
             return path
-        failures.append(f"{mirror} SHA-256 {found[:12]}..., expected {_MNIST[name][:12]}...")
+        failures.append(f"{mirror}: SHA-256 {found[:12]}..., expected {_MNIST[name][:12]}...")
     remedy = "put the four files of MNIST into a folder and name it with --data or EDGE_MNIST_DATA"
     raise EdgeMnistError(f"{name}.gz: cannot be downloaded ({'; '.join(failures)}): {remedy}")
 
@@ -193,6 +193,7 @@ def _download(place: Path, name: str) -> Path:
 def _fetch(url: str) -> bytes:
     """What a server sends, with a line of progress on stderr."""
     from http.client import HTTPException
+    from urllib.error import URLError
     from urllib.request import urlopen
 
     live = sys.stderr.isatty()
@@ -207,7 +208,8 @@ def _fetch(url: str) -> bytes:
                 if len(received) > _LARGEST_DOWNLOAD:
                     raise EdgeMnistError(f"sends more than {_LARGEST_DOWNLOAD:,} bytes")
     except (OSError, HTTPException) as error:
-        raise EdgeMnistError(str(error) or type(error).__name__) from error
+        reason = error.reason if type(error) is URLError else error  # an HTTPError says more itself
+        raise EdgeMnistError(str(reason) or type(error).__name__) from error
     finally:
         if live:
             print(file=sys.stderr)
