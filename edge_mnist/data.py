@@ -155,7 +155,7 @@ def _find(place: Path, name: str) -> Path | None:
     for folder in (place, place / "MNIST" / "raw"):
         for spelling in (name, name.replace("-idx", ".idx")):
             for path in (folder / spelling, folder / f"{spelling}.gz"):
-                if path.is_file():
+                if os.path.isfile(path):  # unlike Path.is_file, says no where a folder may not be read
                     return path
     return None
 
@@ -193,7 +193,7 @@ def _download(place: Path, name: str) -> Path:
 def _fetch(url: str) -> bytes:
     """What a server sends, with a line of progress on stderr."""
     from http.client import HTTPException
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     live = sys.stderr.isatty()
@@ -207,9 +207,13 @@ def _fetch(url: str) -> bytes:
                     print(f"\rdownloading {url}: {len(received) / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
                 if len(received) > _LARGEST_DOWNLOAD:
                     raise EdgeMnistError(f"sends more than {_LARGEST_DOWNLOAD:,} bytes")
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise EdgeMnistError(str(error)) from error
+    except URLError as error:
+        raise EdgeMnistError(str(error.reason)) from error
     except (OSError, HTTPException) as error:
-        reason = error.reason if type(error) is URLError else error  # an HTTPError says more itself
-        raise EdgeMnistError(str(reason) or type(error).__name__) from error
+        raise EdgeMnistError(str(error) or type(error).__name__) from error
     finally:
         if live:
             print(file=sys.stderr)
