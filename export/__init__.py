@@ -1,1 +1,29 @@
 """Writers, bundle and proof: from a graph to artifacts that are shown to be the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_mnist.export.onnx_writer import write_onnx
+from edge_mnist.export.tflite_writer import write_tflite
+from edge_mnist.graph import FloatGraph, QuantizedGraph
+
+Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
+
+
+def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
+    """Torch is imported only when TorchScript is written: the other formats do without."""
+    from edge_mnist.errors import missing_package
+
+    try:
+        from edge_mnist.export.torchscript_writer import write_torchscript
+    except ImportError as error:
+        raise missing_package("torch", "train") from error
+    return write_torchscript(graph)
+
+
+WRITERS: dict[str, Writer] = {"torchscript": _write_torchscript, "onnx": write_onnx, "tflite": write_tflite}
+"""By the name of each format: a graph to the bytes of an artifact."""
+
+SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "tflite": ".tflite"}
+"""By the name of each format: how its files' names end."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.export.contract import KEY, contract
+from edge_mnist.contract import KEY, contract
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
 
 IR_VERSION, OPSET = 8, 17

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export.contract import KEY, contract
+from edge_mnist.contract import KEY, contract
 from edge_mnist.export.flatbuffer import Model, Operator, Tensor, serialize
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Shape, Window
 

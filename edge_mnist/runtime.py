@@ -1,0 +1,260 @@
+"""Opens any artifact as a `Classifier`: uint8 images in, logits out, whatever the format.
+
+The back ends are imported when one is opened: a machine needs only the runtime of the format it uses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import warnings
+from abc import ABC, abstractmethod
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist import tflite_file
+from edge_mnist.contract import KEY, Contract
+from edge_mnist.errors import EdgeMnistError, missing_package
+from edge_mnist.files import read_bytes
+from edge_mnist.interpreter import Rounding
+
+Format = Literal["torchscript", "onnx", "tflite"]
+
+MANIFEST = "manifest.json"
+"""Name of the file beside a bundle's artifacts that holds their hashes."""
+
+
+def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False) -> Classifier:
+    """Open an artifact: TorchScript, ONNX or TFLite, float or int8, told apart by content.
+
+    Args:
+        path: the file.
+        threads: how many the runtime may use, from 1.
+        trust: open a TorchScript archive although no manifest beside it holds its hash. An archive carries code.
+
+    Raises:
+        EdgeMnistError: the file is not such an artifact, is damaged, or its runtime is not installed.
+    """
+    path = Path(path)
+    data = read_bytes(path)
+    if format_of(data) == "torchscript" and not (trust or _in_manifest(path, data)):
+        raise EdgeMnistError(
+            f"{path}: a TorchScript archive carries code, and {path.parent / MANIFEST} does not hold its hash: "
+            "open it only if you trust its origin (trust=True, --trust)"
+        )
+    return load_bytes(data, str(path), threads)
+
+
+def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
+    """Open an artifact that is in memory, and trusted; `name` is what errors call it. Otherwise as `load`."""
+    classifiers = {"torchscript": TorchScriptClassifier, "onnx": OnnxClassifier, "tflite": TFLiteClassifier}
+    kind = format_of(data)
+    if kind is None:
+        raise EdgeMnistError(f"{name}: expected a TorchScript, ONNX or TFLite artifact, found {len(data)} other bytes")
+    return classifiers[kind](data, name, threads)
+
+
+def format_of(data: bytes) -> Format | None:
+    """The format of an artifact by its first bytes; None if it is none."""
+    if data[4:8] == b"TFL3":
+        return "tflite"
+    if data[:4] == b"PK\x03\x04":
+        return "torchscript"
+    return "onnx" if data[:1] == b"\x08" else None  # field 1 of ModelProto, a varint: ir_version
+
+
+class Classifier(ABC):
+    """An opened artifact.
+
+    Attributes:
+        contract: what the artifact takes and gives.
+        runtime: the runtime's name and version.
+        rounding: how an int8 artifact requantizes there, see `interpreter.Rounding`.
+    """
+
+    contract: Contract
+    runtime: str
+    rounding: Rounding = "float"
+
+    def outputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """What the artifact gives, made comparable.
+
+        Args:
+            images: uint8 (N, height, width), or (N, channels, height, width).
+
+        Returns:
+            float32 (N, classes) logits of a float artifact; int8 (N, classes) of an int8 one, with unsigned ones shifted.
+
+        Raises:
+            EdgeMnistError: the images are of another type or shape.
+        """
+        return self.signed(self.run(self.inputs(images)))
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits, float32 (N, classes), of uint8 images (N, height, width) or (N, channels, height, width)."""
+        outputs = self.outputs(images)
+        if outputs.dtype == np.float32:
+            return outputs
+        shift = 128 if self.contract.output_type == "uint8" else 0
+        zero_point = self.contract.output_zero_point - shift
+        return (outputs.astype(np.float32) - np.float32(zero_point)) * np.float32(self.contract.output_scale)
+
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Classes, int64 (N,), of uint8 images; of equal logits the first."""
+        return self.outputs(images).argmax(axis=1)
+
+    def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Images as the artifact takes them, by its contract."""
+        channels, height, width = self.contract.input_shape
+        if channels == 1 and images.ndim == 3:
+            images = images[:, None]
+        if images.dtype != np.uint8 or images.shape[1:] != (channels, height, width):
+            expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
+            raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
+        values: NDArray[Any] = images.transpose(0, 2, 3, 1) if self.contract.layout == "NHWC" else images
+        if self.contract.input_type == "int8":
+            values = (values ^ 0x80).view(np.int8)
+        elif self.contract.input_type == "float32":
+            values = values.astype(np.float32)
+        return np.ascontiguousarray(values)
+
+    @staticmethod
+    def signed(outputs: NDArray[Any]) -> NDArray[Any]:
+        """Unsigned integers as the int8 that they stand for; anything else as it is."""
+        return (outputs ^ 0x80).view(np.int8) if outputs.dtype == np.uint8 else outputs
+
+    @abstractmethod
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """The artifact's own outputs for its own inputs."""
+
+
+class TFLiteClassifier(Classifier):
+    """LiteRT (ai-edge-litert), or tflite-runtime where that is what is installed."""
+
+    def __init__(self, data: bytes, name: str, threads: int) -> None:
+        self.contract = _contract(tflite_file.metadata(data, KEY), name)
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+
+            self.runtime = f"LiteRT {version('ai-edge-litert')}"
+        except ImportError:
+            try:
+                from tflite_runtime.interpreter import Interpreter
+
+                self.runtime = f"tflite-runtime {version('tflite-runtime')}"
+                self.rounding = "fixed-point"  # it leaves int8 convolutions to kernels without XNNPACK
+            except ImportError as error:
+                raise EdgeMnistError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
+        try:
+            self._interpreter = Interpreter(model_content=data, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise _unreadable(name, error) from error
+        if self.runtime.startswith("LiteRT"):
+            # XNNPACK is a delegate: it shows as an operation of its own, after those that it replaces.
+            has_xnnpack = any(operation["op_name"] == "DELEGATE" for operation in self._interpreter._get_ops_details())
+            self.runtime += ", XNNPACK" if has_xnnpack else ", without XNNPACK"
+            self.rounding = "float" if has_xnnpack else "fixed-point"
+        self._input = self._interpreter.get_input_details()[0]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._batch = 1
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """See Classifier."""
+        if not len(inputs):
+            return np.zeros((0, *self._interpreter.get_output_details()[0]["shape"][1:]), self.contract.output_type)
+        if len(inputs) != self._batch:
+            self._interpreter.resize_tensor_input(self._input["index"], inputs.shape)
+            self._interpreter.allocate_tensors()
+            self._batch = len(inputs)
+        self._interpreter.set_tensor(self._input["index"], inputs)
+        self._interpreter.invoke()
+        return np.asarray(self._interpreter.get_tensor(self._output))
+
+
+class OnnxClassifier(Classifier):
+    """ONNX Runtime on the CPU."""
+
+    def __init__(self, data: bytes, name: str, threads: int) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_package("onnxruntime", "onnx") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common base but Exception
+            raise _unreadable(name, error) from error
+        self.contract = _contract(self._session.get_modelmeta().custom_metadata_map.get(KEY), name)
+        self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """See Classifier."""
+        return np.asarray(self._session.run(None, {self._input: inputs})[0])
+
+
+class TorchScriptClassifier(Classifier):
+    """PyTorch: FBGEMM for int8 on x86, QNNPACK on ARM."""
+
+    def __init__(self, data: bytes, name: str, threads: int) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise missing_package("torch", "train") from error
+        engine = quantized_engine()
+        torch.backends.quantized.engine = engine
+        torch.set_num_threads(threads)
+        files = {KEY: ""}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated in the version that is pinned
+            try:
+                self.module = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=files)
+            except RuntimeError as error:
+                raise _unreadable(name, error) from error
+        self.contract = _contract(files[KEY], name)
+        self.runtime = f"PyTorch {torch.__version__.split('+')[0]}"
+        if self.contract.precision == "int8":
+            self.runtime += f", {engine}"
+        self._torch = torch
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """See Classifier."""
+        with self._torch.inference_mode():
+            return np.asarray(self.module(self._torch.from_numpy(inputs)).numpy())
+
+
+def quantized_engine() -> str:
+    """PyTorch's int8 kernels that are exact here: FBGEMM on x86; QNNPACK elsewhere. (oneDNN differs by one at times.)"""
+    return "fbgemm" if platform.machine().lower() in ("x86_64", "amd64") else "qnnpack"
+
+
+def _contract(text: str | bytes | None, name: str) -> Contract:
+    """The contract of an artifact from its metadata."""
+    try:
+        return Contract.from_json(text.decode() if isinstance(text, bytes) else text or "")
+    except ValueError as error:
+        raise EdgeMnistError(f"{name}: no contract of edge-mnist inside: it was written by something else") from error
+
+
+def _in_manifest(path: Path, data: bytes) -> bool:
+    """Whether the manifest beside an artifact holds its hash."""
+    try:
+        manifest = json.loads((path.parent / MANIFEST).read_bytes())
+        return bool(manifest["files"][path.name]["sha256"] == hashlib.sha256(data).hexdigest())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _unreadable(name: str, error: Exception) -> EdgeMnistError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return EdgeMnistError(f"{name}: the runtime cannot open it, it is damaged or of a newer version: {lines[0]}")

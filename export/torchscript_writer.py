@@ -1,0 +1,147 @@
+"""A graph as a TorchScript archive: loads in Python and C++, on x86 (FBGEMM) and on ARM (QNNPACK).
+
+The int8 form is a chain of torch.ao.nn.quantized modules with uint8 activations (the graph's int8 plus 128). Each operation
+is a submodule of the operation's name, in order.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.ao.nn import quantized
+
+from edge_mnist.contract import KEY, contract
+from edge_mnist.runtime import quantized_engine
+from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+
+
+def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
+    """The graph as a TorchScript archive.
+
+    Float: float32 pixels (N, channels, height, width), 0..255, to float32 logits (N, classes).
+    Int8: uint8 pixels of that shape to uint8 logits (N, classes), zero point 128.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        # TorchScript and eager quantization are deprecated; the torch version is pinned, and the archives stay loadable.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.quantized.engine = quantized_engine()
+        network = _float_network(graph) if isinstance(graph, FloatGraph) else _quantized_network(graph)
+        example = torch.zeros(2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8)
+        traced = torch.jit.trace(network.eval(), example)
+        archive = io.BytesIO()
+        terms = contract(graph, "uint8", "NCHW").to_json()
+        torch.jit.save(traced, archive, _extra_files={KEY: terms})
+    return _without_debug_files(archive.getvalue())
+
+
+class _Centre(nn.Module):
+    """Float pixels to pixel - zero_pixel."""
+
+    def __init__(self, zero_pixel: int) -> None:
+        super().__init__()
+        self.zero_pixel = float(zero_pixel)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels - self.zero_pixel
+
+
+class _Pixels(nn.Module):
+    """uint8 pixels, as they are, to a quantized tensor of scale 1."""
+
+    def __init__(self, zero_pixel: int) -> None:
+        super().__init__()
+        self.zero_pixel = zero_pixel
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch._make_per_tensor_quantized_tensor(pixels, 1.0, self.zero_pixel)
+
+
+class _Integers(nn.Module):
+    """A quantized map (N, classes, 1, 1) to its integers, uint8 (N, classes)."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return values.int_repr().flatten(1)
+
+
+def _float_network(graph: FloatGraph) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if graph.zero_pixel:
+        layers["centre"] = _Centre(graph.zero_pixel)
+    for operation in graph.operations:
+        if isinstance(operation, MaxPool2d):
+            _add(layers, operation.name, _max_pool(operation))
+            continue
+        convolution = _convolution(nn.Conv2d, operation)
+        convolution.weight.copy_(torch.from_numpy(operation.weight))
+        convolution.bias.copy_(torch.from_numpy(operation.bias))
+        _add(layers, operation.name, nn.Sequential(convolution, nn.ReLU()) if operation.relu else convolution)
+    _add(layers, "flatten", nn.Flatten())
+    return nn.Sequential(layers)
+
+
+def _quantized_network(graph: QuantizedGraph) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pixels=_Pixels(graph.zero_pixel))
+    for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
+        if isinstance(operation, MaxPool2d):
+            _add(layers, operation.name, _max_pool(operation))
+            continue
+        convolution = _convolution(quantized.Conv2d, operation)
+        scales = torch.from_numpy(operation.weight_scale).double()
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        weight = torch._make_per_channel_quantized_tensor(torch.from_numpy(operation.weight), scales, zeros, 0)
+        # Exact: quantization.py chose scales at which this product, divided again, is the integer bias.
+        bias = torch.from_numpy(operation.bias).float() * (torch.from_numpy(operation.weight_scale) * source.scale)
+        convolution.set_weight_bias(weight, bias)
+        convolution.scale, convolution.zero_point = _unsigned(operation.output)
+        _add(layers, operation.name, convolution)
+    _add(layers, "integers", _Integers())
+    return nn.Sequential(layers)
+
+
+def _convolution(kind: type[nn.Module], operation: Conv2d | QuantizedConv2d) -> nn.Module:
+    """A torch convolution of the operation's geometry, with a bias."""
+    outputs, group_channels, *_ = operation.weight.shape
+    window = operation.window
+    return kind(
+        group_channels * operation.groups,
+        outputs,
+        window.kernel_size,
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        groups=operation.groups,
+    )
+
+
+def _max_pool(operation: MaxPool2d) -> nn.Module:
+    return nn.MaxPool2d(operation.window.kernel_size, operation.window.stride, operation.window.padding)
+
+
+def _unsigned(quantization: Quantization) -> tuple[float, int]:
+    """Scale and zero point for uint8."""
+    return quantization.scale, quantization.zero_point + 128
+
+
+def _add(layers: OrderedDict[str, nn.Module], name: str, layer: nn.Module) -> None:
+    """Append a layer under a name that is an identifier: "features.0" becomes "features_0"."""
+    identifier = re.sub(r"\W", "_", name)
+    while identifier in layers:
+        identifier += "_"
+    layers[identifier] = layer
+
+
+def _without_debug_files(archive: bytes) -> bytes:
+    """The archive without its debug files, which hold this machine's paths, and with equal bytes for equal content."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as target:
+        for name in source.namelist():
+            if not name.endswith(".debug_pkl"):
+                target.writestr(zipfile.ZipInfo(name), source.read(name))
+    return result.getvalue()
