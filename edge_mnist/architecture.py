@@ -7,7 +7,7 @@ chain out of a PyTorch module; a checkpoint carries it. NumPy and PyTorch are no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from edge_mnist.errors import EdgeMnistError
@@ -47,7 +47,9 @@ def output_shapes(architecture: Iterable[Layer], input_shape: Shape) -> tuple[Sh
             what comes before it; the text names the layer.
     """
     if not (len(input_shape) == 3 and all(_is_count(size) for size in input_shape)):
-        raise EdgeMnistError(f"input shape {list(input_shape)}: expected three sizes of at least 1, [channels, height, width]")
+        raise EdgeMnistError(
+            f"input shape {list(input_shape)}: expected three sizes of at least 1, [channels, height, width]"
+        )
     shapes: list[Shape] = []
     names: set[str] = set()
     shape, before = tuple(input_shape), "the input"
@@ -75,7 +77,9 @@ def check_layer(layer: object) -> None:
     name, operation = layer["name"], layer.get("op")
     fields = _FIELDS.get(operation) if isinstance(operation, str) else None
     if fields is None:
-        raise EdgeMnistError(f"{name}: the operation {_short(operation)} is unknown, expected one of {', '.join(_FIELDS)}")
+        raise EdgeMnistError(
+            f"{name}: the operation {_short(operation)} is unknown, expected one of {', '.join(_FIELDS)}"
+        )
     foreign = layer.keys() ^ {"op", "name", *fields}
     if foreign:
         raise EdgeMnistError(f"{name}: {operation} has the fields {', '.join(['op', 'name', *fields])}; "
@@ -121,7 +125,9 @@ def output_shape(layer: Layer, shape: Shape, before: str) -> Shape:
         if layer["in_channels"] != shape[0]:
             found = weight_shapes([layer])[f"{name}.weight"]
             wanted = (found[0], shape[0] // layer["groups"], *found[2:])
-            raise EdgeMnistError(f"{name}: weight has shape {found}, expected {wanted} after {before} ({shape[0]} channels)")
+            raise EdgeMnistError(
+                f"{name}: weight has shape {found}, expected {wanted} after {before} ({shape[0]} channels)"
+            )
     elif any(2 * margin > size for margin, size in zip(layer["padding"], layer["kernel_size"], strict=True)):
         raise EdgeMnistError(f"{name}: padding is {layer['padding']}, expected at most half of kernel_size "
                              f"{layer['kernel_size']}")  # fmt: skip
@@ -190,7 +196,7 @@ def _is_pair(value: object, least: int) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(_is_count(item, least) for item in value)
 
 
-_KINDS = {
+_KINDS: dict[str, Callable[[object], bool]] = {
     "count": _is_count,
     "counts": lambda value: _is_pair(value, 1),
     "margins": lambda value: _is_pair(value, 0),

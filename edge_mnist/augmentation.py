@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from edge_mnist.recipes import Augmentation
 
 _ORDER = 6  # the amounts of the augmentation take 0 .. 5
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
@@ -25,7 +24,9 @@ def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.argsort(_random_bits(seed, epoch, np.arange(count), _ORDER), kind="stable")
 
 
-def augment(images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int) -> torch.Tensor:
+def augment(
+    images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int
+) -> torch.Tensor:
     """Each image rotated, scaled, sheared and shifted about its centre, bilinear, black outside.
 
     Args:
@@ -50,7 +51,9 @@ def augment(images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmen
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _inverse_maps(indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int) -> npt.NDArray[np.float64]:
+def _inverse_maps(
+    indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int
+) -> npt.NDArray[np.float64]:
     """Where each pixel of the result comes from: (N, 2, 3) float64, rows x and y, in pixels from the centre."""
     drawn = [2 * _uniform(seed, epoch, indices, purpose) - 1 for purpose in range(_ORDER)]
     angle = drawn[0] * math.radians(amount.rotation)
@@ -69,20 +72,22 @@ def _inverse_maps(indices: npt.NDArray[np.int64], amount: Augmentation, seed: in
 
 def _uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.float64]:
     """(N,) float64 in [0, 1), on a grid of 2^-53."""
-    return (_random_bits(seed, epoch, indices, purpose) >> np.uint64(11)) * 2.0**-53
+    uniform: npt.NDArray[np.float64] = (_random_bits(seed, epoch, indices, purpose) >> np.uint64(11)) * 2.0**-53
+    return uniform
 
 
 def _random_bits(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.uint64]:
     """(N,) uint64: the words of the key, each stirred in by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     state = np.zeros(len(indices), np.uint64)
-    for word in (seed, epoch, purpose):
-        state = _mix(state ^ np.uint64(word & 0xFFFFFFFFFFFFFFFF))
-    return _mix(state ^ indices.astype(np.uint64))
+    for word in (seed, epoch, purpose, indices):
+        state = _mix(state ^ np.asarray(word, np.uint64))
+    return state
 
 
 def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """One step of SplitMix64; uint64 arrays wrap around, as it wants."""
-    state = state + np.uint64(_GOLDEN)
+    state = state + np.uint64(0x9E3779B97F4A7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    state ^= state >> np.uint64(31)
+    return state

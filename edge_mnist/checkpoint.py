@@ -1,7 +1,7 @@
 """A trained network in one file: weights, activation statistics and where they come from.
 
-The file is safetensors: tensors `weights/NAME` and `statistics/NAME`, and one JSON text in the header's `__metadata__` under
-`edge-mnist`. Reading it executes nothing, and needs no PyTorch.
+The file is safetensors: tensors `weights/NAME` and `statistics/NAME`, and one JSON text in the header's `__metadata__`
+under `edge-mnist`. Reading it executes nothing, and needs no PyTorch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Checkpoint:
     statistics: Arrays = field(default_factory=dict)
     """What `calibration.collect` found; empty for a network that was never shown images."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """JSON: recipe, epochs, seed, versions, data, accuracies ("train", "validation", "test", from 0 to 1 or null), created."""
+    """JSON: recipe, epochs, seed, versions, data, created and accuracies ("train", "validation", "test", 0 to 1 or null)."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -76,7 +76,9 @@ def load(path: Path) -> Checkpoint:
     tensors, header = unpack(path)
     try:
         if header["format"] != _FORMAT:
-            raise EdgeMnistError(f"{path}: format {header['format']}, expected {_FORMAT}: made by another version of edge-mnist")
+            raise EdgeMnistError(
+                f"{path}: format {header['format']}, expected {_FORMAT}: made by another version of edge-mnist"
+            )
         checkpoint = Checkpoint(
             architecture=tuple(header["architecture"]),
             input_shape=tuple(header["input_shape"]),
@@ -87,7 +89,9 @@ def load(path: Path) -> Checkpoint:
             metadata=header["metadata"],
         )
     except (KeyError, TypeError) as error:
-        raise EdgeMnistError(f"{path}: is not an edge-mnist checkpoint: its description is incomplete ({error})") from error
+        raise EdgeMnistError(
+            f"{path}: is not an edge-mnist checkpoint: its description is incomplete ({error})"
+        ) from error
     _check(checkpoint, str(path))
     return checkpoint
 
@@ -115,7 +119,9 @@ def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     try:
         header = json.loads(metadata[_KEY])
     except (KeyError, ValueError) as error:
-        raise EdgeMnistError(f"{path}: was not written by edge-mnist: no description under {_KEY!r} in its metadata") from error
+        raise EdgeMnistError(
+            f"{path}: was not written by edge-mnist: no description under {_KEY!r} in its metadata"
+        ) from error
     if not isinstance(header, dict):
         raise EdgeMnistError(f"{path}: was not written by edge-mnist: its description is no JSON object")
     return tensors, header

@@ -22,10 +22,14 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--recipe", help="adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle or quick.  [default: adam-onecycle]")
+@click.option(
+    "--recipe", help="adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle or quick.  [default: adam-onecycle]"
+)
 @click.option("--epochs", type=click.IntRange(1), help="Other than the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Other than the recipe's.")
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="The highest learning rate, other than the recipe's.")
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), help="The highest learning rate, other than the recipe's."
+)
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="The same seed gives the same weights.  [default: 0]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
 @click.option("--network", help="A factory of another network, package.module:factory.")
@@ -51,15 +55,15 @@ def train(
     from edge_mnist.recipes import named
 
     try:
-        from edge_mnist import training
+        from edge_mnist import runs, training
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in ("torch", "matplotlib"):
             raise
-        raise missing_package("torch", "train") from error
+        raise missing_package(error.name, "train") from error
 
     out = out or Path("runs") / (recipe or "adam-onecycle")
-    settings = training.settings(
-        recorded=training.recorded_settings(out) if resume else None,
+    settings = runs.choose_settings(
+        recorded=runs.recorded_settings(out) if resume else None,
         recipe=named(recipe) if recipe else None,
         changes={"epochs": epochs, "batch_size": batch_size, "lr": lr},
         seed=seed,

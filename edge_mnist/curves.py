@@ -6,34 +6,30 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edge_mnist.errors import missing_package
+from matplotlib.figure import Figure
 
 
 def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and accuracy by epoch as a PNG.
+    """Loss and errors by epoch as a PNG.
 
     Args:
         title: what was trained.
-        history: one mapping an epoch with epoch, loss, train_accuracy and validation_accuracy (or None), as in metrics.jsonl.
-
-    Raises:
-        EdgeMnistError: matplotlib is not installed.
+        history: one row an epoch, as in metrics.jsonl: epoch, loss, train_accuracy, validation_accuracy (or None).
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise missing_package("matplotlib", "train") from error
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(epochs, [row["loss"] for row in history], color="tab:blue")
-    left.set(title=title, xlabel="epoch", ylabel="loss on the learning images", yscale="log")
-    right.plot(epochs, [100 * row["train_accuracy"] for row in history], label="learning", color="tab:blue")
-    if history and history[-1]["validation_accuracy"] is not None:
-        values = [100 * row["validation_accuracy"] for row in history]
-        right.plot(epochs, values, label=f"validation, last {values[-1]:.2f} %", color="tab:orange")
-    right.set(xlabel="epoch", ylabel="accuracy, %")
-    right.legend(loc="lower right")
+    left.plot(epochs, [row["loss"] for row in history], marker=".", color="tab:blue")
+    left.set(title=title, xlabel="epoch", ylabel="loss on the learning images")
+    for part, label, color in (("train", "learning", "tab:blue"), ("validation", "validation", "tab:orange")):
+        accuracies = [row[f"{part}_accuracy"] for row in history]
+        if None not in accuracies:
+            errors = [100 * (1 - accuracy) for accuracy in accuracies]
+            right.plot(epochs, errors, marker=".", color=color, label=f"{label}, at last {errors[-1]:.2f} %")
+    # accuracies crowd below 100 %: their distance from it, in octaves, shows what still moves
+    right.set(title="images read wrongly", xlabel="epoch", ylabel="%", yscale="log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.legend()
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)

@@ -74,8 +74,9 @@ _MOMENTUM = (0.85, 0.95)
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of step 0 .. steps - 1.
 
-    OneCycle (Smith and Topin, "Super-convergence", arXiv:1708.07120, in the form of PyTorch's OneCycleLR): from a 25th
-    of the highest rate up to it over the first 30 % of the steps, then down to a 10,000th of the start, on half cosines.
+    OneCycle (Smith and Topin, "Super-convergence", arXiv:1708.07120, in the form of PyTorch's OneCycleLR): on half
+    cosines from a 25th of the highest rate up to it over the first 30 % of the steps, then down to a 10,000th of the
+    start.
     """
     if recipe.schedule == "fixed":
         return recipe.lr

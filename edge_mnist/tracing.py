@@ -1,6 +1,6 @@
 """From a PyTorch module to the chain of layers that `architecture` describes, found by torch.fx.
 
-Only a chain goes through: each operation takes what the one before gave. What cannot be exported is refused by its name.
+Only a chain goes through: each operation takes what the one before gave. What cannot be exported is refused by name.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         input_shape: channels, height, width.
 
     Returns:
-        One JSON-able dict a layer. A module keeps its path as name, "features.0"; a functional form gets the name of its fx
-        node. Dropout and Identity vanish.
+        One JSON-able dict a layer. A module keeps its path as name, "features.0"; a functional form gets the name of
+        its fx node. Dropout and Identity vanish.
 
     Raises:
         EdgeMnistError: the module is not a chain of supported layers, or their shapes do not fit.
@@ -146,7 +146,9 @@ def _conv2d(module: nn.Conv2d, shape: Shape) -> Fields:
     elif padding == "same":
         extra = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
         if any(size % 2 for size in extra):
-            raise _Refused(f"padding='same' with kernel_size {module.kernel_size} pads one side more; use an odd kernel")
+            raise _Refused(
+                f"padding='same' with kernel_size {module.kernel_size} pads one side more; use an odd kernel"
+            )
         padding = (extra[0] // 2, extra[1] // 2)
     return {
         "op": "conv2d",
@@ -210,7 +212,9 @@ def _avg_pool2d(
 ) -> Fields:
     fields = _pool("avg_pool2d", shape, kernel_size, stride, padding, ceil_mode)
     if not count_include_pad and fields["padding"] != [0, 0]:
-        raise _Refused("count_include_pad=False with padding divides unequally at the border; use count_include_pad=True")
+        raise _Refused(
+            "count_include_pad=False with padding divides unequally at the border; use count_include_pad=True"
+        )
     if divisor_override is not None:
         raise _Refused("divisor_override cannot be exported; scale the weights of the next layer")
     return fields
@@ -223,14 +227,18 @@ def _pool(operation: str, shape: Shape, kernel_size: Any, stride: Any, padding: 
     if ceil_mode and len(shape) == 3:
         for size, extent, step, margin in zip(shape[1:], kernel, steps, margins, strict=True):
             if (size + 2 * margin - extent) % step:
-                raise _Refused(f"ceil_mode=True makes a part of a window at the border of {size} pixels; use ceil_mode=False")
+                raise _Refused(
+                    f"ceil_mode=True makes a part of a window at the border of {size} pixels; use ceil_mode=False"
+                )
     return {"op": operation, "kernel_size": kernel, "stride": steps, "padding": margins}
 
 
 def _adaptive_avg_pool2d(shape: Shape, output_size: Any) -> Fields:
     sizes = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size, output_size]
     if sizes != [1, 1]:
-        raise _Refused(f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window")
+        raise _Refused(
+            f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
+        )
     return {"op": "adaptive_avg_pool2d"}
 
 
@@ -258,7 +266,13 @@ _MODULES: dict[type[nn.Module], Callable[[Any, Shape], Fields]] = {
     nn.Linear: _linear,
     nn.ReLU: lambda module, shape: _relu(shape),
     nn.MaxPool2d: lambda module, shape: _max_pool2d(
-        shape, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode, module.return_indices
+        shape,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.ceil_mode,
+        module.return_indices,
     ),
     nn.AvgPool2d: lambda module, shape: _avg_pool2d(
         shape,

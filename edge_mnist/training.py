@@ -1,17 +1,16 @@
-"""The training loop: one tensor of images, one step function, a state on the disk from which a stopped run goes on.
+"""The training loop: one tensor of images, one step after the other, a state on the disk from which a run goes on.
 
-All that is random comes from (seed, epoch, image index) or (seed, step), so a run that was stopped and resumed ends with the
-weights of one that was not, bit for bit.
+All that is random comes from (seed, epoch, image index) or (seed, step), so a run that was stopped and resumed ends
+with the weights of one that was not, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,98 +30,39 @@ from edge_mnist.checkpoint import Checkpoint
 from edge_mnist.data import Digits
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import write_whole
-from edge_mnist.network import CLASSES, DIGITNET, MEAN, STD, build
-from edge_mnist.recipes import RECIPES, Augmentation, Recipe
-from edge_mnist.stopping import Stopped, watch
-from edge_mnist.telling import Teller
+from edge_mnist.network import CLASSES, MEAN, STD, build
+from edge_mnist.progress import TrainingProgress
+from edge_mnist.recipes import Recipe
+from edge_mnist.runs import Run, Settings, restore, save_state, to_arrays
+from edge_mnist.signals import Stopped, watch
 
 CHECKPOINT = "checkpoint.safetensors"
-STATE = "state.safetensors"
-METRICS = "metrics.jsonl"
 CURVES = "curves.png"
 
+_INPUT = (1, 28, 28)
 _EVALUATION_BATCH = 1000
 _STATISTICS_IMAGES = 4096
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run computes, beside its data: two runs of equal settings on one machine end with the same bits."""
+class _Plan:
+    """What stays the same through a run: the images, on their device, and how they are cut into steps."""
 
-    recipe: Recipe
-    seed: int = 0
-    everything: bool = False
-    """Learn from all training images, without a validation part."""
-    network: str = DIGITNET
-    """`package.module:factory`."""
-    device: str = "cpu"
-    threads: int = 1
+    settings: Settings
+    images: torch.Tensor
+    """uint8 (N, 28, 28)."""
+    labels: torch.Tensor
+    """int64 (N,)."""
+    learn: npt.NDArray[np.int64]
+    """Indices of the images to learn from."""
+    validate: npt.NDArray[np.int64]
+    batch_size: int
+    steps_per_epoch: int
 
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Settings:
-        """The settings that `dataclasses.asdict` made into `record`."""
-        recipe = dict(record["recipe"])
-        if recipe["augmentation"] is not None:
-            recipe["augmentation"] = Augmentation(**recipe["augmentation"])
-        return Settings(**{**record, "recipe": Recipe(**recipe)})
-
-
-@dataclass
-class _Run:
-    """What moves while a run goes on."""
-
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    """One row an epoch that is over."""
-    loss: float = 0.0
-    """Sum over the images of this epoch so far, as are `correct` and `seen`."""
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
-
-
-def settings(
-    *,
-    recorded: Settings | None = None,
-    recipe: Recipe | None = None,
-    changes: Mapping[str, Any],
-    device: str | None = None,
-    **others: Any,
-) -> Settings:
-    """The settings that a user asks for; None stands for what they did not say.
-
-    Args:
-        recorded: those of the run to resume, which nothing may contradict.
-        recipe: a named recipe.
-        changes: other values for the recipe's fields.
-        device: auto, cpu or cuda.
-        others: other values for the fields of `Settings`.
-
-    Raises:
-        UsageError: CUDA is wanted and there is none, or the recorded run was started otherwise.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine, or this build of torch, has no CUDA: use cpu")
-    if device == "auto" or (device is None and recorded is None):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = recorded or Settings(RECIPES["adam-onecycle"], threads=torch.get_num_threads())
-    wanted = dataclasses.replace(recipe or base.recipe, **_said(changes))
-    result = dataclasses.replace(base, **_said({"recipe": wanted, "device": device, **others}))
-    if recorded is not None and result != recorded:
-        raise UsageError(f"--resume: the run was started with {_difference(recorded, result)}; leave the options out")
-    return result
-
-
-def _said(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _difference(recorded: Settings, wanted: Settings) -> str:
-    """The fields that differ, as "lr 0.01 (now 0.02)"."""
-    old, new = ({**dataclasses.asdict(item), **dataclasses.asdict(item.recipe)} for item in (recorded, wanted))
-    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in old if name != "recipe" and old[name] != new[name])
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.settings.recipe.epochs * self.steps_per_epoch
 
 
 def train(settings: Settings, train_part: Digits, test_part: Digits, out: Path, *, resume: bool = False) -> Checkpoint:
@@ -142,136 +82,138 @@ def train(settings: Settings, train_part: Digits, test_part: Digits, out: Path, 
         Stopped: Ctrl-C or SIGTERM; the state is saved.
         EdgeMnistError: the loss is no number any more, the network cannot be exported, the folder is another run's.
     """
-    network, layers = _build_network(settings)
-    run = _Run(network, _make_optimizer(settings.recipe, network))
+    network = _make_network(settings)
+    layers = tracing.describe(network, _INPUT)
+    _check_exportable(network, layers)
+    run = Run(network, _make_optimizer(settings.recipe, network))
     if resume:
-        _restore(run, out / STATE, settings, train_part)
+        restore(run, out, settings.network, train_part.sha256)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
-    learn, validate = _split(train_part, settings.everything)
-    with _reproducible(settings), watch() as signals, Teller(settings.recipe.epochs) as teller:
-        loop = _Loop(settings, train_part, learn, validate)
-        while run.step < loop.steps:
-            loop.advance(run)
-            if run.step % loop.steps_per_epoch == 0:
-                loop.end_epoch(run)
-                _save(run, out, settings, train_part)
-                teller.epoch(run.history[-1])
-            else:
-                teller.step(run.step / loop.steps_per_epoch, run.loss / run.seen, run.correct / run.seen, run.seen / run.seconds)
+    plan = _make_plan(settings, train_part)
+    with _reproducible(settings), watch() as signals, TrainingProgress(settings.recipe.epochs) as progress:
+        save_state(run, out, settings, train_part.sha256)  # a folder that cannot be written shows now
+        for epoch in range(run.step // plan.steps_per_epoch, settings.recipe.epochs):
+            order = plan.learn[epoch_order(settings.seed, epoch, len(plan.learn))]
+            for batch in range(run.step % plan.steps_per_epoch, plan.steps_per_epoch):
+                _take_step(run, plan, epoch, order[batch * plan.batch_size : (batch + 1) * plan.batch_size])
+                progress.step(run.step / plan.steps_per_epoch, run)
+                if signals:
+                    break
+            if run.step == (epoch + 1) * plan.steps_per_epoch:
+                _end_epoch(run, plan, epoch)
+                progress.epoch(run.history[-1])
+            save_state(run, out, settings, train_part.sha256)
             if signals:
-                _save(run, out, settings, train_part)
-                raise Stopped(signals[0], f"after step {run.step} of {loop.steps}; go on with --resume --out {out}")
-        test_accuracy = loop.accuracy(network, test_part)
-        result = _finish(run, layers, settings, train_part, learn, test_accuracy)
+                raise Stopped(signals[0], f"after step {run.step} of {plan.steps}; go on with --resume --out {out}")
+        test_accuracy = _accuracy(network, plan, test_part.images, test_part.labels)
+        result = _checkpoint(run.network, layers, _metadata(run, plan, train_part, test_accuracy))
+        shown = train_part.images[plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[:_STATISTICS_IMAGES]]]
+        result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
         checkpoints.save(out / CHECKPOINT, result)
         write_whole(out / CURVES, curves.draw(settings.recipe.name, run.history))
-        teller.end(test_accuracy)
+        progress.end(test_accuracy)
     return result
 
 
-class _Loop:
-    """The images on their device and how to take one step over them."""
-
-    def __init__(
-        self, settings: Settings, digits: Digits, learn: npt.NDArray[np.int64], validate: npt.NDArray[np.int64]
-    ) -> None:
-        self.settings, self.recipe = settings, settings.recipe
-        self.learn = learn
-        self.images = torch.from_numpy(digits.images).to(settings.device)
-        self.labels = torch.from_numpy(digits.labels).to(settings.device)
-        self.validation = Digits(digits.images[validate], digits.labels[validate], digits.source, digits.sha256)
-        # whole batches only: BatchNorm fails on a last batch of one image, and the order changes each epoch anyway
-        self.batch_size = min(self.recipe.batch_size, len(learn))
-        self.steps_per_epoch = len(learn) // self.batch_size
-        self.steps = self.recipe.epochs * self.steps_per_epoch
-        self.half_precision = settings.device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        self.order: tuple[int, npt.NDArray[np.int64]] = (-1, learn)
-
-    def advance(self, run: _Run) -> None:
-        """One step of the optimiser, on the batch that belongs to `run.step`."""
-        began = time.perf_counter()
-        epoch, batch = divmod(run.step, self.steps_per_epoch)
-        if self.order[0] != epoch:
-            self.order = (epoch, self.learn[epoch_order(self.settings.seed, epoch, len(self.learn))])
-        indices = self.order[1][batch * self.batch_size : (batch + 1) * self.batch_size]
-        chosen = torch.from_numpy(indices).to(self.images.device)
-        pixels = self.images[chosen].unsqueeze(1).float()  # (B, 1, 28, 28)
-        if self.recipe.augmentation is not None:
-            pixels = augment(pixels, indices, self.recipe.augmentation, self.settings.seed, epoch)
-        labels = self.labels[chosen]
-
-        _set_rates(run.optimizer, self.recipe, run.step, self.steps)
-        torch.manual_seed((self.settings.seed << 32) + run.step)  # for a network with Dropout
-        run.network.train()
-        with torch.autocast(self.images.device.type, torch.bfloat16, enabled=self.half_precision):
-            logits = run.network(normalize(pixels))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
-
-        value = loss.item()
-        if not math.isfinite(value):
-            raise EdgeMnistError(f"epoch {epoch + 1}, step {run.step}: the loss is {value}: try a lower --lr")
-        run.step += 1
-        run.loss += value * len(indices)
-        run.correct += int((logits.argmax(1) == labels).sum())
-        run.seen += len(indices)
-        run.seconds += time.perf_counter() - began
-
-    def end_epoch(self, run: _Run) -> None:
-        """Validate, and move the sums of the epoch into the history."""
-        epoch = run.step // self.steps_per_epoch
-        began = time.perf_counter()
-        validation = self.accuracy(run.network, self.validation) if len(self.validation.labels) else None
-        run.history.append(
-            {
-                "epoch": epoch,
-                "lr": recipes.learning_rate(self.recipe, run.step - 1, self.steps),
-                "loss": run.loss / run.seen,
-                "train_accuracy": run.correct / run.seen,
-                "validation_accuracy": validation,
-                "images_per_second": round(run.seen / run.seconds, 1),
-                "seconds": round(run.seconds + time.perf_counter() - began, 3),
-            }
-        )
-        run.loss, run.correct, run.seen, run.seconds = 0.0, 0, 0, 0.0
-
-    @torch.no_grad()
-    def accuracy(self, network: nn.Module, digits: Digits) -> float:
-        """The part of the images whose class is right, in float32."""
-        network.eval()
-        right = 0
-        for start in range(0, len(digits.labels), _EVALUATION_BATCH):
-            pixels = torch.from_numpy(digits.images[start : start + _EVALUATION_BATCH]).to(self.images.device)
-            logits = network(normalize(pixels.unsqueeze(1).float()))
-            labels = torch.from_numpy(digits.labels[start : start + _EVALUATION_BATCH]).to(self.images.device)
-            right += int((logits.argmax(1) == labels).sum())
-        return right / len(digits.labels)
-
-
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels 0..255 as float32 (N, 1, H, W) to what a network takes, with the channel innermost in memory."""
+    """Pixels 0..255 as float32 (N, 1, H, W) to what a network takes, the channels side by side in memory."""
     return ((pixels / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 
-def _build_network(settings: Settings) -> tuple[nn.Module, tuple[architecture.Layer, ...]]:
-    """The network with its first weights, and its layers; refused now rather than after the training."""
+def _take_step(run: Run, plan: _Plan, epoch: int, indices: npt.NDArray[np.int64]) -> None:
+    """One step of the optimiser on the images with these indices."""
+    began = time.perf_counter()
+    settings, recipe = plan.settings, plan.settings.recipe
+    chosen = torch.from_numpy(indices).to(settings.device)
+    pixels = plan.images[chosen].unsqueeze(1).float()  # (B, 1, 28, 28)
+    if recipe.augmentation is not None:
+        pixels = augment(pixels, indices, recipe.augmentation, settings.seed, epoch)
+    labels = plan.labels[chosen]  # (B,)
+
+    _set_rates(run.optimizer, recipe, run.step, plan.steps)
+    torch.manual_seed((settings.seed << 32) + run.step)  # for a network with Dropout
+    run.network.train()
+    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
+        logits = run.network(normalize(pixels)).float()  # (B, 10)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    run.optimizer.zero_grad()
+    torch.autograd.backward(loss)
+    run.optimizer.step()
+
+    value = loss.item()
+    if not math.isfinite(value):
+        raise EdgeMnistError(f"epoch {epoch + 1}, step {run.step + 1}: the loss is {value}: try a lower --lr")
+    run.step += 1
+    run.loss += value * len(indices)
+    run.correct += int((logits.argmax(1) == labels).sum())
+    run.seen += len(indices)
+    run.seconds += time.perf_counter() - began
+
+
+def _end_epoch(run: Run, plan: _Plan, epoch: int) -> None:
+    """Validate, and move the sums of the epoch into the history."""
+    began = time.perf_counter()
+    labels = plan.labels[plan.validate].cpu().numpy()
+    images = plan.images[plan.validate].cpu().numpy()
+    validation = _accuracy(run.network, plan, images, labels) if len(labels) else None
+    run.history.append(
+        {
+            "epoch": epoch + 1,
+            "lr": recipes.learning_rate(plan.settings.recipe, run.step - 1, plan.steps),
+            "loss": run.loss / run.seen,
+            "train_accuracy": run.correct / run.seen,
+            "validation_accuracy": validation,
+            "images_per_second": round(run.seen / run.seconds, 1),
+            "seconds": round(run.seconds + time.perf_counter() - began, 3),
+        }
+    )
+    run.loss, run.correct, run.seen, run.seconds = 0.0, 0, 0, 0.0
+
+
+@torch.no_grad()
+def _accuracy(network: nn.Module, plan: _Plan, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
+    """The part of the images whose class is right, 0 to 1, computed in float32."""
+    network.eval()
+    right = 0
+    for start in range(0, len(labels), _EVALUATION_BATCH):
+        part = slice(start, start + _EVALUATION_BATCH)
+        pixels = torch.from_numpy(images[part]).to(plan.settings.device).unsqueeze(1).float()
+        classes = network(normalize(pixels)).argmax(1).cpu().numpy()
+        right += int((classes == labels[part]).sum())
+    return right / len(labels)
+
+
+def _make_network(settings: Settings) -> nn.Module:
+    """The network with the first weights of its seed, channels side by side in memory: convolutions are faster so."""
     torch.manual_seed(settings.seed)
     network = build(settings.network)
-    layers = tracing.describe(network, (1, 28, 28))
-    logits = architecture.output_shapes(layers, (1, 28, 28))[-1]
+    network.to(settings.device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
+    return network
+
+
+def _check_exportable(network: nn.Module, layers: tuple[architecture.Layer, ...]) -> None:
+    """Refuse now what would be refused once the training is over."""
+    logits = architecture.output_shapes(layers, _INPUT)[-1]
     if math.prod(logits) != CLASSES:
         raise EdgeMnistError(f"{layers[-1]['name']}: the network gives {logits}, expected {CLASSES} logits")
-    return network.to(settings.device, memory_format=torch.channels_last), layers
+    folding.fold(_checkpoint(network, layers, {}))
+
+
+def _checkpoint(network: nn.Module, layers: tuple[architecture.Layer, ...], metadata: dict[str, Any]) -> Checkpoint:
+    """A network's present weights; without the statistics of its activations."""
+    weights = to_arrays(network.state_dict())
+    chosen = {name: weights[name] for name in architecture.weight_shapes(layers)}
+    return Checkpoint(layers, _INPUT, MEAN, STD, chosen, metadata=metadata)
 
 
 def _make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-    return kind(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
@@ -285,16 +227,18 @@ def _set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, step
             group["betas"] = (momentum, group["betas"][1])
 
 
-def _split(digits: Digits, everything: bool) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices to learn from and to validate on."""
-    if everything:
-        return np.arange(len(digits.labels)), np.arange(0)
-    return data.learn_validate(digits.labels)
+def _make_plan(settings: Settings, digits: Digits) -> _Plan:
+    count = len(digits.labels)
+    parts = (np.arange(count), np.arange(0)) if settings.everything else data.learn_validate(digits.labels)
+    # whole batches only: BatchNorm fails on a last batch of one image, and each epoch leaves out others
+    batch_size = min(settings.recipe.batch_size, len(parts[0]))
+    images, labels = (torch.from_numpy(array).to(settings.device) for array in (digits.images, digits.labels))
+    return _Plan(settings, images, labels, *parts, batch_size, len(parts[0]) // batch_size)
 
 
 @contextmanager
 def _reproducible(settings: Settings) -> Iterator[None]:
-    """A fixed number of threads, which decides how sums are cut, and only operations that repeat their bits."""
+    """The settings' number of threads, and on a CPU only operations that repeat their bits."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(settings.threads)
     # CUDA has no such form of some backward passes: there, equal bits are not promised
@@ -306,102 +250,24 @@ def _reproducible(settings: Settings) -> Iterator[None]:
         torch.use_deterministic_algorithms(strict)
 
 
-def _save(run: _Run, out: Path, settings: Settings, digits: Digits) -> None:
-    """Write state.safetensors, and metrics.jsonl anew from the history, so that the two agree."""
-    tensors = {f"network/{name}": tensor for name, tensor in run.network.state_dict().items()}
-    for index, values in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
-    header = {
-        "settings": dataclasses.asdict(settings),
-        "data": digits.sha256,
-        **{name: getattr(run, name) for name in _SAVED},
-    }
-    arrays = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
-    write_whole(out / STATE, checkpoints.pack(arrays, header))
-    lines = "".join(json.dumps(row) + "\n" for row in run.history)
-    write_whole(out / METRICS, lines.encode())
-
-
-_SAVED = ("step", "history", "loss", "correct", "seen", "seconds")
-
-
-def recorded_settings(out: Path) -> Settings:
-    """The settings of the run in a folder.
-
-    Raises:
-        EdgeMnistError: there is no run, or its state is damaged.
-    """
-    if not (out / STATE).is_file():
-        raise UsageError(f"{out}: no run to resume here: {STATE} is missing")
-    try:
-        return Settings.from_json(checkpoints.unpack(out / STATE)[1]["settings"])
-    except (KeyError, TypeError) as error:
-        raise EdgeMnistError(f"{out / STATE}: was written by another version of edge-mnist: start the run anew") from error
-
-
-def _restore(run: _Run, path: Path, settings: Settings, digits: Digits) -> None:
-    """Bring a run to where its state was saved."""
-    tensors, header = checkpoints.unpack(path)
-    if header["data"] != digits.sha256:
-        raise UsageError(f"{path.parent}: was started with other images (SHA-256 {header['data']}); give the same --data")
-    network: dict[str, torch.Tensor] = {}
-    optimizer: dict[int, dict[str, torch.Tensor]] = {}
-    for name, array in tensors.items():
-        part, _, rest = name.partition("/")
-        if part == "network":
-            network[rest] = torch.from_numpy(array)
-        else:
-            index, _, key = rest.partition("/")
-            optimizer.setdefault(int(index), {})[key] = torch.from_numpy(array)
-    try:
-        run.network.load_state_dict(network)
-    except RuntimeError as error:
-        raise EdgeMnistError(f"{path}: its weights do not fit {settings.network}, which was changed since") from error
-    run.optimizer.load_state_dict({"state": optimizer, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    for name in _SAVED:
-        setattr(run, name, header[name])
-
-
-def _finish(
-    run: _Run,
-    layers: tuple[architecture.Layer, ...],
-    settings: Settings,
-    digits: Digits,
-    learn: npt.NDArray[np.int64],
-    test_accuracy: float,
-) -> Checkpoint:
-    """The trained network with the statistics of its activations and where it comes from."""
-    names = architecture.weight_shapes(layers)
-    state = run.network.state_dict()
+def _metadata(run: Run, plan: _Plan, digits: Digits, test_accuracy: float) -> dict[str, Any]:
+    """Where a network comes from, as JSON."""
     last = run.history[-1]
-    bare = Checkpoint(
-        architecture=layers,
-        input_shape=(1, 28, 28),
-        mean=MEAN,
-        std=STD,
-        weights={name: state[name].detach().cpu().contiguous().numpy() for name in names},
-        metadata={
-            "recipe": dataclasses.asdict(settings.recipe),
-            "epochs": settings.recipe.epochs,
-            "seed": settings.seed,
-            "network": settings.network,
-            "learned_from": len(learn),
-            "device": settings.device,
-            "threads": settings.threads,
-            "data": {"source": digits.source, "sha256": digits.sha256},
-            "accuracies": {
-                "train": last["train_accuracy"],
-                "validation": last["validation_accuracy"],
-                "test": test_accuracy,
-            },
-            "versions": {
-                "edge_mnist": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    settings = dataclasses.asdict(plan.settings)
+    return settings | {
+        "epochs": plan.settings.recipe.epochs,
+        "learned_from": len(plan.learn),
+        "data": {"source": digits.source, "sha256": digits.sha256},
+        "accuracies": {
+            "train": last["train_accuracy"],
+            "validation": last["validation_accuracy"],
+            "test": test_accuracy,
         },
-    )
-    shown = digits.images[learn[epoch_order(settings.seed, 0, len(learn))[:_STATISTICS_IMAGES]]]
-    return dataclasses.replace(bare, statistics=calibration.collect(folding.fold(bare), shown))
+        "versions": {
+            "edge_mnist": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from edge_mnist.runs import Run
 
-class Teller:
-    """A context in which a run's steps and epochs are shown."""
+
+class TrainingProgress:
+    """A context in which the steps and epochs of a run are shown."""
 
     def __init__(self, epochs: int) -> None:
         """For a run of so many epochs."""
@@ -28,7 +31,7 @@ class Teller:
         )
         self._task = self._progress.add_task("", total=epochs, epoch=f"1/{epochs}", figures="")
 
-    def __enter__(self) -> Teller:
+    def __enter__(self) -> TrainingProgress:
         """Show the bar."""
         self._progress.start()
         return self
@@ -39,10 +42,13 @@ class Teller:
         """Take the bar away."""
         self._progress.stop()
 
-    def step(self, epochs_done: float, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Move the bar; loss and accuracy (0 to 1) are those of the epoch so far."""
-        figures = f"loss {loss:.4f}  accuracy {accuracy:.2%}  {images_per_second:,.0f} images/s"
-        epoch = f"{int(epochs_done) + 1}/{self._epochs}"
+    def step(self, epochs_done: float, run: Run) -> None:
+        """Move the bar; show what the present epoch has come to."""
+        if self._progress.disable:
+            return
+        figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
+        figures += f"  {run.seen / run.seconds:,.0f} images/s"
+        epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
         self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -52,7 +58,8 @@ class Teller:
         self._progress.console.print(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
             + (f"  validation {validation:.2%}" if validation is not None else "")
-            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
+            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s",
+            soft_wrap=True,
         )
 
     def end(self, test_accuracy: float) -> None:
