@@ -27,7 +27,7 @@ USE_TORCH = {
     "edge_mnist.torchvision_shim",
     "edge_mnist.export.torchscript_writer",
 }
-NEED_TRAIN = USE_TORCH | {"edge_mnist.curves"}
+NEED_TRAIN = USE_TORCH | {"edge_mnist.curves", "edge_mnist.progress"}
 EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2")
 
 
