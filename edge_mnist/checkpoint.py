@@ -52,7 +52,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         EdgeMnistError: the content is not that of a valid checkpoint, or the file cannot be written.
     """
-    _check(checkpoint, str(path))
+    check(checkpoint, str(path))
     header = {
         "format": _FORMAT,
         "architecture": list(checkpoint.architecture),
@@ -92,7 +92,7 @@ def load(path: Path) -> Checkpoint:
         raise EdgeMnistError(
             f"{path}: is not an edge-mnist checkpoint: its description is incomplete ({error})"
         ) from error
-    _check(checkpoint, str(path))
+    check(checkpoint, str(path))
     return checkpoint
 
 
@@ -127,7 +127,7 @@ def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     return tensors, header
 
 
-def _check(checkpoint: Checkpoint, where: str) -> None:
+def check(checkpoint: Checkpoint, where: str) -> None:
     """Hold a checkpoint's parts against each other."""
     try:
         layers.output_shapes(checkpoint.architecture, checkpoint.input_shape)

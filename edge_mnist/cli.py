@@ -6,13 +6,19 @@ command that needs no torch.
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
 from edge_mnist import __version__
 from edge_mnist.errors import EdgeMnistError, missing_package
+
+SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
+"""The checkpoint that comes with the package."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,6 +79,113 @@ def train(
     )
     training.train(settings, load("train", data), load("test", data), out, resume=resume)
     click.echo(out / training.CHECKPOINT)
+
+
+@commands.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(file: Path | None, as_json: bool) -> None:
+    """Say what FILE is: a checkpoint, an artifact or a bundle's folder; without FILE, the shipped checkpoint."""
+    from edge_mnist import summary, summary_text
+
+    facts = summary.describe(file or SHIPPED)
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        summary_text.show(facts)
+
+
+@commands.command()
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@click.option("--int8", is_flag=True, help="The int8 variants too: quantized after training.")
+@click.option("--format", "formats", multiple=True, help="torchscript, onnx or tflite; may be repeated.  [default: all]")
+@click.option("--network", help="A factory's network, package.module:factory; CHECKPOINT then holds its state_dict.")
+@click.option("--calibration", type=click.Choice(["mse", "minmax"]), default="mse", show_default=True)
+@click.option("--weight-range", type=click.IntRange(8, 127), default=64, show_default=True, help="Of int8 weights.")
+@click.option("--recalibrate", is_flag=True, help="Take activation statistics from --data, not from the checkpoint.")
+@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files, to verify on.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="The folder.")
+@click.option("--no-verify", is_flag=True, help="Write the artifacts without proving that they are the same model.")
+@click.option("--force", is_flag=True, help="Write into a folder that holds other files too; they stay.")
+def export(
+    checkpoint: Path | None,
+    int8: bool,
+    formats: tuple[str, ...],
+    network: str | None,
+    calibration: Literal["mse", "minmax"],
+    weight_range: int,
+    recalibrate: bool,
+    data: Path | None,
+    out: Path,
+    no_verify: bool,
+    force: bool,
+) -> None:
+    """Write CHECKPOINT, or the shipped one, as TorchScript, ONNX and TFLite, and prove that they are the same model.
+
+    Batch normalisation is folded into the convolutions; with --int8 the network is quantized after training.
+    """
+    from edge_mnist.export import bundle, choose_formats
+    from edge_mnist.export.reference import make_reference
+    from edge_mnist.folding import fold
+    from edge_mnist.quantization import quantize
+    from edge_mnist.sources import calibrated, origin, trained
+
+    kinds = choose_formats(formats)
+    bundle.check_folder(out, force)
+    source = trained(checkpoint, network)
+    graph = fold(source)
+    quantized, layers = None, ()
+    if int8:
+        source = calibrated(source, graph, data, recalibrate)
+        quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
+    reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
+    details = {"checkpoint": origin(checkpoint, source), "calibration": {"method": calibration, "weights": weight_range}}
+    bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
+    if not no_verify:
+        _verify(out, data, 10_000, as_json=False)
+
+
+@commands.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
+@click.option("--images", type=click.IntRange(1), default=10_000, show_default=True, help="How many test images.")
+@click.option("--max-drop", type=float, default=0.1, show_default=True, help="Accuracy drop allowed, in points.")
+@click.option("--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code.")
+@click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
+@click.option("--json", "as_json", is_flag=True, help="Print parity.json rather than the table.")
+def verify(
+    folder: Path, data: Path | None, images: int, max_drop: float, trust: bool, run_with: str, as_json: bool
+) -> None:
+    """Hold every artifact in DIR against the oracle: int8 logits must be equal bit for bit."""
+    options = {"max_drop": max_drop, "trust": trust, "run_with": tuple(shlex.split(run_with))}
+    _verify(folder, data, images, as_json=as_json, **options)
+
+
+def _verify(folder: Path, data: Path | None, count: int, *, as_json: bool, **options: Any) -> None:
+    """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
+    from rich.console import Console
+
+    from edge_mnist.export import bundle, report
+    from edge_mnist.export.verification import Options, verify
+    from edge_mnist.sources import test_images
+
+    errors = Console(stderr=True)
+    manifest, reference = bundle.read_bundle(folder)
+    images = test_images(reference.float_graph.input_shape, data, count)
+    with errors.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
+        found = verify(folder, images, Options(**options))
+    text = report.to_json(found)
+    try:
+        bundle.write_report(folder, report.to_html(found, manifest), text)
+    except EdgeMnistError as error:
+        errors.print(f"edge-mnist: the report is not kept: {error}", markup=False, highlight=False)
+    if as_json:
+        click.echo(text)
+    else:
+        report.print_table(found, Console())
+        click.echo(f"report: {folder / bundle.REPORT}")
+    if not found.passed:
+        sys.exit(1)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~_umask())
+            os.chmod(name, 0o666 & ~umask())
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
@@ -46,7 +46,7 @@ def read_bytes(path: Path) -> bytes:
         raise EdgeMnistError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _umask() -> int:
+def umask() -> int:
     """The process's file mode mask, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)

@@ -12,6 +12,7 @@ import os
 import platform
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +181,9 @@ class TFLiteClassifier(Classifier):
 
 
 class OnnxClassifier(Classifier):
-    """ONNX Runtime on the CPU."""
+    """ONNX Runtime on the CPU. With `output`, another output of the model than the first is read."""
 
-    def __init__(self, data: bytes, name: str, threads: int) -> None:
+    def __init__(self, data: bytes, name: str, threads: int, output: str | None = None) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -197,10 +198,11 @@ class OnnxClassifier(Classifier):
         self.contract = _contract(self._session.get_modelmeta().custom_metadata_map.get(KEY), name)
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
         self._input = self._session.get_inputs()[0].name
+        self._output = output or self._session.get_outputs()[0].name
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """See Classifier."""
-        return np.asarray(self._session.run(None, {self._input: inputs})[0])
+        return np.asarray(self._session.run([self._output], {self._input: inputs})[0])
 
 
 class TorchScriptClassifier(Classifier):
@@ -218,7 +220,7 @@ class TorchScriptClassifier(Classifier):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated in the version that is pinned
             try:
-                self.module = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=files)
+                self._module = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=files)
             except RuntimeError as error:
                 raise _unreadable(name, error) from error
         self.contract = _contract(files[KEY], name)
@@ -230,7 +232,22 @@ class TorchScriptClassifier(Classifier):
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """See Classifier."""
         with self._torch.inference_mode():
-            return np.asarray(self.module(self._torch.from_numpy(inputs)).numpy())
+            return self._array(self._module(self._torch.from_numpy(inputs)))
+
+    def steps(self, inputs: NDArray[Any], operations: int) -> Iterator[NDArray[Any]]:
+        """What each of the last `operations` layers before the final one, which only reshapes, gives for `inputs`."""
+        values = self._torch.from_numpy(inputs)
+        *layers, _ = self._module.children()
+        with self._torch.inference_mode():
+            for index, layer in enumerate(layers):
+                values = layer(values)
+                if index >= len(layers) - operations:
+                    yield self._array(values)
+
+    @staticmethod
+    def _array(tensor: Any) -> NDArray[Any]:
+        """A tensor's numbers; the integers of a quantized one."""
+        return np.asarray((tensor.int_repr() if tensor.is_quantized else tensor).numpy())
 
 
 def quantized_engine() -> str:

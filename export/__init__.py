@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from edge_mnist.errors import UsageError, missing_package
 from edge_mnist.export.onnx_writer import write_onnx
 from edge_mnist.export.tflite_writer import write_tflite
 from edge_mnist.graph import FloatGraph, QuantizedGraph
@@ -13,8 +14,6 @@ Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 
 def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     """Torch is imported only when TorchScript is written: the other formats do without."""
-    from edge_mnist.errors import missing_package
-
     try:
         from edge_mnist.export.torchscript_writer import write_torchscript
     except ImportError as error:
@@ -27,3 +26,15 @@ WRITERS: dict[str, Writer] = {"torchscript": _write_torchscript, "onnx": write_o
 
 SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "tflite": ".tflite"}
 """By the name of each format: how its files' names end."""
+
+
+def choose_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """The formats of these names, in the order of `WRITERS`; all of them if there are none.
+
+    Raises:
+        UsageError: a name is not a format's.
+    """
+    for name in names:
+        if name not in WRITERS:
+            raise UsageError(f"--format {name}: expected one of {', '.join(WRITERS)}")
+    return tuple(kind for kind in WRITERS if kind in names or not names)

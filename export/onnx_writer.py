@@ -9,7 +9,7 @@ and QuantizeLinear, which ONNX Runtime fuses into integer kernels. With int8 act
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,36 @@ def write_onnx(graph: FloatGraph | QuantizedGraph) -> bytes:
             _field(14, entry),
         ]
     )
+
+
+def add_output(data: bytes, tensor: str, data_type: str) -> bytes:
+    """The model with one more output, `tensor`.
+
+    Protobuf merges a message that is given twice, so that the output is simply appended in a second graph field
+    (https://protobuf.dev/programming-guides/encoding/#last-one-wins).
+    """
+    value_info = _field(1, tensor.encode()) + _field(2, _field(1, _integer_field(1, _DATA_TYPES[data_type])))
+    return data + _field(7, _field(12, value_info))
+
+
+def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Name, kind and bytes of every node and initializer of a model, in order; it need not be one of ours.
+
+    A constant that several nodes share carries the name of the first node's output that uses it.
+    """
+    graph = next(value for number, value in _fields(data) if number == 7)
+    users: dict[bytes, bytes] = {}
+    for number, value in _fields(graph):
+        if number == 1:
+            node = list(_fields(value))
+            output = next(content for key, content in node if key == 2)
+            yield output.decode(), "node", value
+            for key, content in node:
+                if key == 1:
+                    users.setdefault(content, output)
+        elif number == 5:
+            name = next(content for key, content in _fields(value) if key == 8)
+            yield users.get(name, name).decode(), "constant", value
 
 
 class _Body:
@@ -192,3 +222,31 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of the length-delimited fields of a message; others are passed over."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        tag = varint()
+        wire_type = tag & 7
+        if wire_type == 2:
+            length = varint()
+            yield tag >> 3, data[at : at + length]
+            at += length
+        elif wire_type == 0:
+            varint()
+        else:
+            at += 4 if wire_type == 5 else 8

@@ -1,4 +1,4 @@
-"""Holds every artifact against the oracle: the same integers, or it fails and the first layer that differs is named."""
+"""The parity report: what was found when every artifact was held against the oracle. Plain data, see `verification`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,130 @@
+"""Where the commands get a network and images from: a checkpoint, the shipped one, a factory; MNIST, or drawn digits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from edge_mnist import architecture, calibration, checkpoint, data, strokes
+from edge_mnist.checkpoint import Checkpoint
+from edge_mnist.errors import EdgeMnistError, missing_package
+from edge_mnist.files import read_bytes
+from edge_mnist.graph import FloatGraph, Shape
+
+SHIPPED = "digitnet.safetensors"
+"""Name of the checkpoint in edge_mnist/pretrained."""
+
+CALIBRATION_IMAGES = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """What artifacts are compared on.
+
+    Attributes:
+        name: "MNIST test", "strokes", or what else it is.
+        pixels: uint8 (N, channels, height, width).
+        labels: int64 (N,); None if they say nothing about accuracy.
+    """
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+
+def trained(path: Path | None, network: str | None = None) -> Checkpoint:
+    """The network to export.
+
+    Args:
+        path: a checkpoint; None is the shipped one. With a network: its state_dict as safetensors, or None for the weights
+            that the factory gives it.
+        network: a factory, package.module:factory.
+
+    Raises:
+        EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`, `tracing.describe`.
+    """
+    if network is not None:
+        return _built(network, path)
+    if path is not None:
+        return checkpoint.load(path)
+    with as_file(files("edge_mnist") / "pretrained" / SHIPPED) as shipped:
+        return checkpoint.load(shipped)
+
+
+def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recalibrate: bool) -> Checkpoint:
+    """The checkpoint with activation statistics: its own, or new ones where it has none or that is asked for.
+
+    New ones are of 4,096 training images of MNIST, or of drawn digits where MNIST is not to be had.
+    """
+    if source.statistics and not recalibrate:
+        return source
+    if graph.input_shape != (1, 28, 28):
+        raise EdgeMnistError(
+            f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through the Python "
+            "interface, edge_mnist.calibration.collect, and keep the statistics in its checkpoint"
+        )
+    if _is_named(folder) or data.available(folder, "train"):
+        digits = data.load("train", folder, download=False)
+    else:
+        digits = strokes.draw(CALIBRATION_IMAGES, seed=2)
+    return replace(source, statistics=calibration.collect(graph, digits.images[:CALIBRATION_IMAGES]))
+
+
+def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
+    """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
+    if shape != (1, 28, 28):
+        noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
+        return Images("noise", noise, None)
+    if _is_named(folder) or data.available(folder):
+        digits = data.load("test", folder, download=False)
+        name = "MNIST test" if digits.source == "mnist" else f"{digits.source} test"
+        return Images(name, digits.images[:count], digits.labels[:count])
+    return Images("strokes", strokes.draw(count, seed=3).images, None)
+
+
+def origin(path: Path | None, source: Checkpoint) -> dict[str, Any]:
+    """What a manifest says of the checkpoint: its file's name and hash, and what training recorded."""
+    said = dict(source.metadata)
+    if path is not None:
+        return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **said}
+    return {"file": SHIPPED, **said}
+
+
+def _is_named(folder: Path | None) -> bool:
+    """Whether the user said where MNIST is: a mistake there is then theirs to know, not to be passed over."""
+    return folder is not None or bool(os.environ.get("EDGE_MNIST_DATA"))
+
+
+def _built(network: str, path: Path | None) -> Checkpoint:
+    """A factory's network as a checkpoint without statistics."""
+    try:
+        from edge_mnist import network as networks
+        from edge_mnist import runs, tracing
+    except ImportError as error:
+        raise missing_package("torch", "train") from error
+    module = networks.build(network).eval()
+    shape = getattr(module, "input_shape", (1, 28, 28))
+    layers = tracing.describe(module, shape)
+    found = _state_dict(path) if path is not None else runs.to_arrays(module.state_dict())
+    weights = {name: found[name] for name in architecture.weight_shapes(layers) if name in found}
+    built = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)
+    checkpoint.check(built, str(path or network))
+    return built
+
+
+def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
+    """Weights by name, of a state_dict in a safetensors file or of a checkpoint."""
+    try:
+        tensors = safetensors.numpy.load(read_bytes(path))
+    except SafetensorError as error:
+        raise EdgeMnistError(f"{path}: is not a safetensors file, or cut short: {error}") from error
+    return {name.removeprefix("weights/"): tensor for name, tensor in tensors.items()}

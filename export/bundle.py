@@ -1,0 +1,187 @@
+"""Writes a folder of artifacts with its manifest: whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edge_mnist import __version__
+from edge_mnist.contract import contract
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.export import SUFFIXES, WRITERS
+from edge_mnist.export.reference import Reference, deserialize, serialize
+from edge_mnist.files import read_bytes, umask, write_whole
+from edge_mnist.runtime import MANIFEST
+
+REFERENCE = "reference.safetensors"
+REPORT, PARITY = "report.html", "parity.json"
+
+FORMAT = 1
+"""Version of the manifest's layout."""
+
+
+def artifact_name(kind: str, precision: str) -> str:
+    """Name of an artifact's file, such as model_int8.tflite."""
+    return f"model_{precision}{SUFFIXES[kind]}"
+
+
+def make_bundle(
+    reference: Reference, formats: Sequence[str], details: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Write the graphs of a reference in formats.
+
+    Args:
+        reference: the graphs and golden images.
+        formats: of `WRITERS`.
+        details: what else the manifest says, such as the checkpoint's hash and how it was calibrated.
+
+    Returns:
+        The content of each file by its name, the manifest's included.
+    """
+    files: dict[str, bytes] = {}
+    entries: dict[str, Any] = {}
+    for kind in formats:
+        for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
+            if graph is None:
+                continue
+            name = artifact_name(kind, precision)
+            files[name] = WRITERS[kind](graph)
+            terms = contract(graph, "int8", "NHWC") if kind == "tflite" else contract(graph, "uint8", "NCHW")
+            entries[name] = {"format": kind, "precision": precision, **_measures(files[name])}
+            entries[name]["contract"] = json.loads(terms.to_json())
+    files[REFERENCE] = serialize(reference)
+    entries[REFERENCE] = _measures(files[REFERENCE])
+    golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": _sha256(reference.images.tobytes())}
+    if reference.int8_logits is not None:
+        golden["int8_logits_sha256"] = _sha256(reference.int8_logits.tobytes())
+    manifest = {
+        "tool": "edge-mnist",
+        "format": FORMAT,
+        "versions": {"edge_mnist": __version__, "python": platform.python_version(), **_versions()},
+        **details,
+        "quantization": [asdict(layer) for layer in reference.layers],
+        "golden": golden,
+        "files": entries,
+    }
+    files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
+    return files
+
+
+def check_folder(folder: Path, force: bool) -> None:
+    """Refuse a folder that holds something other than a bundle, unless forced.
+
+    Raises:
+        EdgeMnistError: it does, or it is a file.
+    """
+    if folder.is_dir():
+        others = sorted(_others(folder))
+        if others and not force:
+            raise EdgeMnistError(
+                f"{folder}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}, which no export wrote: "
+                "choose another --out, or --force to leave them there and write beside them"
+            )
+    elif folder.exists():
+        raise EdgeMnistError(f"{folder}: is a file, expected a folder: choose another --out")
+
+
+def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put a bundle in place of what `folder` held; what is not of a bundle stays there.
+
+    Written into a folder beside it, which then takes its name: an interruption leaves the old bundle or the new one.
+
+    Raises:
+        EdgeMnistError: the disk is full, or the parent folder is read-only.
+    """
+    folder = folder.absolute()
+    others = _others(folder) if folder.is_dir() else []
+    fresh = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        for name, data in files.items():
+            write_whole(fresh / name, data)
+        fresh.chmod(0o777 & ~umask())
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+            os.replace(folder, old)
+            os.replace(fresh, folder)
+            for name in others:
+                os.replace(old / name, folder / name)
+            shutil.rmtree(old)
+        else:
+            os.replace(fresh, folder)
+    except OSError as error:
+        raise EdgeMnistError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if fresh is not None:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(fresh)
+
+
+def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
+    """The manifest and the reference of a bundle.
+
+    Raises:
+        EdgeMnistError: the folder is not a bundle, is of a newer version, or its reference was changed.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
+    try:
+        manifest = json.loads(read_bytes(path))
+        newer, expected = manifest["format"] > FORMAT, manifest["files"][REFERENCE]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
+    if newer:
+        made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
+        raise EdgeMnistError(f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it")
+    data = read_bytes(folder / REFERENCE)
+    if _sha256(data) != expected:
+        raise EdgeMnistError(f"{folder / REFERENCE}: changed since the export: its SHA-256 is not the manifest's; export again")
+    return manifest, deserialize(data, str(folder / REFERENCE))
+
+
+def write_report(folder: Path, page: str, parity: str) -> None:
+    """Keep the report of a verification in the bundle: report.html and parity.json.
+
+    Raises:
+        EdgeMnistError: the folder is read-only, the disk is full.
+    """
+    write_whole(folder / REPORT, page.encode())
+    write_whole(folder / PARITY, parity.encode() + b"\n")
+
+
+def _others(folder: Path) -> list[str]:
+    """Names in a folder that are not of a bundle."""
+    ours = {MANIFEST, REFERENCE, REPORT, PARITY}
+    ours |= {artifact_name(kind, precision) for kind in WRITERS for precision in ("float", "int8")}
+    if not (folder / MANIFEST).is_file():
+        ours = set()
+    return [entry.name for entry in folder.iterdir() if entry.name not in ours]
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that take part in writing, of those that are installed."""
+    found = {}
+    for package in ("numpy", "torch", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _measures(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": _sha256(data)}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,149 @@
+"""Names the first layer in which an artifact departs from the reference:
+`python -m edge_mnist.export.localize ARTIFACT REFERENCE float|int8 trust|distrust`.
+
+The artifact is cut after each layer in turn, run over the golden images, and held against the oracle. If no output differs
+(a weight behind a dead ReLU, a bias scale that no kernel reads), its constants are held against a fresh export's.
+Prints one JSON object: the layer, or null, and what differs in it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist import tflite_file, torchscript_file
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.export import WRITERS, onnx_writer
+from edge_mnist.export.reference import deserialize
+from edge_mnist.export.worker import FLOAT_TOLERANCE
+from edge_mnist.graph import FloatGraph, QuantizedGraph
+from edge_mnist.interpreter import float_activations, quantized_activations
+from edge_mnist.runtime import Classifier, OnnxClassifier, TorchScriptClassifier, format_of, load_bytes
+
+Item = tuple[str, str, bytes]
+"""A constant of an artifact: its name, what of it, its bytes."""
+
+
+def first_difference(
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool
+) -> tuple[str | None, str]:
+    """The first layer of an artifact that departs from a graph, and how; (None, "") if none does.
+
+    Args:
+        data: the artifact.
+        graph: what it should compute.
+        images: uint8, to run it over.
+        trust: run the code that a TorchScript archive carries; otherwise only its constants are compared.
+    """
+    if trust or format_of(data) != "torchscript":
+        layer, difference = _first_output_difference(data, graph, images)
+        if layer is not None:
+            return layer, difference
+    names = [operation.name for operation in graph.operations]
+    convolutions = [operation.name for operation in graph.convolutions]
+    for changed, original in zip_longest(_constants(data), _constants(WRITERS[format_of(data) or ""](graph))):
+        if changed != original:
+            name, what, _ = changed or original or ("", "", b"")
+            owner = convolutions[int(name)] if format_of(data) == "torchscript" else _owner(name, names)
+            return owner, f"{what} differs"
+    return None, ""
+
+
+def _first_output_difference(
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
+) -> tuple[str | None, str]:
+    """The first layer whose output departs from the oracle's."""
+    operation = graph.operations[0]
+    try:
+        found = _layer_outputs(data, graph, images)
+        for operation, expected in zip(graph.operations, _oracle(graph, images), strict=True):
+            difference = _difference(next(found), expected)
+            if difference:
+                return operation.name, difference
+    except (EdgeMnistError, RuntimeError, KeyError) as error:
+        return operation.name, f"it cannot be run up to there: {error}"
+    return None, ""
+
+
+def _oracle(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+    """Output of each operation: (N, height, width, channels)."""
+    steps: Iterator[NDArray[Any]] = (
+        float_activations(graph, images) if isinstance(graph, FloatGraph) else quantized_activations(graph, images)
+    )
+    next(steps)
+    return steps
+
+
+def _difference(found: NDArray[Any], expected: NDArray[Any]) -> str:
+    """How much an artifact's activations depart from the oracle's; "" if they do not."""
+    expected = expected.transpose(0, 3, 1, 2).reshape(len(expected), -1)
+    if found.size != expected.size:
+        return f"it gives {found.size} values, expected {expected.size}"
+    # An artifact's logits are two-dimensional in any format; maps are brought to PyTorch's order before.
+    error = np.abs(found.reshape(expected.shape).astype(np.float64) - expected)
+    limit = 0.0 if expected.dtype == np.int8 else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    count = int((~(error <= limit)).sum())  # NaN counts
+    return f"{count} of {error.size} values differ, by up to {error.max():g}" if count else ""
+
+
+def _layer_outputs(
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
+) -> Iterator[NDArray[Any]]:
+    """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements."""
+    classifier = load_bytes(data, "the artifact")
+    inputs = classifier.inputs(images)
+    if isinstance(classifier, TorchScriptClassifier):
+        yield from (classifier.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
+        return
+    for operation in graph.operations:
+        if isinstance(classifier, OnnxClassifier):
+            output_type = classifier.contract.output_type
+            cut: Classifier = OnnxClassifier(
+                onnx_writer.add_output(data, operation.name, output_type), operation.name, 1, operation.name
+            )
+            yield cut.signed(cut.run(inputs))
+        else:
+            is_last = operation is graph.operations[-1]
+            values = load_bytes(data if is_last else tflite_file.cut(data, operation.name), operation.name).run(inputs)
+            yield values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+
+
+def _constants(data: bytes) -> Iterator[Item]:
+    """The constants of an artifact, in a fixed order."""
+    match format_of(data):
+        case "tflite":
+            yield from tflite_file.contents(data)
+        case "onnx":
+            yield from onnx_writer.contents(data)
+        case _:
+            yield from torchscript_file.contents(data)
+
+
+def _owner(name: str, layers: list[str]) -> str:
+    """The layer that a constant belongs to: "conv1.w" is conv1's."""
+    return name if name in layers else name.rpartition(".")[0] or name
+
+
+def main(artifact: str, reference_file: str, precision: str, trust: str) -> None:
+    """Run as the module's text says."""
+    reference = deserialize(Path(reference_file).read_bytes(), reference_file)
+    graph = reference.quantized_graph if precision == "int8" else reference.float_graph
+    layer, difference = None, ""
+    if graph is not None:
+        try:
+            data = Path(artifact).read_bytes()
+            layer, difference = first_difference(data, graph, reference.images, trust=trust == "trust")
+        except EdgeMnistError as error:
+            difference = str(error)
+    print(json.dumps({"layer": layer, "difference": difference}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

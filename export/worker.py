@@ -1,0 +1,45 @@
+"""Runs one artifact in a process of its own: `python -m edge_mnist.export.worker ARTIFACT IMAGES.npy OUTPUTS.npy`.
+
+It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it rounds, whether its outputs
+for one image at a time are those for many.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.runtime import load_bytes
+
+BATCH = 200
+"""Images at a time."""
+
+SINGLE = 16
+"""Images that are run one at a time, too."""
+
+FLOAT_TOLERANCE = 1e-4
+"""How far a float logit may be from the oracle's."""
+
+
+def main(artifact: str, images_file: str, outputs_file: str) -> None:
+    """Run as the module's text says; what a user can mend is one line on stderr and exit status 1."""
+    images = np.load(images_file)
+    try:
+        classifier = load_bytes(Path(artifact).read_bytes(), Path(artifact).name)
+        batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        alone = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
+    except EdgeMnistError as error:
+        sys.exit(str(error))
+    outputs = np.concatenate(batches)
+    np.save(outputs_file, outputs)
+    limit = 0 if outputs.dtype == np.int8 else FLOAT_TOLERANCE
+    same = np.abs(alone.astype(np.float64) - outputs[:SINGLE]).max() <= limit
+    print(json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "same_alone": bool(same)}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
