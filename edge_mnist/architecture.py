@@ -1,7 +1,7 @@
 """A network as a chain of layers in plain JSON: what each layer may say, the shapes it makes, the weights it wants.
 
-A layer is a dict with "op", "name" and the fields that `_FIELDS` lists for its operation. `tracing.describe` makes such a
-chain out of a PyTorch module; a checkpoint carries it. NumPy and PyTorch are not needed here.
+A layer is a dict with "op", "name" and the fields that `_FIELDS` lists for its operation. `tracing.describe` makes such
+a chain out of a PyTorch module; a checkpoint carries it. NumPy and PyTorch are not needed here.
 """
 
 from __future__ import annotations

@@ -98,13 +98,17 @@ def info(file: Path | None, as_json: bool) -> None:
 @commands.command()
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="The int8 variants too: quantized after training.")
-@click.option("--format", "formats", multiple=True, help="torchscript, onnx or tflite; may be repeated.  [default: all]")
+@click.option(
+    "--format", "formats", multiple=True, help="torchscript, onnx or tflite; may be repeated.  [default: all]"
+)
 @click.option("--network", help="A factory's network, package.module:factory; CHECKPOINT then holds its state_dict.")
 @click.option("--calibration", type=click.Choice(["mse", "minmax"]), default="mse", show_default=True)
 @click.option("--weight-range", type=click.IntRange(8, 127), default=64, show_default=True, help="Of int8 weights.")
 @click.option("--recalibrate", is_flag=True, help="Take activation statistics from --data, not from the checkpoint.")
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files, to verify on.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="The folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="The folder."
+)
 @click.option("--no-verify", is_flag=True, help="Write the artifacts without proving that they are the same model.")
 @click.option("--force", is_flag=True, help="Write into a folder that holds other files too; they stay.")
 def export(
@@ -139,7 +143,10 @@ def export(
         source = calibrated(source, graph, data, recalibrate)
         quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
     reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
-    details = {"checkpoint": origin(checkpoint, source), "calibration": {"method": calibration, "weights": weight_range}}
+    details = {
+        "checkpoint": origin(checkpoint, source),
+        "calibration": {"method": calibration, "weights": weight_range},
+    }
     bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
     if not no_verify:
         _verify(out, data, 10_000, as_json=False)
@@ -150,7 +157,9 @@ def export(
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
 @click.option("--images", type=click.IntRange(1), default=10_000, show_default=True, help="How many test images.")
 @click.option("--max-drop", type=float, default=0.1, show_default=True, help="Accuracy drop allowed, in points.")
-@click.option("--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code.")
+@click.option(
+    "--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code."
+)
 @click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json rather than the table.")
 def verify(

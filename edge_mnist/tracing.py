@@ -58,7 +58,8 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
             if node.op == "call_module":
                 fields = _describe_module(module.get_submodule(str(node.target)), shape)
                 if fields is not None and fields["op"] in _WITH_WEIGHTS and name != node.target:
-                    raise _Refused("it is used twice; each layer with weights can stand once in the chain")
+                    name = str(node.target)
+                    raise _Refused("it is used twice; a layer with weights can stand once in the chain")
             else:
                 fields = _describe_call(node, shape)
         except _Refused as refusal:

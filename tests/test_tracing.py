@@ -1,0 +1,188 @@
+"""What torch.fx finds is what the module computes, and what cannot be exported is refused by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from edge_mnist import architecture  # noqa: E402
+from edge_mnist.errors import EdgeMnistError  # noqa: E402
+from edge_mnist.tracing import describe  # noqa: E402
+
+pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> nn.Sequential:
+    """Modules in a row; their windows may turn out not to fit."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for _ in range(draw(st.integers(1, 4))):
+        kernel = draw(pair)
+        margin = tuple(draw(st.integers(0, size // 2)) for size in kernel)
+        stride = draw(pair)
+        match draw(st.sampled_from(["conv", "same", "max", "avg", "bn", "drop"])):
+            case "conv":
+                groups = draw(st.sampled_from([1, channels]))
+                out = groups * draw(st.integers(1, 3))
+                dilation, bias = draw(pair), draw(st.booleans())
+                layers.append(nn.Conv2d(channels, out, kernel, stride, margin, dilation, groups, bias))
+                channels = out
+            case "same":
+                layers.append(nn.Conv2d(channels, channels, (3, 5), padding="same", dilation=draw(pair)))
+            case "max":
+                layers.append(nn.MaxPool2d(kernel, draw(st.sampled_from([None, stride])), margin))
+            case "avg":
+                layers.append(nn.AvgPool2d(kernel, stride, margin))
+            case "bn":
+                layers += [nn.BatchNorm2d(channels, affine=draw(st.booleans())), nn.ReLU()]
+            case "drop":
+                layers += [nn.Dropout2d(), nn.Identity()]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    return nn.Sequential(*layers, *(end if draw(st.booleans()) else end[:1]))
+
+
+@given(chains(), st.tuples(st.just(1), st.integers(5, 20), st.integers(5, 20)))
+def test_shapes_and_weights_are_those_of_pytorch(network: nn.Sequential, input_shape: tuple[int, int, int]) -> None:
+    values, expected = torch.zeros(2, *input_shape), {}
+    try:
+        for name, layer in network.eval().named_children():
+            values = layer(values)
+            expected[name] = tuple(values.shape[1:])
+    except RuntimeError:
+        with pytest.raises(EdgeMnistError, match="nothing would be left"):
+            describe(network, input_shape)
+        return
+    layers = describe(network, input_shape)
+    assert json.loads(json.dumps(layers)) == list(layers)
+    for layer, shape in zip(layers, architecture.output_shapes(layers, input_shape), strict=True):
+        assert shape == expected[layer["name"]]
+    state = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert architecture.weight_shapes(layers) == {
+        name: shape for name, shape in state.items() if "num_batches" not in name
+    }
+    assert architecture.parameter_count(layers) == sum(parameter.numel() for parameter in network.parameters())
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+        self.act = nn.ReLU()
+        self.more = nn.Conv2d(4, 6, 3, padding="valid")
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(F.dropout(self.act(self.features(x)), 0.5, self.training))
+        x = F.max_pool2d(x, 2)
+        x = self.act(self.more(x)).relu()
+        x = F.avg_pool2d(x, kernel_size=(2, 2), stride=1)
+        x = torch.relu(F.adaptive_avg_pool2d(x, (1, 1)))
+        return self.fc(torch.flatten(x, start_dim=1))
+
+
+def test_functional_forms_are_the_modules_they_stand_for() -> None:
+    network = Functional().train()
+    layers = describe(network)
+    assert network.training
+    assert [(layer["op"], layer["name"]) for layer in layers] == [
+        ("conv2d", "features.0"),
+        ("batch_norm2d", "features.1"),
+        ("relu", "act"),
+        ("relu", "relu"),
+        ("max_pool2d", "max_pool2d"),
+        ("conv2d", "more"),
+        ("relu", "act_1"),
+        ("relu", "relu_1"),
+        ("avg_pool2d", "avg_pool2d"),
+        ("adaptive_avg_pool2d", "adaptive_avg_pool2d"),
+        ("relu", "relu_2"),
+        ("flatten", "flatten"),
+        ("linear", "fc"),
+    ]
+    assert layers[4] | layers[8] == {
+        "op": "avg_pool2d", "name": "avg_pool2d", "kernel_size": [2, 2], "stride": [1, 1], "padding": [0, 0]
+    }  # fmt: skip
+    assert layers[4]["stride"] == [2, 2]
+
+
+class Forward(nn.Module):
+    """A module whose forward is given."""
+
+    def __init__(self, forward: Callable[..., torch.Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.code = forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.code(self, x)
+
+
+def _hooked() -> nn.Module:
+    layer = nn.Conv2d(1, 4, 3)
+    layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    return nn.Sequential(layer)
+
+
+CONV = nn.Conv2d(1, 4, 3)
+SQUARE = nn.Conv2d(1, 1, 3, padding=1)
+REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
+    (lambda: Forward(lambda m, x: x + m.layers[0](x), SQUARE), "add: takes x, layers_0, expected layers_0 alone"),
+    (lambda: Forward(lambda m, x: (m.layers[0](x), x), SQUARE), "the output: takes layers_0, x, expected layers_0 alone"),
+    (lambda: Forward(lambda m, x: m.layers[0](m.layers[0](x)), SQUARE), "layers.0: it is used twice"),
+    (lambda: Forward(lambda m, x: x * m.weight), "weight: a bare parameter"),
+    (lambda: Forward(lambda m, x: x.mul(2)), "mul: mul is not supported"),
+    (lambda: Forward(lambda m, x: x if x.sum() > 0 else -x), "Forward: cannot be traced by torch.fx"),
+    (lambda: Forward(lambda m, x: x.view(-1, 784)), "view: view is not supported: use torch.flatten"),
+    (lambda: Forward(lambda m, x: x.mean((2, 3))), "mean: mean is not supported: use nn.AdaptiveAvgPool2d"),
+    (lambda: Forward(lambda m, x: F.dropout(x)), "dropout: it drops in inference too"),
+    (lambda: Forward(lambda m, x: torch.flatten(x)), "flatten: flatten from dimension 0 to -1"),
+    (lambda: nn.Sequential(nn.GELU()), "0: GELU is not supported: only Conv2d, "),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)), "1: Softmax is not supported: leave it out"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), "1: BatchNorm1d is not supported: use BatchNorm2d"),
+    (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: ceil_mode=True makes a part of a window"),
+    (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0: MaxPool2d with dilation 2"),
+    (lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "0: return_indices=True"),
+    (lambda: nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)), "0: count_include_pad=False"),
+    (lambda: nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "0: divisor_override"),
+    (lambda: nn.Sequential(nn.AvgPool2d(2, padding=2)), r"0: padding is \[2, 2\], expected at most half"),
+    (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2)), "0: AdaptiveAvgPool2d to 2 cannot be exported"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")), "0: padding_mode is 'reflect'"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 2, padding="same")), "0: padding='same' with kernel_size"),
+    (lambda: nn.Sequential(CONV, nn.BatchNorm2d(4, track_running_stats=False)), "1: BatchNorm2d without running"),
+    (lambda: nn.Sequential(CONV, nn.BatchNorm2d(5)), r"1: weight has shape \(5,\), expected \(4,\) after 0 \(4 channels\)"),
+    (lambda: nn.Sequential(CONV, nn.Conv2d(3, 4, 3)),
+     r"1: weight has shape \(4, 3, 3, 3\), expected \(4, 4, 3, 3\) after 0 \(4 channels\)"),
+    (lambda: nn.Sequential(CONV, nn.Linear(26, 10)), r"1: linear wants features, but 0 gives maps \(4, 26, 26\)"),
+    (lambda: nn.Sequential(nn.Flatten(), CONV), "1: conv2d wants maps"),
+    (lambda: nn.Sequential(nn.Flatten(0)), "0: flatten from dimension 0 to -1"),
+    (lambda: nn.Sequential(CONV).double(), "0: weight is torch.float64, expected torch.float32"),
+    (lambda: nn.Sequential(nn.MaxPool2d(29)), "0: a window of 29 does not fit"),
+    (_hooked, "0: it has hooks"),
+    (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))), "0: ParametrizedConv2d"),
+    (nn.Sequential, "the network has no layers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "text"), REFUSED, ids=[text for _, text in REFUSED])
+def test_what_cannot_be_exported_is_refused_by_name(make: Callable[[], nn.Module], text: str) -> None:
+    with pytest.raises(EdgeMnistError, match=f"^{text}") as caught:
+        describe(make())
+    assert "\n" not in str(caught.value)
+
+
+def test_what_changes_nothing_is_let_through() -> None:
+    layers = describe(
+        nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, count_include_pad=False), nn.Flatten(-3, 3))
+    )
+    assert [layer["op"] for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]

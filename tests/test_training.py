@@ -1,0 +1,223 @@
+"""Training through the real command: what it writes, that it repeats its bits, that it goes on after a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from edge_mnist import checkpoint, folding, interpreter, strokes  # noqa: E402
+from edge_mnist.cli import main  # noqa: E402
+from edge_mnist.data import Digits  # noqa: E402
+from edge_mnist.runs import Settings, recorded_settings  # noqa: E402
+
+EPOCHS, BATCH = 3, 16
+OPTIONS = [
+    "--recipe",
+    "adam-onecycle",
+    "--epochs",
+    str(EPOCHS),
+    "--batch-size",
+    str(BATCH),
+    "--seed",
+    "7",
+    "--device",
+    "cpu",
+]
+
+
+def _write_idx(folder: Path, name: str, digits: Digits) -> None:
+    folder.mkdir(exist_ok=True)
+    sizes = b"".join(size.to_bytes(4, "big") for size in digits.images.shape)
+    (folder / f"{name}-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03" + sizes + digits.images.tobytes())
+    labels = digits.labels.astype(np.uint8).tobytes()
+    (folder / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + len(labels).to_bytes(4, "big") + labels)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits as a set in MNIST's format: 1,200 to learn from and validate on, 300 to test on."""
+    folder = tmp_path_factory.mktemp("digits")
+    _write_idx(folder, "train", strokes.draw(1200, 1))
+    _write_idx(folder, "t10k", strokes.draw(300, 2))
+    return folder
+
+
+def _command(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edge_mnist", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def _fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str]:
+    """Exit status and last line of stderr of a command that has to fail, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["edge-mnist", "train", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(str(caught.value.code)), capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def whole_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    process = _command(*OPTIONS, "--data", data, "--out", out)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout == f"{out / 'checkpoint.safetensors'}\n"
+    assert f"epoch {EPOCHS}/{EPOCHS}  loss " in stderr and "test " in stderr
+    yield out
+
+
+def test_writes_what_it_promises(whole_run: Path, data: Path) -> None:
+    assert sorted(path.name for path in whole_run.iterdir()) == [
+        "checkpoint.safetensors", "curves.png", "metrics.jsonl", "state.safetensors"
+    ]  # fmt: skip
+    assert (whole_run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    rows = [json.loads(line) for line in (whole_run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[0]["loss"] > rows[1]["loss"] > rows[2]["loss"]
+    trained = checkpoint.load(whole_run / "checkpoint.safetensors")
+    accuracies = trained.metadata["accuracies"]
+    assert accuracies["train"] == rows[-1]["train_accuracy"]
+    assert accuracies["validation"] == rows[-1]["validation_accuracy"]
+    assert trained.metadata["recipe"]["name"] == "adam-onecycle"
+    assert trained.metadata["learned_from"] == 1100
+    assert trained.metadata["data"]["source"] == "unknown" and len(trained.metadata["data"]["sha256"]) == 64
+    # the network in the file, folded, has the accuracy that the training measured on the module
+    test_part = strokes.draw(300, 2)
+    classes = interpreter.run_float(folding.fold(trained), test_part.images).argmax(1)
+    assert abs((classes == test_part.labels).mean() - accuracies["test"]) <= 1 / 300
+    assert accuracies["test"] > 0.8
+    assert trained.statistics["pixels.histogram"].sum() == 1100 * 28 * 28
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    number: signal.Signals, status: int, whole_run: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "stopped"
+    process = _command(*OPTIONS, "--data", data, "--out", out)
+    metrics = out / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.005)
+    time.sleep(0.1)  # into the second epoch
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status, stderr
+    line = stderr.splitlines()[-1]
+    assert line.startswith(f"edge-mnist: stopped by {number.name} after step ") and "--resume" in line
+    step = int(line.split("step ")[1].split()[0])
+    assert 1100 // BATCH < step < EPOCHS * (1100 // BATCH)
+    assert not (out / "checkpoint.safetensors").exists()
+
+    process = _command("--resume", "--data", data, "--out", out)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    ended, expected = (checkpoint.unpack(folder / "state.safetensors")[0] for folder in (out, whole_run))
+    assert ended.keys() == expected.keys()
+    for name, array in expected.items():
+        assert array.tobytes() == ended[name].tobytes(), name
+    one, other = (
+        [json.loads(text) for text in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (out, whole_run)
+    )
+    for row, same in zip(one, other, strict=True):
+        assert {**row, "seconds": 0, "images_per_second": 0} == {**same, "seconds": 0, "images_per_second": 0}
+
+
+def test_refuses_what_would_lose_or_mix_runs(
+    whole_run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> tuple[int, str]:
+        return _fails(capsys, monkeypatch, *arguments)
+
+    before = {path: path.read_bytes() for path in whole_run.iterdir()}
+    assert recorded_settings(whole_run).seed == 7
+    status, line = fails(*OPTIONS, "--data", data, "--out", whole_run)
+    assert status == 2 and "holds other files, perhaps another run" in line
+    status, line = fails("--resume", "--lr", "0.5", "--seed", "8", "--data", data, "--out", whole_run)
+    assert status == 2 and "the run was started with seed 7 (now 8), lr 0.01 (now 0.5)" in line
+    other = tmp_path / "other"
+    _write_idx(other, "train", strokes.draw(100, 3))
+    _write_idx(other, "t10k", strokes.draw(10, 4))
+    status, line = fails("--resume", "--data", other, "--out", whole_run)
+    assert status == 2 and "was started with other images" in line
+    status, line = fails("--resume", "--data", data, "--out", tmp_path / "nothing")
+    assert status == 2 and "no run to resume here: state.safetensors is missing" in line
+    assert before == {path: path.read_bytes() for path in whole_run.iterdir()}
+
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "state.safetensors").write_bytes(before[whole_run / "state.safetensors"][:5000])
+    status, line = fails("--resume", "--data", data, "--out", damaged)
+    assert status == 1 and "is not a safetensors file, or cut short" in line
+    (damaged / "state.safetensors").write_bytes(before[whole_run / "checkpoint.safetensors"])
+    status, line = fails("--resume", "--data", data, "--out", damaged)
+    assert status == 1 and "is damaged or of another version" in line
+    status, line = fails("--recipe", "fast", "--data", data)
+    assert status == 2 and "unknown, expected one of" in line
+    (tmp_path / "file").write_text("")
+    status, line = fails("--data", data, "--out", tmp_path / "file")
+    assert status == 2 and "holds other files" in line
+
+
+NETWORKS = """
+from torch import nn
+def three(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+def skip():
+    class Skip(nn.Module):
+        def forward(self, x): return x + x.relu()
+    return Skip()
+def dropping(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10))
+"""
+
+
+def test_another_network_is_checked_before_it_is_trained(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trial_networks.py").write_text(NETWORKS)
+
+    def fails(*arguments: object) -> tuple[int, str]:
+        return _fails(capsys, monkeypatch, "--data", data, "--out", tmp_path / "run", *arguments)
+
+    status, line = fails("--network", "trial_networks:three")
+    assert status == 1 and "1: the network gives (3,), expected 10 logits" in line
+    status, line = fails("--network", "trial_networks:skip")
+    assert status == 1 and "only a chain can be exported" in line
+    assert not (tmp_path / "run").exists()
+    status, line = fails("--network", "trial_networks:dropping", "--recipe", "sgd-fixed", "--lr", "1e30")
+    assert status == 1 and "the loss is nan: try a lower --lr" in line and "epoch 1, step " in line
+
+
+def test_all_images_and_dropout_train_alike_twice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dropping_networks.py").write_text(NETWORKS)
+    results = []
+    for name in ("one", "two"):
+        options = ["--all", "--network", "dropping_networks:dropping", "--recipe", "quick", "--epochs", "1"]
+        monkeypatch.setattr(sys, "argv", ["edge-mnist", "train", *options, "--data", str(data), "--out", name])
+        main()
+        results.append(checkpoint.load(tmp_path / name / "checkpoint.safetensors"))
+    one, two = results
+    for key, array in one.weights.items():
+        assert array.tobytes() == two.weights[key].tobytes()
+    assert one.metadata["learned_from"] == 1200 and one.metadata["accuracies"]["validation"] is None
+    assert recorded_settings(tmp_path / "one") == Settings(**{
+        **vars(recorded_settings(tmp_path / "two")), "everything": True
+    })  # fmt: skip
