@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 
 
@@ -42,8 +43,8 @@ def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 yield name.partition("/")[2], archive.read(name)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError):
-        return
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError):
+        return  # RuntimeError: encrypted, or compressed in a way that is unknown
 
 
 def _unnumbered(code: bytes) -> bytes:

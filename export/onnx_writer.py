@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.contract import KEY, contract
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.onnx_file import fields
 
 IR_VERSION, OPSET = 8, 17
 
@@ -69,18 +70,18 @@ def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 
     A constant that several nodes share carries the name of the first node's output that uses it.
     """
-    graph = next(value for number, value in _fields(data) if number == 7)
+    graph = next(value for number, value in fields(data) if number == 7)
     users: dict[bytes, bytes] = {}
-    for number, value in _fields(graph):
+    for number, value in fields(graph):
         if number == 1:
-            node = list(_fields(value))
+            node = list(fields(value))
             output = next(content for key, content in node if key == 2)
             yield output.decode(), "node", value
             for key, content in node:
                 if key == 1:
                     users.setdefault(content, output)
         elif number == 5:
-            name = next(content for key, content in _fields(value) if key == 8)
+            name = next(content for key, content in fields(value) if key == 8)
             yield users.get(name, name).decode(), "constant", value
 
 
@@ -222,31 +223,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     data.append(value)
     return bytes(data)
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the length-delimited fields of a message; others are passed over."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(data):
-        tag = varint()
-        wire_type = tag & 7
-        if wire_type == 2:
-            length = varint()
-            yield tag >> 3, data[at : at + length]
-            at += length
-        elif wire_type == 0:
-            varint()
-        else:
-            at += 4 if wire_type == 5 else 8

@@ -1,0 +1,60 @@
+"""Reads an .onnx file without the onnx package: protobuf's wire format, and the metadata.
+
+The wire format is https://protobuf.dev/programming-guides/encoding/; field numbers are those of onnx.proto
+(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_MODEL_METADATA = 14  # ModelProto.metadata_props
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2  # StringStringEntryProto
+_LENGTH_DELIMITED = 2
+_VARINT, _FIXED64, _FIXED32 = 0, 1, 5
+
+
+def metadata(data: bytes, name: str) -> bytes | None:
+    """The value of the metadata entry called `name`; None if there is none, or the file is damaged."""
+    try:
+        for number, entry in fields(data):
+            parts = dict(fields(entry)) if number == _MODEL_METADATA else {}
+            if parts.get(_ENTRY_KEY) == name.encode():
+                return parts.get(_ENTRY_VALUE)
+    except ValueError:
+        pass
+    return None
+
+
+def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of the length-delimited fields of a message, in order; others are passed over.
+
+    Raises:
+        ValueError: the message is cut short, or is none.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire_type = tag & 7
+        if wire_type == _VARINT:
+            _, at = _varint(data, at)
+        elif wire_type in (_FIXED32, _FIXED64):
+            at += 4 if wire_type == _FIXED32 else 8
+        elif wire_type == _LENGTH_DELIMITED:
+            length, at = _varint(data, at)
+            if at + length > len(data):
+                raise ValueError("a field is longer than the message")
+            yield tag >> 3, data[at : at + length]
+            at += length
+        else:
+            raise ValueError(f"wire type {wire_type} is unknown")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """The varint at a position, and the position after it."""
+    value = 0
+    for index, byte in enumerate(data[at : at + 10]):  # ten bytes hold 64 bits
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            return value, at + index + 1
+    raise ValueError("a varint is cut short or too long")
