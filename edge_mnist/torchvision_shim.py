@@ -22,9 +22,9 @@ _SCHEMAS = {
 def import_torchvision() -> ModuleType:
     """The torchvision package, its datasets and transforms usable with any build of torch.
 
-    The wheel on PyPI has operators compiled for CUDA, which a CPU-only torch cannot load; `import torchvision` then fails
-    with "operator torchvision::nms does not exist", because it describes operators that are not there. Declaring them,
-    without code, lets the import pass. Detection operators still do not work.
+    The wheel on PyPI has operators compiled for CUDA, which a CPU-only torch cannot load; `import torchvision` then
+    fails with "operator torchvision::nms does not exist", because it describes operators that are not there. Declaring
+    them, without code, lets the import pass. Detection operators still do not work.
 
     Raises:
         EdgeMnistError: torchvision is not installed.
