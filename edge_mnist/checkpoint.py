@@ -43,7 +43,7 @@ class Checkpoint:
     statistics: Arrays = field(default_factory=dict)
     """What `calibration.collect` found; empty for a network that was never shown images."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """JSON: recipe, epochs, seed, versions, data, created, and accuracies (train, validation, test: 0 to 1, or null)."""
+    """JSON: recipe, epochs, seed, versions, data, created, and accuracies (train, validation, test: 0 to 1 or null)."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

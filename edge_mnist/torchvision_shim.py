@@ -36,8 +36,8 @@ def import_torchvision() -> ModuleType:
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name, schema in _SCHEMAS.items():
-        library.define(name + schema)
+        library.define(name + schema)  # type: ignore[no-untyped-call]
     _LIBRARIES.append(library)
     return importlib.import_module("torchvision")
