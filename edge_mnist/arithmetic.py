@@ -61,17 +61,21 @@ def fixed_point_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.
 
 
 def requantize_fixed_point(
-    accumulator: NDArray[np.int64], multiplier: NDArray[np.float32], zero_point: int
+    accumulator: NDArray[np.int64],
+    multiplier: NDArray[np.float32],
+    zero_point: int,
+    ties_away: NDArray[np.bool_] | bool = False,
 ) -> NDArray[np.int8]:
     """Requantize with integers only, as TensorFlow Lite's kernels without XNNPACK do: two roundings to nearest.
 
-    `SaturatingRoundingDoublingHighMul`, then a rounding right shift, ties upward: ruy's `MultiplyByQuantizedMultiplier`
-    (ruy/apply_multiplier.cc).
+    The first is gemmlowp's `SaturatingRoundingDoublingHighMul`, the second a rounding shift to the right. Its ties go upward
+    in ruy (ruy/apply_multiplier.cc), and away from zero in gemmlowp's `RoundingDivideByPOT` (fixedpoint/fixedpoint.h).
 
     Args:
         accumulator: int64 (..., channels), within int32.
         multiplier: float32 (channels,).
         zero_point: of the output, -128..127.
+        ties_away: whether ties of the second rounding go away from zero, rather than upward; for all, or (channels,).
 
     Returns:
         int8, of the accumulator's shape. It differs from `requantize` by one at the most, for equal accumulators.
@@ -81,7 +85,8 @@ def requantize_fixed_point(
     nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
     high = (np.abs(product + nudge) >> 31) * np.sign(product)  # a division by 2^31 as C does it, toward zero
     right = np.maximum(-shift, 0)
-    rounded = (high + ((np.int64(1) << right) >> 1)) >> right
+    half = (np.int64(1) << right) >> 1
+    rounded = (high + half - ((high < 0) & (right > 0) & ties_away)) >> right
     return np.clip(rounded + zero_point, -128, 127).astype(np.int8)
 
 

@@ -83,7 +83,8 @@ def quantized_activations(
             if rounding == "float":
                 values = requantize(accumulator, multiplier, zero_point)
             else:
-                values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point)
+                integers = accumulator.astype(np.int64)
+                values = requantize_fixed_point(integers, multiplier, zero_point, _ties_away(operation))
         yield values
 
 
@@ -118,6 +119,20 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     else:
         sums = np.einsum("rgt,got->rgo", rows, weight)
     return sums.reshape(*positions, outputs)
+
+
+def _ties_away(operation: QuantizedConv2d) -> NDArray[np.bool_]:
+    """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
+
+    Convolutions and fully connected layers go through ruy; grouped convolutions through the reference kernel, which rounds
+    with gemmlowp; the depthwise kernel does eight channels at a time as ruy would, and those left over as gemmlowp.
+    Found by comparing, with LiteRT 2.3 and tflite-runtime 2.14 on x86.
+    """
+    outputs, group_channels, *_ = operation.weight.shape
+    channels = np.arange(outputs)
+    if operation.groups == 1:
+        return channels < 0
+    return channels >= (outputs - outputs % 8 if group_channels == 1 else 0)
 
 
 def _max_pool(values: NDArray[Any], window: Window, outside: float) -> NDArray[Any]:

@@ -80,8 +80,10 @@ class Sketch:
 
     def pool(self, op: str) -> None:
         window = self.window([int(k) for k in self.rng.integers(1, 4, 2)], dilate=False)
-        if window is None or (op == "max_pool2d" and window["padding"] != [0, 0] and not self.rectified):
+        if window is None:
             return
+        if op == "max_pool2d" and window["padding"] != [0, 0] and not self.rectified:
+            self.relu()  # TFLite cannot pad a max pool over values that may be negative
         del window["dilation"]
         self.add(op, **window)
         self.shape = (self.shape[0], *self.sizes)
@@ -113,7 +115,7 @@ def random_checkpoint(seed: int) -> Checkpoint:
             sketch.relu()
         if sketch.chance(0.15):
             sketch.batch_norm()
-        if sketch.chance(0.3):
+        if sketch.chance(0.4):
             sketch.pool(str(sketch.rng.choice(["max_pool2d", "avg_pool2d"])))
         if sketch.chance(0.1):
             sketch.relu()

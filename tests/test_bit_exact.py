@@ -1,0 +1,120 @@
+"""The law that everything else stands on: whatever network goes in, every format computes the same integers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from networks import random_checkpoint, random_images
+
+from edge_mnist import calibration, runtime
+from edge_mnist.checkpoint import Checkpoint
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.export import WRITERS
+from edge_mnist.folding import fold
+from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
+from edge_mnist.interpreter import run_float, run_quantized
+from edge_mnist.quantization import quantize
+
+NETWORKS = 220
+IMAGES = 40
+
+
+@pytest.fixture(scope="module")
+def networks() -> list[tuple[Checkpoint, FloatGraph, QuantizedGraph, np.ndarray]]:
+    """Random networks, folded and quantized, with images; dead ones, which quantization refuses by name, are left out."""
+    found = []
+    for seed in range(1000, 1000 + NETWORKS):
+        checkpoint = random_checkpoint(seed)
+        images = random_images(checkpoint, IMAGES, seed)
+        graph = fold(checkpoint)
+        try:
+            quantized, _ = quantize(graph, calibration.collect(graph, images))
+        except EdgeMnistError as error:
+            assert "every output is" in str(error)
+            continue
+        found.append((checkpoint, graph, quantized, images))
+    return found
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_random_networks_give_the_oracles_logits(kind: str, networks: list) -> None:
+    assert len(networks) >= 200
+    differing = compared = 0
+    for _, graph, quantized, images in networks:
+        classifier = runtime.load_bytes(WRITERS[kind](quantized), kind)
+        outputs, expected = classifier.outputs(images), run_quantized(quantized, images)
+        assert outputs.dtype == np.int8
+        differing += int((outputs != expected).sum())
+        compared += expected.size
+        real, expected_real = runtime.load_bytes(WRITERS[kind](graph), kind).outputs(images), run_float(graph, images)
+        np.testing.assert_allclose(real, expected_real, rtol=0, atol=1e-4 * max(1, np.abs(expected_real).max() / 10))
+    print(f"\n{kind}: {len(networks)} networks, {compared} int8 logits compared, {differing} differing")
+    assert differing == 0
+
+
+def test_the_networks_are_worth_comparing(networks: list) -> None:
+    seen: Counter[str] = Counter()
+    varied = unsaturated = 0
+    for checkpoint, _, quantized, images in networks:
+        for layer in checkpoint.architecture:
+            seen[layer["op"]] += 1
+            for key in ("stride", "dilation"):
+                seen[f"{layer['op']} {key}"] += max(layer.get(key, [1])) > 1
+            seen[f"{layer['op']} padding"] += max(layer.get("padding", [0])) > 0
+            groups, inputs = layer.get("groups", 1), layer.get("in_channels")
+            seen["grouped"] += 1 < groups < (inputs or 0)
+            seen["depthwise"] += groups > 1 and groups == inputs
+        seen["padded input"] += quantized.zero_pixel > 0
+        seen["signed activations"] += any(not c.relu for c in quantized.convolutions[:-1])
+        logits = run_quantized(quantized, images)
+        varied += len(np.unique(logits)) >= 8
+        unsaturated += bool((np.abs(logits.astype(int)) >= 127).mean() < 0.2)
+    print(f"\nvaried logits: {varied}, under 20 % saturated: {unsaturated}, of {len(networks)}; {dict(sorted(seen.items()))}")
+    assert min(varied, unsaturated) >= 0.9 * len(networks)
+    for what in (
+        *("conv2d", "batch_norm2d", "relu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "flatten", "linear"),
+        *("conv2d stride", "conv2d padding", "conv2d dilation", "max_pool2d stride", "max_pool2d padding"),
+        *("avg_pool2d stride", "avg_pool2d padding", "grouped", "depthwise", "padded input", "signed activations"),
+    ):
+        assert seen[what] >= 10, what
+
+
+def test_xnnpack_takes_every_operation(networks: list) -> None:
+    left_out = 0
+    for _, graph, quantized, _ in networks:
+        pools = [operation.window for operation in graph.operations if isinstance(operation, MaxPool2d)]
+        if any(max(s - k for s, k in zip(pool.stride, pool.kernel_size, strict=True)) > 0 for pool in pools):
+            left_out += 1  # XNNPACK has no pool that strides beyond its window
+            continue
+        for network in (graph, quantized):
+            classifier = runtime.load_bytes(WRITERS["tflite"](network), "tflite")
+            assert isinstance(classifier, runtime.TFLiteClassifier)
+            delegates = [o for o in classifier._interpreter._get_ops_details() if o["op_name"] == "DELEGATE"]
+            # A chain from the input to the output in one delegate leaves nothing outside it.
+            assert len(delegates) == 1
+            assert classifier._input["index"] in delegates[0]["inputs"]
+            assert classifier._output in delegates[0]["outputs"]
+    print(f"\n{len(networks) - left_out} networks wholly in XNNPACK, {left_out} with a pool that it does not have")
+
+
+def test_kernels_without_xnnpack_equal_the_fixed_point_mode(networks: list) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    plain = interpreter.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    apart = compared = 0
+    for _, _, quantized, images in networks:
+        executor = interpreter.Interpreter(
+            model_content=WRITERS["tflite"](quantized), experimental_op_resolver_type=plain
+        )
+        pixels = np.ascontiguousarray((images ^ 0x80).view(np.int8).transpose(0, 2, 3, 1))
+        executor.resize_tensor_input(executor.get_input_details()[0]["index"], pixels.shape)
+        executor.allocate_tensors()
+        executor.set_tensor(executor.get_input_details()[0]["index"], pixels)
+        executor.invoke()
+        outputs = executor.get_tensor(executor.get_output_details()[0]["index"])
+        expected = run_quantized(quantized, images, "fixed-point")
+        apart += int((outputs != expected).sum())
+        compared += expected.size
+    print(f"\nwithout XNNPACK: {compared} logits compared with the fixed-point mode, {apart} differing")
+    assert apart == 0
