@@ -26,8 +26,10 @@ def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
         if None not in accuracies:
             errors = [100 * (1 - accuracy) for accuracy in accuracies]
             right.plot(epochs, errors, marker=".", color=color, label=f"{label}, at last {errors[-1]:.2f} %")
-    # accuracies crowd below 100 %: their distance from it, in octaves, shows what still moves
-    right.set(title="images read wrongly", xlabel="epoch", ylabel="%", yscale="log")
+    right.set(title="images read wrongly", xlabel="epoch", ylabel="%")
+    # accuracies crowd below 100 %: their distance from it, as a ratio, shows what still moves
+    if right.dataLim.ymax > 0:
+        right.set_yscale("log")
     right.yaxis.set_major_formatter("{x:g}")
     right.legend()
     for axes in (left, right):

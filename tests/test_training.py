@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from edge_mnist import checkpoint, folding, interpreter, strokes  # noqa: E402
+from edge_mnist import checkpoint, curves, folding, interpreter, strokes  # noqa: E402
 from edge_mnist.cli import main  # noqa: E402
 from edge_mnist.data import Digits  # noqa: E402
 from edge_mnist.runs import Settings, recorded_settings  # noqa: E402
@@ -174,6 +174,13 @@ def test_refuses_what_would_lose_or_mix_runs(
     (tmp_path / "file").write_text("")
     status, line = fails("--data", data, "--out", tmp_path / "file")
     assert status == 2 and "holds other files" in line
+
+
+@pytest.mark.parametrize("accuracies", [(0.9, 1.0), (1.0, 1.0), (0.5, None)])
+def test_any_accuracy_can_be_drawn(accuracies: tuple[float, float | None]) -> None:
+    train, validation = accuracies
+    row = {"loss": 0.5, "train_accuracy": train, "validation_accuracy": validation}
+    assert curves.draw("quick", [{"epoch": epoch, **row} for epoch in (1, 2)]).startswith(b"\x89PNG")
 
 
 NETWORKS = """
