@@ -150,7 +150,7 @@ def test_without_the_symlinks_a_checkout_does_not_see_its_own_modules(tmp_path: 
     # -S: an installed edge_mnist must not stand in for the checkout. It hides numpy too, so find only.
     code = "from importlib.util import find_spec as f; print(bool(f('edge_mnist.export')), bool(f('edge_mnist.demo')))"
     run = ("-S", "-c", code)
-    check = ("-m", "mypy", "--cache-dir", str(tmp_path / "cache"), "-p", "edge_mnist.demo")
+    check = ("-m", "mypy", "--no-site-packages", "--cache-dir", str(tmp_path / "cache"), "-p", "edge_mnist.demo")
     bare, linked = copy_tree(tmp_path / "bare", links=False), copy_tree(tmp_path / "linked")
     assert succeed(python(*run, cwd=bare)) == "False False\n"
     assert "Can't find package 'edge_mnist.demo'" in python(*check, cwd=bare).stderr
