@@ -208,8 +208,11 @@ def test_an_editable_install_works_anywhere(tmp_path: Path, links: bool) -> None
     site = Path(
         succeed(python("-c", "import sysconfig; print(sysconfig.get_path('purelib'))", executable=executable)).strip()
     )
-    # setuptools and the dependencies are borrowed; .pth files are not read there, so this edge_mnist stays out of it.
-    (site / "borrowed.pth").write_text(succeed(python("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")))
+    # setuptools and the dependencies are borrowed, this edge_mnist is not.
+    lender = Path(succeed(python("-c", "import sysconfig; print(sysconfig.get_path('purelib'))")).strip())
+    for path in lender.iterdir():
+        if not path.name.startswith(("edge_mnist", "__editable__")) and path.suffix != ".pth":
+            (site / path.name).symlink_to(path)
     options = ("--no-index", "--no-deps", "--no-build-isolation", "--ignore-installed", "--editable", str(tree))
     succeed(python("-m", "pip", "--python", str(executable), "install", *options))
 
