@@ -1,7 +1,7 @@
 """Scales, zero points and rounding: pure functions on arrays, the same on every machine.
 
-Nothing here depends on the order of a sum or on a math library: only single IEEE 754 operations and `math.fsum`, which is
-exact, so that an export gives the same bytes everywhere.
+Nothing here depends on the order of a sum or on a math library: only single IEEE 754 operations and `math.fsum`,
+which is exact, so that an export gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def requantize(accumulator: NDArray[np.float32], multiplier: NDArray[np.float32]
         int8, of the accumulator's shape. This is what XNNPACK, MLAS (ONNX Runtime), FBGEMM and QNNPACK compute.
     """
     scaled = np.rint(accumulator * multiplier)  # one IEEE multiplication in float32; rint rounds ties to even
-    return np.clip(scaled + np.float32(zero_point), -128, 127).astype(np.int8)
+    return np.asarray(np.clip(scaled + np.float32(zero_point), -128, 127), dtype=np.int8)
 
 
 def fixed_point_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -68,8 +68,9 @@ def requantize_fixed_point(
 ) -> NDArray[np.int8]:
     """Requantize with integers only, as TensorFlow Lite's kernels without XNNPACK do: two roundings to nearest.
 
-    The first is gemmlowp's `SaturatingRoundingDoublingHighMul`, the second a rounding shift to the right. Its ties go upward
-    in ruy (ruy/apply_multiplier.cc), and away from zero in gemmlowp's `RoundingDivideByPOT` (fixedpoint/fixedpoint.h).
+    The first is gemmlowp's `SaturatingRoundingDoublingHighMul`, the second a rounding shift to the right. Its ties go
+    upward in ruy (ruy/apply_multiplier.cc), and away from zero in gemmlowp's `RoundingDivideByPOT`
+    (fixedpoint/fixedpoint.h).
 
     Args:
         accumulator: int64 (..., channels), within int32.
@@ -87,7 +88,7 @@ def requantize_fixed_point(
     right = np.maximum(-shift, 0)
     half = (np.int64(1) << right) >> 1
     rounded = (high + half - ((high < 0) & (right > 0) & ties_away)) >> right
-    return np.clip(rounded + zero_point, -128, 127).astype(np.int8)
+    return np.asarray(np.clip(rounded + zero_point, -128, 127), dtype=np.int8)
 
 
 def exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:

@@ -1,9 +1,10 @@
 """What the activations look like over images: histograms and means, from which quantization chooses its scales.
 
-The statistics are a dict of arrays, which a checkpoint carries, so that export needs no data. For each convolution NAME:
+The statistics are a dict of arrays, which a checkpoint carries, so that export needs no data. For each convolution
+NAME:
 
-- `NAME.range`: float64 (2,), smallest and largest output, after ReLU and after the max pools that follow it, for only what
-  the next convolution sees matters;
+- `NAME.range`: float64 (2,), smallest and largest output, after ReLU and after the max pools that follow it, for only
+  what the next convolution sees matters;
 - `NAME.histogram`: int64 (2048,), counts of these outputs in equal bins over the range;
 - `NAME.input_mean`: float64 (in_channels, kernel height, kernel width), mean of what each tap of the kernel sees.
 
@@ -49,11 +50,12 @@ def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[n
     for name, mean in means.items():
         statistics[f"{name}.input_mean"] = mean
         statistics[f"{name}.range"] = np.array([lows[name], highs[name]])
+    histograms: dict[str, NDArray[np.int64]] = {}
     for batch in _batches(images):
         for name, values in _outputs(graph, batch):
             counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
-            statistics[f"{name}.histogram"] = statistics.get(f"{name}.histogram", 0) + counts
-    return statistics
+            histograms[name] = histograms.get(name, 0) + counts
+    return {**statistics, **{f"{name}.histogram": counts for name, counts in histograms.items()}}
 
 
 def _outputs(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.float32]]]:

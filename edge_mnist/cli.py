@@ -131,14 +131,15 @@ def export(
     from edge_mnist.export import bundle, choose_formats
     from edge_mnist.export.reference import make_reference
     from edge_mnist.folding import fold
-    from edge_mnist.quantization import quantize
+    from edge_mnist.quantization import LayerReport, quantize
     from edge_mnist.sources import calibrated, origin, trained
 
     kinds = choose_formats(formats)
     bundle.check_folder(out, force)
     source = trained(checkpoint, network)
     graph = fold(source)
-    quantized, layers = None, ()
+    quantized = None
+    layers: tuple[LayerReport, ...] = ()
     if int8:
         source = calibrated(source, graph, data, recalibrate)
         quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)

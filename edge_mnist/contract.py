@@ -7,6 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.errors import EdgeMnistError
 from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
 
 Precision = Literal["float", "int8"]
@@ -45,6 +49,31 @@ class Contract:
     def to_json(self) -> str:
         """One line of JSON, keys in order."""
         return json.dumps(self.__dict__, separators=(",", ":"))
+
+    def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Images as the artifact takes them.
+
+        Args:
+            images: uint8 (N, height, width), or (N, channels, height, width).
+
+        Raises:
+            EdgeMnistError: they are of another type or shape.
+        """
+        channels, height, width = self.input_shape
+        if channels == 1 and images.ndim == 3:
+            images = images[:, None]
+        if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
+            expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
+            raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
+        values: NDArray[Any] = images.transpose(0, 2, 3, 1) if self.layout == "NHWC" else images
+        if self.input_type == "int8":
+            values = (values ^ 0x80).view(np.int8)
+        return np.ascontiguousarray(values.astype(np.float32) if self.input_type == "float32" else values)
+
+    @staticmethod
+    def signed(outputs: NDArray[Any]) -> NDArray[Any]:
+        """Unsigned integers as the int8 that they stand for, 128 less; anything else as it is."""
+        return (outputs ^ 0x80).view(np.int8) if outputs.dtype == np.uint8 else outputs
 
     @staticmethod
     def from_json(text: str) -> Contract:

@@ -55,7 +55,7 @@ class _Chain:
         return convolution
 
     def open_convolution(self, *, behind_pools: bool = False) -> _Convolution | None:
-        """The last operation, if it is a convolution without ReLU; with `behind_pools`, max pools after it are passed."""
+        """The last operation if it is a convolution without ReLU; `behind_pools`: max pools after it are passed."""
         for operation in reversed(self.operations):
             if isinstance(operation, _Convolution):
                 return None if operation.relu else operation
@@ -67,9 +67,10 @@ class _Chain:
 def fold(checkpoint: Checkpoint) -> FloatGraph:
     """Fold batch normalisation, ReLU, pooling and the input's normalisation into convolutions and max pools.
 
-    The graph takes pixels, 0..255; the network took `(pixel / 255 - mean) / std`. Where the network's first convolution pads,
-    it pads with a normalised 0, which is the pixel `255 * mean`; the graph pads with the nearest whole pixel
-    (`FloatGraph.zero_pixel`), in float and int8 alike. Everything else is exact up to one rounding to float32.
+    The graph takes pixels, 0..255; the network took `(pixel / 255 - mean) / std`. Where the network's first
+    convolution pads, it pads with a normalised 0, which is the pixel `255 * mean`; the graph pads with the nearest
+    whole pixel (`FloatGraph.zero_pixel`), in float and int8 alike. Everything else is exact up to one rounding to
+    float32.
 
     Raises:
         EdgeMnistError: the network has no weights at all, or more than one value per class comes out.
@@ -104,7 +105,9 @@ def _fold_layer(chain: _Chain, layer: Mapping[str, Any], weights: Mapping[str, N
         case "relu":
             # ReLU and max pool commute, both being monotone.
             if not _is_rectified(chain):
-                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(name, Window((1, 1)), 1.0)
+                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(
+                    name, Window((1, 1)), 1.0
+                )
                 convolution.relu = True
         case "max_pool2d" if _pair(layer["kernel_size"]) != (1, 1):
             chain.add(MaxPool2d(name, _window(layer)))
@@ -124,7 +127,7 @@ def _fold_layer(chain: _Chain, layer: Mapping[str, Any], weights: Mapping[str, N
 def _fold_batch_norm(
     convolution: _Convolution, layer: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]
 ) -> None:
-    """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2, at inference)."""
+    """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
     name = layer["name"]
     mean, variance = (weights[f"{name}.{key}"].astype(np.float64) for key in ("running_mean", "running_var"))
     factor = 1 / np.sqrt(variance + layer["eps"])

@@ -1,12 +1,13 @@
 """The network as export sees it: a chain of convolutions and max pools, in float or in integers.
 
-Two operations suffice. Batch normalisation, ReLU and the normalisation of the input are folded into convolutions; average
-pooling is a depthwise convolution; a fully connected layer is a convolution whose kernel covers its whole input
-(`folding.fold` does all that). A graph is checked when it is made, so whatever holds one may rely on it.
+Two operations suffice. Batch normalisation, ReLU and the normalisation of the input are folded into convolutions;
+average pooling is a depthwise convolution; a fully connected layer is a convolution whose kernel covers its whole
+input (`folding.fold` does all that). A graph is checked when it is made, so whatever holds one may rely on it.
 
-Activations are mappings `real = scale * (q - zero_point)` with int8 `q`, per tensor; weights are int8, symmetric, per output
-channel. Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
-CVPR 2018, equation 1, with every activation scale a power of two (see docs/bit-exactness.md).
+Activations are mappings `real = scale * (q - zero_point)` with int8 `q`, per tensor; weights are int8, symmetric, per
+output channel. Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference", CVPR 2018, equation 1, with every activation scale a power of two (see
+docs/bit-exactness.md).
 """
 
 from __future__ import annotations
@@ -168,8 +169,8 @@ class _Graph(Generic[Convolution]):
 
     Attributes:
         input_shape: channels, height, width of the pixels.
-        zero_pixel: the pixel value (0..255) that stands for the real number 0: the input is `pixel - zero_pixel`. It is not
-            0 only where the first convolution pads, which is then with this pixel.
+        zero_pixel: the pixel value (0..255) that stands for the real number 0: the input is `pixel - zero_pixel`. It
+            is not 0 only where the first convolution pads, which is then with this pixel.
         operations: convolutions and max pools, in order; their names are unique.
     """
 

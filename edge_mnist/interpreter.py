@@ -19,7 +19,7 @@ from edge_mnist.errors import EdgeMnistError
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window
 
 Rounding = Literal["float", "fixed-point"]
-"""How a kernel family requantizes: "float" is XNNPACK, MLAS, FBGEMM, QNNPACK; "fixed-point" is TensorFlow Lite's own."""
+"""How a kernel family requantizes: "float": XNNPACK, MLAS, FBGEMM, QNNPACK; "fixed-point": TensorFlow Lite's own."""
 
 BATCH = 128
 """Images at a time: the patches of a batch then stay within some tens of megabytes."""
@@ -104,7 +104,7 @@ def pixels(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> NDA
 
 
 def patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
-    """What the window sees at each position, padded with zeros: (N, out height, out width, channels, kernel h, kernel w)."""
+    """What the window sees at each position, or zeros: (N, out height, out width, channels, kernel h, kernel w)."""
     return _windows(values, window, 0.0)
 
 
@@ -118,15 +118,15 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
         sums = rows[:, 0] @ weight[0].T
     else:
         sums = np.einsum("rgt,got->rgo", rows, weight)
-    return sums.reshape(*positions, outputs)
+    return np.asarray(sums.reshape(*positions, outputs), dtype=np.float32)
 
 
 def _ties_away(operation: QuantizedConv2d) -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
-    Convolutions and fully connected layers go through ruy; grouped convolutions through the reference kernel, which rounds
-    with gemmlowp; the depthwise kernel does eight channels at a time as ruy would, and those left over as gemmlowp.
-    Found by comparing, with LiteRT 2.3 and tflite-runtime 2.14 on x86.
+    Convolutions and fully connected layers go through ruy; grouped convolutions through the reference kernel, which
+    rounds with gemmlowp; the depthwise kernel does eight channels at a time as ruy would, and those left over as
+    gemmlowp. Found by comparing, with LiteRT 2.3 and tflite-runtime 2.14 on x86.
     """
     outputs, group_channels, *_ = operation.weight.shape
     channels = np.arange(outputs)

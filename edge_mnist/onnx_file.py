@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_MODEL_METADATA = 14  # ModelProto.metadata_props
+_MODEL_GRAPH, _MODEL_METADATA = 7, 14  # ModelProto
+_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5  # GraphProto
+_NODE_INPUT, _NODE_OUTPUT = 1, 2  # NodeProto
+_TENSOR_NAME = 8  # TensorProto
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # StringStringEntryProto
 _LENGTH_DELIMITED = 2
 _VARINT, _FIXED64, _FIXED32 = 0, 1, 5
@@ -24,6 +27,26 @@ def metadata(data: bytes, name: str) -> bytes | None:
     except ValueError:
         pass
     return None
+
+
+def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+    """Name, kind and bytes of every node and initializer of a model, in order; it need not be one of ours.
+
+    A constant that several nodes share carries the name of the first node's output that uses it.
+    """
+    graph = next(value for number, value in fields(data) if number == _MODEL_GRAPH)
+    users: dict[bytes, bytes] = {}
+    for number, value in fields(graph):
+        if number == _GRAPH_NODE:
+            node = list(fields(value))
+            output = next(content for key, content in node if key == _NODE_OUTPUT)
+            yield output.decode(), "node", value
+            for key, content in node:
+                if key == _NODE_INPUT:
+                    users.setdefault(content, output)
+        elif number == _GRAPH_INITIALIZER:
+            name = next(content for key, content in fields(value) if key == _TENSOR_NAME)
+            yield users.get(name, name).decode(), "constant", value
 
 
 def fields(data: bytes) -> Iterator[tuple[int, bytes]]:

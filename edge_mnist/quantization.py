@@ -1,7 +1,7 @@
 """From a `FloatGraph` and the statistics of its activations to a `QuantizedGraph`.
 
-The freedom that runtimes take in rounding is taken away here (docs/bit-exactness.md): activation scales are powers of two,
-accumulators stay below 2^24, weights within +-64, and biases survive a float32 round trip.
+The freedom that runtimes take in rounding is taken away here (docs/bit-exactness.md): activation scales are powers of
+two, accumulators stay below 2^24, weights within +-64, and biases survive a float32 round trip.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class LayerReport:
         zero_point: of its output.
         clipped: share of the calibration values outside the int8 range, 0..1.
         bias_corrected: whether the bias correction was applied: it lowered the shift.
-        shift_before: root mean square over the channels of the expected output shift by rounded weights, in output steps.
+        shift_before: root mean square over the channels of the expected output shift by rounded weights, in output
+            steps.
         shift_after: the same with the bias as exported.
         headroom: accumulator limit divided by the largest possible accumulator, above 1.
     """
@@ -69,8 +70,8 @@ def quantize(
     Args:
         graph: the folded float network.
         statistics: of its activations, see `calibration`.
-        weight_range: largest magnitude of a weight, 8..127. Up to 64 the sums of two products of `vpmaddubsw` cannot saturate,
-            so that x86 processors without VNNI compute the same bits; above, they do not.
+        weight_range: largest magnitude of a weight, 8..127. Up to 64 the sums of two products of `vpmaddubsw` cannot
+            saturate, so that x86 processors without VNNI compute the same bits; above, they do not.
         method: "mse" chooses the scale of least squared error, clipping allowed; "minmax" the least that clips nothing.
 
     Raises:
@@ -100,10 +101,12 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
     """Refuse statistics of another network, or of images that show nothing."""
     pixel_counts = statistics.get("pixels.histogram")
     if pixel_counts is None:
-        raise EdgeMnistError("the checkpoint holds no activation statistics: calibrate with --data")
+        raise EdgeMnistError("the checkpoint holds no activation statistics: calibrate with --recalibrate")
     if np.count_nonzero(pixel_counts) < 2:
         value = int(np.argmax(pixel_counts))
-        raise EdgeMnistError(f"every pixel of the calibration images is {value}: expected digits; calibrate with --data")
+        raise EdgeMnistError(
+            f"every pixel of the calibration images is {value}, expected digits: calibrate with --recalibrate"
+        )
     for convolution in graph.convolutions:
         name = convolution.name
         expected = {
@@ -114,7 +117,9 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
         for key, shape in expected.items():
             found = statistics[key].shape if key in statistics else None
             if found != shape:
-                raise EdgeMnistError(f"statistics {key}: expected shape {shape}, found {found}: calibrate with --data")
+                raise EdgeMnistError(
+                    f"statistics {key}: expected shape {shape}, found {found}: calibrate with --recalibrate"
+                )
         low, high = statistics[f"{name}.range"].astype(np.float64)
         if not (math.isfinite(low) and math.isfinite(high)) or low == high:
             raise EdgeMnistError(
@@ -134,7 +139,7 @@ def _output_quantization(
     """Scale and zero point of a convolution's output, and the share of calibration values that they clip."""
     low, high = (float(value) for value in statistics[f"{operation.name}.range"])
     counts = statistics[f"{operation.name}.histogram"].astype(np.float64)
-    values = low + (np.arange(BINS) + 0.5) * ((high - low) / BINS)
+    values: NDArray[np.float64] = low + (np.arange(BINS, dtype=np.float64) + 0.5) * ((high - low) / BINS)
 
     def zero_points(scale: float) -> tuple[int, ...]:
         if operation.relu:
@@ -161,7 +166,7 @@ def _quantize_convolution(
     statistics: Statistics,
     weight_range: int,
 ) -> tuple[QuantizedConv2d, LayerReport]:
-    """Quantize weights channel by channel, correct the biases for their rounding errors, keep the accumulator's bound."""
+    """Quantize channel by channel: weights, and biases corrected for the weights' rounding errors."""
     inputs = statistics[f"{operation.name}.input_mean"].astype(np.float64)
     group_channels = operation.weight.shape[1]
     group_outputs = len(operation.weight) // operation.groups
@@ -246,8 +251,8 @@ def _quantize_channel(
             return _Channel(weight, scale, integer, candidates[0][3], moved)
         levels //= 2
     raise EdgeMnistError(
-        f"{where}: {taps.size} weights of these sizes need more than 24 bits of accumulator even with {LEAST_WEIGHT_LEVELS} "
-        "levels: split the layer into narrower ones"
+        f"{where}: {taps.size} weights of these sizes need more than 24 bits of accumulator even with "
+        f"{LEAST_WEIGHT_LEVELS} levels: split the layer into narrower ones"
     )
 
 

@@ -12,21 +12,19 @@ import os
 import platform
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist import tflite_file
-from edge_mnist.contract import KEY, Contract
+from edge_mnist.contract import Contract
 from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
+from edge_mnist.formats import contract_of, format_of
 from edge_mnist.interpreter import Rounding
-
-Format = Literal["torchscript", "onnx", "tflite"]
 
 MANIFEST = "manifest.json"
 """Name of the file beside a bundle's artifacts that holds their hashes."""
@@ -55,20 +53,15 @@ def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False)
 
 def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
     """Open an artifact that is in memory, and trusted; `name` is what errors call it. Otherwise as `load`."""
-    classifiers = {"torchscript": TorchScriptClassifier, "onnx": OnnxClassifier, "tflite": TFLiteClassifier}
+    classifiers: dict[str, Callable[[bytes, str, int], Classifier]] = {
+        "torchscript": TorchScriptClassifier,
+        "onnx": OnnxClassifier,
+        "tflite": TFLiteClassifier,
+    }
     kind = format_of(data)
     if kind is None:
         raise EdgeMnistError(f"{name}: expected a TorchScript, ONNX or TFLite artifact, found {len(data)} other bytes")
     return classifiers[kind](data, name, threads)
-
-
-def format_of(data: bytes) -> Format | None:
-    """The format of an artifact by its first bytes; None if it is none."""
-    if data[4:8] == b"TFL3":
-        return "tflite"
-    if data[:4] == b"PK\x03\x04":
-        return "torchscript"
-    return "onnx" if data[:1] == b"\x08" else None  # field 1 of ModelProto, a varint: ir_version
 
 
 class Classifier(ABC):
@@ -91,12 +84,13 @@ class Classifier(ABC):
             images: uint8 (N, height, width), or (N, channels, height, width).
 
         Returns:
-            float32 (N, classes) logits of a float artifact; int8 (N, classes) of an int8 one, with unsigned ones shifted.
+            float32 (N, classes) logits of a float artifact; int8 (N, classes) of an int8 one, with unsigned ones
+            shifted.
 
         Raises:
             EdgeMnistError: the images are of another type or shape.
         """
-        return self.signed(self.run(self.inputs(images)))
+        return self.contract.signed(self.run(self.contract.inputs(images)))
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 (N, classes), of uint8 images (N, height, width) or (N, channels, height, width)."""
@@ -109,27 +103,7 @@ class Classifier(ABC):
 
     def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Classes, int64 (N,), of uint8 images; of equal logits the first."""
-        return self.outputs(images).argmax(axis=1)
-
-    def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
-        """Images as the artifact takes them, by its contract."""
-        channels, height, width = self.contract.input_shape
-        if channels == 1 and images.ndim == 3:
-            images = images[:, None]
-        if images.dtype != np.uint8 or images.shape[1:] != (channels, height, width):
-            expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
-            raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
-        values: NDArray[Any] = images.transpose(0, 2, 3, 1) if self.contract.layout == "NHWC" else images
-        if self.contract.input_type == "int8":
-            values = (values ^ 0x80).view(np.int8)
-        elif self.contract.input_type == "float32":
-            values = values.astype(np.float32)
-        return np.ascontiguousarray(values)
-
-    @staticmethod
-    def signed(outputs: NDArray[Any]) -> NDArray[Any]:
-        """Unsigned integers as the int8 that they stand for; anything else as it is."""
-        return (outputs ^ 0x80).view(np.int8) if outputs.dtype == np.uint8 else outputs
+        return np.asarray(self.outputs(images).argmax(axis=1), dtype=np.int64)
 
     @abstractmethod
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
@@ -140,7 +114,7 @@ class TFLiteClassifier(Classifier):
     """LiteRT (ai-edge-litert), or tflite-runtime where that is what is installed."""
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
-        self.contract = _contract(tflite_file.metadata(data, KEY), name)
+        self.contract = contract_of(data, name)
         try:
             from ai_edge_litert.interpreter import Interpreter
 
@@ -184,6 +158,7 @@ class OnnxClassifier(Classifier):
     """ONNX Runtime on the CPU. With `output`, another output of the model than the first is read."""
 
     def __init__(self, data: bytes, name: str, threads: int, output: str | None = None) -> None:
+        self.contract = contract_of(data, name)
         try:
             import onnxruntime
         except ImportError as error:
@@ -195,7 +170,6 @@ class OnnxClassifier(Classifier):
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions have no common base but Exception
             raise _unreadable(name, error) from error
-        self.contract = _contract(self._session.get_modelmeta().custom_metadata_map.get(KEY), name)
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
         self._input = self._session.get_inputs()[0].name
         self._output = output or self._session.get_outputs()[0].name
@@ -209,6 +183,7 @@ class TorchScriptClassifier(Classifier):
     """PyTorch: FBGEMM for int8 on x86, QNNPACK on ARM."""
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
+        self.contract = contract_of(data, name)
         try:
             import torch
         except ImportError as error:
@@ -216,14 +191,12 @@ class TorchScriptClassifier(Classifier):
         engine = quantized_engine()
         torch.backends.quantized.engine = engine
         torch.set_num_threads(threads)
-        files = {KEY: ""}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated in the version that is pinned
             try:
-                self._module = torch.jit.load(io.BytesIO(data), map_location="cpu", _extra_files=files)
+                self._module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
             except RuntimeError as error:
                 raise _unreadable(name, error) from error
-        self.contract = _contract(files[KEY], name)
         self.runtime = f"PyTorch {torch.__version__.split('+')[0]}"
         if self.contract.precision == "int8":
             self.runtime += f", {engine}"
@@ -251,16 +224,8 @@ class TorchScriptClassifier(Classifier):
 
 
 def quantized_engine() -> str:
-    """PyTorch's int8 kernels that are exact here: FBGEMM on x86; QNNPACK elsewhere. (oneDNN differs by one at times.)"""
+    """PyTorch's int8 kernels that are exact here: FBGEMM on x86, QNNPACK elsewhere; oneDNN differs by one at times."""
     return "fbgemm" if platform.machine().lower() in ("x86_64", "amd64") else "qnnpack"
-
-
-def _contract(text: str | bytes | None, name: str) -> Contract:
-    """The contract of an artifact from its metadata."""
-    try:
-        return Contract.from_json(text.decode() if isinstance(text, bytes) else text or "")
-    except ValueError as error:
-        raise EdgeMnistError(f"{name}: no contract of edge-mnist inside: it was written by something else") from error
 
 
 def _in_manifest(path: Path, data: bytes) -> bool:

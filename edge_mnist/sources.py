@@ -1,4 +1,4 @@
-"""Where the commands get a network and images from: a checkpoint, the shipped one, a factory; MNIST, or drawn digits."""
+"""Where the commands get a network and images from: a checkpoint or a factory; MNIST, or drawn digits."""
 
 from __future__ import annotations
 
@@ -45,12 +45,13 @@ def trained(path: Path | None, network: str | None = None) -> Checkpoint:
     """The network to export.
 
     Args:
-        path: a checkpoint; None is the shipped one. With a network: its state_dict as safetensors, or None for the weights
-            that the factory gives it.
+        path: a checkpoint; None is the shipped one. With a network: its state_dict as safetensors, or None for the
+            weights that the factory gives it.
         network: a factory, package.module:factory.
 
     Raises:
-        EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`, `tracing.describe`.
+        EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`,
+            `tracing.describe`.
     """
     if network is not None:
         return _built(network, path)
@@ -69,8 +70,8 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
         return source
     if graph.input_shape != (1, 28, 28):
         raise EdgeMnistError(
-            f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through the Python "
-            "interface, edge_mnist.calibration.collect, and keep the statistics in its checkpoint"
+            f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through Python, "
+            "edge_mnist.calibration.collect, and keep the statistics in its checkpoint"
         )
     if _is_named(folder) or data.available(folder, "train"):
         digits = data.load("train", folder, download=False)

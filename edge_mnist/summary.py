@@ -21,7 +21,8 @@ from edge_mnist.contract import KEY, Contract, graph_hash
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes
 from edge_mnist.folding import fold
-from edge_mnist.runtime import MANIFEST, Format, format_of
+from edge_mnist.formats import Format, format_of
+from edge_mnist.runtime import MANIFEST
 
 Facts = dict[str, Any]
 """A JSON object. "kind" is "checkpoint", "artifact" or "bundle"; "file" is the path as it was given."""

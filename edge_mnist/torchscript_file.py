@@ -20,16 +20,19 @@ def metadata(data: bytes, name: str) -> bytes | None:
 def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Each constant of an archive of ours: which convolution's, what, and its bytes; then the code, and the rest.
 
-    The convolution is given by its position, "0", "1", ...: the writer stores the tensors and classes of the layers in order.
-    Class names have numbers that depend on what was traced before in the same process: these are left out.
+    The convolution is given by its position, "0", "1", ...: the writer stores the tensors and classes of the layers
+    in order. Class names have numbers that depend on what was traced before in the same process: these are left out.
     """
     entries = list(_entries(data))
     tensors = sorted((int(path[5:]), content) for path, content in entries if re.fullmatch(r"data/\d+", path))
-    classes = [content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)]
+    classes = [
+        content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)
+    ]
     own = [_unnumbered(content) for path, content in entries if path.startswith("code/__torch__/edge_mnist/")]
     # Classes of ours share a file or not, by what was traced before: their statements are what counts.
     statements = sorted(line for content in own for line in content.splitlines() if line.startswith(b"    "))
-    # Weight, scales, zero points and bias in int8, where each convolution has a class of its own; weight and bias in float.
+    # Weight, scales, zero points and bias in int8, where each convolution has a class of its own; weight and bias in
+    # float.
     for index, content in tensors:
         yield str(index // (4 if classes else 2)), "a constant", content
     for index, content in enumerate(classes):

@@ -35,9 +35,7 @@ def artifact_name(kind: str, precision: str) -> str:
     return f"model_{precision}{SUFFIXES[kind]}"
 
 
-def make_bundle(
-    reference: Reference, formats: Sequence[str], details: Mapping[str, Any]
-) -> dict[str, bytes]:
+def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[str, Any]) -> dict[str, bytes]:
     """Write the graphs of a reference in formats.
 
     Args:
@@ -147,7 +145,9 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
         raise EdgeMnistError(f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it")
     data = read_bytes(folder / REFERENCE)
     if _sha256(data) != expected:
-        raise EdgeMnistError(f"{folder / REFERENCE}: changed since the export: its SHA-256 is not the manifest's; export again")
+        raise EdgeMnistError(
+            f"{folder / REFERENCE}: changed since the export: its SHA-256 is not the manifest's; export again"
+        )
     return manifest, deserialize(data, str(folder / REFERENCE))
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import EdgeMnistError
 
-
 _ALIGNMENT = 16
 """Of a buffer's data: `force_align: 16` in the schema."""
 
@@ -153,7 +152,9 @@ class _Writer:
             )
         free = bool(tensor.shape) and tensor.shape[0] == 0
         # Only the inputs' and outputs' signatures are read, by whoever resizes the batch.
-        signature = {"ShapeSignature": self.vector(np.array((-1, *tensor.shape[1:]), np.int32))} if free and is_end else {}
+        signature = (
+            {"ShapeSignature": self.vector(np.array((-1, *tensor.shape[1:]), np.int32))} if free and is_end else {}
+        )
         return self.table(
             "Tensor",
             Shape=self.vector(np.array((1, *tensor.shape[1:]) if free else tensor.shape, np.int32)),

@@ -1,9 +1,10 @@
-"""Names the first layer in which an artifact departs from the reference:
-`python -m edge_mnist.export.localize ARTIFACT REFERENCE float|int8 trust|distrust`.
+"""Names the first layer in which an artifact departs from the reference.
 
-The artifact is cut after each layer in turn, run over the golden images, and held against the oracle. If no output differs
-(a weight behind a dead ReLU, a bias scale that no kernel reads), its constants are held against a fresh export's.
-Prints one JSON object: the layer, or null, and what differs in it.
+`python -m edge_mnist.export.localize ARTIFACT REFERENCE float|int8 trust|distrust`
+
+The artifact is cut after each layer in turn, run over the golden images, and held against the oracle. If no output
+differs (a weight behind a dead ReLU, a bias scale that no kernel reads), its constants are held against a fresh
+export's. Prints one JSON object: the layer, or null, and what differs in it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist import tflite_file, torchscript_file
+from edge_mnist import onnx_file, tflite_file, torchscript_file
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export import WRITERS, onnx_writer
+from edge_mnist.export import WRITERS
+from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.reference import deserialize
 from edge_mnist.export.worker import FLOAT_TOLERANCE
+from edge_mnist.formats import contract_of, format_of
 from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.interpreter import float_activations, quantized_activations
-from edge_mnist.runtime import Classifier, OnnxClassifier, TorchScriptClassifier, format_of, load_bytes
+from edge_mnist.runtime import OnnxClassifier, TFLiteClassifier, TorchScriptClassifier
 
 Item = tuple[str, str, bytes]
 """A constant of an artifact: its name, what of it, its bytes."""
@@ -42,17 +45,24 @@ def first_difference(
         images: uint8, to run it over.
         trust: run the code that a TorchScript archive carries; otherwise only its constants are compared.
     """
-    if trust or format_of(data) != "torchscript":
-        layer, difference = _first_output_difference(data, graph, images)
-        if layer is not None:
-            return layer, difference
+    is_run = trust or format_of(data) != "torchscript"
+    found = [_first_output_difference(data, graph, images)] if is_run else []
+    found.append(_first_constant_difference(data, graph))
+    order = [operation.name for operation in graph.operations]
+    # A changed constant may show later in the outputs than where it is, or not at all.
+    named = [(layer, difference) for layer, difference in found if layer is not None]
+    return min(named, key=lambda item: order.index(item[0]) if item[0] in order else len(order), default=(None, ""))
+
+
+def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
+    """The first layer of which a constant differs from a fresh export's."""
     names = [operation.name for operation in graph.operations]
     convolutions = [operation.name for operation in graph.convolutions]
-    for changed, original in zip_longest(_constants(data), _constants(WRITERS[format_of(data) or ""](graph))):
+    kind = format_of(data) or ""
+    for changed, original in zip_longest(_constants(data), _constants(WRITERS[kind](graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
-            owner = convolutions[int(name)] if format_of(data) == "torchscript" else _owner(name, names)
-            return owner, f"{what} differs"
+            return convolutions[int(name)] if kind == "torchscript" else _owner(name, names), f"{what} differs"
     return None, ""
 
 
@@ -97,22 +107,22 @@ def _layer_outputs(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
 ) -> Iterator[NDArray[Any]]:
     """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements."""
-    classifier = load_bytes(data, "the artifact")
-    inputs = classifier.inputs(images)
-    if isinstance(classifier, TorchScriptClassifier):
-        yield from (classifier.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
+    contract = contract_of(data, "the artifact")
+    inputs = contract.inputs(images)
+    kind = format_of(data)
+    if kind == "torchscript":
+        classifier = TorchScriptClassifier(data, "the artifact", 1)
+        yield from (contract.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
         return
     for operation in graph.operations:
-        if isinstance(classifier, OnnxClassifier):
-            output_type = classifier.contract.output_type
-            cut: Classifier = OnnxClassifier(
-                onnx_writer.add_output(data, operation.name, output_type), operation.name, 1, operation.name
-            )
-            yield cut.signed(cut.run(inputs))
+        name = operation.name
+        if kind == "onnx":
+            values = OnnxClassifier(add_output(data, name, contract.output_type), name, 1, name).run(inputs)
         else:
             is_last = operation is graph.operations[-1]
-            values = load_bytes(data if is_last else tflite_file.cut(data, operation.name), operation.name).run(inputs)
-            yield values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+            values = TFLiteClassifier(data if is_last else tflite_file.cut(data, name), name, 1).run(inputs)
+            values = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+        yield contract.signed(values)
 
 
 def _constants(data: bytes) -> Iterator[Item]:
@@ -121,7 +131,7 @@ def _constants(data: bytes) -> Iterator[Item]:
         case "tflite":
             yield from tflite_file.contents(data)
         case "onnx":
-            yield from onnx_writer.contents(data)
+            yield from onnx_file.contents(data)
         case _:
             yield from torchscript_file.contents(data)
 

@@ -3,20 +3,20 @@
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the wire format is
 https://protobuf.dev/programming-guides/encoding/. Operators are of opset 17, IR version 8.
 
-The int8 form is "QDQ" with uint8 activations (the graph's int8 plus 128): each convolution stands between DequantizeLinear
-and QuantizeLinear, which ONNX Runtime fuses into integer kernels. With int8 activations it leaves some layers in float.
+The int8 form is "QDQ" with uint8 activations (the graph's int8 plus 128): each convolution stands between
+DequantizeLinear and QuantizeLinear, which ONNX Runtime fuses into integer kernels. With int8 activations it leaves
+some layers in float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.contract import KEY, contract
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
-from edge_mnist.onnx_file import fields
 
 IR_VERSION, OPSET = 8, 17
 
@@ -65,26 +65,6 @@ def add_output(data: bytes, tensor: str, data_type: str) -> bytes:
     return data + _field(7, _field(12, value_info))
 
 
-def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Name, kind and bytes of every node and initializer of a model, in order; it need not be one of ours.
-
-    A constant that several nodes share carries the name of the first node's output that uses it.
-    """
-    graph = next(value for number, value in fields(data) if number == 7)
-    users: dict[bytes, bytes] = {}
-    for number, value in fields(graph):
-        if number == 1:
-            node = list(fields(value))
-            output = next(content for key, content in node if key == 2)
-            yield output.decode(), "node", value
-            for key, content in node:
-                if key == 1:
-                    users.setdefault(content, output)
-        elif number == 5:
-            name = next(content for key, content in fields(value) if key == 8)
-            yield users.get(name, name).decode(), "constant", value
-
-
 class _Body:
     """Nodes and initializers of a graph under construction; equal constants are stored once."""
 
@@ -101,7 +81,9 @@ class _Body:
             self.initializers[key] = _tensor(name, array)
         return self._names[key]
 
-    def node(self, operator: str, inputs: Iterable[str], output: str, name: str = "", **attributes: int | list[int]) -> str:
+    def node(
+        self, operator: str, inputs: Iterable[str], output: str, name: str = "", **attributes: int | list[int]
+    ) -> str:
         """Add a node; return its output's name."""
         parts = [_field(1, text.encode()) for text in inputs]
         parts.append(_field(2, output.encode()))
@@ -188,7 +170,9 @@ def _tensor(name: str, array: NDArray[np.generic]) -> bytes:
     """A TensorProto with raw, little-endian data."""
     dims = [_integer_field(1, size) for size in array.shape]
     data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    return b"".join([*dims, _integer_field(2, _DATA_TYPES[array.dtype.name]), _field(8, name.encode()), _field(9, data)])
+    return b"".join(
+        [*dims, _integer_field(2, _DATA_TYPES[array.dtype.name]), _field(8, name.encode()), _field(9, data)]
+    )
 
 
 def _attribute(name: str, value: int | list[int]) -> bytes:

@@ -1,6 +1,7 @@
 """The reference of a bundle: both graphs and the golden images with their logits, in one safetensors file.
 
-Verification needs nothing else: no checkpoint, no data set, no torch. The graphs' structure is JSON in the file's metadata.
+Verification needs nothing else: no checkpoint, no data set, no torch. The graphs' structure is JSON in the file's
+metadata.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def deserialize(data: bytes, name: str) -> Reference:
         size = int.from_bytes(data[:8], "little")
         structure = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["edge_mnist"])
         if structure["format"] > FORMAT:
-            raise EdgeMnistError(f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it")
+            raise EdgeMnistError(
+                f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
+            )
         quantized_graph = None
         if "int8" in structure:
             fields = structure["int8"]

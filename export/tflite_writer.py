@@ -1,8 +1,8 @@
 """A graph as TensorFlow Lite bytes.
 
-Activations are (N, height, width, channels). The int8 form has int8 input and output, no QUANTIZE or DEQUANTIZE, and only
-operations that XNNPACK takes (https://github.com/google/XNNPACK, tflite/delegates/xnnpack/README.md). The quantization
-follows TensorFlow's "LiteRT 8-bit quantization specification".
+Activations are (N, height, width, channels). The int8 form has int8 input and output, no QUANTIZE or DEQUANTIZE, and
+only operations that XNNPACK takes (https://github.com/google/XNNPACK, tflite/delegates/xnnpack/README.md). The
+quantization follows TensorFlow's "LiteRT 8-bit quantization specification".
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError
 from edge_mnist.contract import KEY, contract
+from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export.flatbuffer import Model, Operator, Tensor, serialize
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Shape, Window
 
@@ -35,8 +35,8 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     Int8: int8 (pixels - 128) of that shape to int8 logits (N, classes), zero point 0. The batch can be resized.
 
     Raises:
-        EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express; ai-edge-litert is
-            not installed.
+        EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express;
+            ai-edge-litert is not installed.
     """
     model = Model(metadata={KEY: contract(graph, "int8", "NHWC").to_json().encode()})
     shapes = graph.shapes()
@@ -57,8 +57,8 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
         if operation.window.padding != (0, 0) and not _is_same(operation.window, size):
             if isinstance(operation, MaxPool2d) and not never_negative:
                 raise EdgeMnistError(
-                    f"{operation.name}: TFLite cannot pad a max pool by {operation.window.padding} over values that may be "
-                    "negative: put a ReLU before it, or leave out --format tflite"
+                    f"{operation.name}: TFLite cannot pad a max pool by {operation.window.padding} over values that "
+                    "may be negative: put a ReLU before it, or leave out --format tflite"
                 )
             down, right = operation.window.padding
             shape = (shape[0], shape[1] + 2 * down, shape[2] + 2 * right)
@@ -161,7 +161,11 @@ def _add_reshape(model: Model, tensor: int, classes: int, quantization: Quantiza
 
 
 def _operator(
-    name: str, quantization: Quantization | None, inputs: tuple[int, ...], output: int, options: tuple[str, dict[str, int]]
+    name: str,
+    quantization: Quantization | None,
+    inputs: tuple[int, ...],
+    output: int,
+    options: tuple[str, dict[str, int]],
 ) -> Operator:
     """An operator in the version for its type; `quantization` is that of an input, None for float."""
     versions = _FLOAT_VERSIONS if quantization is None else _INT8_VERSIONS

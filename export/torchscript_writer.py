@@ -1,7 +1,7 @@
 """A graph as a TorchScript archive: loads in Python and C++, on x86 (FBGEMM) and on ARM (QNNPACK).
 
-The int8 form is a chain of torch.ao.nn.quantized modules with uint8 activations (the graph's int8 plus 128). Each operation
-is a submodule of the operation's name, in order.
+The int8 form is a chain of torch.ao.nn.quantized modules with uint8 activations (the graph's int8 plus 128). Each
+operation is a submodule of the operation's name, in order.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.ao.nn import quantized
 
 from edge_mnist.contract import KEY, contract
-from edge_mnist.runtime import quantized_engine
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.runtime import quantized_engine
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
@@ -28,13 +32,16 @@ def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     Int8: uint8 pixels of that shape to uint8 logits (N, classes), zero point 128.
     """
     with warnings.catch_warnings(), torch.no_grad():
-        # TorchScript and eager quantization are deprecated; the torch version is pinned, and the archives stay loadable.
+        # TorchScript and eager quantization are deprecated; the torch version is pinned, and the archives stay
+        # loadable.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
         torch.backends.quantized.engine = quantized_engine()
         network = _float_network(graph) if isinstance(graph, FloatGraph) else _quantized_network(graph)
-        example = torch.zeros(2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8)
-        traced = torch.jit.trace(network.eval(), example)
+        example = torch.zeros(
+            2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8
+        )
+        traced = torch.jit.trace(network.eval(), example)  # type: ignore[no-untyped-call]
         archive = io.BytesIO()
         terms = contract(graph, "uint8", "NCHW").to_json()
         torch.jit.save(traced, archive, _extra_files={KEY: terms})
@@ -79,8 +86,8 @@ def _float_network(graph: FloatGraph) -> nn.Sequential:
             _add(layers, operation.name, _max_pool(operation))
             continue
         convolution = _convolution(nn.Conv2d, operation)
-        convolution.weight.copy_(torch.from_numpy(operation.weight))
-        convolution.bias.copy_(torch.from_numpy(operation.bias))
+        arrays = {"weight": operation.weight, "bias": operation.bias}
+        convolution.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
         _add(layers, operation.name, nn.Sequential(convolution, nn.ReLU()) if operation.relu else convolution)
     _add(layers, "flatten", nn.Flatten())
     return nn.Sequential(layers)
@@ -105,7 +112,7 @@ def _quantized_network(graph: QuantizedGraph) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _convolution(kind: type[nn.Module], operation: Conv2d | QuantizedConv2d) -> nn.Module:
+def _convolution(kind: Callable[..., Module], operation: Conv2d | QuantizedConv2d) -> Module:
     """A torch convolution of the operation's geometry, with a bias."""
     outputs, group_channels, *_ = operation.weight.shape
     window = operation.window

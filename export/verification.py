@@ -92,8 +92,8 @@ class _Oracle:
             golden = self.int8_logits["float"][: self.golden]
             if reference.int8_logits is None or not np.array_equal(golden, reference.int8_logits):
                 raise EdgeMnistError(
-                    "the oracle does not reproduce the bundle's golden logits here: NumPy's float32 products are not exact "
-                    "on this machine (check that its BLAS does not use reduced precision)"
+                    "the oracle does not reproduce the bundle's golden logits here: NumPy's float32 products are not "
+                    "exact on this machine (check that its BLAS does not use reduced precision)"
                 )
 
     def logits(self, precision: str, rounding: str) -> NDArray[np.float32] | NDArray[np.int8]:
@@ -184,7 +184,9 @@ def _run(module: str, arguments: list[str], options: Options) -> subprocess.Comp
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*options.run_with, sys.executable, "-m", f"edge_mnist.export.{module}", *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
+        )
     except OSError as error:
         raise EdgeMnistError(f"{command[0]}: cannot be started: {error.strerror}") from error
 

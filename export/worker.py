@@ -1,7 +1,7 @@
 """Runs one artifact in a process of its own: `python -m edge_mnist.export.worker ARTIFACT IMAGES.npy OUTPUTS.npy`.
 
-It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it rounds, whether its outputs
-for one image at a time are those for many.
+It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it rounds, whether its
+outputs for one image at a time are those for many.
 """
 
 from __future__ import annotations

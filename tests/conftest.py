@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from edge_mnist.export import WRITERS
+from edge_mnist.export.bundle import make_bundle, write_bundle
+from edge_mnist.export.reference import Reference, make_reference
+from edge_mnist.folding import fold
+from edge_mnist.quantization import quantize
+from edge_mnist.sources import trained
 
 # No database and no deadline: a result must depend neither on the last run nor on how busy the machine is.
 settings.register_profile("exact", derandomize=True, database=None, deadline=None)
 settings.load_profile("exact")
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """The shipped checkpoint, quantized."""
+    source = trained(None)
+    graph = fold(source)
+    quantized, layers = quantize(graph, source.statistics)
+    return make_reference(graph, quantized, layers, source.metadata["accuracies"]["test"])
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of it in all six variants, which no test may change."""
+    folder = tmp_path_factory.mktemp("bundle") / "artifacts"
+    write_bundle(folder, make_bundle(reference, list(WRITERS), {}))
+    return folder

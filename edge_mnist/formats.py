@@ -1,0 +1,40 @@
+"""Tells artifacts apart by content, and reads the contract inside, without running anything."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edge_mnist import onnx_file, tflite_file, torchscript_file
+from edge_mnist.contract import KEY, Contract
+from edge_mnist.errors import EdgeMnistError
+
+Format = Literal["torchscript", "onnx", "tflite"]
+
+_READERS = {"torchscript": torchscript_file.metadata, "onnx": onnx_file.metadata, "tflite": tflite_file.metadata}
+
+
+def format_of(data: bytes) -> Format | None:
+    """The format of an artifact by its first bytes; None if it is none."""
+    if data[4:8] == b"TFL3":
+        return "tflite"
+    if data[:4] == b"PK\x03\x04":
+        return "torchscript"
+    return "onnx" if data[:1] == b"\x08" else None  # field 1 of ModelProto, a varint: ir_version
+
+
+def contract_of(data: bytes, name: str) -> Contract:
+    """The contract inside an artifact; `name` is what errors call it.
+
+    Raises:
+        EdgeMnistError: it is no artifact, or not one of edge-mnist's.
+    """
+    kind = format_of(data)
+    if kind is None:
+        raise EdgeMnistError(f"{name}: expected a TorchScript, ONNX or TFLite artifact, found {len(data)} other bytes")
+    text = _READERS[kind](data, KEY)
+    try:
+        return Contract.from_json((text or b"").decode())
+    except ValueError as error:
+        raise EdgeMnistError(
+            f"{name}: no contract of edge-mnist inside: it is damaged, or something else wrote it"
+        ) from error
