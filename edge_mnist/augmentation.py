@@ -72,7 +72,8 @@ def _inverse_maps(
 
 def _uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.float64]:
     """(N,) float64 in [0, 1), on a grid of 2^-53."""
-    uniform: npt.NDArray[np.float64] = (_random_bits(seed, epoch, indices, purpose) >> np.uint64(11)) * 2.0**-53
+    mantissas = _random_bits(seed, epoch, indices, purpose) >> np.uint64(11)
+    uniform: npt.NDArray[np.float64] = mantissas.astype(np.float64) * 2.0**-53
     return uniform
 
 
