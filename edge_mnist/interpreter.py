@@ -112,7 +112,8 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     """Sums of products of a convolution, without bias: float32 (N, out height, out width, out channels)."""
     seen = patches(values, operation.window)
     positions, groups, outputs = seen.shape[:3], operation.groups, len(operation.weight)
-    rows = seen.reshape(int(np.prod(positions)), groups, -1)  # (N * positions, groups, taps)
+    # (N * positions, groups, taps)
+    rows = seen.reshape(int(np.prod(positions)), groups, operation.weight[0].size)
     weight = operation.weight.astype(np.float32).reshape(groups, outputs // groups, -1)
     if groups == 1:
         sums = rows[:, 0] @ weight[0].T
