@@ -74,7 +74,7 @@ def torch_logits(source: Checkpoint, graph: FloatGraph, images: np.ndarray) -> n
 def test_random_networks_compute_what_pytorch_computes() -> None:
     padding = 0
     for seed in range(150):
-        source = random_checkpoint(seed)
+        source = replace(random_checkpoint(seed), mean=0.03 + seed % 10 / 10)
         graph, images = fold(source), random_images(source, 6, seed)
         expected = torch_logits(source, graph, images)
         limit = 1e-4 * max(1.0, float(np.abs(expected).max()))
@@ -91,6 +91,16 @@ def test_digitnet_changes_by_rounding_only() -> None:
     assert graph.zero_pixel == 0
     difference = np.abs(run_float(graph, images) - torch_logits(source, graph, images[:, None]))
     assert difference.max() <= 1e-4
+
+
+def test_relu_goes_through_a_max_pool_into_the_convolution() -> None:
+    source = checkpoints.load(SHIPPED)
+    by_name = {layer["name"]: layer for layer in source.architecture}
+    end = {"op": "adaptive_avg_pool2d", "name": "end"}
+    layers = [by_name["conv1"], by_name["bn1"], by_name["pool1"], by_name["relu1"], by_name["relu2"], end]
+    graph = fold(replace(source, architecture=tuple(layers)))
+    assert [operation.name for operation in graph.operations] == ["conv1", "pool1", "end"]
+    assert [convolution.relu for convolution in graph.convolutions] == [True, False]
 
 
 def test_folding_is_the_same_every_time() -> None:
