@@ -1,230 +1,117 @@
-"""A TensorFlow Lite model as plain lists, and its bytes: whatever is equal is stored once.
+"""Writes flatbuffers (https://flatbuffers.dev/internals): tables, vectors and strings, whatever is equal once.
 
-Tables and their fields are those of tensorflow/lite/schema/schema.fbs, through the Python code that flatc makes of it.
+By hand, so that the same content is the same bytes whatever is installed: the flatbuffers package lays out its buffers
+differently from version to version.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType
-
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_mnist.errors import EdgeMnistError
-
-_ALIGNMENT = 16
-"""Of a buffer's data: `force_align: 16` in the schema."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """An activation or a constant.
-
-    Attributes:
-        name: its name.
-        dtype: "FLOAT32", "INT8" or "INT32".
-        shape: its shape; 0 as the first dimension stands for the batch, of any size.
-        data: the constant's elements, or None.
-        scales: float32 scales, one or one a channel; None if not quantized.
-        zero_points: int64, as many.
-        dimension: of the channels, if there are several scales.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    data: NDArray[np.generic] | None = None
-    scales: NDArray[np.float32] | None = None
-    zero_points: NDArray[np.int64] | None = None
-    dimension: int = 0
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Operator:
-    """One operation on tensors that are given by index.
+class Reference:
+    """Something that was written already: its distance from the buffer's end to its start, in bytes."""
 
-    Attributes:
-        name: of the schema's BuiltinOperator, such as "CONV_2D".
-        version: of the operator.
-        inputs: indices of tensors.
-        output: index of a tensor.
-        options: the name of the options table and its fields.
-    """
-
-    name: str
-    version: int
-    inputs: tuple[int, ...]
-    output: int
-    options: tuple[str, dict[str, int]]
+    position: int
 
 
-@dataclass
-class Model:
-    """A model of one subgraph, built up by appending."""
-
-    inputs: tuple[int, ...] = ()
-    outputs: tuple[int, ...] = ()
-    tensors: list[Tensor] = field(default_factory=list)
-    operators: list[Operator] = field(default_factory=list)
-    metadata: dict[str, bytes] = field(default_factory=dict)
-
-    def add(self, tensor: Tensor) -> int:
-        """Append a tensor; return its index."""
-        self.tensors.append(tensor)
-        return len(self.tensors) - 1
-
-
-def schema() -> ModuleType:
-    """The schema's Python code.
-
-    Raises:
-        EdgeMnistError: ai-edge-litert, which carries it, is not installed.
-    """
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise EdgeMnistError("writing TFLite needs ai-edge-litert: pip install ai-edge-litert") from error
-    module: ModuleType = schema_py_generated
-    return module
-
-
-def serialize(model: Model) -> bytes:
-    """The bytes of a .tflite file."""
-    return _Writer().model(model)
-
-
-class _Writer:
-    """A flatbuffers builder that remembers what it wrote, and refers to it rather than write it again."""
+class Builder:
+    """A buffer that grows at its front, so that whatever refers stands before what it refers to."""
 
     def __init__(self) -> None:
-        import flatbuffers
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._written: dict[tuple[object, ...], Reference] = {}
+        self._alignment = 4
 
-        self.schema = schema()
-        self.builder = flatbuffers.Builder(1 << 16)
-        self.written: dict[tuple[str, bytes], int] = {}
+    def padding(self, length: int, alignment: int) -> int:
+        """How many bytes are lost if `length` bytes that want an alignment are written next."""
+        return -(self._size + length) % alignment
 
-    def model(self, model: Model) -> bytes:
-        versions = {operator.name: operator.version for operator in model.operators}
-        codes = [self.operator_code(name, version) for name, version in versions.items()]
-        contents: list[bytes] = [b""]  # buffer 0 is the empty one, by the schema
-        for tensor in model.tensors:
-            if tensor.data is not None and _data(tensor.data) not in contents:
-                contents.append(_data(tensor.data))
-        first_metadata = len(contents)
-        contents.extend(model.metadata.values())
-        ends = {*model.inputs, *model.outputs}
-        tensors = [self.tensor(tensor, contents, index in ends) for index, tensor in enumerate(model.tensors)]
-        operators = [self.operator(operator, list(versions)) for operator in model.operators]
-        subgraph = self.table(
-            "SubGraph",
-            Tensors=self.offsets(tensors),
-            Inputs=self.vector(np.array(model.inputs, np.int32)),
-            Outputs=self.vector(np.array(model.outputs, np.int32)),
-            Operators=self.offsets(operators),
-        )
-        metadata = [
-            self.table("Metadata", Name=self.string(name), Buffer=first_metadata + index)
-            for index, name in enumerate(model.metadata)
-        ]
-        buffers = self.buffers(contents)
-        root = self.table(
-            "Model",
-            Version=3,
-            OperatorCodes=self.offsets(codes),
-            Subgraphs=self.offsets([subgraph]),
-            Description=self.string(next(iter(model.metadata), "")),
-            Buffers=self.offsets(buffers),
-            Metadata=self.offsets(metadata),
-        )
-        self.builder.Finish(root, b"TFL3")
-        return bytes(self.builder.Output())
+    def vector(self, data: bytes, count: int, alignment: int = 4) -> Reference:
+        """A vector of `count` elements that are `data`, each to be aligned."""
+        key = (data, count, alignment)
+        if key not in self._written:
+            self._written[key] = self._write_vector(data, count, alignment)
+        return self._written[key]
 
-    def tensor(self, tensor: Tensor, contents: list[bytes], is_end: bool) -> int:
-        quantization = {}
-        if tensor.scales is not None and tensor.zero_points is not None:
-            quantization["Quantization"] = self.table(
-                "QuantizationParameters",
-                Scale=self.vector(tensor.scales),
-                ZeroPoint=self.vector(tensor.zero_points),
-                QuantizedDimension=tensor.dimension,
-            )
-        free = bool(tensor.shape) and tensor.shape[0] == 0
-        # Only the inputs' and outputs' signatures are read, by whoever resizes the batch.
-        signature = (
-            {"ShapeSignature": self.vector(np.array((-1, *tensor.shape[1:]), np.int32))} if free and is_end else {}
-        )
-        return self.table(
-            "Tensor",
-            Shape=self.vector(np.array((1, *tensor.shape[1:]) if free else tensor.shape, np.int32)),
-            Type=getattr(self.schema.TensorType, tensor.dtype),
-            Buffer=0 if tensor.data is None else contents.index(_data(tensor.data)),
-            Name=self.string(tensor.name),
-            **quantization,
-            **signature,
-        )
+    def string(self, text: str) -> Reference:
+        """A string: its vector ends with a zero byte that is not counted."""
+        data = text.encode()
+        return self.vector(data + b"\0", len(data))
 
-    def operator(self, operator: Operator, codes: list[str]) -> int:
-        options_name, fields = operator.options
-        return self.table(
-            "Operator",
-            OpcodeIndex=codes.index(operator.name),
-            Inputs=self.vector(np.array(operator.inputs, np.int32)),
-            Outputs=self.vector(np.array([operator.output], np.int32)),
-            BuiltinOptionsType=getattr(self.schema.BuiltinOptions, options_name),
-            BuiltinOptions=self.table(options_name, **fields),
-        )
+    def references(self, items: Sequence[Reference]) -> Reference:
+        """A vector of references."""
+        self._align(0, 4)
+        # An offset counts from where it stands to what it refers to.
+        offsets = [self._size + 4 * (len(items) - index) - item.position for index, item in enumerate(items)]
+        return self._write_vector(struct.pack(f"<{len(items)}I", *offsets), len(items), 4)
 
-    def operator_code(self, name: str, version: int) -> int:
-        code = getattr(self.schema.BuiltinOperator, name)
-        # Codes below 127 stand in both fields, for readers older than the second one.
-        return self.table("OperatorCode", DeprecatedBuiltinCode=code, Version=version, BuiltinCode=code)
+    def table(self, fields: Mapping[int, Reference | tuple[str, int]]) -> Reference:
+        """A table.
 
-    def buffers(self, contents: list[bytes]) -> list[int]:
-        """A Buffer for each content, laid out so that little is lost to their alignment."""
-        tables = {index: self.table("Buffer") for index, content in enumerate(contents) if not content}
-        while len(tables) < len(contents):
-            end = self.builder.Offset()
-            left = (index for index in range(len(contents)) if index not in tables)
-            best = min(left, key=lambda index: -(end + len(contents[index])) % _ALIGNMENT)
-            content = contents[best]
-            self.builder.StartVector(1, len(content), _ALIGNMENT)
-            self.builder.head -= len(content)
-            self.builder.Bytes[self.builder.head : self.builder.head + len(content)] = content
-            tables[best] = self.table("Buffer", Data=self.builder.EndVector())
-        return [tables[index] for index in range(len(contents))]
+        Args:
+            fields: by the field's number: a reference, or a scalar's struct format ("b", "B", "i" or "I") and value.
+        """
+        key = ("table", *sorted(fields.items(), key=lambda item: item[0]))
+        if key not in self._written:
+            self._written[key] = self._write_table(fields)
+        return self._written[key]
 
-    def string(self, text: str) -> int:
-        return self.once("string", text.encode(), lambda: self.builder.CreateString(text))
+    def finish(self, root: Reference, identifier: bytes) -> bytes:
+        """The buffer, from the root's offset and the four bytes of the file identifier on."""
+        self._align(8, max(self._alignment, 4))
+        self._prepend(identifier)
+        self._prepend(struct.pack("<I", self._size + 4 - root.position))
+        return b"".join(reversed(self._parts))
 
-    def vector(self, array: NDArray[np.generic]) -> int:
-        return self.once(array.dtype.name, _data(array), lambda: self.builder.CreateNumpyVector(array))
+    def _write_vector(self, data: bytes, count: int, alignment: int) -> Reference:
+        self._align(len(data), max(alignment, 4))
+        self._prepend(data)
+        self._prepend(struct.pack("<I", count))
+        return Reference(self._size)
 
-    def once(self, kind: str, content: bytes, write: Callable[[], int]) -> int:
-        key = (kind, content)
-        if key not in self.written:
-            self.written[key] = write()
-        return self.written[key]
+    def _write_table(self, fields: Mapping[int, Reference | tuple[str, int]]) -> Reference:
+        # Scalars of one byte stand last, where they need no padding between them.
+        order = sorted(fields, key=lambda number: (_width(fields[number]) == 1, number))
+        offsets, length = {}, 4  # the first four bytes lead to the vtable
+        for number in order:
+            offsets[number] = length
+            length += _width(fields[number])
+        self._align(length, 4)
+        start = self._size + length
+        body = bytearray()
+        for number in order:
+            value = fields[number]
+            if isinstance(value, Reference):
+                body += struct.pack("<I", start - offsets[number] - value.position)
+            else:
+                body += struct.pack("<" + value[0], value[1])
+        self._prepend(bytes(body))
+        slots = [offsets.get(number, 0) for number in range(max(fields, default=-1) + 1)]
+        vtable = struct.pack(f"<{2 + len(slots)}H", 4 + 2 * len(slots), length, *slots)
+        known = self._written.get(("vtable", vtable))
+        # A vtable may stand on either side: a new one goes before the table, four bytes from it at the nearest.
+        padding = -(start + len(vtable)) % 4
+        position = known.position if known else start + padding + len(vtable)
+        self._prepend(struct.pack("<i", position - start))
+        if known is None:
+            self._prepend(bytes(padding))
+            self._prepend(vtable)
+            self._written["vtable", vtable] = Reference(self._size)
+        return Reference(start)
 
-    def offsets(self, items: Sequence[int]) -> int:
-        self.builder.StartVector(4, len(items), 4)
-        for item in reversed(items):
-            self.builder.PrependUOffsetTRelative(item)
-        return int(self.builder.EndVector())
+    def _align(self, length: int, alignment: int) -> None:
+        self._alignment = max(self._alignment, alignment)
+        self._prepend(bytes(self.padding(length, alignment)))
 
-    def table(self, name: str, **fields: int) -> int:
-        """A table: its fields are added by the functions of the schema's code, TensorAddShape and the like."""
-
-        def write() -> int:
-            getattr(self.schema, f"{name}Start")(self.builder)
-            for key, value in fields.items():
-                getattr(self.schema, f"{name}Add{key}")(self.builder, value)
-            return int(getattr(self.schema, f"{name}End")(self.builder))
-
-        return self.once(name, repr(fields).encode(), write)
+    def _prepend(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._size += len(data)
 
 
-def _data(array: NDArray[np.generic]) -> bytes:
-    """Elements in the file's byte order, which is little-endian."""
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+def _width(value: Reference | tuple[str, int]) -> int:
+    return 4 if isinstance(value, Reference) else struct.calcsize("<" + value[0])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.contract import KEY, contract
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export.flatbuffer import Model, Operator, Tensor, serialize
+from edge_mnist.export.tflite_model import Model, Operator, Tensor, serialize
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Shape, Window
 
 INPUT, OUTPUT = "pixels", "logits"
@@ -35,8 +35,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     Int8: int8 (pixels - 128) of that shape to int8 logits (N, classes), zero point 0. The batch can be resized.
 
     Raises:
-        EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express;
-            ai-edge-litert is not installed.
+        EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express.
     """
     model = Model(metadata={KEY: contract(graph, "int8", "NHWC").to_json().encode()})
     shapes = graph.shapes()
@@ -48,7 +47,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     if isinstance(graph, FloatGraph) and graph.zero_pixel:
         zero = model.add(Tensor("zero_pixel", "FLOAT32", (), np.array(graph.zero_pixel, np.float32)))
         centred = model.add(_activation("centred", _map(shapes[0]), None))
-        model.operators.append(Operator("SUB", 1, (tensor, zero), centred, ("SubOptions", {})))
+        model.operators.append(Operator("SUB", 1, (tensor, zero), centred, {}))
         tensor = centred
     never_negative = graph.zero_pixel == 0
     for index, operation in enumerate(graph.operations):
@@ -104,15 +103,15 @@ def _convolution(
         weight = weight.transpose(0, 2, 3, 1)  # (out, height, width, in / groups)
     constants = _constants(operation, weight, source, dimension=3 if is_depthwise else 0)
     inputs = (tensor, *(model.add(constant) for constant in constants))
-    fields = {"FusedActivationFunction": _RELU if operation.relu else 0}
+    fields = {"Activation": _RELU if operation.relu else 0}
     if is_dense:
-        return _operator("FULLY_CONNECTED", source, inputs, output, ("FullyConnectedOptions", fields))
+        return _operator("FULLY_CONNECTED", source, inputs, output, fields)
     fields |= _window_fields(operation.window, padding)
-    fields |= {"DilationHFactor": operation.window.dilation[0], "DilationWFactor": operation.window.dilation[1]}
+    fields |= {"DilationH": operation.window.dilation[0], "DilationW": operation.window.dilation[1]}
     if is_depthwise:
         fields["DepthMultiplier"] = len(operation.weight) // operation.groups
-        return _operator("DEPTHWISE_CONV_2D", source, inputs, output, ("DepthwiseConv2DOptions", fields))
-    return _operator("CONV_2D", source, inputs, output, ("Conv2DOptions", fields))
+        return _operator("DEPTHWISE_CONV_2D", source, inputs, output, fields)
+    return _operator("CONV_2D", source, inputs, output, fields)
 
 
 def _constants(
@@ -136,7 +135,7 @@ def _max_pool(window: Window, padding: int, tensor: int, output: int, *, integer
     fields = _window_fields(window, padding)
     fields |= {"FilterHeight": window.kernel_size[0], "FilterWidth": window.kernel_size[1]}
     version = 2 if integer else 1
-    return Operator("MAX_POOL_2D", version, (tensor,), output, ("Pool2DOptions", fields))
+    return Operator("MAX_POOL_2D", version, (tensor,), output, fields)
 
 
 def _add_pad(
@@ -147,7 +146,7 @@ def _add_pad(
     amounts = np.array([[0, 0], [down, down], [right, right], [0, 0]], np.int32)
     paddings = model.add(Tensor(f"{name}.amounts", "INT32", amounts.shape, amounts))
     padded = model.add(_activation(name, _map(shape), quantization))
-    model.operators.append(_operator("PAD", quantization, (tensor, paddings), padded, ("PadOptions", {})))
+    model.operators.append(_operator("PAD", quantization, (tensor, paddings), padded, {}))
     return padded
 
 
@@ -156,7 +155,7 @@ def _add_reshape(model: Model, tensor: int, classes: int, quantization: Quantiza
     target = np.array([-1, classes], np.int32)
     shape = model.add(Tensor("logits.shape", "INT32", target.shape, target))
     output = model.add(_activation(OUTPUT, (0, classes), quantization))
-    model.operators.append(Operator("RESHAPE", 1, (tensor, shape), output, ("ReshapeOptions", {})))
+    model.operators.append(Operator("RESHAPE", 1, (tensor, shape), output, {}))
     return output
 
 
@@ -165,7 +164,7 @@ def _operator(
     quantization: Quantization | None,
     inputs: tuple[int, ...],
     output: int,
-    options: tuple[str, dict[str, int]],
+    options: dict[str, int],
 ) -> Operator:
     """An operator in the version for its type; `quantization` is that of an input, None for float."""
     versions = _FLOAT_VERSIONS if quantization is None else _INT8_VERSIONS

@@ -18,7 +18,11 @@ class Sketch:
         self.rng = np.random.default_rng(seed)
         self.layers: list[Layer] = []
         self.weights: dict[str, np.ndarray] = {}
-        self.shape = (int(self.rng.choice([1, 1, 1, 2, 3])), int(self.rng.integers(6, 15)), int(self.rng.integers(6, 15)))
+        self.shape = (
+            int(self.rng.choice([1, 1, 1, 2, 3])),
+            int(self.rng.integers(6, 15)),
+            int(self.rng.integers(6, 15)),
+        )
         self.input_shape = self.shape
         self.rectified = False  # a padded max pool needs a ReLU before it
 
@@ -36,10 +40,7 @@ class Sketch:
         padding = [int(self.rng.integers(0, k // 2 + 1)) if self.chance(0.5) else 0 for k in kernel]
         stride = [int(self.rng.choice([1, 1, 2, 3])) for _ in range(2)]
         extents = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
-        sizes = [
-            (n + 2 * p - e) // s + 1
-            for n, p, e, s in zip(self.shape[1:], padding, extents, stride, strict=True)
-        ]
+        sizes = [(n + 2 * p - e) // s + 1 for n, p, e, s in zip(self.shape[1:], padding, extents, stride, strict=True)]
         if min(sizes) < 1 or min(n + 2 * p - e for n, p, e in zip(self.shape[1:], padding, extents, strict=True)) < 0:
             return None
         self.sizes = tuple(sizes)
@@ -53,9 +54,7 @@ class Sketch:
         groups = int(self.rng.choice([g for g in (1, 1, 2, 3, channels) if channels % g == 0]))
         outputs = groups * int(self.rng.integers(1, 4 if groups > 1 else 12))
         bias = self.chance(0.8)
-        name = self.add(
-            "conv2d", in_channels=channels, out_channels=outputs, groups=groups, bias=bias, **window
-        )
+        name = self.add("conv2d", in_channels=channels, out_channels=outputs, groups=groups, bias=bias, **window)
         taps = (outputs, channels // groups, *window["kernel_size"])
         self.weights[f"{name}.weight"] = self.normal(taps, 1.4 / np.sqrt(np.prod(taps[1:])))
         if bias:

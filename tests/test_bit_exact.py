@@ -71,7 +71,9 @@ def test_the_networks_are_worth_comparing(networks: list) -> None:
         logits = run_quantized(quantized, images)
         varied += len(np.unique(logits)) >= 8
         unsaturated += bool((np.abs(logits.astype(int)) >= 127).mean() < 0.2)
-    print(f"\nvaried logits: {varied}, under 20 % saturated: {unsaturated}, of {len(networks)}; {dict(sorted(seen.items()))}")
+    print(
+        f"\nvaried logits: {varied}, under 20 % saturated: {unsaturated}, of {len(networks)}; {dict(sorted(seen.items()))}"
+    )
     assert min(varied, unsaturated) >= 0.9 * len(networks)
     for what in (
         *("conv2d", "batch_norm2d", "relu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "flatten", "linear"),
