@@ -22,8 +22,13 @@ def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 
     The convolution is given by its position, "0", "1", ...: the writer stores the tensors and classes of the layers
     in order. Class names have numbers that depend on what was traced before in the same process: these are left out.
+
+    Raises:
+        ValueError: the archive is cut short or damaged.
     """
     entries = list(_entries(data))
+    if not entries:
+        raise ValueError("it is no whole ZIP archive")
     tensors = sorted((int(path[5:]), content) for path, content in entries if re.fullmatch(r"data/\d+", path))
     classes = [
         content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)

@@ -51,7 +51,8 @@ def first_difference(
     order = [operation.name for operation in graph.operations]
     # A changed constant may show later in the outputs than where it is, or not at all.
     named = [(layer, difference) for layer, difference in found if layer is not None]
-    return min(named, key=lambda item: order.index(item[0]) if item[0] in order else len(order), default=(None, ""))
+    unnamed = next((item for item in found if item[1]), (None, ""))
+    return min(named, key=lambda item: order.index(item[0]) if item[0] in order else len(order), default=unnamed)
 
 
 def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
@@ -59,7 +60,11 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
     names = [operation.name for operation in graph.operations]
     convolutions = [operation.name for operation in graph.convolutions]
     kind = format_of(data) or ""
-    for changed, original in zip_longest(_constants(data), _constants(WRITERS[kind](graph))):
+    try:
+        constants = list(_constants(data))
+    except Exception as error:  # damage may break a reader anywhere
+        return None, f"it is damaged: {_one_line(error)}"
+    for changed, original in zip_longest(constants, _constants(WRITERS[kind](graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
             return convolutions[int(name)] if kind == "torchscript" else _owner(name, names), f"{what} differs"
@@ -70,15 +75,17 @@ def _first_output_difference(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
 ) -> tuple[str | None, str]:
     """The first layer whose output departs from the oracle's."""
-    operation = graph.operations[0]
-    try:
-        found = _layer_outputs(data, graph, images)
-        for operation, expected in zip(graph.operations, _oracle(graph, images), strict=True):
-            difference = _difference(next(found), expected)
-            if difference:
-                return operation.name, difference
-    except (EdgeMnistError, RuntimeError, KeyError) as error:
-        return operation.name, f"it cannot be run up to there: {error}"
+    found = _layer_outputs(data, graph, images)
+    for operation, expected in zip(graph.operations, _oracle(graph, images), strict=True):
+        try:
+            values = next(found)
+        except Exception as error:  # damage may break a reader or a runtime anywhere; they share no base class
+            # What cannot be opened at all tells nothing of its first layer.
+            layer = None if operation is graph.operations[0] else operation.name
+            return layer, f"it cannot be run: {_one_line(error)}"
+        difference = _difference(values, expected)
+        if difference:
+            return operation.name, difference
     return None, ""
 
 
@@ -139,6 +146,11 @@ def _constants(data: bytes) -> Iterator[Item]:
 def _owner(name: str, layers: list[str]) -> str:
     """The layer that a constant belongs to: "conv1.w" is conv1's."""
     return name if name in layers else name.rpartition(".")[0] or name
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def main(artifact: str, reference_file: str, precision: str, trust: str) -> None:

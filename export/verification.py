@@ -29,6 +29,7 @@ from edge_mnist.export.reference import Reference
 from edge_mnist.export.significance import mcnemar_exact
 from edge_mnist.export.worker import FLOAT_TOLERANCE
 from edge_mnist.files import read_bytes
+from edge_mnist.formats import format_of
 from edge_mnist.graph import MaxPool2d
 from edge_mnist.interpreter import float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.sources import Images
@@ -125,6 +126,8 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
     # Runs and comparisons see one and the same content, whatever happens to the file meanwhile.
     copy = work / name
     copy.write_bytes(data)
+    if format_of(data) != kind:
+        return replace(variant, reason=f"changed since the export: it holds {len(data):,} bytes that are not {kind}")
     if changed:
         layer, difference = _locate(copy, folder, precision, options)
         return replace(variant, layer=layer, reason=f"changed since the export{_described(layer, difference)}")
@@ -135,7 +138,7 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
         message = (result.stderr.strip().splitlines() or [f"its process ended with status {result.returncode}"])[-1]
         status: Status = "not run" if _is_missing(message) else "failed"
         return replace(variant, status=status, reason=message)
-    told = json.loads(result.stdout.splitlines()[-1])
+    told = _last_object(result)
     outputs = np.load(outputs_file)
     expected = oracle.logits(precision, told["rounding"])
     variant = replace(variant, runtime=told["runtime"], **_compare(outputs, expected, oracle))
@@ -174,7 +177,7 @@ def _locate(artifact: Path, folder: Path, precision: str, options: Options) -> t
     result = _run("localize", [str(artifact), str(folder / REFERENCE), precision, trust], options)
     if result.returncode:
         return None, f"it cannot be run: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
-    told = json.loads(result.stdout.splitlines()[-1])
+    told = _last_object(result)
     return told["layer"], told["difference"]
 
 
@@ -189,6 +192,17 @@ def _run(module: str, arguments: list[str], options: Options) -> subprocess.Comp
         )
     except OSError as error:
         raise EdgeMnistError(f"{command[0]}: cannot be started: {error.strerror}") from error
+
+
+def _last_object(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON object that a worker prints last."""
+    try:
+        told: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise EdgeMnistError(
+            "an artifact's process ended well but told nothing: --run-with expects a command that runs its arguments"
+        ) from error
+    return told
 
 
 def _is_missing(message: str) -> bool:
