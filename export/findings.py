@@ -82,7 +82,8 @@ def fault(variant: Variant) -> str:
 def scope(report: ParityReport) -> str:
     """What was compared: "10,000 images of MNIST test and 64 golden images"."""
     golden = f" and {report.golden:,} golden images" if report.golden else ""
-    return f"{report.images:,} images of {report.dataset}{golden}"
+    drawn = report.dataset == "strokes"
+    return f"{report.images:,} {'digits drawn from strokes' if drawn else f'images of {report.dataset}'}{golden}"
 
 
 def comparison(report: ParityReport) -> list[tuple[str, str]]:
@@ -103,7 +104,7 @@ def comparison(report: ParityReport) -> list[tuple[str, str]]:
         pairs.append(("drop", f"{drop:.2f} points, at most {report.max_drop:g} allowed"))
     if report.mcnemar_p is not None:
         float_only, int8_only = report.float_only_right, report.int8_only_right
-        counts = f"{float_only:,} images read right only in float, {int8_only:,} only in int8"
+        counts = f"images read right only in float {float_only:,}, only in int8 {int8_only:,}"
         pairs.append(("McNemar", f"p = {report.mcnemar_p:.3g}, exact and two-sided: {counts}"))
     if any(v.precision == "int8" and v.status != "not run" for v in report.variants) or report.changed:
         pairs.append(("changed", f"{len(report.changed):,} of {report.images:,} images changed class"))

@@ -9,7 +9,17 @@ from string import Template
 from typing import Any
 
 from edge_mnist.export import drawings
-from edge_mnist.export.findings import comparison, difference, fault, interval, percent, scale, scope, verdict
+from edge_mnist.export.findings import (
+    comparison,
+    difference,
+    failures,
+    fault,
+    interval,
+    percent,
+    scale,
+    scope,
+    verdict,
+)
 from edge_mnist.export.parity import ChangedImage, LayerSignal, ParityReport, Variant
 from edge_mnist.export.significance import wilson_interval
 
@@ -31,12 +41,13 @@ def to_html(report: ParityReport, manifest: dict[str, Any]) -> str:
     """
     template = Template(files("edge_mnist.export").joinpath("report_template.html").read_text("utf-8"))
     word, style = ("PASSED", "pass") if report.passed else ("FAILED", "fail")
-    told = verdict(report)
     return template.substitute(
         word=word,
         style=style,
         mark="✓" if report.passed else "✗",
-        verdict=escape(told[:1].upper() + told[1:] + "."),
+        verdict="".join(
+            f"<p>{escape(line)}</p>" for line in ([verdict(report)] if report.passed else failures(report))
+        ),
         scope=escape(scope(report)),
         seconds=f"{report.seconds:.1f}",
         variants="".join(_variant(variant, report.images) for variant in report.variants),
@@ -57,9 +68,8 @@ def _row(header: str, cells: list[tuple[str, str]]) -> str:
 
 
 def _variant(variant: Variant, images: int) -> str:
-    """A variant's row."""
+    """A variant's row, and below it why it failed or was not run."""
     style, word = _STATUS[variant.status]
-    told = f"{word}<small>{escape(fault(variant))}</small>" if fault(variant) else word
     accuracy = agreement = differing = "-"
     if variant.accuracy is not None:
         accuracy = f"{percent(variant.accuracy)}<small>{interval(variant.accuracy, images)}</small>"
@@ -67,10 +77,10 @@ def _variant(variant: Variant, images: int) -> str:
         agreement = percent(variant.agreement)
     if variant.logits_compared:
         differing = f"{variant.logits_differing:,}<small>of {variant.logits_compared:,}</small>"
-    return _row(
+    row = _row(
         f"{escape(variant.name)}<small>{escape(variant.runtime)}</small>",
         [
-            (f"status {style}", told),
+            (f"status {style}", word),
             ("number", differing),
             ("number", difference(variant.max_abs_difference)),
             ("number", agreement),
@@ -78,6 +88,8 @@ def _variant(variant: Variant, images: int) -> str:
             ("number", f"{variant.bytes:,}"),
         ],
     )
+    why = f'<tr class="why"><td colspan="7"><span class="fit">{escape(fault(variant))}</span></td></tr>\n'
+    return row.replace("<tr>", '<tr class="explained">', 1) + why if fault(variant) else row
 
 
 def _file(variant: Variant) -> str:
@@ -156,7 +168,7 @@ over the power of the int8 output's error; the shift of its channels' means by r
 and after bias correction; the share of calibration values beyond the int8 range.</p>
 <div class="scroll" role="region" aria-labelledby="layers" tabindex="0">
 <table>
-<caption>The bars compare layers: a full one is {loudest:.1f} dB. The output is channels × height × width.</caption>
+<caption><span class="fit">A full bar is {loudest:.1f} dB. Output: channels × height × width.</span></caption>
 <thead><tr><th scope="col">Layer</th>{heads}</tr></thead>
 <tbody>
 {"".join(_layer(layer, loudest) for layer in layers)}</tbody>
@@ -190,20 +202,17 @@ def _manifest(manifest: dict[str, Any]) -> str:
     parts = [_value(plain)] if plain else []
     for name, value in manifest.items():
         if isinstance(value, dict):
-            parts.append(f"<h3>{_name(name)}</h3>{_value(value)}")
+            parts.append(f"<h3>{escape(str(name).replace('_', ' '))}</h3>{_value(value)}")
     return "\n".join(parts)
-
-
-def _name(key: object) -> str:
-    """A key as a reader's words."""
-    return escape(str(key).replace("_", " "))
 
 
 def _value(value: Any) -> str:
     """Any value of the manifest as HTML."""
     if isinstance(value, dict):
         return (
-            "<dl>" + "".join(f"<dt>{_name(key)}</dt><dd>{_value(item)}</dd>" for key, item in value.items()) + "</dl>"
+            "<dl>"
+            + "".join(f"<dt>{escape(str(key))}</dt><dd>{_value(item)}</dd>" for key, item in value.items())
+            + "</dl>"
         )
     if isinstance(value, (list, tuple)):
         if any(isinstance(item, (dict, list, tuple)) for item in value):

@@ -59,9 +59,9 @@ def variant(form: str, precision: str) -> Variant:
 
 
 def sample() -> ParityReport:
-    """A report as a good network gets it on MNIST's test images; three changed class."""
-    drawn = strokes.draw(3, seed=5)
-    readings = [(0, 1), (1, 0), (2, 1)]  # which of (label, others) float and int8 read
+    """A report as a good network gets it on MNIST's test images; four changed class."""
+    drawn = strokes.draw(4, seed=5)
+    readings = [(0, 1), (1, 0), (2, 1), (0, 7)]  # how far float and int8 are from the label
     names = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "linear"]
     sides = [26, 24, 22, 9, 7, 3, 1, 1]
     channels = [14, 14, 16, 18, 20, 22, 22, 10]
@@ -200,7 +200,7 @@ def test_json_has_the_promised_keys_first() -> None:
     assert all(list(fields)[: len(promised)] == promised for fields in content["variants"])
     assert content["passed"] is True and content["mcnemar_p"] == 1.0
     assert content["accuracy_drop"] == pytest.approx(0.01)
-    assert content["changed_images"] == [1000, 2000, 3000]
+    assert content["changed_images"] == [1000, 2000, 3000, 4000]
     low, high = content["float_interval"]
     assert low < content["float_accuracy"] < high
     assert [layer["snr_db"] for layer in content["layers"]] == [layer.snr_db for layer in sample().layers]
@@ -241,8 +241,8 @@ def test_the_table_says_what_was_found() -> None:
     assert "Against the oracle: 10,000 images of MNIST test and 64 golden images" in text
     assert "float 99.52 % (95 % interval 99.36 to 99.64)" in text
     assert "drop 0.01 points, at most 0.1 allowed" in text
-    assert "p = 1, exact and two-sided: 2 images read right only in float, 1 only in int8" in text
-    assert "3 of 10,000 images changed class" in text
+    assert "p = 1, exact and two-sided: images read right only in float 2, only in int8 1" in text
+    assert "4 of 10,000 images changed class" in text
     assert "PASSED: the same integers in every format: 0 of 301,920 logits differ" in text
     text = words(printed(failed(), 120))
     assert "onnx int8 FAILED: 12 of 100,640 logits differ; first differing layer: conv3" in text
@@ -253,7 +253,7 @@ def test_the_table_says_what_was_found() -> None:
     assert "PASSED: the same integers in ONNX and TFLite: 0 of 201,280 logits differ; not run: torchscript int8" in text
     text = words(printed(on_strokes(), 120))
     assert "99.64 % on the MNIST test set, as recorded when the checkpoint was trained; not measured here" in text
-    assert "interval" not in text and "McNemar" not in text
+    assert "10,000 digits drawn from strokes" in text and "interval" not in text and "McNemar" not in text
     text = words(printed(float_only(), 120))
     assert "PASSED: the same float logits in every format, within 2.6e-06 of the oracle's, 301,920 compared" in text
     assert "changed class" not in text
@@ -300,19 +300,18 @@ def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
         f"Image {i.index}, labelled {i.label}: float reads {i.float_class}, int8 reads {i.int8_class}"
         for i in whole.changed
     ]
-    told = verdict(whole)
-    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {told[:1].upper()}{told[1:]}." in page.text
-    assert told in words(printed(whole))
+    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {verdict(whole)} Compared" in page.text
+    assert verdict(whole) in words(printed(whole))
     for shown in whole.variants:
         assert shown.name in page.text and shown.sha256 in page.text and shown.file in page.text
         assert shown.reason in page.text
     assert "edge-mnist verify DIR" in page.text
-    for text in ("weight range", "14 values", "9f" * 32, "uint8 pixels, 0 is black", "corrected yes"):
+    for text in ("weight_range 64", "14 values", "9f" * 32, "uint8 pixels, 0 is black", "corrected yes"):
         assert text in page.text
 
 
 def test_many_changed_images_are_counted_but_not_all_pictured() -> None:
-    whole = replace(sample(), changed=sample().changed * 500)
+    whole = replace(sample(), changed=sample().changed * 375)
     page = Page(report.to_html(whole, {}))
     assert len(page.having("img")) == 120
     assert "1,380 more are not pictured" in page.text
