@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -188,6 +189,37 @@ def test_torchscript_needs_only_torch(
     arguments = [str(bundle_folder / f"model_{precision}.pt"), runtime.quantized_engine()]
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=True)
     assert_same(Contract.signed(np.load(tmp_path / "outputs.npy")), expected(reference, precision, images))
+
+
+def _snippets() -> list[str]:
+    """The Python blocks of README's section on doing without this package."""
+    _, _, section = (
+        (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Use an artifact without this package")
+    )
+    return re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("code", _snippets())
+def test_the_snippets_of_the_readme_work(
+    code: str, bundle_folder: Path, reference: Reference, images: np.ndarray, tmp_path: Path
+) -> None:
+    engine = re.search(r'engine = "(\w+)"', code)
+    if engine and engine[1] != runtime.quantized_engine():
+        pytest.skip(f"written for {engine[1]}")
+    np.save(tmp_path / "image.npy", images[3])
+    code = f"import numpy; image = numpy.load('image.npy')\n{code}\nprint(int(digit))".replace(
+        '"artifacts/', f'"{bundle_folder.as_posix()}/'
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert int(result.stdout) == expected(reference, "int8", images)[3].argmax()
+
+
+def test_the_readme_has_a_snippet_for_each_format() -> None:
+    assert [re.findall(r"artifacts/model_int8(\.\w+)", code) for code in _snippets()] == [
+        [".tflite"],
+        [".onnx"],
+        [".pt"],
+    ]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
