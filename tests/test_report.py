@@ -227,6 +227,7 @@ def test_the_table_is_whole_at_any_width(make: Any, width: int) -> None:
     whole = make()
     text = printed(whole, width)
     assert "\x1b" not in text and "…" not in text
+    assert printed(whole, width, "ascii").isascii()
     assert max(map(len, text.splitlines())) <= width
     for shown in whole.variants:
         assert shown.name in text and f"{shown.bytes:,}" in text
@@ -273,11 +274,6 @@ def test_other_peoples_words_are_shown_as_they_are() -> None:
     assert page.having("script") == []
     assert page.text.count(HOSTILE) >= 4
     assert "[bold]" in printed(whole, 120, "ascii")
-
-
-def test_an_ascii_console_is_served() -> None:
-    for make in REPORTS:
-        assert printed(make(), 80, "ascii").isascii()
 
 
 @pytest.mark.parametrize("make", REPORTS)
