@@ -25,7 +25,7 @@ export: $(VENV)/installed-export ## export the shipped checkpoint in six formats
 test: $(VENV)/installed-dev ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/installed-dev ## run the slow tests: packaging
+test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated Haswell
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-dev ## check style, formatting and types

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from edge_mnist.contract import contract
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export import SUFFIXES, WRITERS
 from edge_mnist.export.reference import Reference, deserialize, serialize
-from edge_mnist.files import read_bytes, umask, write_whole
+from edge_mnist.files import read_bytes, write_whole
 from edge_mnist.runtime import MANIFEST
 
 REFERENCE = "reference.safetensors"
@@ -33,6 +32,13 @@ FORMAT = 1
 def artifact_name(kind: str, precision: str) -> str:
     """Name of an artifact's file, such as model_int8.tflite."""
     return f"model_{precision}{SUFFIXES[kind]}"
+
+
+_NAMES = (
+    *(artifact_name(kind, precision) for kind in WRITERS for precision in ("float", "int8")),
+    *(REFERENCE, REPORT, PARITY, MANIFEST),
+)
+"""Of every file that a bundle may hold."""
 
 
 def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[str, Any]) -> dict[str, bytes]:
@@ -76,7 +82,7 @@ def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[s
 
 
 def check_folder(folder: Path, force: bool) -> None:
-    """Refuse a folder that holds something other than a bundle, unless forced.
+    """Refuse a folder that holds something other than a bundle, unless forced; never write over it.
 
     Raises:
         EdgeMnistError: it does, or it is a file.
@@ -88,6 +94,11 @@ def check_folder(folder: Path, force: bool) -> None:
                 f"{folder}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}, which no export wrote: "
                 "choose another --out, or --force to leave them there and write beside them"
             )
+        if in_the_way := [name for name in others if name in _NAMES]:
+            raise EdgeMnistError(
+                f"{folder}: holds {in_the_way[0]}, which no export wrote and this one would replace: "
+                "choose another --out"
+            )
     elif folder.exists():
         raise EdgeMnistError(f"{folder}: is a file, expected a folder: choose another --out")
 
@@ -96,34 +107,49 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
     """Put a bundle in place of what `folder` held; what is not of a bundle stays there.
 
     Written into a folder beside it, which then takes its name: an interruption leaves the old bundle or the new one.
+    Where that cannot be, as other files stay or the folder is a mount point, the files are written inside and moved
+    one by one, the manifest last: an interruption between two moves leaves a bundle that does not verify.
 
     Raises:
-        EdgeMnistError: the disk is full, or the parent folder is read-only.
+        EdgeMnistError: the disk is full, or a folder is read-only.
     """
-    folder = folder.absolute()
-    others = _others(folder) if folder.is_dir() else []
-    fresh = None
+    place = folder.resolve()  # the folder that a link points to is written, the link stays
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        for name, data in files.items():
-            write_whole(fresh / name, data)
-        fresh.chmod(0o777 & ~umask())
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-            os.replace(folder, old)
-            os.replace(fresh, folder)
-            for name in others:
-                os.replace(old / name, folder / name)
-            shutil.rmtree(old)
-        else:
-            os.replace(fresh, folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        moved = place.is_dir() and (bool(_others(place)) or place.is_mount())
+        prefix, parent = (f".{MANIFEST}.", place) if moved else (f".{place.name}.", place.parent)
+        # On an error, what is half done goes with the scratch folder.
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as scratch:
+            fresh, old = Path(scratch, "new"), Path(scratch, "old")
+            for name, data in files.items():
+                write_whole(fresh / name, data)
+            if moved:
+                _move_files(fresh, place)
+            else:
+                _exchange(fresh, place, old)
     except OSError as error:
         raise EdgeMnistError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if fresh is not None:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(fresh)
+
+
+def _exchange(fresh: Path, place: Path, old: Path) -> None:
+    """Give a folder the name of another, which becomes `old`."""
+    try:
+        if place.exists():
+            os.replace(place, old)
+        os.replace(fresh, place)
+    except BaseException:  # Ctrl-C included
+        if old.exists() and not place.exists():
+            os.replace(old, place)
+        raise
+
+
+def _move_files(fresh: Path, place: Path) -> None:
+    """Move the files of a bundle into a folder; those of a bundle that was there before go."""
+    stale = [name for name in _NAMES if (place / MANIFEST).is_file() and not (fresh / name).exists()]
+    for name in sorted(os.listdir(fresh), key=MANIFEST.__eq__):
+        os.replace(fresh / name, place / name)
+    for name in stale:
+        (place / name).unlink(missing_ok=True)
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
@@ -162,18 +188,16 @@ def write_report(folder: Path, page: str, parity: str) -> None:
 
 
 def _others(folder: Path) -> list[str]:
-    """Names in a folder that are not of a bundle."""
-    ours = {MANIFEST, REFERENCE, REPORT, PARITY}
-    ours |= {artifact_name(kind, precision) for kind in WRITERS for precision in ("float", "int8")}
-    if not (folder / MANIFEST).is_file():
-        ours = set()
-    return [entry.name for entry in folder.iterdir() if entry.name not in ours]
+    """Names in a folder that are not of a bundle, nor what a killed process left of one."""
+    ours = _NAMES if (folder / MANIFEST).is_file() else ()
+    left = tuple(f".{name}." for name in _NAMES)
+    return [name for name in os.listdir(folder) if name not in ours and not name.startswith(left)]
 
 
 def _versions() -> dict[str, str]:
     """Versions of the packages that take part in writing, of those that are installed."""
     found = {}
-    for package in ("numpy", "torch", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers"):
+    for package in ("numpy", "torch", "onnx", "onnxruntime", "ai-edge-litert"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

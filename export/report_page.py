@@ -55,7 +55,8 @@ def to_html(report: ParityReport, manifest: dict[str, Any]) -> str:
         comparison=_comparison(report),
         changed=_changed(report),
         layers=_layers(report.layers),
-        manifest=_manifest(manifest),
+        # The quantization of each layer is told by the table of layers.
+        manifest=_manifest({key: value for key, value in manifest.items() if key != "quantization"}),
     )
 
 
