@@ -96,7 +96,7 @@ def comparison(report: ParityReport) -> list[tuple[str, str]]:
     if report.float_accuracy is None:
         recorded = "no accuracy is recorded with the checkpoint"
         if report.recorded_accuracy is not None:
-            recorded = f"{percent(report.recorded_accuracy)} on the {_test_set(report)}, as recorded when the"
+            recorded = f"{percent(report.recorded_accuracy)} on its test set, as recorded when the"
             recorded += " checkpoint was trained"
         pairs.append(("accuracy", f"{recorded}; not measured here"))
     if report.accuracy_drop is not None:
@@ -109,8 +109,3 @@ def comparison(report: ParityReport) -> list[tuple[str, str]]:
     if any(v.precision == "int8" and v.status != "not run" for v in report.variants) or report.changed:
         pairs.append(("changed", f"{len(report.changed):,} of {report.images:,} images changed class"))
     return pairs
-
-
-def _test_set(report: ParityReport) -> str:
-    """The set of the recorded accuracy: drawn digits stand for MNIST, of other data only its test set is known."""
-    return "MNIST test set" if report.dataset in ("strokes", "MNIST test") else "test set"

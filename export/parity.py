@@ -84,14 +84,14 @@ class ChangedImage:
     Attributes:
         index: its place in the data set.
         pixels: uint8 (28, 28).
-        label: the truth.
+        label: the truth; None if it is not known.
         float_class: what the float network reads.
         int8_class: what the int8 network reads.
     """
 
     index: int
     pixels: NDArray[np.uint8]
-    label: int
+    label: int | None
     float_class: int
     int8_class: int
 
@@ -137,7 +137,8 @@ class ParityReport:
         """Float minus int8 accuracy, in points (percent); negative if int8 reads better."""
         if self.float_accuracy is None or self.int8_accuracy is None:
             return None
-        return 100 * (self.float_accuracy - self.int8_accuracy)
+        # Rounded, so that a drop of exactly the limit is not above it by a rounding error.
+        return round(100 * (self.float_accuracy - self.int8_accuracy), 9)
 
     @property
     def passed(self) -> bool:

@@ -143,14 +143,15 @@ def _picture(image: ChangedImage) -> str:
     """An image with what it is and how it was read."""
     read = f"float reads {image.float_class}, int8 reads {image.int8_class}"
     marks = [
-        f"<span>{name} <b>{digit}</b>{' ✓' if digit == image.label else ' ✗'}</span>"
+        f"<span>{name} <b>{digit}</b>{'' if image.label is None else ' ✓' if digit == image.label else ' ✗'}</span>"
         for name, digit in (("float", image.float_class), ("int8", image.int8_class))
     ]
     height, width = image.pixels.shape
+    label = "unknown" if image.label is None else image.label
     return (
         f'<figure><img src="{drawings.png_uri(image.pixels)}" width="{4 * width}" height="{4 * height}" '
-        f'alt="Image {image.index}, labelled {image.label}: {read}">'
-        f"<figcaption><span>label <b>{image.label}</b></span>{''.join(marks)}"
+        f'alt="Image {image.index}, labelled {label}: {read}">'
+        f"<figcaption><span>label <b>{label}</b></span>{''.join(marks)}"
         f"<small>image {image.index:,}</small></figcaption></figure>"
     )
 

@@ -253,7 +253,7 @@ def test_the_table_says_what_was_found() -> None:
     assert "torchscript int8 not run: torch is not installed: pip install 'edge-mnist[train]'" in text
     assert "PASSED: the same integers in ONNX and TFLite: 0 of 201,280 logits differ; not run: torchscript int8" in text
     text = words(printed(on_strokes(), 120))
-    assert "99.64 % on the MNIST test set, as recorded when the checkpoint was trained; not measured here" in text
+    assert "99.64 % on its test set, as recorded when the checkpoint was trained; not measured here" in text
     assert "10,000 digits drawn from strokes" in text and "interval" not in text and "McNemar" not in text
     text = words(printed(float_only(), 120))
     assert "PASSED: the same float logits in every format, within 2.6e-06 of the oracle's, 301,920 compared" in text
