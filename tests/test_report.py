@@ -31,7 +31,7 @@ MANIFEST: dict[str, Any] = {
         "input": {"shape": [1, 28, 28], "type": "uint8 pixels, 0 is black", "layout": "NCHW"},
         "output": {"type": "uint8", "scale": 0.0625, "zero_point": 128},
     },
-    "quantization": {"calibration": "mse", "weight_range": 64, "weight_scales": {"conv1": [2**-7 / 3] * 14}},
+    "calibration": {"calibration": "mse", "weight_range": 64, "weight_scales": {"conv1": [2**-7 / 3] * 14}},
     "versions": {"torch": "2.13.0", "numpy": "2.3.1", "ai-edge-litert": "2.3.0"},
     "golden": {"images": 64, "seed": 7, "sha256": "9f" * 32, "corrected": True},
     "files": [{"name": "model.onnx", "bytes": 78_411}],
