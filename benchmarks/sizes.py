@@ -1,0 +1,92 @@
+"""What the bytes of .tflite and .onnx artifacts are: `python benchmarks/sizes.py artifacts/model_int8.tflite ...`.
+
+Run it from the checkout. What a file holds once for several tensors counts once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from edge_mnist import onnx_file, tflite_file
+from edge_mnist.contract import KEY
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.files import read_bytes
+from edge_mnist.formats import format_of
+
+PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
+
+
+def tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The part and the content of each vector of numbers of a .tflite file, as often as it is referred to."""
+    of_constant = {".w": "weights", ".b": "biases"}
+    for name, what, content in tflite_file.contents(data):
+        yield of_constant.get(name[-2:], "structure") if what == "data" else f"{what}s", content
+
+
+def onnx_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The part and the content of each initializer of an .onnx file."""
+    graph = next(content for number, content in onnx_file.fields(data) if number == 7)  # ModelProto.graph
+    of_suffix = {".w": "weights", ".b": "biases", ".s": "scales", ".t": "scales"}
+    for number, initializer in onnx_file.fields(graph):
+        if number == 5:  # GraphProto.initializer
+            tensor = dict(onnx_file.fields(initializer))
+            name = tensor[8].decode()  # TensorProto.name
+            activation = "scales" if name[0] == "s" else "zero points"
+            yield of_suffix.get(name[-2:], activation), tensor[9]  # TensorProto.raw_data
+
+
+def make_up(path: Path) -> dict[str, int]:
+    """Bytes of each of `PARTS` of an artifact; their sum is the file's size.
+
+    Raises:
+        EdgeMnistError: it is no .tflite or .onnx artifact of edge-mnist.
+    """
+    data = read_bytes(path)
+    kind = format_of(data)
+    if kind == "tflite":
+        vectors, contract = set(tflite_vectors(data)), tflite_file.metadata(data, KEY)
+    elif kind == "onnx":
+        vectors, contract = set(onnx_vectors(data)), onnx_file.metadata(data, KEY)
+    else:
+        raise EdgeMnistError(f"{path}: expected a .tflite or .onnx artifact")
+    sizes = {part: sum(len(content) for name, content in vectors if name == part) for part in PARTS}
+    sizes["contract"] = len(contract or b"")
+    sizes["structure"] = len(data) - sum(size for part, size in sizes.items() if part != "structure")
+    return sizes
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(files: tuple[Path, ...], as_json: bool) -> None:
+    """Print what the bytes of .tflite and .onnx FILES are."""
+    try:
+        found = {path.name: make_up(path) for path in files}
+    except EdgeMnistError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("bytes of")
+    for name in found:
+        table.add_column(name.replace(".", "\n."), justify="right")
+    for part in PARTS:
+        table.add_row(part, *(f"{sizes[part]:,}" for sizes in found.values()))
+    table.add_section()
+    table.add_row("the file", *(f"{sum(sizes.values()):,}" for sizes in found.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
