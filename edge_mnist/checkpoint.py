@@ -114,11 +114,13 @@ def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         tensors = safetensors.numpy.load(data)
         # the header's length is a little-endian uint64 (safetensors' format specification)
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except KeyError as error:
+        raise EdgeMnistError(f"{path}: holds tensors of {error.args[0]}, expected float32") from error
+    except (safetensors.SafetensorError, ValueError) as error:
         raise EdgeMnistError(f"{path}: is not a safetensors file, or cut short: {error}") from error
     try:
         header = json.loads(metadata[_KEY])
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise EdgeMnistError(
             f"{path}: was not written by edge-mnist: no description under {_KEY!r} in its metadata"
         ) from error
@@ -138,12 +140,23 @@ def check(checkpoint: Checkpoint, where: str) -> None:
             raise EdgeMnistError(f"{where}: {name} is {value!r}, expected a{' positive' if least == 0 else ''} number")
     if not isinstance(checkpoint.metadata, Mapping):
         raise EdgeMnistError(f"{where}: metadata is {type(checkpoint.metadata).__name__}, expected a JSON object")
+    accuracies = checkpoint.metadata.get("accuracies", {})
+    if not isinstance(accuracies, Mapping) or not all(_is_accuracy(value) for value in accuracies.values()):
+        raise EdgeMnistError(f"{where}: metadata's accuracies are {accuracies!r}, expected numbers from 0 to 1 by name")
     expected = layers.weight_shapes(checkpoint.architecture)
     for name in sorted(expected.keys() ^ checkpoint.weights.keys()):
         trouble = "is missing" if name in expected else "belongs to no layer"
         raise EdgeMnistError(f"{where}: weights/{name} {trouble}")
     for name, shape in expected.items():
         _check_weights(checkpoint.weights[name], shape, name, f"{where}: weights/{name}")
+    for name, array in checkpoint.statistics.items():
+        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise EdgeMnistError(f"{where}: statistics/{name} holds values that are no finite numbers")
+
+
+def _is_accuracy(value: object) -> bool:
+    """Whether it may stand for a part's accuracy: null where the part was not looked at."""
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= 1)
 
 
 def _check_weights(array: npt.NDArray[Any], shape: layers.Shape, name: str, where: str) -> None:

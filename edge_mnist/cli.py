@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from edge_mnist import __version__
-from edge_mnist.errors import EdgeMnistError, missing_package
+from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
+
+if TYPE_CHECKING:
+    from edge_mnist.sources import Images
 
 SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
 """The checkpoint that comes with the package."""
@@ -132,7 +137,7 @@ def export(
     from edge_mnist.export.reference import make_reference
     from edge_mnist.folding import fold
     from edge_mnist.quantization import LayerReport, quantize
-    from edge_mnist.sources import calibrated, origin, trained
+    from edge_mnist.sources import calibrated, origin, test_images, trained
 
     kinds = choose_formats(formats)
     bundle.check_folder(out, force)
@@ -145,19 +150,29 @@ def export(
         quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
     reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
     details = {
-        "checkpoint": origin(checkpoint, source),
+        "checkpoint": origin(checkpoint, network, source),
         "calibration": {"method": calibration, "weights": weight_range},
     }
+    # Images that cannot be read show before anything is replaced.
+    images = None if no_verify else test_images(graph.input_shape, data, 10_000)
     bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
-    if not no_verify:
-        _verify(out, data, 10_000, as_json=False)
+    if images is not None:
+        _verify(out, images, as_json=False)
 
 
 @commands.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
-@click.option("--images", type=click.IntRange(1), default=10_000, show_default=True, help="How many test images.")
-@click.option("--max-drop", type=float, default=0.1, show_default=True, help="Accuracy drop allowed, in points.")
+@click.option(
+    "--images", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="How many test images."
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.1,
+    show_default=True,
+    help="Accuracy drop allowed, in points.",
+)
 @click.option(
     "--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code."
 )
@@ -167,47 +182,66 @@ def verify(
     folder: Path, data: Path | None, images: int, max_drop: float, trust: bool, run_with: str, as_json: bool
 ) -> None:
     """Hold every artifact in DIR against the oracle: int8 logits must be equal bit for bit."""
-    options = {"max_drop": max_drop, "trust": trust, "run_with": tuple(shlex.split(run_with))}
-    _verify(folder, data, images, as_json=as_json, **options)
+    from edge_mnist.export.bundle import read_bundle
+    from edge_mnist.sources import test_images
+
+    try:
+        command = tuple(shlex.split(run_with))
+    except ValueError as error:
+        raise UsageError(f"--run-with {run_with}: {error}") from error
+    _, reference = read_bundle(folder)
+    shown = test_images(reference.float_graph.input_shape, data, images)
+    _verify(folder, shown, as_json=as_json, max_drop=max_drop, trust=trust, run_with=command)
 
 
-def _verify(folder: Path, data: Path | None, count: int, *, as_json: bool, **options: Any) -> None:
+def _verify(folder: Path, images: Images, *, as_json: bool, **options: Any) -> None:
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
     from rich.console import Console
 
     from edge_mnist.export import bundle, report
     from edge_mnist.export.verification import Options, verify
-    from edge_mnist.sources import test_images
 
-    errors = Console(stderr=True)
-    manifest, reference = bundle.read_bundle(folder)
-    images = test_images(reference.float_graph.input_shape, data, count)
-    with errors.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
+    manifest, _ = bundle.read_bundle(folder)
+    with Console(stderr=True).status(f"verifying on {len(images.pixels):,} images ({images.name})"):
         found = verify(folder, images, Options(**options))
     text = report.to_json(found)
     try:
         bundle.write_report(folder, report.to_html(found, manifest), text)
+        kept = f"report: {folder / bundle.REPORT}"
     except EdgeMnistError as error:
-        errors.print(f"edge-mnist: the report is not kept: {error}", markup=False, highlight=False)
+        kept = "report: not kept"
+        click.echo(f"edge-mnist: the report is not kept: {error}", err=True)
     if as_json:
         click.echo(text)
     else:
         report.print_table(found, Console())
-        click.echo(f"report: {folder / bundle.REPORT}")
+        click.echo(kept)
     if not found.passed:
         sys.exit(1)
 
 
 def main() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and an exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         commands.main(prog_name="edge-mnist", standalone_mode=False)
+        sys.stdout.flush()
     except EdgeMnistError as error:
         click.echo(f"edge-mnist: {error}", err=True)
         sys.exit(error.exit_status)
+    except OSError as error:  # a full disk under stdout, a folder that may not be looked into, no scratch space
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"edge-mnist: {where}{error.strerror or error}", err=True)
+        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("edge-mnist: stopped", err=True)
         sys.exit(130)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends the command as Ctrl-C does, so that scratch files go and processes end."""
+    click.echo("edge-mnist: stopped", err=True)
+    sys.exit(128 + number)

@@ -165,7 +165,8 @@ def _freeze(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
     """Round to float32."""
     if isinstance(operation, MaxPool2d):
         return operation
-    weight, bias = operation.weight.astype(np.float32), operation.bias.astype(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused by the graph
+        weight, bias = operation.weight.astype(np.float32), operation.bias.astype(np.float32)
     return Conv2d(operation.name, weight, bias, operation.window, operation.groups, operation.relu)
 
 

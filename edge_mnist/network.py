@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections import OrderedDict
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def build(factory: str) -> nn.Module:
     The folder the command was started in is searched too, as `python -m` would.
 
     Raises:
-        UsageError: there is no such module or factory, or it does not make an nn.Module.
+        UsageError: there is no such module or factory, it fails, or it does not make an nn.Module.
     """
     module_name, colon, attribute = factory.partition(":")
     if not (module_name and colon and attribute):
@@ -63,14 +64,25 @@ def build(factory: str) -> nn.Module:
     sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"--network {factory}: {module_name} cannot be imported: {error}") from error
+    except Exception as error:  # a module's own code may fail in any way
+        raise UsageError(f"--network {factory}: {module_name} cannot be imported: {_told(error)}") from error
     finally:
         sys.path.remove(here)
     make = getattr(module, attribute, None)
     if not callable(make):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
-    network = make()
+    try:
+        network = make()
+    except Exception as error:  # and so may a factory
+        raise UsageError(f"--network {factory}: the factory failed: {_told(error)}") from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"--network {factory}: expected a torch.nn.Module, found {type(network).__name__}")
     return network
+
+
+def _told(error: Exception) -> str:
+    """An error of a user's code in one line, with the place where it happened."""
+    text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    # A module that does not exist fails in the importing machinery, which is no place of the user's.
+    return text if place.filename.startswith("<") else f"{text} ({Path(place.filename).name}, line {place.lineno})"

@@ -121,6 +121,12 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
                     f"statistics {key}: expected shape {shape}, found {found}: calibrate with --recalibrate"
                 )
         low, high = statistics[f"{name}.range"].astype(np.float64)
+        counts = statistics[f"{name}.histogram"]
+        if low > high or counts.min() < 0 or counts.sum() == 0:
+            raise EdgeMnistError(
+                f"statistics of {name}: a histogram of {counts.sum():g} values from {low:g} to {high:g} is damaged: "
+                "calibrate with --recalibrate"
+            )
         if not (math.isfinite(low) and math.isfinite(high)) or low == high:
             raise EdgeMnistError(
                 f"{name}: every output is {low:g} on the calibration images, expected values that differ: "

@@ -92,12 +92,14 @@ def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
     return Images("strokes", strokes.draw(count, seed=3).images, None)
 
 
-def origin(path: Path | None, source: Checkpoint) -> dict[str, Any]:
-    """What a manifest says of the checkpoint: its file's name and hash, and what training recorded."""
+def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[str, Any]:
+    """What a manifest says of the checkpoint: its file's name and hash or its factory, and what training recorded."""
     said = dict(source.metadata)
+    if network is not None:
+        said = {"network": network, **said}
     if path is not None:
         return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **said}
-    return {"file": SHIPPED, **said}
+    return said if network is not None else {"file": SHIPPED, **said}
 
 
 def _is_named(folder: Path | None) -> bool:
@@ -126,6 +128,8 @@ def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
     """Weights by name, of a state_dict in a safetensors file or of a checkpoint."""
     try:
         tensors = safetensors.numpy.load(read_bytes(path))
+    except KeyError as error:
+        raise EdgeMnistError(f"{path}: holds tensors of {error.args[0]}, expected float32") from error
     except SafetensorError as error:
         raise EdgeMnistError(f"{path}: is not a safetensors file, or cut short: {error}") from error
     return {name.removeprefix("weights/"): tensor for name, tensor in tensors.items()}

@@ -60,14 +60,24 @@ def make_reference(
     layers: tuple[LayerReport, ...],
     recorded_accuracy: float | None,
 ) -> Reference:
-    """Draw the golden images and run the oracle over them."""
+    """Draw the golden images and run the oracle over them.
+
+    Raises:
+        EdgeMnistError: the float network's logits overflow.
+    """
     images = golden_images(float_graph.input_shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        float_logits = run_float(float_graph, images)
+    if not np.isfinite(float_logits).all():
+        raise EdgeMnistError(
+            "the float network gives logits that are not finite: the checkpoint is damaged or diverged"
+        )
     return Reference(
         float_graph,
         quantized_graph,
         layers,
         images,
-        run_float(float_graph, images),
+        float_logits,
         None if quantized_graph is None else run_quantized(quantized_graph, images),
         recorded_accuracy,
     )
