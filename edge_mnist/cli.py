@@ -225,7 +225,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         commands.main(prog_name="edge-mnist", standalone_mode=False)
-        sys.stdout.flush()
+        click.echo(nl=False)  # what is left to be written meets a full disk here
     except EdgeMnistError as error:
         click.echo(f"edge-mnist: {error}", err=True)
         sys.exit(error.exit_status)

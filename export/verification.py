@@ -35,6 +35,10 @@ from edge_mnist.interpreter import float_activations, quantized_activations, run
 from edge_mnist.sources import Images
 
 
+_RUNNING: set[subprocess.Popen[str]] = set()
+"""Processes of artifacts, to be ended when the verification is."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to verify.
@@ -72,7 +76,12 @@ def verify(folder: Path, images: Images, options: Options = Options()) -> Parity
         work = Path(scratch)
         np.save(work / "images.npy", oracle.images)
         check = partial(_check, folder, work, oracle=oracle, options=options)
-        variants = tuple(pool.map(lambda item: check(*item), artifacts.items()))
+        try:
+            variants = tuple(pool.map(lambda item: check(*item), artifacts.items()))
+        except BaseException:  # Ctrl-C included: the pool would wait for what still runs
+            for process in tuple(_RUNNING):
+                process.kill()
+            raise
     return _report(reference, images, oracle, variants, options.max_drop, start)
 
 
@@ -187,12 +196,17 @@ def _run(module: str, arguments: list[str], options: Options) -> subprocess.Comp
     package = Path(edge_mnist.__file__).parent.parent
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*options.run_with, sys.executable, "-m", f"edge_mnist.export.{module}", *arguments]
+    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": path}
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False
-        )
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
     except OSError as error:
         raise EdgeMnistError(f"{command[0]}: cannot be started: {error.strerror}") from error
+    _RUNNING.add(process)
+    try:
+        output, errors = process.communicate()
+    finally:
+        _RUNNING.discard(process)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _last_object(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
