@@ -119,3 +119,19 @@ def test_kernels_without_xnnpack_equal_the_fixed_point_mode(networks: list) -> N
         compared += expected.size
     print(f"\nwithout XNNPACK: {compared} logits compared with the fixed-point mode, {apart} differing")
     assert apart == 0
+
+
+def test_archives_written_on_x86_give_the_same_on_qnnpack(networks: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    if "qnnpack" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this PyTorch has no QNNPACK, the kernels that it uses on ARM")
+    archives = [WRITERS["torchscript"](quantized) for _, _, quantized, _ in networks[:60]]
+    engine = torch.backends.quantized.engine
+    monkeypatch.setattr(runtime, "quantized_engine", lambda: "qnnpack")
+    try:
+        for archive, (_, _, quantized, images) in zip(archives, networks, strict=False):
+            classifier = runtime.load_bytes(archive, "torchscript")
+            assert classifier.runtime.endswith("qnnpack")
+            np.testing.assert_array_equal(classifier.outputs(images), run_quantized(quantized, images))
+    finally:
+        torch.backends.quantized.engine = engine
