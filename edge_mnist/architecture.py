@@ -46,10 +46,7 @@ def output_shapes(architecture: Iterable[Layer], input_shape: Shape) -> tuple[Sh
         EdgeMnistError: a field is missing, foreign or out of range, two layers have one name, or a layer does not fit
             what comes before it; the text names the layer.
     """
-    if not (len(input_shape) == 3 and all(_is_count(size) for size in input_shape)):
-        raise EdgeMnistError(
-            f"input shape {list(input_shape)}: expected three sizes of at least 1, [channels, height, width]"
-        )
+    check_input_shape(input_shape)
     shapes: list[Shape] = []
     names: set[str] = set()
     shape, before = tuple(input_shape), "the input"
@@ -64,6 +61,19 @@ def output_shapes(architecture: Iterable[Layer], input_shape: Shape) -> tuple[Sh
     if not shapes:
         raise EdgeMnistError("the network has no layers")
     return tuple(shapes)
+
+
+def check_input_shape(shape: object) -> None:
+    """Check the shape of a network's images.
+
+    Raises:
+        EdgeMnistError: it is not three sizes of at least 1.
+    """
+    if not (isinstance(shape, (tuple, list)) and len(shape) == 3 and all(_is_count(size) for size in shape)):
+        found = list(shape) if isinstance(shape, tuple) else shape
+        raise EdgeMnistError(
+            f"input shape {_short(found)}: expected three sizes of at least 1, [channels, height, width]"
+        )
 
 
 def check_layer(layer: object) -> None:

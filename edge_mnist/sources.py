@@ -116,6 +116,8 @@ def _built(network: str, path: Path | None) -> Checkpoint:
         raise missing_package("torch", "train") from error
     module = networks.build(network).eval()
     shape = getattr(module, "input_shape", (1, 28, 28))
+    architecture.check_input_shape(shape)
+    shape = tuple(shape)
     layers = tracing.describe(module, shape)
     found = _state_dict(path) if path is not None else runs.to_arrays(module.state_dict())
     weights = {name: found[name] for name in architecture.weight_shapes(layers) if name in found}

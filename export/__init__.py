@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edge_mnist.errors import UsageError, missing_package
+from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
 from edge_mnist.export.onnx_writer import write_onnx
 from edge_mnist.export.tflite_writer import write_tflite
 from edge_mnist.graph import FloatGraph, QuantizedGraph
@@ -17,7 +17,8 @@ def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     try:
         from edge_mnist.export.torchscript_writer import write_torchscript
     except ImportError as error:
-        raise missing_package("torch", "train") from error
+        missing = missing_package("torch", "train")
+        raise EdgeMnistError(f"{missing}, or leave TorchScript out: --format onnx --format tflite") from error
     return write_torchscript(graph)
 
 

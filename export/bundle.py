@@ -16,7 +16,7 @@ from typing import Any
 
 from edge_mnist import __version__
 from edge_mnist.contract import contract
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.export import SUFFIXES, WRITERS
 from edge_mnist.export.reference import Reference, deserialize, serialize
 from edge_mnist.files import read_bytes, write_whole
@@ -156,9 +156,12 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     """The manifest and the reference of a bundle.
 
     Raises:
+        UsageError: there is no such folder.
         EdgeMnistError: the folder is not a bundle, is of a newer version, or its reference was changed.
     """
     path = folder / MANIFEST
+    if not folder.exists():
+        raise UsageError(f"{folder}: there is no such folder: expected one that `edge-mnist export` wrote")
     if not path.is_file():
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
