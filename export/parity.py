@@ -29,7 +29,7 @@ class Variant:
         logits_differing: int8: how many differ from the oracle's; float: how many by more than the tolerance.
         max_abs_difference: int8: in integers; float: in logits; None if not run.
         status: "passed", "failed" or "not run".
-        reason: why it failed or was not run, one line; "" if it passed.
+        reason: why it failed or was not run, one line; if it passed, how it rounds unlike the others, or "".
         layer: the first layer that differs from the oracle, if one does.
         seconds: time that its process took, with start and load.
     """

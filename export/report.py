@@ -102,7 +102,7 @@ def print_table(report: ParityReport, console: Console) -> None:
     console.print(table)
     console.print()
     for variant in report.variants:
-        if variant.status != "passed":
+        if variant.reason:
             word, style = _STATUS[variant.status]
             _line(console, Text.assemble(variant.name, " ", (word, style), ": ", fault(variant)))
     _pairs(console, comparison(report))
