@@ -164,7 +164,7 @@ def show(facts: Facts, console: Console) -> None:
         times = (run["median"], run["p5"], run["p99"], predict["median"], predict["p99"])
         table.add_row(row["file"], row["runtime"], *(f"{value:,.0f}" for value in times))
     console.print(table)
-    table = _table("Size; time until the first result; memory of a process of NumPy, runtime and model", 1)
+    table = _table("Size; loading; memory of a process of NumPy, runtime and model, in MB", 1)
     for header in ("bytes", "load\nms", "with import\nof the runtime", "peak MB", "at rest", "NumPy\nalone"):
         table.add_column(header, justify="right")
     for row in facts["artifacts"]:
