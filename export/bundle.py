@@ -166,12 +166,20 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
         manifest = json.loads(read_bytes(path))
-        newer, expected = manifest["format"] > FORMAT, manifest["files"][REFERENCE]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        if manifest["format"] > FORMAT:
+            made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
+            raise EdgeMnistError(
+                f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it"
+            )
+        hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        for name in hashes.keys() - {REFERENCE}:
+            entry = manifest["files"][name]
+            # A name that export does not give may lead out of the folder.
+            if name not in _NAMES or name != artifact_name(entry["format"], entry["precision"]):
+                raise ValueError(f"{name} is no artifact's name")
+        expected = hashes[REFERENCE]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
-    if newer:
-        made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
-        raise EdgeMnistError(f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it")
     data = read_bytes(folder / REFERENCE)
     if _sha256(data) != expected:
         raise EdgeMnistError(

@@ -34,7 +34,6 @@ from edge_mnist.graph import MaxPool2d
 from edge_mnist.interpreter import float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.sources import Images
 
-
 _RUNNING: set[subprocess.Popen[str]] = set()
 """Processes of artifacts, to be ended when the verification is."""
 
