@@ -41,7 +41,7 @@ def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
         example = torch.zeros(
             2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8
         )
-        traced = torch.jit.trace(network.eval(), example)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(network.eval().requires_grad_(False), example)  # type: ignore[no-untyped-call]
         archive = io.BytesIO()
         terms = contract(graph, "uint8", "NCHW").to_json()
         torch.jit.save(traced, archive, _extra_files={KEY: terms})
