@@ -99,8 +99,9 @@ def check_folder(folder: Path, force: bool) -> None:
                 f"{folder}: holds {in_the_way[0]}, which no export wrote and this one would replace: "
                 "choose another --out"
             )
-    elif folder.exists():
-        raise EdgeMnistError(f"{folder}: is a file, expected a folder: choose another --out")
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise EdgeMnistError(f"{place}: is a file, expected a folder: choose another --out")
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
