@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -46,13 +47,25 @@ def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path, less the archive's name, and content of each file; none of a damaged archive."""
+    """Path, less the archive's name, and content of each file; none of a damaged archive.
+
+    What is stored uncompressed, as TorchScript does, is read whatever its checksum says: one changed byte shall be
+    found where it is, not end the list.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for name in archive.namelist():
-                yield name.partition("/")[2], archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError):
+            for entry in archive.infolist():
+                stored = entry.compress_type == zipfile.ZIP_STORED
+                yield entry.filename.partition("/")[2], _stored(data, entry) if stored else archive.read(entry)
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError):
         return  # RuntimeError: encrypted, or compressed in a way that is unknown
+
+
+def _stored(data: bytes, entry: zipfile.ZipInfo) -> bytes:
+    """The content of an uncompressed file, which follows its local header (APPNOTE.TXT, section 4.3.7)."""
+    name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)
+    start = entry.header_offset + 30 + name + extra
+    return data[start : start + entry.file_size]
 
 
 def _unnumbered(code: bytes) -> bytes:

@@ -143,6 +143,21 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
             assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
 
 
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str, reference: Reference) -> None:
+    graph = reference.float_graph if precision == "float" else reference.quantized_graph
+    assert graph is not None
+    data = WRITERS["torchscript"](graph)
+    for at, operation in enumerate(graph.convolutions):
+        changed = bytearray(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            content = archive.read(f"archive/data/{at * (4 if precision == 'int8' else 2)}")
+        changed[data.index(content) + len(content) // 2] ^= 1
+        for trust in (True, False):
+            found, difference = first_difference(bytes(changed), graph, reference.images[:8], trust=trust)
+            assert (found, bool(difference)) == (operation.name, True), (trust, difference)
+
+
 @pytest.mark.parametrize(
     ("kind", "precision"), [("onnx", "int8"), ("tflite", "int8"), ("torchscript", "int8"), ("onnx", "float")]
 )
