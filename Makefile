@@ -62,7 +62,8 @@ $(VENV)/made:
 	@command -v '$(PYTHON)' > /dev/null || \
 		{ echo 'make: $(PYTHON) is not there: apt install python3 python3-venv, or make PYTHON=python3.12' >&2; exit 1; }
 	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
-		{ echo "make: $$('$(PYTHON)' --version) will not do, Python 3.10 to 3.13 is needed: make PYTHON=python3.12" >&2; exit 1; }
+		{ found=$$('$(PYTHON)' --version 2> /dev/null | head -n 1); \
+		echo "make: $(PYTHON) is $${found:-no Python that runs}, 3.10 to 3.13 is needed: make PYTHON=python3.12" >&2; exit 1; }
 	@'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null || \
 		{ echo 'make: $(PYTHON) cannot make virtual environments: apt install python3-venv' >&2; exit 1; }
 	'$(PYTHON)' -m venv --clear $(VENV)
