@@ -25,13 +25,16 @@ Statistics = Mapping[str, NDArray[np.generic]]
 
 BINS = 2048
 
+IMAGES = 4096
+"""How many images the statistics of a checkpoint are of."""
+
 
 def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
     """Run the float network over images and keep the statistics of its activations.
 
     Args:
         graph: the network.
-        images: uint8 (N, height, width) or (N, channels, height, width); some thousands give stable statistics.
+        images: uint8 (N, height, width) or (N, channels, height, width); `IMAGES` of them are enough.
     """
     statistics: dict[str, NDArray[np.generic]] = {
         "pixels.histogram": np.bincount(images.ravel(), minlength=256).astype(np.int64)

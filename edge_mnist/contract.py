@@ -86,7 +86,10 @@ class Contract:
         if not isinstance(fields, dict) or not fields.keys() >= Contract.__dataclass_fields__.keys():
             raise ValueError("not a contract")
         known = {key: fields[key] for key in Contract.__dataclass_fields__}
-        channels, height, width = known["input_shape"]
+        try:
+            channels, height, width = known["input_shape"]
+        except TypeError as error:
+            raise ValueError("not a contract") from error
         return Contract(**{**known, "input_shape": (channels, height, width)})
 
 

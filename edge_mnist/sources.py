@@ -23,8 +23,6 @@ from edge_mnist.graph import FloatGraph, Shape
 SHIPPED = "digitnet.safetensors"
 """Name of the checkpoint in edge_mnist/pretrained."""
 
-CALIBRATION_IMAGES = 4096
-
 
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -76,8 +74,8 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
     if _is_named(folder) or data.available(folder, "train"):
         digits = data.load("train", folder, download=False)
     else:
-        digits = strokes.draw(CALIBRATION_IMAGES, seed=2)
-    return replace(source, statistics=calibration.collect(graph, digits.images[:CALIBRATION_IMAGES]))
+        digits = strokes.draw(calibration.IMAGES, seed=2)
+    return replace(source, statistics=calibration.collect(graph, digits.images[: calibration.IMAGES]))
 
 
 def test_images(shape: Shape, folder: Path | None, count: int) -> Images:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist import onnx_file, tflite_file, torchscript_file
 from edge_mnist.architecture import Layer, output_shapes, parameter_count
 from edge_mnist.checkpoint import Checkpoint, load
-from edge_mnist.contract import KEY, Contract, graph_hash
+from edge_mnist.contract import Contract, graph_hash
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes
 from edge_mnist.folding import fold
-from edge_mnist.formats import Format, format_of
+from edge_mnist.formats import Format, contract_of, format_of
 from edge_mnist.runtime import MANIFEST
 
 Facts = dict[str, Any]
@@ -149,9 +148,8 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
 
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
-    readers = {"torchscript": torchscript_file.metadata, "onnx": onnx_file.metadata, "tflite": tflite_file.metadata}
+    contract = contract_of(data, name)
     try:
-        contract = Contract.from_json((readers[kind](data, KEY) or b"").decode())
         feeding, reading = _in_words(contract)
     except (ValueError, TypeError, KeyError) as error:
         raise EdgeMnistError(

@@ -41,7 +41,6 @@ CURVES = "curves.png"
 
 _INPUT = (1, 28, 28)
 _EVALUATION_BATCH = 1000
-_STATISTICS_IMAGES = 4096
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def train(settings: Settings, train_part: Digits, test_part: Digits, out: Path, 
                 raise Stopped(signals[0], f"after step {run.step} of {plan.steps}; go on with --resume --out {out}")
         test_accuracy = _accuracy(network, plan, test_part.images, test_part.labels)
         result = _checkpoint(run.network, layers, _metadata(run, plan, train_part, test_accuracy))
-        shown = train_part.images[plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[:_STATISTICS_IMAGES]]]
+        shown = train_part.images[plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]]
         result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
         checkpoints.save(out / CHECKPOINT, result)
         write_whole(out / CURVES, curves.draw(settings.recipe.name, run.history))
