@@ -33,7 +33,7 @@ _WIDE = 116  # columns that a variant needs to stand on one line
 
 
 def to_json(report: ParityReport) -> str:
-    """The report as JSON, indented, with a newline at the end.
+    """The report as JSON, indented.
 
     Shares are 0..1, intervals are [low, high] of 95 %, the accuracy drop is in points. What is unknown, infinite or not
     a number is null.
@@ -58,7 +58,7 @@ def to_json(report: ParityReport) -> str:
         "layers": [vars(layer) for layer in report.layers],
         "seconds": report.seconds,
     }
-    return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
 
 
 def _variant_fields(variant: Variant, images: int) -> dict[str, Any]:
