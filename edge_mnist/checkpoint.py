@@ -122,10 +122,10 @@ def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         header = json.loads(metadata[_KEY])
     except (KeyError, TypeError, ValueError) as error:
         raise EdgeMnistError(
-            f"{path}: was not written by edge-mnist: no description under {_KEY!r} in its metadata"
+            f"{path}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"
         ) from error
     if not isinstance(header, dict):
-        raise EdgeMnistError(f"{path}: was not written by edge-mnist: its description is no JSON object")
+        raise EdgeMnistError(f"{path}: was not written by edge-mnist train: its description is no JSON object")
     return tensors, header
 
 
