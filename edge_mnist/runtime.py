@@ -159,6 +159,8 @@ class OnnxClassifier(Classifier):
 
     def __init__(self, data: bytes, name: str, threads: int, output: str | None = None) -> None:
         self.contract = contract_of(data, name)
+        # From 1.32 on it would write an identifier of the machine into the user's cache, and send reports.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
             import onnxruntime
         except ImportError as error:

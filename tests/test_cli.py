@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from digits import idx, put_digits
 
 from edge_mnist import calibration, cli, strokes
 from edge_mnist.checkpoint import load, pack, unpack
@@ -85,21 +86,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     usual = signal.getsignal(signal.SIGTERM)
     yield run
     signal.signal(signal.SIGTERM, usual)
-
-
-def idx(values: np.ndarray) -> bytes:
-    """An IDX file of bytes."""
-    return bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape) + values.tobytes()
-
-
-def put_digits(folder: Path, **files: bytes) -> Path:
-    """A folder of drawn digits in MNIST's format, some of whose files hold something else."""
-    digits = strokes.draw(256, seed=4)
-    folder.mkdir()
-    for part in ("train", "t10k"):
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(files.get("images", idx(digits.images)))
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(files.get("labels", idx(digits.labels.astype(np.uint8))))
-    return folder
 
 
 @pytest.fixture(scope="module")
