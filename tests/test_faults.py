@@ -21,6 +21,7 @@ import pytest
 import torch
 from digits import put_digits
 
+from edge_mnist import cli
 from edge_mnist.contract import KEY
 from edge_mnist.export.bundle import read_bundle
 from edge_mnist.torchscript_file import metadata
@@ -237,25 +238,40 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stage", ["reads", "verifies"])
 def test_a_signal_ends_an_export_cleanly(
-    number: signal.Signals, status: int, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    stage: str, number: signal.Signals, status: int, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    digits = put_digits(tmp_path / "digits")
-    for until in ("imports", "verification"):
-        process = start("export", "--int8", "--format", "onnx", "--out", "out", "--data", digits)
-        if until == "imports":
-            time.sleep(0.2)
-        while until == "verification" and not any((tmp_path / "scratch").glob("*/*")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
-        assert (process.returncode, output, errors.splitlines()[-1]) == (status, "", "edge-mnist: stopped")
-        assert "Traceback" not in errors
-        left = {path.name for path in tmp_path.iterdir()}
-        assert left == {"blocker", "digits", "scratch", *(["out"] if until == "verification" else [])}
-        assert not list((tmp_path / "scratch").iterdir())
-    read_bundle(tmp_path / "out")
+    given, out, scratch = tmp_path / "given", tmp_path / "out", tmp_path / "scratch"
+    put_digits(given)
+    os.mkfifo(given / "pipe")
+    pipes: list[int] = []
+    checkpoint = given / "pipe" if stage == "reads" else cli.SHIPPED
+
+    def is_reached() -> bool:
+        if stage == "verifies":
+            return any(scratch.glob("*/*"))
+        try:
+            pipes.append(os.open(given / "pipe", os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads it yet
+            return False
+        return True
+
+    process = start("export", checkpoint, "--int8", "--format", "onnx", "--out", out, "--data", given)
+    while not is_reached():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    for pipe in pipes:
+        os.close(pipe)
+    assert (process.returncode, output, errors.splitlines()[-1]) == (status, "", "edge-mnist: stopped")
+    assert "Traceback" not in errors
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"blocker", "given", "scratch", *(["out"] if stage == "verifies" else [])}
+    assert not list(scratch.iterdir())
+    if out.exists():
+        read_bundle(out)
 
 
 def test_a_kill_leaves_the_old_bundle_or_the_new(bundle_folder: Path, tmp_path: Path) -> None:
