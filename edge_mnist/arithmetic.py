@@ -1,4 +1,4 @@
-"""Scales, zero points and rounding: pure functions on arrays, the same on every machine.
+"""Scales, zero points, rounding and hashing: pure functions on arrays, the same on every machine.
 
 Nothing here depends on the order of a sum or on a math library: only single IEEE 754 operations and `math.fsum`,
 which is exact, so that an export gives the same bytes everywhere.
@@ -112,3 +112,19 @@ def exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tupl
         if stored / step == np.float32(integer):
             return scale, integer
         scale = np.nextafter(scale, np.float32(np.inf))
+
+
+SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)
+"""By how much SplitMix64's state grows from one number to the next: 2^64 over the golden ratio, made odd."""
+
+
+def splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The number that SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) draws from each state; no two alike.
+
+    Args:
+        state: uint64, any shape; its arithmetic wraps around, as it should.
+    """
+    mixed: NDArray[np.uint64] = state + SPLITMIX64_STEP
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))

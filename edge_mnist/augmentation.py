@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from edge_mnist.arithmetic import splitmix64
 from edge_mnist.recipes import Augmentation
 
 _ORDER = 6  # the amounts of the augmentation take 0 .. 5
@@ -81,14 +82,5 @@ def _random_bits(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose:
     """(N,) uint64: the words of the key, each stirred in by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
     state = np.zeros(len(indices), np.uint64)
     for word in (seed, epoch, purpose, indices):
-        state = _mix(state ^ np.asarray(word, np.uint64))
-    return state
-
-
-def _mix(state: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """One step of SplitMix64; uint64 arrays wrap around, as it wants."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
+        state = splitmix64(state ^ np.asarray(word, np.uint64))
     return state

@@ -110,9 +110,15 @@ def info(file: Path | None, as_json: bool) -> None:
 @click.option("--calibration", type=click.Choice(["mse", "minmax"]), default="mse", show_default=True)
 @click.option("--weight-range", type=click.IntRange(8, 127), default=64, show_default=True, help="Of int8 weights.")
 @click.option("--recalibrate", is_flag=True, help="Take activation statistics from --data, not from the checkpoint.")
-@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files, to verify on.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("artifacts"), show_default=True, help="The folder."
+    "--data", type=click.Path(path_type=Path), help="The folder with MNIST's files, to verify and recalibrate on."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("artifacts"),
+    show_default=True,
+    help="Where they are written.",
 )
 @click.option("--no-verify", is_flag=True, help="Write the artifacts without proving that they are the same model.")
 @click.option("--force", is_flag=True, help="Write into a folder that holds other files too; they stay.")
@@ -157,7 +163,7 @@ def export(
     images = None if no_verify else test_images(graph.input_shape, data, 10_000)
     bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
     if images is not None:
-        _verify(out, images, as_json=False)
+        _verify(out, images)
 
 
 @commands.command()
@@ -177,11 +183,23 @@ def export(
     "--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code."
 )
 @click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
+@click.option("--layers", is_flag=True, help="Print signal, noise and bias correction of each layer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json rather than the table.")
 def verify(
-    folder: Path, data: Path | None, images: int, max_drop: float, trust: bool, run_with: str, as_json: bool
+    folder: Path,
+    data: Path | None,
+    images: int,
+    max_drop: float,
+    trust: bool,
+    run_with: str,
+    layers: bool,
+    as_json: bool,
 ) -> None:
-    """Hold every artifact in DIR against the oracle: int8 logits must be equal bit for bit."""
+    """Hold every artifact in DIR against the oracle: int8 logits must be equal bit for bit.
+
+    On MNIST's test images where they are to be had, on drawn digits elsewhere, and on the golden images in DIR. Exit
+    status 1 if anything differs.
+    """
     from edge_mnist.export.bundle import read_bundle
     from edge_mnist.sources import test_images
 
@@ -191,10 +209,11 @@ def verify(
         raise UsageError(f"--run-with {run_with}: {error}") from error
     _, reference = read_bundle(folder)
     shown = test_images(reference.float_graph.input_shape, data, images)
-    _verify(folder, shown, as_json=as_json, max_drop=max_drop, trust=trust, run_with=command)
+    options = {"max_drop": max_drop, "trust": trust, "run_with": command}
+    _verify(folder, shown, as_json=as_json, layers=layers, **options)
 
 
-def _verify(folder: Path, images: Images, *, as_json: bool, **options: Any) -> None:
+def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool = False, **options: Any) -> None:
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
     from rich.console import Console
 
@@ -214,6 +233,8 @@ def _verify(folder: Path, images: Images, *, as_json: bool, **options: Any) -> N
     if as_json:
         click.echo(text)
     else:
+        if layers:
+            report.print_layers(found, Console())
         report.print_table(found, Console())
         click.echo(kept)
     if not found.passed:

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from edge_mnist.arithmetic import SPLITMIX64_STEP, splitmix64
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes, write_whole
 
@@ -123,20 +124,11 @@ def learn_validate(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.intp],
     shares, remainders = counts // 12, counts % 12
     largest = np.argsort(-remainders, kind="stable")[: len(labels) // 12 - shares.sum()]
     shares[largest] += 1
-    order = np.argsort(_mixed(np.arange(len(labels), dtype=np.uint64)))
+    order = np.argsort(splitmix64(np.arange(len(labels), dtype=np.uint64) * SPLITMIX64_STEP))
     validates = np.zeros(len(labels), bool)
     for label, share in zip(classes, shares, strict=True):
         validates[order[labels[order] == label][:share]] = True
     return np.flatnonzero(~validates), np.flatnonzero(validates)
-
-
-def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Each number hashed, no two alike: the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
-    mixed: npt.NDArray[np.uint64] = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
 
 
 def _where(folder: Path | None) -> tuple[Path, str | None]:

@@ -163,6 +163,8 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     path = folder / MANIFEST
     if not folder.exists():
         raise UsageError(f"{folder}: there is no such folder: expected one that `edge-mnist export` wrote")
+    if folder.is_file():
+        raise EdgeMnistError(f"{folder}: is a file, expected a folder that `edge-mnist export` wrote")
     if not path.is_file():
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
