@@ -55,18 +55,19 @@ class Options:
     jobs: int = 2
 
 
-def verify(folder: Path, images: Images, options: Options = Options()) -> ParityReport:  # noqa: B008
+def verify(folder: Path, images: Images, options: Options | None = None) -> ParityReport:
     """Run every artifact of a bundle through its real runtime and hold it against the oracle.
 
     Args:
         folder: the bundle.
         images: to compare on, beside the bundle's golden images.
-        options: see there.
+        options: how; None for the defaults.
 
     Raises:
         EdgeMnistError: the folder is no bundle, the images do not fit, or this machine's oracle does not reproduce the
             bundle's golden logits.
     """
+    options = options or Options()
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
     oracle = _Oracle(reference, images)
