@@ -229,7 +229,7 @@ def main(folder: Path, rounds: int, run: Path | None, as_json: bool) -> None:
         facts = {
             "machine": host,
             "python": platform.python_version(),
-            "parameters": summary.describe(ROOT / "edge_mnist" / "pretrained" / SHIPPED)["parameters"],
+            "parameters": summary.describe(SHIPPED)["parameters"],
             "runs": rounds * RUNS,
             "artifacts": measure(folder, rounds),
             "training": epochs(run) if run else None,

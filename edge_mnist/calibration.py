@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.graph import FloatGraph, MaxPool2d
-from edge_mnist.interpreter import BATCH, float_activations, patches
+from edge_mnist.interpreter import batches, float_activations, patches
 
 Statistics = Mapping[str, NDArray[np.generic]]
 
@@ -42,7 +42,7 @@ def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[n
     lows: dict[str, float] = {}
     highs: dict[str, float] = {}
     means: dict[str, NDArray[np.float64]] = {}
-    for batch in _batches(images):
+    for batch in batches(images):
         for operation, values in zip(graph.operations, float_activations(graph, batch), strict=False):
             if not isinstance(operation, MaxPool2d):
                 total = patches(values, operation.window).mean(axis=(0, 1, 2), dtype=np.float64) * len(batch)
@@ -54,7 +54,7 @@ def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[n
         statistics[f"{name}.input_mean"] = mean
         statistics[f"{name}.range"] = np.array([lows[name], highs[name]])
     histograms: dict[str, NDArray[np.int64]] = {}
-    for batch in _batches(images):
+    for batch in batches(images):
         for name, values in _outputs(graph, batch):
             counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
             histograms[name] = histograms.get(name, 0) + counts
@@ -71,8 +71,3 @@ def _outputs(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[tuple[str
         name = name if isinstance(operation, MaxPool2d) else operation.name
         if name and not isinstance(after, MaxPool2d):
             yield name, values
-
-
-def _batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    for start in range(0, len(images), BATCH):
-        yield images[start : start + BATCH]

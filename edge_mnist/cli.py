@@ -22,9 +22,6 @@ from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
 if TYPE_CHECKING:
     from edge_mnist.sources import Images
 
-SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
-"""The checkpoint that comes with the package."""
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-mnist")
@@ -92,6 +89,7 @@ def train(
 def info(file: Path | None, as_json: bool) -> None:
     """Say what FILE is: a checkpoint, an artifact or a bundle's folder; without FILE, the shipped checkpoint."""
     from edge_mnist import summary, summary_text
+    from edge_mnist.sources import SHIPPED
 
     facts = summary.describe(file or SHIPPED)
     if as_json:

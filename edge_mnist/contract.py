@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
+from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph, image_batch
 
 Precision = Literal["float", "int8"]
 
@@ -59,13 +58,8 @@ class Contract:
         Raises:
             EdgeMnistError: they are of another type or shape.
         """
-        channels, height, width = self.input_shape
-        if channels == 1 and images.ndim == 3:
-            images = images[:, None]
-        if images.dtype != np.uint8 or images.shape[1:] != self.input_shape:
-            expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
-            raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
-        values: NDArray[Any] = images.transpose(0, 2, 3, 1) if self.layout == "NHWC" else images
+        batch = image_batch(images, self.input_shape)
+        values: NDArray[Any] = batch.transpose(0, 2, 3, 1) if self.layout == "NHWC" else batch
         if self.input_type == "int8":
             values = (values ^ 0x80).view(np.int8)
         return np.ascontiguousarray(values.astype(np.float32) if self.input_type == "float32" else values)

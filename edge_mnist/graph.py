@@ -13,7 +13,7 @@ docs/bit-exactness.md).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -198,17 +198,6 @@ class _Graph(Generic[Convolution]):
         """The convolutions, in order."""
         return tuple(operation for operation in self.operations if not isinstance(operation, MaxPool2d))
 
-    def index(self, name: str) -> int:
-        """Position of the operation called `name`.
-
-        Raises:
-            KeyError: there is none of that name.
-        """
-        for position, operation in enumerate(self.operations):
-            if operation.name == name:
-                return position
-        raise KeyError(name)
-
 
 @dataclass(frozen=True, eq=False)
 class FloatGraph(_Graph[Conv2d]):
@@ -248,16 +237,22 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
         }
 
 
-Graph = TypeVar("Graph", FloatGraph, QuantizedGraph)
+def image_batch(images: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
+    """Images as uint8 (N, channels, height, width) of the input shape that a network takes.
 
-
-def prefix(graph: Graph, name: str) -> Graph:
-    """The graph up to and including the operation called `name`.
+    Args:
+        images: uint8 of that shape, or (N, height, width) if there is one channel.
+        shape: channels, height, width.
 
     Raises:
-        KeyError: there is none of that name.
+        EdgeMnistError: the images are of another type or shape.
     """
-    return replace(graph, operations=graph.operations[: graph.index(name) + 1])
+    channels, height, width = shape
+    batch = images[:, None] if channels == 1 and images.ndim == 3 else images
+    if images.dtype != np.uint8 or batch.shape[1:] != shape:
+        expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
+        raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
+    return batch
 
 
 def accumulator_bound(weight: NDArray[np.int8], bias: NDArray[np.int32], zero_point: int) -> NDArray[np.int64]:

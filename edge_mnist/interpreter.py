@@ -15,8 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from edge_mnist.arithmetic import requantize, requantize_fixed_point
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window, image_batch
 
 Rounding = Literal["float", "fixed-point"]
 """How a kernel family requantizes: "float": XNNPACK, MLAS, FBGEMM, QNNPACK; "fixed-point": TensorFlow Lite's own."""
@@ -35,7 +34,7 @@ def run_float(graph: FloatGraph, images: NDArray[np.uint8]) -> NDArray[np.float3
     Returns:
         float32 (N, classes), or (N, channels * height * width) of a prefix.
     """
-    return _flattened(float_activations(graph, batch) for batch in _batches(images))
+    return _flattened(float_activations(graph, batch) for batch in batches(images))
 
 
 def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding = "float") -> NDArray[np.int8]:
@@ -49,7 +48,7 @@ def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Ro
     Returns:
         int8 (N, classes), or (N, channels * height * width) of a prefix.
     """
-    return _flattened(quantized_activations(graph, batch, rounding) for batch in _batches(images))
+    return _flattened(quantized_activations(graph, batch, rounding) for batch in batches(images))
 
 
 def float_activations(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
@@ -94,13 +93,7 @@ def pixels(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> NDA
     Raises:
         EdgeMnistError: the images are of another type or shape.
     """
-    channels, height, width = graph.input_shape
-    if images.dtype == np.uint8 and channels == 1 and images.shape[1:] == (height, width):
-        return images[..., None]
-    if images.dtype == np.uint8 and images.shape[1:] == graph.input_shape:
-        return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    expected = f"(N, {height}, {width})" if channels == 1 else f"(N, {channels}, {height}, {width})"
-    raise EdgeMnistError(f"images: expected uint8 {expected}, found {images.dtype} {images.shape}")
+    return np.ascontiguousarray(image_batch(images, graph.input_shape).transpose(0, 2, 3, 1))
 
 
 def patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
@@ -150,7 +143,7 @@ def _windows(values: NDArray[Any], window: Window, outside: float) -> NDArray[An
     return view[:, ::step_down, ::step_right, :, :: window.dilation[0], :: window.dilation[1]]
 
 
-def _batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+def batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Images in pieces; one empty piece if there are none, so that shapes are right."""
     for start in range(0, max(len(images), 1), BATCH):
         yield images[start : start + BATCH]

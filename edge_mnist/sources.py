@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, replace
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
 from edge_mnist.graph import FloatGraph, Shape
 
-SHIPPED = "digitnet.safetensors"
-"""Name of the checkpoint in edge_mnist/pretrained."""
+SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
+"""The checkpoint that comes with the package."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +54,7 @@ def trained(path: Path | None, network: str | None = None) -> Checkpoint:
         return _built(network, path)
     if path is not None:
         return checkpoint.load(path)
-    with as_file(files("edge_mnist") / "pretrained" / SHIPPED) as shipped:
-        return checkpoint.load(shipped)
+    return checkpoint.load(SHIPPED)
 
 
 def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recalibrate: bool) -> Checkpoint:
@@ -97,7 +95,7 @@ def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[s
         said = {"network": network, **said}
     if path is not None:
         return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **said}
-    return said if network is not None else {"file": SHIPPED, **said}
+    return said if network is not None else {"file": SHIPPED.name, **said}
 
 
 def _is_named(folder: Path | None) -> bool:

@@ -18,6 +18,7 @@ from digits import idx, put_digits
 from edge_mnist import calibration, cli, strokes
 from edge_mnist.checkpoint import load, pack, unpack
 from edge_mnist.folding import fold
+from edge_mnist.sources import SHIPPED
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -102,10 +103,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_digits(here / "foreign", images=b"\x89PNG and more")
     put_digits(here / "black", images=idx(np.zeros((256, 28, 28), np.uint8)))
 
-    tensors, header = unpack(cli.SHIPPED)
-    conv3, whole = tensors["weights/conv3.weight"], cli.SHIPPED.read_bytes()
+    tensors, header = unpack(SHIPPED)
+    conv3, whole = tensors["weights/conv3.weight"], SHIPPED.read_bytes()
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("weights/")}
-    black = calibration.collect(fold(load(cli.SHIPPED)), np.zeros((8, 28, 28), np.uint8))
+    black = calibration.collect(fold(load(SHIPPED)), np.zeros((8, 28, 28), np.uint8))
 
     def put(name: str, changes: dict[str, Any], **headers: Any) -> None:
         (here / name).write_bytes(pack({**tensors, **changes}, {**header, **headers}))

@@ -21,9 +21,9 @@ import pytest
 import torch
 from digits import put_digits
 
-from edge_mnist import cli
 from edge_mnist.contract import KEY
 from edge_mnist.export.bundle import read_bundle
+from edge_mnist.sources import SHIPPED
 from edge_mnist.torchscript_file import metadata
 
 ROOT = Path(__file__).parent.parent
@@ -246,7 +246,7 @@ def test_a_signal_ends_an_export_cleanly(
     put_digits(given)
     os.mkfifo(given / "pipe")
     pipes: list[int] = []
-    checkpoint = given / "pipe" if stage == "reads" else cli.SHIPPED
+    checkpoint = given / "pipe" if stage == "reads" else SHIPPED
 
     def is_reached() -> bool:
         if stage == "verifies":

@@ -13,11 +13,11 @@ from networks import random_checkpoint, random_images
 from edge_mnist import checkpoint as checkpoints
 from edge_mnist import strokes
 from edge_mnist.checkpoint import Checkpoint
-from edge_mnist.cli import SHIPPED
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.folding import fold
 from edge_mnist.graph import FloatGraph
 from edge_mnist.interpreter import run_float
+from edge_mnist.sources import SHIPPED
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -12,13 +12,13 @@ from networks import random_checkpoint, random_images
 from edge_mnist import calibration, strokes
 from edge_mnist import checkpoint as checkpoints
 from edge_mnist.arithmetic import dequantize
-from edge_mnist.cli import SHIPPED
 from edge_mnist.contract import graph_hash
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.folding import fold
 from edge_mnist.graph import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, Window, accumulator_bound
 from edge_mnist.interpreter import run_float, run_quantized
 from edge_mnist.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize
+from edge_mnist.sources import SHIPPED
 
 Quantized = tuple[FloatGraph, QuantizedGraph, tuple[LayerReport, ...], np.ndarray]
 

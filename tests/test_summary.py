@@ -18,7 +18,7 @@ import safetensors.numpy
 from networks import random_checkpoint
 
 from edge_mnist import checkpoint, onnx_file, summary
-from edge_mnist.cli import SHIPPED, main
+from edge_mnist.cli import main
 from edge_mnist.contract import KEY
 from edge_mnist.export import bundle
 from edge_mnist.export.reference import make_reference
@@ -26,6 +26,7 @@ from edge_mnist.folding import fold
 from edge_mnist.graph import Conv2d, FloatGraph, Window
 from edge_mnist.interpreter import float_activations
 from edge_mnist.quantization import quantize
+from edge_mnist.sources import SHIPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = ("torchscript", "onnx", "tflite")
