@@ -109,23 +109,27 @@ def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     Raises:
         EdgeMnistError: the file is missing, cut short, not safetensors, or another program's.
     """
-    data = read_bytes(path)
+    return unpack_bytes(read_bytes(path), str(path))
+
+
+def unpack_bytes(data: bytes, where: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """As `unpack`, of a file's content; `where` begins the text of an error."""
     try:
         tensors = safetensors.numpy.load(data)
         # the header's length is a little-endian uint64 (safetensors' format specification)
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except KeyError as error:
-        raise EdgeMnistError(f"{path}: holds tensors of {error.args[0]}, expected float32") from error
+        raise EdgeMnistError(f"{where}: holds tensors of {error.args[0]}, expected float32") from error
     except (safetensors.SafetensorError, ValueError) as error:
-        raise EdgeMnistError(f"{path}: is not a safetensors file, or cut short: {error}") from error
+        raise EdgeMnistError(f"{where}: is not a safetensors file, or cut short: {error}") from error
     try:
         header = json.loads(metadata[_KEY])
     except (KeyError, TypeError, ValueError) as error:
         raise EdgeMnistError(
-            f"{path}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"
+            f"{where}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"
         ) from error
     if not isinstance(header, dict):
-        raise EdgeMnistError(f"{path}: was not written by edge-mnist train: its description is no JSON object")
+        raise EdgeMnistError(f"{where}: was not written by edge-mnist train: its description is no JSON object")
     return tensors, header
 
 

@@ -10,6 +10,8 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +42,7 @@ def commands() -> None:
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="The same seed gives the same weights.  [default: 0]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
+@click.option("--workers", type=click.IntRange(1), help="Processes that share each batch.  [default: physical cores]")
 @click.option("--network", help="A factory of another network, package.module:factory.")
 @click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images; nothing is validated.")
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
@@ -52,6 +55,7 @@ def train(
     lr: float | None,
     seed: int | None,
     device: str | None,
+    workers: int | None,
     network: str | None,
     everything: bool,
     data: Path | None,
@@ -62,13 +66,14 @@ def train(
     from edge_mnist.data import load
     from edge_mnist.recipes import named
 
-    try:
+    with _training_packages():
         from edge_mnist import runs, training
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "matplotlib"):
-            raise
-        raise missing_package(error.name, "train") from error
+        from edge_mnist.workers import join, launched_rank
 
+    if launched_rank():  # torchrun started this process to follow another, which reads the options
+        with join() as team:
+            training.follow(team)
+        return
     out = out or Path("runs") / (recipe or "adam-onecycle")
     settings = runs.choose_settings(
         recorded=runs.recorded_settings(out) if resume else None,
@@ -79,8 +84,79 @@ def train(
         network=network,
         everything=everything or None,
     )
-    training.train(settings, load("train", data), load("test", data), out, resume=resume)
+    training.train(settings, load("train", data), load("test", data), out, resume=resume, size=workers)
     click.echo(out / training.CHECKPOINT)
+
+
+@commands.command()
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each experiment.")
+@click.option("--readings/--no-readings", default=True, help="Run what the study may have meant instead, too.")
+@click.option("--epochs", type=click.IntRange(1), help="Other than the recipes' 20.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
+@click.option("--workers", type=click.IntRange(1), help="Processes that share each batch.  [default: physical cores]")
+@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
+@click.option(
+    "--runs",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs/experiments"),
+    show_default=True,
+    help="Where each run has a folder.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("docs/experiments.md"),
+    show_default=True,
+    help="The report; its picture lies beside it.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the runs in --runs.")
+def experiments(
+    seeds: int,
+    readings: bool,
+    epochs: int | None,
+    device: str | None,
+    workers: int | None,
+    data: Path | None,
+    folder: Path,
+    out: Path,
+    resume: bool,
+) -> None:
+    """Repeat the four experiments of the study that the network comes from, and write a report beside its figures."""
+    from edge_mnist.data import load
+
+    with _training_packages():
+        import torch
+
+        from edge_mnist import experiments_report
+        from edge_mnist.experiments import run, trials
+        from edge_mnist.runs import choose_settings
+
+    base = choose_settings(changes={}, device=device)
+    train_part = load("train", data)
+    plan = trials(seeds, readings, base, epochs)
+    histories = run(plan, train_part, load("test", data), folder, resume=resume, size=workers)
+    command = f"edge-mnist experiments --seeds {seeds}"
+    command += ("" if readings else " --no-readings") + (f" --epochs {epochs}" if epochs else "")
+    facts = {
+        "command": command,
+        "learned": len(train_part),
+        "precision": "bfloat16" if base.bfloat16 else "float32",
+        "versions": f"torch {torch.__version__}, edge-mnist {__version__}",
+    }
+    experiments_report.write(out, histories, seeds, facts)
+    click.echo(out)
+
+
+@contextmanager
+def _training_packages() -> Iterator[None]:
+    """Imports that need the extra `train`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "matplotlib"):
+            raise
+        raise missing_package(error.name, "train") from error
 
 
 @commands.command()

@@ -1,4 +1,4 @@
-"""The learning curves of a run as a picture."""
+"""The learning curves of one run, or of several, as a picture."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
@@ -33,8 +34,43 @@ def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
     right.yaxis.set_major_formatter("{x:g}")
     right.legend()
     for axes in (left, right):
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def draw_experiments(
+    runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    points: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+) -> bytes:
+    """Test errors by epoch of several experiments as a PNG.
+
+    Args:
+        runs: by experiment, the histories of its seeds; each has rows with epoch and test_accuracy (0 to 1).
+        points: by experiment, epochs and test accuracies (percent) to compare with.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, (title, histories) in enumerate(runs.items()):
+        color = f"C{number}"
+        for seed, history in enumerate(histories):
+            errors = [100 * (1 - row["test_accuracy"]) for row in history]
+            label = title if seed == 0 else None
+            axes.plot([row["epoch"] for row in history], errors, color=color, linewidth=1, alpha=0.8, label=label)
+        epochs, accuracies = points[title]
+        axes.plot(epochs, [100 - value for value in accuracies], "o", color=color, markerfacecolor="none")
+    axes.plot([], [], "o", color="black", markerfacecolor="none", label="the study")
+    axes.set(title="test images read wrongly, each seed", xlabel="epoch", ylabel="%", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=120)
     return picture.getvalue()

@@ -54,13 +54,18 @@ class TrainingProgress:
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write the line of an epoch that is over, a row of metrics.jsonl."""
         self._progress.update(self._task, completed=row["epoch"])
-        validation = row["validation_accuracy"]
+        validation, test = row["validation_accuracy"], row["test_accuracy"]
         self._progress.console.print(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
             + (f"  validation {validation:.2%}" if validation is not None else "")
+            + (f"  test {test:.2%}" if test is not None else "")
             + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s",
             soft_wrap=True,
         )
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._progress.console.print(text, soft_wrap=True)
 
     def end(self, test_accuracy: float) -> None:
         """Write the accuracy (0 to 1) on the test images."""

@@ -35,6 +35,9 @@ class Recipe:
     weight_decay: float
     epochs: int = 20
     batch_size: int = 128
+    ghost_batch: int = 64
+    """Images over which BatchNorm takes its statistics (Hoffer, Hubara and Soudry, "Train longer, generalize better",
+    arXiv:1705.08741): smaller than a batch, so that workers can share one and the result not depend on how many do."""
     momentum: float = 0.9
     """SGD's momentum where the rate is fixed; OneCycle moves momentum, or Adam's beta1, between 0.95 and 0.85."""
     label_smoothing: float = 0.05
@@ -46,7 +49,7 @@ RECIPES: dict[str, Recipe] = {
     for recipe in (
         Recipe("adam-onecycle", "adam", "onecycle", lr=0.01, weight_decay=1e-4),
         Recipe("sgd-onecycle", "sgd", "onecycle", lr=0.02, weight_decay=1e-4),
-        Recipe("sgd-fixed", "sgd", "fixed", lr=0.006, weight_decay=1e-4),
+        Recipe("sgd-fixed", "sgd", "fixed", lr=0.006, weight_decay=1e-4, momentum=0.0),
         Recipe("adamw-onecycle", "adamw", "onecycle", lr=0.02, weight_decay=1e-4),
         Recipe("quick", "adam", "onecycle", lr=0.02, weight_decay=1e-4, epochs=4, batch_size=256, augmentation=None),
     )

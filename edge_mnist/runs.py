@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_mnist.checkpoint import pack, unpack
+from edge_mnist.checkpoint import pack, unpack, unpack_bytes
 from edge_mnist.errors import EdgeMnistError, UsageError
-from edge_mnist.files import write_whole
+from edge_mnist.files import read_bytes, write_whole
 from edge_mnist.network import DIGITNET
 from edge_mnist.recipes import RECIPES, Augmentation, Recipe
 
@@ -31,12 +31,12 @@ class Settings:
     seed: int = 0
     everything: bool = False
     """Learn from all training images, without a validation part."""
+    watch_test: bool = False
+    """Look at the test images after each epoch, to draw a curve; nothing may be chosen by it."""
     network: str = DIGITNET
     """`package.module:factory`."""
     device: str = "cpu"
     """cpu or cuda."""
-    threads: int = 1
-    """How many threads torch uses: it decides how sums are cut, and so the last bits."""
     bfloat16: bool = False
     """Multiply in bfloat16, keep weights and sums in float32."""
 
@@ -83,9 +83,7 @@ def choose_settings(
     """
     if recorded is None or device is not None:
         device = _find_device(device or "auto")
-    base = recorded or Settings(
-        recipe or RECIPES["adam-onecycle"], threads=torch.get_num_threads(), bfloat16=_has_bfloat16(device)
-    )
+    base = recorded or Settings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
     wanted = dataclasses.replace(recipe or base.recipe, **_said(changes))
     result = dataclasses.replace(base, **_said({"recipe": wanted, "device": device, **others}))
     if recorded is not None and result != recorded:
@@ -99,13 +97,17 @@ def save_state(run: Run, out: Path, settings: Settings, data_hash: str) -> None:
     Raises:
         EdgeMnistError: the folder cannot be written.
     """
+    header = {"settings": dataclasses.asdict(settings), "data": data_hash}
+    write_whole(out / STATE, pack_state(run, header))
+    write_whole(out / METRICS, "".join(json.dumps(row) + "\n" for row in run.history).encode())
+
+
+def pack_state(run: Run, header: Mapping[str, Any]) -> bytes:
+    """All that moves in a run, and a header of one's own, as the bytes of a file."""
     tensors = {f"network/{name}": tensor for name, tensor in run.network.state_dict().items()}
     for index, values in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
-    header = {"settings": dataclasses.asdict(settings), "data": data_hash}
-    header |= {name: getattr(run, name) for name in _SAVED}
-    write_whole(out / STATE, pack(to_arrays(tensors), header))
-    write_whole(out / METRICS, "".join(json.dumps(row) + "\n" for row in run.history).encode())
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items() if tensor is not None}
+    return pack(to_arrays(tensors), {**header, **{name: getattr(run, name) for name in _SAVED}})
 
 
 def recorded_settings(out: Path) -> Settings:
@@ -118,13 +120,21 @@ def recorded_settings(out: Path) -> Settings:
         raise UsageError(f"{out}: no run to resume here: {STATE} is missing")
     _, header = unpack(out / STATE)
     try:
-        record = header["settings"]
-        recipe = dict(record["recipe"])
-        if recipe["augmentation"] is not None:
-            recipe["augmentation"] = Augmentation(**recipe["augmentation"])
-        return Settings(**{**record, "recipe": Recipe(**recipe)})
+        return parse_settings(header["settings"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _foreign(out) from error
+        raise _foreign(out / STATE) from error
+
+
+def parse_settings(record: Mapping[str, Any]) -> Settings:
+    """Settings from their fields as JSON holds them.
+
+    Raises:
+        KeyError, TypeError: fields are missing, or of another version.
+    """
+    recipe = dict(record["recipe"])
+    if recipe["augmentation"] is not None:
+        recipe["augmentation"] = Augmentation(**recipe["augmentation"])
+    return Settings(**{**record, "recipe": Recipe(**recipe)})
 
 
 def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
@@ -133,13 +143,25 @@ def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
     Raises:
         EdgeMnistError: the state is damaged, or was saved with another network or other images.
     """
-    tensors, header = unpack(out / STATE)
+    content = read_bytes(out / STATE)
+    _, header = unpack_bytes(content, str(out / STATE))
     if header.get("data") != data_hash:
         raise UsageError(
             f"{out}: the run was started with other images (SHA-256 {header.get('data')}): name its --data"
         )
+    unpack_state(run, content, str(out / STATE), network)
+
+
+def unpack_state(run: Run, content: bytes, where: str, network: str) -> None:
+    """Bring a run to where `pack_state` saw one; `where` begins the text of an error, `network` is the factory.
+
+    Raises:
+        EdgeMnistError: the state is damaged, or was saved with another network.
+    """
+    tensors, header = unpack_bytes(content, where)
     weights: dict[str, torch.Tensor] = {}
     moments: dict[int, dict[str, torch.Tensor]] = {}
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     try:
         for name, array in tensors.items():
             part, _, rest = name.partition("/")
@@ -147,16 +169,21 @@ def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
                 weights[rest] = torch.from_numpy(array)
             else:
                 index, _, key = rest.partition("/")
-                moments.setdefault(int(index), {})[key] = torch.from_numpy(array)
+                moments.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], torch.from_numpy(array))
         for name in _SAVED:
             setattr(run, name, header[name])
         run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
-    except (KeyError, ValueError) as error:
-        raise _foreign(out) from error
+    except (IndexError, KeyError, ValueError) as error:
+        raise _foreign(where) from error
     try:
         run.network.load_state_dict(weights)
     except RuntimeError as error:
-        raise EdgeMnistError(f"{out / STATE}: its weights do not fit {network}, which has changed since") from error
+        raise EdgeMnistError(f"{where}: its weights do not fit {network}, which has changed since") from error
+
+
+def _laid_out_as(parameter: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
+    """A moment in the order in memory of its weight: fused optimisers walk both side by side without looking."""
+    return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
 
 def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray[Any, Any]]:
@@ -175,7 +202,7 @@ def _find_device(wanted: str) -> str:
     return "cpu"
 
 
-def _has_bfloat16(device: str | None) -> bool:
+def has_bfloat16(device: str | None) -> bool:
     """Whether the device multiplies bfloat16 itself; emulated, it is slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -193,5 +220,5 @@ def _difference(recorded: Settings, wanted: Settings) -> str:
     return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in changed)
 
 
-def _foreign(out: Path) -> EdgeMnistError:
-    return EdgeMnistError(f"{out / STATE}: is damaged or of another version of edge-mnist: start the run anew")
+def _foreign(where: Path | str) -> EdgeMnistError:
+    return EdgeMnistError(f"{where}: is damaged or of another version of edge-mnist: start the run anew")

@@ -1,7 +1,7 @@
-"""The training loop: one tensor of images, one step after the other, a state on the disk from which a run goes on.
+"""The training loop: steps, epochs, and a state on the disk from which a run goes on.
 
-All that is random comes from (seed, epoch, image index) or (seed, step), so a run that was stopped and resumed ends
-with the weights of one that was not, bit for bit.
+All that is random comes from (seed, epoch, image index) or (seed, step, ghost batch), so a run that was stopped and
+resumed, with as many workers or with others, ends with the weights of one that was not, bit for bit.
 """
 
 from __future__ import annotations
@@ -18,95 +18,89 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from edge_mnist import __version__, architecture, calibration, curves, data, folding, recipes, tracing
+from edge_mnist import __version__, architecture, calibration, curves, folding, recipes, tracing, workers
 from edge_mnist import checkpoint as checkpoints
-from edge_mnist.augmentation import augment, epoch_order
+from edge_mnist.augmentation import epoch_order
 from edge_mnist.checkpoint import Checkpoint
 from edge_mnist.data import Digits
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import write_whole
 from edge_mnist.network import CLASSES, MEAN, STD, build
 from edge_mnist.progress import TrainingProgress
-from edge_mnist.recipes import Recipe
-from edge_mnist.runs import Run, Settings, restore, save_state, to_arrays
+from edge_mnist.runs import Run, Settings, pack_state, parse_settings, restore, save_state, to_arrays, unpack_state
 from edge_mnist.signals import Stopped, watch
+from edge_mnist.steps import Plan, Stepper, accuracy, make_optimizer, make_plan
+from edge_mnist.workers import Team, WorkerLost
 
 CHECKPOINT = "checkpoint.safetensors"
 CURVES = "curves.png"
 
 _INPUT = (1, 28, 28)
-_EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What stays the same through a run: the images, on their device, and how they are cut into steps."""
+class _Lead:
+    """What worker 0 has besides: the user's folder, and the user."""
 
-    settings: Settings
-    images: torch.Tensor
-    """uint8 (N, 28, 28)."""
-    labels: torch.Tensor
-    """int64 (N,)."""
-    learn: npt.NDArray[np.int64]
-    """Indices of the images to learn from."""
-    validate: npt.NDArray[np.int64]
-    batch_size: int
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        return self.settings.recipe.epochs * self.steps_per_epoch
+    out: Path
+    layers: tuple[architecture.Layer, ...]
+    data: Digits
+    progress: TrainingProgress
+    size: int
+    """How many workers train."""
 
 
-def train(settings: Settings, train_part: Digits, test_part: Digits, out: Path, *, resume: bool = False) -> Checkpoint:
+def train(
+    settings: Settings,
+    train_part: Digits,
+    test_part: Digits,
+    out: Path,
+    *,
+    resume: bool = False,
+    size: int | None = None,
+) -> Checkpoint:
     """Train a network and write checkpoint, metrics, curves and state into a folder.
 
     Args:
         settings: what to compute.
         train_part: images uint8 (N, 28, 28) and labels int64 (N,) to learn from and to validate on.
-        test_part: the same, looked at once, at the end.
+        test_part: the same, looked at once, at the end; after each epoch only where the settings say so.
         out: a folder that does not exist yet or is empty; with `resume`, that of a run of the same settings and data.
         resume: go on where the run in `out` stopped.
+        size: how many workers share each batch, which changes no bit of the result; else one a physical core, as far
+            as the batch can be shared evenly. Those that torchrun started are taken as they are.
 
     Returns:
         What was written to checkpoint.safetensors.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM; the state is saved.
+        WorkerLost: a worker ended; the state is saved.
         EdgeMnistError: the loss is no number any more, the network cannot be exported, the folder is another run's.
     """
     network = _make_network(settings)
     layers = tracing.describe(network, _INPUT)
     _check_exportable(network, layers)
-    run = Run(network, _make_optimizer(settings.recipe, network))
+    run = Run(network, make_optimizer(settings.recipe, network))
     if resume:
         restore(run, out, settings.network, train_part.sha256)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
-    plan = _make_plan(settings, train_part)
-    with _reproducible(settings), watch() as signals, TrainingProgress(settings.recipe.epochs) as progress:
-        save_state(run, out, settings, train_part.sha256)  # a folder that cannot be written shows now
-        for epoch in range(run.step // plan.steps_per_epoch, settings.recipe.epochs):
-            order = plan.learn[epoch_order(settings.seed, epoch, len(plan.learn))]
-            for batch in range(run.step % plan.steps_per_epoch, plan.steps_per_epoch):
-                _take_step(run, plan, epoch, order[batch * plan.batch_size : (batch + 1) * plan.batch_size])
-                progress.step(run.step / plan.steps_per_epoch, run)
-                if signals:
-                    break
-            if run.step == (epoch + 1) * plan.steps_per_epoch:
-                _end_epoch(run, plan, epoch)
-                progress.epoch(run.history[-1])
-            save_state(run, out, settings, train_part.sha256)
-            if signals:
-                raise Stopped(signals[0], f"after step {run.step} of {plan.steps}; go on with --resume --out {out}")
-        test_accuracy = _accuracy(network, plan, test_part.images, test_part.labels)
-        result = _checkpoint(run.network, layers, _metadata(run, plan, train_part, test_accuracy))
+    plan = make_plan(settings, (train_part.images, train_part.labels), (test_part.images, test_part.labels))
+    size = workers.choose_size(plan.ghosts, size, settings.device)
+    save_state(run, out, settings, train_part.sha256)  # a folder that cannot be written shows now
+    with TrainingProgress(settings.recipe.epochs) as progress:
+        lead = _Lead(out, layers, train_part, progress, size)
+        if absent := np.setdiff1d(np.arange(CLASSES), train_part.labels[plan.learn]).tolist():
+            progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
+        with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
+            if size > 1:
+                team.broadcast(_job(settings, train_part, test_part))
+            test_accuracy = _go(run, plan, team, lead)
+        result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
         shown = train_part.images[plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]]
         result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
         checkpoints.save(out / CHECKPOINT, result)
@@ -115,54 +109,91 @@ def train(settings: Settings, train_part: Digits, test_part: Digits, out: Path, 
     return result
 
 
-def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels 0..255 as float32 (N, 1, H, W) to what a network takes, the channels side by side in memory."""
-    return ((pixels / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
+def _job(settings: Settings, train_part: Digits, test_part: Digits) -> bytes:
+    """All that a worker needs to train along."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {"images": train_part.images, "labels": train_part.labels}
+    arrays |= {"test_images": test_part.images, "test_labels": test_part.labels}
+    return checkpoints.pack(arrays, {"settings": dataclasses.asdict(settings)})
 
 
-def _take_step(run: Run, plan: _Plan, epoch: int, indices: npt.NDArray[np.int64]) -> None:
-    """One step of the optimiser on the images with these indices."""
-    began = time.perf_counter()
-    settings, recipe = plan.settings, plan.settings.recipe
-    chosen = torch.from_numpy(indices).to(settings.device)
-    pixels = plan.images[chosen].unsqueeze(1).float()  # (B, 1, 28, 28)
-    if recipe.augmentation is not None:
-        pixels = augment(pixels, indices, recipe.augmentation, settings.seed, epoch)
-    labels = plan.labels[chosen]  # (B,)
+def follow(team: Team) -> None:
+    """Train along with worker 0, which sends settings, images and state.
 
-    _set_rates(run.optimizer, recipe, run.step, plan.steps)
-    torch.manual_seed((settings.seed << 32) + run.step)  # for a network with Dropout
-    run.network.train()
-    with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
-        logits = run.network(normalize(pixels)).float()  # (B, 10)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    run.optimizer.zero_grad()
-    torch.autograd.backward(loss)
-    run.optimizer.step()
-
-    value = loss.item()
-    if not math.isfinite(value):
-        raise EdgeMnistError(f"epoch {epoch + 1}, step {run.step + 1}: the loss is {value}: try a lower --lr")
-    run.step += 1
-    run.loss += value * len(indices)
-    run.correct += int((logits.argmax(1) == labels).sum())
-    run.seen += len(indices)
-    run.seconds += time.perf_counter() - began
+    Raises:
+        WorkerLost: another worker ended.
+        EdgeMnistError: the network cannot be built here, or the loss is no number any more.
+    """
+    arrays, header = checkpoints.unpack_bytes(team.broadcast(), "worker 0")
+    settings = parse_settings(header["settings"])
+    plan = make_plan(settings, (arrays["images"], arrays["labels"]), (arrays["test_images"], arrays["test_labels"]))
+    network = _make_network(settings)
+    with _reproducible(settings):
+        _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None)
 
 
-def _end_epoch(run: Run, plan: _Plan, epoch: int) -> None:
+def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None) -> float:
+    """Run the epochs that are left, the same in each worker, and return the accuracy on the test images."""
+    with watch() as signals:
+        stepper = Stepper(run, plan, team)
+        try:
+            while len(run.history) < plan.settings.recipe.epochs:
+                _align(run, plan, team)
+                stopped = _run_epoch(run, plan, stepper, signals, lead)
+                if not stopped:
+                    _end_epoch(run, plan, team)
+                if lead is not None:
+                    _keep(run, plan, lead)
+                if stopped:
+                    where = f"after step {run.step} of {plan.steps}"
+                    raise Stopped(stopped, where + (f"; go on with --resume --out {lead.out}" if lead else ""))
+            return accuracy(run.network, plan.test_images, plan.test_labels, team)
+        except WorkerLost as error:
+            if lead is None:
+                raise
+            save_state(run, lead.out, plan.settings, lead.data.sha256)
+            kept = f"the run is saved after step {run.step} of {plan.steps}; go on with --resume --out {lead.out}"
+            raise WorkerLost(f"{error}: {kept}") from error
+
+
+def _align(run: Run, plan: Plan, team: Team) -> None:
+    """Give all workers the state of worker 0: at the start, and where processors of other kinds round otherwise."""
+    if team.size > 1:
+        state = team.broadcast(pack_state(run, {}) if team.rank == 0 else b"")
+        if team.rank:
+            unpack_state(run, state, "worker 0", plan.settings.network)
+
+
+def _run_epoch(run: Run, plan: Plan, stepper: Stepper, signals: list[int], lead: _Lead | None) -> int:
+    """Take the steps that the present epoch lacks; return a signal that ends them early, or 0."""
+    epoch = len(run.history)
+    order = plan.learn[epoch_order(plan.settings.seed, epoch, len(plan.learn))]
+    for batch in range(run.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
+        indices = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
+        stopped = stepper.step(epoch, indices, signals[0] if signals else 0)
+        if lead is not None:
+            lead.progress.step(run.step / plan.steps_per_epoch, run)
+        if stopped:
+            return stopped
+    return 0
+
+
+def _end_epoch(run: Run, plan: Plan, team: Team) -> None:
     """Validate, and move the sums of the epoch into the history."""
     began = time.perf_counter()
-    labels = plan.labels[plan.validate].cpu().numpy()
-    images = plan.images[plan.validate].cpu().numpy()
-    validation = _accuracy(run.network, plan, images, labels) if len(labels) else None
+    part = torch.from_numpy(plan.validate)
+    validation = test = None
+    if len(part):
+        validation = accuracy(run.network, plan.images[part], plan.labels[part], team)
+    if plan.settings.watch_test:
+        test = accuracy(run.network, plan.test_images, plan.test_labels, team)
     run.history.append(
         {
-            "epoch": epoch + 1,
+            "epoch": len(run.history) + 1,
             "lr": recipes.learning_rate(plan.settings.recipe, run.step - 1, plan.steps),
             "loss": run.loss / run.seen,
             "train_accuracy": run.correct / run.seen,
             "validation_accuracy": validation,
+            "test_accuracy": test,
             "images_per_second": round(run.seen / run.seconds, 1),
             "seconds": round(run.seconds + time.perf_counter() - began, 3),
         }
@@ -170,17 +201,13 @@ def _end_epoch(run: Run, plan: _Plan, epoch: int) -> None:
     run.loss, run.correct, run.seen, run.seconds = 0.0, 0, 0, 0.0
 
 
-@torch.no_grad()
-def _accuracy(network: nn.Module, plan: _Plan, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> float:
-    """The part of the images whose class is right, 0 to 1, computed in float32."""
-    network.eval()
-    right = 0
-    for start in range(0, len(labels), _EVALUATION_BATCH):
-        part = slice(start, start + _EVALUATION_BATCH)
-        pixels = torch.from_numpy(images[part]).to(plan.settings.device).unsqueeze(1).float()
-        classes = network(normalize(pixels)).argmax(1).cpu().numpy()
-        right += int((classes == labels[part]).sum())
-    return right / len(labels)
+def _keep(run: Run, plan: Plan, lead: _Lead) -> None:
+    """Write what the run has come to; after a whole epoch also a checkpoint that can be exported."""
+    save_state(run, lead.out, plan.settings, lead.data.sha256)
+    if run.history and not run.seen:
+        lead.progress.epoch(run.history[-1])
+        metadata = _metadata(run, plan, lead, None)
+        checkpoints.save(lead.out / CHECKPOINT, _checkpoint(run.network, lead.layers, metadata))
 
 
 def _make_network(settings: Settings) -> nn.Module:
@@ -207,56 +234,32 @@ def _checkpoint(network: nn.Module, layers: tuple[architecture.Layer, ...], meta
     return Checkpoint(layers, _INPUT, MEAN, STD, chosen, metadata=metadata)
 
 
-def _make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.Adam(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-
-
-def _set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
-    """Learning rate and momentum of one step; Adam's momentum is its beta1."""
-    momentum = recipes.momentum(recipe, step, steps)
-    for group in optimizer.param_groups:
-        group["lr"] = recipes.learning_rate(recipe, step, steps)
-        if recipe.optimizer == "sgd":
-            group["momentum"] = momentum
-        else:
-            group["betas"] = (momentum, group["betas"][1])
-
-
-def _make_plan(settings: Settings, digits: Digits) -> _Plan:
-    count = len(digits.labels)
-    parts = (np.arange(count), np.arange(0)) if settings.everything else data.learn_validate(digits.labels)
-    # whole batches only: BatchNorm fails on a last batch of one image, and each epoch leaves out others
-    batch_size = min(settings.recipe.batch_size, len(parts[0]))
-    images, labels = (torch.from_numpy(array).to(settings.device) for array in (digits.images, digits.labels))
-    return _Plan(settings, images, labels, *parts, batch_size, len(parts[0]) // batch_size)
-
-
 @contextmanager
 def _reproducible(settings: Settings) -> Iterator[None]:
-    """The settings' number of threads, and on a CPU only operations that repeat their bits."""
+    """On a CPU one thread, as sums are cut by threads, and only operations that repeat their bits."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(settings.threads)
+    # 6 % of the time, for memory that is written anyway
+    filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its stub lacks it
+    torch.set_num_threads(1)
     # CUDA has no such form of some backward passes: there, equal bits are not promised
     torch.use_deterministic_algorithms(settings.device == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
+        torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
-def _metadata(run: Run, plan: _Plan, digits: Digits, test_accuracy: float) -> dict[str, Any]:
+def _metadata(run: Run, plan: Plan, lead: _Lead, test_accuracy: float | None) -> dict[str, Any]:
     """Where a network comes from, as JSON."""
     last = run.history[-1]
-    settings = dataclasses.asdict(plan.settings)
-    return settings | {
-        "epochs": plan.settings.recipe.epochs,
+    return dataclasses.asdict(plan.settings) | {
+        "epochs": len(run.history),
         "learned_from": len(plan.learn),
-        "data": {"source": digits.source, "sha256": digits.sha256},
+        "workers": lead.size,
+        "data": {"source": lead.data.source, "sha256": lead.data.sha256},
         "accuracies": {
             "train": last["train_accuracy"],
             "validation": last["validation_accuracy"],

@@ -22,12 +22,16 @@ USE_TORCH = {
     "edge_mnist.network",
     "edge_mnist.tracing",
     "edge_mnist.augmentation",
+    "edge_mnist.steps",
     "edge_mnist.training",
     "edge_mnist.runs",
+    "edge_mnist.workers",
     "edge_mnist.torchvision_shim",
     "edge_mnist.export.torchscript_writer",
 }
-NEED_TRAIN = USE_TORCH | {"edge_mnist.curves", "edge_mnist.progress"}
+NEED_TRAIN = USE_TORCH | {
+    f"edge_mnist.{name}" for name in ("curves", "progress", "follower", "experiments", "experiments_report")
+}
 EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2")
 
 

@@ -22,7 +22,7 @@ from edge_mnist.cli import main  # noqa: E402
 from edge_mnist.data import Digits  # noqa: E402
 from edge_mnist.runs import Settings, recorded_settings  # noqa: E402
 
-EPOCHS, BATCH = 4, 16
+EPOCHS, BATCH = 4, 24
 OPTIONS = [
     "--recipe",
     "adam-onecycle",
@@ -120,7 +120,8 @@ def _stop(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> 
     assert process.returncode == 128 + number, stderr
     line = stderr.splitlines()[-1]
     assert line.startswith(f"edge-mnist: stopped by {number.name} after step ") and "--resume" in line
-    assert not (out / "checkpoint.safetensors").exists()
+    # that of the last whole epoch, of which the test images know nothing
+    assert checkpoint.load(out / "checkpoint.safetensors").metadata["accuracies"]["test"] is None
     return int(line.split("step ")[1].split()[0])
 
 
@@ -232,3 +233,59 @@ def test_all_images_and_dropout_train_alike_twice(data: Path, tmp_path: Path, mo
     assert recorded_settings(tmp_path / "one") == Settings(**{
         **vars(recorded_settings(tmp_path / "two")), "everything": True
     })  # fmt: skip
+
+
+def test_a_class_without_images_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = strokes.draw(600, 1)
+    some = digits.labels != 7
+    folder = tmp_path / "digits"
+    _write_idx(folder, "train", Digits(digits.images[some], digits.labels[some], "", ""))
+    _write_idx(folder, "t10k", strokes.draw(50, 2))
+    process = _command("--recipe", "quick", "--epochs", "1", "--data", folder, "--out", tmp_path / "run")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0 and "note: no image of 7 among those to learn from\n" in stderr
+    assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata["epochs"] == 1
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_epoch(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bursting_networks.py").write_text(NETWORKS)
+    out = tmp_path / "run"
+    # weight decay at this rate multiplies the weights by -2 in each step, until float32 ends
+    options = ("--network", "bursting_networks:dropping", "--recipe", "adamw-onecycle", "--lr", "3e4", "--epochs", "20")
+    status, line = _fails(capsys, monkeypatch, *options, "--data", data, "--out", out)
+    assert status == 1 and "try a lower --lr" in line
+    epoch = int(line.split("epoch ")[1].split(",")[0])
+    step = int(line.split("step ")[1].split(":")[0])
+    assert epoch > 1 and (1100 // 128) * (epoch - 1) < step <= (1100 // 128) * epoch
+    kept = checkpoint.load(out / "checkpoint.safetensors")
+    assert kept.metadata["epochs"] == epoch - 1
+    assert checkpoint.unpack(out / "state.safetensors")[1]["step"] == (1100 // 128) * (epoch - 1)
+
+
+def test_a_full_disk_keeps_the_last_epoch(whole_run: Path, data: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=440k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        out = disk / "run"
+        process = _command(*OPTIONS, "--data", data, "--out", out)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert stderr.splitlines()[-1].endswith("safetensors: cannot be written: No space left on device")
+        assert not [path for path in out.iterdir() if path.name.startswith(".")]
+        assert len(checkpoint.unpack(out / "state.safetensors")[1]["history"]) == 1
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        process = _command("--resume", "--data", data, "--out", out)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        ended, expected = (checkpoint.unpack(folder / "state.safetensors")[0] for folder in (out, whole_run))
+        assert {name: array.tobytes() for name, array in ended.items()} == {
+            name: array.tobytes() for name, array in expected.items()
+        }
+    finally:
+        subprocess.run(["umount", disk], check=True)

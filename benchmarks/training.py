@@ -1,0 +1,230 @@
+"""Times an epoch of training against the loop that everyone writes: `python benchmarks/training.py`, from the checkout.
+
+The usual loop is torchvision's MNIST, a DataLoader and Adam, in float32, with the same network and no augmentation, in
+the fastest of its configurations here; edge-mnist trains with augmentation. Each epoch runs in a fresh process, one
+process after the other, and the sides take turns in rounds, so that what disturbs the machine disturbs all of them.
+Starting, importing, loading files and the first steps are not timed. What is: of edge-mnist its steps, by its own
+metrics.jsonl, and of the usual loop the whole loop, in which the DataLoader starts and ends its workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.claims import machine
+from edge_mnist import data, training
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.files import write_whole
+from edge_mnist.network import MEAN, STD, DigitNet
+from edge_mnist.recipes import RECIPES
+from edge_mnist.runs import METRICS, Settings, has_bfloat16
+from edge_mnist.torchvision_shim import import_torchvision
+
+EPOCH = 60_000
+"""Images in an epoch of MNIST."""
+WARM_UP = 20
+"""Batches of the usual loop before those that are timed; edge-mnist has a whole epoch."""
+TRIAL = 150
+"""Batches with which the configurations of the usual loop are compared."""
+NUM_WORKERS = (0, 1, 2)
+USUAL = "usual loop"
+
+Facts = dict[str, Any]
+
+
+def measure(images: int, rounds: int) -> Facts:
+    """Time all sides on the first `images` training images (0: all), in images/s.
+
+    Raises:
+        EdgeMnistError: there is no MNIST, or a side failed.
+    """
+    host = machine()
+    with tempfile.TemporaryDirectory() as root:
+        count = lay_out(Path(root), images)
+        trials = []
+        for num_workers, threads in itertools.product(NUM_WORKERS, sorted({1, torch.get_num_threads()})):
+            told = f"{USUAL}, num_workers {num_workers}, torch threads {threads}"
+            speed = time_side(told, ["usual", root, str(num_workers), str(threads), str(TRIAL)])
+            trials.append({"num_workers": num_workers, "threads": threads, "images_per_second": speed})
+        best = max(trials, key=lambda trial: trial["images_per_second"])
+        sides = {
+            "edge-mnist": ["ours", root],
+            USUAL: ["usual", root, str(best["num_workers"]), str(best["threads"])],
+            "edge-mnist, float32": ["ours", root, "--float32"],
+            "edge-mnist, one process": ["ours", root, "--processes", "1"],
+        }
+        if not has_bfloat16("cpu"):
+            del sides["edge-mnist, float32"]  # edge-mnist takes float32 by itself
+        speeds: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(1, rounds + 1):
+            for name, arguments in sides.items():
+                speeds[name].append(time_side(f"round {turn}/{rounds}: {name}", arguments))
+    facts = {"machine": host, "torch": torch.__version__, "bfloat16": has_bfloat16("cpu"), "images": count}
+    compared = {name: compare(values, speeds[USUAL]) for name, values in speeds.items()}
+    return facts | {"trials": trials, "best": best, "sides": compared}
+
+
+def lay_out(root: Path, images: int) -> int:
+    """Write MNIST's first `images` of each part (0: all) as torchvision keeps them; return how many are to train on."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    parts = {"train": data.load("train"), "t10k": data.load("test")}
+    for name, part in parts.items():
+        for kind, values in (("images-idx3", part.images), ("labels-idx1", part.labels)):
+            chosen = values[: images or None].astype(np.uint8)
+            header = np.array([0x800 + chosen.ndim, *chosen.shape], ">u4")  # of IDX: 8 stands for unsigned bytes
+            (raw / f"{name}-{kind}-ubyte").write_bytes(header.tobytes() + chosen.tobytes())
+    return min(images or len(parts["train"]), len(parts["train"]))
+
+
+def time_side(told: str, arguments: list[str]) -> float:
+    """Images/s of a hidden command of this script in a process of its own; `told` names it on stderr.
+
+    Raises:
+        EdgeMnistError: the process failed.
+    """
+    click.echo(f"{told} ... ", err=True, nl=False)
+    command = [sys.executable, __file__, *arguments]
+    # a session of its own, so that Ctrl-C reaches this process alone, which then ends that one
+    process = Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True)
+    try:
+        output, errors = process.communicate()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.communicate()  # until all that hold its pipes, which its own workers do too, have ended
+        raise
+    if process.returncode:
+        raise EdgeMnistError(f"{told}: ended with status {process.returncode}:\n{errors.strip()}")
+    timed = json.loads(output)
+    speed: float = timed["images"] / timed["seconds"]
+    click.echo(f"{speed:,.0f} images/s", err=True)
+    return speed
+
+
+def compare(speeds: list[float], usual: list[float]) -> Facts:
+    """A side's images/s of each round, and how many times those of the usual loop they are."""
+    ratios = [speed / other for speed, other in zip(speeds, usual, strict=True)]
+    median = statistics.median(speeds)
+    ratio = median / statistics.median(usual)
+    return {"images_per_second": speeds, "median": median, "ratio": ratio, "ratio_range": [min(ratios), max(ratios)]}
+
+
+def show(facts: Facts, console: Console) -> None:
+    """Print the configurations of the usual loop, then all sides and the ratios."""
+    host = facts["machine"]
+    first = f"{host['processor']}, {host['cores']} cores, torch {facts['torch']}"
+    first += f", {'bfloat16' if facts['bfloat16'] else 'no bfloat16'}; {facts['images']:,} images"
+    console.print(f"{first}; load {host['load']:.2f} before\n\nThe usual loop, part of an epoch:")
+    for trial in facts["trials"]:
+        told = f"  num_workers {trial['num_workers']}, torch threads {trial['threads']}"
+        mark = "  fastest" if trial == facts["best"] else ""
+        console.print(f"{told}: {trial['images_per_second']:7,.0f} images/s{mark}")
+    table = Table(title="\nWhole epochs", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(f"rounds: {len(facts['sides'][USUAL]['images_per_second'])}")
+    headers = ("images/s\nminimum", "median", "maximum", "60,000\nimages, s", "times the\nusual loop", "by round")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for name, side in facts["sides"].items():
+        speeds = (min(side["images_per_second"]), side["median"], max(side["images_per_second"]))
+        low, high = side["ratio_range"]
+        cells = [f"{EPOCH / side['median']:.2f}", f"{side['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+        table.add_row(name, *(f"{speed:,.0f}" for speed in speeds), *cells)
+    console.print(table)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Epochs of each side.")
+@click.option("--images", type=click.IntRange(0), default=0, help="Only the first so many images, to try the script.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.pass_context
+def main(context: click.Context, rounds: int, images: int, json_file: Path | None) -> None:
+    """Time an epoch of training against the usual loop."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing is left behind
+    if context.invoked_subcommand:
+        return
+    try:
+        facts = measure(images, rounds)
+        if json_file is not None:
+            write_whole(json_file, (json.dumps(facts, indent=2) + "\n").encode())
+    except EdgeMnistError as error:
+        raise click.ClickException(str(error)) from error
+    show(facts, Console(width=100, highlight=False))
+
+
+@main.command(hidden=True)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.option("--float32", is_flag=True)
+@click.option("--processes", type=int)
+def ours(root: Path, float32: bool, processes: int | None) -> None:
+    """Train as edge-mnist does, two epochs, of which the second counts."""
+    recipe = dataclasses.replace(RECIPES["adam-onecycle"], epochs=2)
+    settings = Settings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
+    learn = data.load("train", root)
+    with tempfile.TemporaryDirectory(dir=root) as out:
+        training.train(settings, learn, data.load("test", root), Path(out), size=processes)
+        row = json.loads((Path(out) / METRICS).read_text().splitlines()[1])
+    batch = min(recipe.batch_size, len(learn))
+    images = len(learn) // batch * batch  # whole batches only
+    click.echo(json.dumps({"images": images, "seconds": images / row["images_per_second"]}))
+
+
+@main.command(hidden=True)
+@click.argument("root")
+@click.argument("num_workers", type=int)
+@click.argument("threads", type=int)
+@click.argument("batches", type=int, required=False)
+def usual(root: str, num_workers: int, threads: int, batches: int | None) -> None:
+    """Train as everyone does, one epoch or its first `batches`."""
+    import_torchvision()
+    from torchvision import datasets, transforms
+
+    torch.set_num_threads(threads)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((MEAN,), (STD,))])
+    learn = datasets.MNIST(root=root, transform=transform)
+    loader: DataLoader[Any] = DataLoader(learn, batch_size=128, shuffle=True, num_workers=num_workers)
+    network = DigitNet()
+    network.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+
+    def run(batches: int | None) -> int:
+        seen, correct, total = 0, 0, 0.0
+        for images, labels in itertools.islice(loader, batches):  # (B, 1, 28, 28), (B,)
+            optimizer.zero_grad()
+            logits = network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=0.05)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += loss.item()
+            correct += (logits.argmax(1) == labels).sum().item()
+            seen += len(labels)
+        return seen
+
+    run(WARM_UP)
+    began = time.perf_counter()
+    images = run(batches)
+    click.echo(json.dumps({"images": images, "seconds": time.perf_counter() - began}))
+
+
+if __name__ == "__main__":
+    main()
