@@ -43,6 +43,11 @@ def commands() -> None:
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="The same seed gives the same weights.  [default: 0]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
 @click.option("--workers", type=click.IntRange(1), help="Processes that share each batch.  [default: physical cores]")
+@click.option(
+    "--precision",
+    type=click.Choice(["bfloat16", "float32"]),
+    help="Of convolutions.  [default: bfloat16 where the device has it]",
+)
 @click.option("--network", help="A factory of another network, package.module:factory.")
 @click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images; nothing is validated.")
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
@@ -56,6 +61,7 @@ def train(
     seed: int | None,
     device: str | None,
     workers: int | None,
+    precision: str | None,
     network: str | None,
     everything: bool,
     data: Path | None,
@@ -81,6 +87,7 @@ def train(
         changes={"epochs": epochs, "batch_size": batch_size, "lr": lr},
         seed=seed,
         device=device,
+        bfloat16=None if precision is None else precision == "bfloat16",
         network=network,
         everything=everything or None,
     )
@@ -131,7 +138,10 @@ def experiments(
         from edge_mnist import experiments_report
         from edge_mnist.experiments import run, trials
         from edge_mnist.runs import choose_settings
+        from edge_mnist.workers import launched
 
+    if launched():
+        raise UsageError("experiments starts its own workers: run it without torchrun")
     base = choose_settings(changes={}, device=device)
     train_part = load("train", data)
     plan = trials(seeds, readings, base, epochs)
