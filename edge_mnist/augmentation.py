@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from edge_mnist.arithmetic import splitmix64
 from edge_mnist.recipes import Augmentation
 
-_ORDER = 6  # the amounts of the augmentation take 0 .. 5
+_ORDER = 6  # the amounts of an affine map take 0 .. 5
+_BEND = 1000  # and so many more as a grid has numbers
+_GRID = 5
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
@@ -28,7 +30,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
 def augment(
     images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int
 ) -> torch.Tensor:
-    """Each image rotated, scaled, sheared and shifted about its centre, bilinear, black outside.
+    """Each image rotated, scaled, sheared, shifted and bent about its centre, bilinear, black outside.
 
     Args:
         images: (N, 1, H, W) float32, black is 0.
@@ -49,6 +51,8 @@ def augment(
     across = torch.arange(0.5, width, device=images.device) * (2 / width) - 1  # (W,)
     # not affine_grid: its matrix product may round differently in a batch of another size
     grid = maps[:, :, 0] * across + maps[:, :, 1] * down + maps[:, :, 2]  # (N, 2, H, W)
+    if amount.elastic:
+        grid += _bends(indices, amount.elastic, seed, epoch, (height, width)).to(images.device)
     return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
@@ -56,7 +60,7 @@ def _inverse_maps(
     indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int
 ) -> npt.NDArray[np.float64]:
     """Where each pixel of the result comes from: (N, 2, 3) float64, rows x and y, in pixels from the centre."""
-    drawn = [2 * _uniform(seed, epoch, indices, purpose) - 1 for purpose in range(_ORDER)]
+    drawn = [2 * uniform(seed, epoch, indices, purpose) - 1 for purpose in range(_ORDER)]
     angle = drawn[0] * math.radians(amount.rotation)
     stretch_x, stretch_y = 1 / (1 + drawn[1] * amount.scale), 1 / (1 + drawn[2] * amount.scale)
     shear = drawn[3] * amount.shear
@@ -71,16 +75,29 @@ def _inverse_maps(
     return matrices
 
 
-def _uniform(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.float64]:
-    """(N,) float64 in [0, 1), on a grid of 2^-53."""
+def _bends(indices: npt.NDArray[np.int64], amount: float, seed: int, epoch: int, size: tuple[int, int]) -> torch.Tensor:
+    """Smooth displacements (N, 2, H, W) float32, x and y, a whole side being 2."""
+    purposes = _BEND + np.arange(2 * _GRID**2)
+    drawn = 2 * uniform(seed, epoch, np.tile(indices[:, None], len(purposes)), purposes) - 1
+    corners = drawn.reshape(-1, 2, _GRID, _GRID) * amount
+    corners *= np.array([2 / size[1], 2 / size[0]])[:, None, None]
+    return F.interpolate(torch.from_numpy(corners.astype(np.float32)), size, mode="bicubic", align_corners=True)
+
+
+def uniform(
+    seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int | npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Random numbers of the key, float64 of the shape of `indices`, in [0, 1) on a grid of 2^-53."""
     mantissas = _random_bits(seed, epoch, indices, purpose) >> np.uint64(11)
-    uniform: npt.NDArray[np.float64] = mantissas.astype(np.float64) * 2.0**-53
-    return uniform
+    numbers: npt.NDArray[np.float64] = mantissas.astype(np.float64) * 2.0**-53
+    return numbers
 
 
-def _random_bits(seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int) -> npt.NDArray[np.uint64]:
-    """(N,) uint64: the words of the key, each stirred in by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
-    state = np.zeros(len(indices), np.uint64)
+def _random_bits(
+    seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int | npt.NDArray[np.int64]
+) -> npt.NDArray[np.uint64]:
+    """The words of the key, each stirred in by SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    state = np.zeros(indices.shape, np.uint64)
     for word in (seed, epoch, purpose, indices):
         state = splitmix64(state ^ np.asarray(word, np.uint64))
     return state

@@ -10,8 +10,6 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edge_mnist import __version__
-from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.cli_training import evaluate, experiments, train
+from edge_mnist.errors import EdgeMnistError, UsageError
 
 if TYPE_CHECKING:
     from edge_mnist.sources import Images
@@ -29,144 +28,6 @@ if TYPE_CHECKING:
 @click.version_option(__version__, prog_name="edge-mnist")
 def commands() -> None:
     """Train a small digit network, export it as int8, prove that every format is the same model."""
-
-
-@commands.command()
-@click.option(
-    "--recipe", help="adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle or quick.  [default: adam-onecycle]"
-)
-@click.option("--epochs", type=click.IntRange(1), help="Other than the recipe's.")
-@click.option("--batch-size", type=click.IntRange(2), help="Other than the recipe's.")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), help="The highest learning rate, other than the recipe's."
-)
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), help="The same seed gives the same weights.  [default: 0]")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
-@click.option("--workers", type=click.IntRange(1), help="Processes that share each batch.  [default: physical cores]")
-@click.option(
-    "--precision",
-    type=click.Choice(["bfloat16", "float32"]),
-    help="Of convolutions.  [default: bfloat16 where the device has it]",
-)
-@click.option("--network", help="A factory of another network, package.module:factory.")
-@click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images; nothing is validated.")
-@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the run is written.  [default: runs/RECIPE]")
-@click.option("--resume", is_flag=True, help="Go on with the stopped run in --out.")
-def train(
-    recipe: str | None,
-    epochs: int | None,
-    batch_size: int | None,
-    lr: float | None,
-    seed: int | None,
-    device: str | None,
-    workers: int | None,
-    precision: str | None,
-    network: str | None,
-    everything: bool,
-    data: Path | None,
-    out: Path | None,
-    resume: bool,
-) -> None:
-    """Train a network; write checkpoint, metrics, curves and state into a folder of its own."""
-    from edge_mnist.data import load
-    from edge_mnist.recipes import named
-
-    with _training_packages():
-        from edge_mnist import runs, training
-        from edge_mnist.workers import join, launched_rank
-
-    if launched_rank():  # torchrun started this process to follow another, which reads the options
-        with join() as team:
-            training.follow(team)
-        return
-    out = out or Path("runs") / (recipe or "adam-onecycle")
-    settings = runs.choose_settings(
-        recorded=runs.recorded_settings(out) if resume else None,
-        recipe=named(recipe) if recipe else None,
-        changes={"epochs": epochs, "batch_size": batch_size, "lr": lr},
-        seed=seed,
-        device=device,
-        bfloat16=None if precision is None else precision == "bfloat16",
-        network=network,
-        everything=everything or None,
-    )
-    training.train(settings, load("train", data), load("test", data), out, resume=resume, size=workers)
-    click.echo(out / training.CHECKPOINT)
-
-
-@commands.command()
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Runs of each experiment.")
-@click.option("--readings/--no-readings", default=True, help="Run what the study may have meant instead, too.")
-@click.option("--epochs", type=click.IntRange(1), help="Other than the recipes' 20.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[default: auto]")
-@click.option("--workers", type=click.IntRange(1), help="Processes that share each batch.  [default: physical cores]")
-@click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
-@click.option(
-    "--runs",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=Path("runs/experiments"),
-    show_default=True,
-    help="Where each run has a folder.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("docs/experiments.md"),
-    show_default=True,
-    help="The report; its picture lies beside it.",
-)
-@click.option("--resume", is_flag=True, help="Go on with the runs in --runs.")
-def experiments(
-    seeds: int,
-    readings: bool,
-    epochs: int | None,
-    device: str | None,
-    workers: int | None,
-    data: Path | None,
-    folder: Path,
-    out: Path,
-    resume: bool,
-) -> None:
-    """Repeat the four experiments of the study that the network comes from, and write a report beside its figures."""
-    from edge_mnist.data import load
-
-    with _training_packages():
-        import torch
-
-        from edge_mnist import experiments_report
-        from edge_mnist.experiments import run, trials
-        from edge_mnist.runs import choose_settings
-        from edge_mnist.workers import launched
-
-    if launched():
-        raise UsageError("experiments starts its own workers: run it without torchrun")
-    base = choose_settings(changes={}, device=device)
-    train_part = load("train", data)
-    plan = trials(seeds, readings, base, epochs)
-    histories = run(plan, train_part, load("test", data), folder, resume=resume, size=workers)
-    command = f"edge-mnist experiments --seeds {seeds}"
-    command += ("" if readings else " --no-readings") + (f" --epochs {epochs}" if epochs else "")
-    facts = {
-        "command": command,
-        "learned": len(train_part),
-        "precision": "bfloat16" if base.bfloat16 else "float32",
-        "versions": f"torch {torch.__version__}, edge-mnist {__version__}",
-    }
-    experiments_report.write(out, histories, seeds, facts)
-    click.echo(out)
-
-
-@contextmanager
-def _training_packages() -> Iterator[None]:
-    """Imports that need the extra `train`."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "matplotlib"):
-            raise
-        raise missing_package(error.name, "train") from error
 
 
 @commands.command()
@@ -323,6 +184,10 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
         click.echo(kept)
     if not found.passed:
         sys.exit(1)
+
+
+for _command in (train, experiments, evaluate):
+    commands.add_command(_command)
 
 
 def main() -> None:

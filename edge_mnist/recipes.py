@@ -1,17 +1,18 @@
-"""The named training recipes, and the schedule of learning rate and momentum as pure functions of the step."""
+"""The named training recipes, and their schedules as pure functions of the step or the epoch."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from edge_mnist.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far an image is moved at most, each amount drawn uniformly on both sides of nothing."""
+    """How much an image is changed at most, each amount drawn uniformly on both sides of nothing."""
 
     rotation: float = 9.0
     """Degrees."""
@@ -21,6 +22,17 @@ class Augmentation:
     """Pixels across for one pixel up."""
     shift: float = 1.5
     """Pixels, along each axis."""
+    elastic: float = 0.0
+    """Pixels by which the corners of a grid of 7 pixels are moved (after Simard, Steinkraus and Platt, "Best practices
+    for convolutional neural networks applied to visual document analysis", ICDAR 2003)."""
+    stroke: float = 0.0
+    """How much thinner or thicker strokes become: 1 is a pixel on each side."""
+    wear: float = 0.0
+    """The part of the images that meets each of blur, noise, uneven light, faint ink and a hidden corner, 0 to 1."""
+
+
+NOTHING = Augmentation(rotation=0.0, scale=0.0, shear=0.0, shift=0.0)
+"""Images as they are."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,11 @@ class Recipe:
     """SGD's momentum where the rate is fixed; OneCycle moves momentum, or Adam's beta1, between 0.95 and 0.85."""
     label_smoothing: float = 0.05
     augmentation: Augmentation | None = Augmentation()
+    calm: int = 0
+    """So many last epochs change the images half as much, and wear none."""
+    outliers: float = 0.0
+    """Images of what is no digit in a batch, as a part of the digits, learned towards equal probabilities (outlier
+    exposure: Hendrycks, Mazeika and Dietterich, ICLR 2019)."""
 
 
 RECIPES: dict[str, Recipe] = {
@@ -51,6 +68,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("sgd-onecycle", "sgd", "onecycle", lr=0.02, weight_decay=1e-4),
         Recipe("sgd-fixed", "sgd", "fixed", lr=0.006, weight_decay=1e-4, momentum=0.0),
         Recipe("adamw-onecycle", "adamw", "onecycle", lr=0.02, weight_decay=1e-4),
+        Recipe("tune", "adam", "onecycle", lr=0.002, weight_decay=1e-4, epochs=3, outliers=0.125),
         Recipe("quick", "adam", "onecycle", lr=0.02, weight_decay=1e-4, epochs=4, batch_size=256, augmentation=None),
     )
 }
@@ -65,6 +83,44 @@ def named(name: str) -> Recipe:
     if name not in RECIPES:
         raise UsageError(f"--recipe {name}: unknown, expected one of {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Other values for a recipe's fields, or its augmentation's, from texts as `elastic=1.5`.
+
+    Raises:
+        UsageError: a text is no NAME=VALUE, or the recipe has no such number.
+    """
+    numbers = {field.name: field.type for kind in (Recipe, Augmentation) for field in fields(kind)}
+    numbers = {name: kind for name, kind in numbers.items() if kind in ("int", "float")}
+    changes = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in numbers:
+            raise UsageError(f"--set {text}: expected NAME=VALUE, NAME one of {', '.join(numbers)}")
+        try:
+            changes[name] = int(value) if numbers[name] == "int" else float(value)
+        except ValueError as error:
+            raise UsageError(f"--set {text}: {value!r} is no {numbers[name]}") from error
+    return changes
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values for some of its fields, or of its augmentation's, which is then switched on."""
+    inner = {name: value for name, value in changes.items() if name in Augmentation.__dataclass_fields__}
+    outer = {name: value for name, value in changes.items() if name not in inner}
+    if inner:
+        outer["augmentation"] = replace(recipe.augmentation or NOTHING, **inner)
+    return replace(recipe, **outer)
+
+
+def augmentation(recipe: Recipe, epoch: int) -> Augmentation | None:
+    """How much the images of an epoch, counted from 0, are changed."""
+    amount = recipe.augmentation
+    if amount is None or epoch < recipe.epochs - recipe.calm:
+        return amount
+    halves = {name: value / 2 for name, value in vars(amount).items()}
+    return replace(amount, **halves | {"wear": 0.0})
 
 
 # PyTorch's defaults for OneCycleLR.

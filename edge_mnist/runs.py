@@ -17,7 +17,7 @@ from edge_mnist.checkpoint import pack, unpack, unpack_bytes
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes, write_whole
 from edge_mnist.network import DIGITNET
-from edge_mnist.recipes import RECIPES, Augmentation, Recipe
+from edge_mnist.recipes import RECIPES, Augmentation, Recipe, changed
 
 STATE = "state.safetensors"
 METRICS = "metrics.jsonl"
@@ -31,6 +31,8 @@ class Settings:
     seed: int = 0
     everything: bool = False
     """Learn from all training images, without a validation part."""
+    init: str = ""
+    """SHA-256 of the checkpoint that the run began with."""
     watch_test: bool = False
     """Look at the test images after each epoch, to draw a curve; nothing may be chosen by it."""
     network: str = DIGITNET
@@ -74,7 +76,7 @@ def choose_settings(
     Args:
         recorded: those of the run to resume, which nothing may contradict.
         recipe: a named recipe; else that of the recorded run, else adam-onecycle.
-        changes: other values for the recipe's fields.
+        changes: other values for the recipe's fields, or its augmentation's.
         device: auto, cpu or cuda.
         others: other values for the fields of `Settings`.
 
@@ -84,7 +86,7 @@ def choose_settings(
     if recorded is None or device is not None:
         device = _find_device(device or "auto")
     base = recorded or Settings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
-    wanted = dataclasses.replace(recipe or base.recipe, **_said(changes))
+    wanted = changed(recipe or base.recipe, _said(changes))
     result = dataclasses.replace(base, **_said({"recipe": wanted, "device": device, **others}))
     if recorded is not None and result != recorded:
         raise UsageError(f"--resume: the run was started with {_difference(recorded, result)}; leave the options out")
@@ -147,7 +149,7 @@ def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
     _, header = unpack_bytes(content, str(out / STATE))
     if header.get("data") != data_hash:
         raise UsageError(
-            f"{out}: the run was started with other images (SHA-256 {header.get('data')}): name its --data"
+            f"{out}: the run was started with other images (SHA-256 {header.get('data')}): name its --data, and --extra"
         )
     unpack_state(run, content, str(out / STATE), network)
 
@@ -216,8 +218,8 @@ def _said(options: Mapping[str, Any]) -> dict[str, Any]:
 def _difference(recorded: Settings, wanted: Settings) -> str:
     """The fields that differ, as "lr 0.01 (now 0.02)"."""
     old, new = ({**dataclasses.asdict(item), **dataclasses.asdict(item.recipe)} for item in (recorded, wanted))
-    changed = (name for name in old if name != "recipe" and old[name] != new[name])
-    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in changed)
+    others = (name for name in old if name != "recipe" and old[name] != new[name])
+    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in others)
 
 
 def _foreign(where: Path | str) -> EdgeMnistError:

@@ -21,6 +21,8 @@ from edge_mnist.graph import FloatGraph, Shape
 
 SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
 """The checkpoint that comes with the package."""
+SHIPPED_INT8 = SHIPPED.with_name("digitnet_int8.tflite")
+"""What `export --int8` makes of it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +21,20 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edge_mnist import data, recipes
-from edge_mnist.augmentation import augment
+from edge_mnist import data, outliers, recipes
+from edge_mnist.augmentation import augment, uniform
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.network import MEAN, STD
 from edge_mnist.recipes import Recipe
 from edge_mnist.runs import Run, Settings
+from edge_mnist.wear import wear
 from edge_mnist.workers import Team
 
 _EVALUATION_BATCH = 1000
+_OUTLIERS = 3000  # of each kind
+_EXTRA_PART = 0.15  # of an epoch are a user's own images ...
+_EXTRA_TIMES = 50  # ... but none is shown more often
+_PICK = 7  # the purpose of the random numbers that pick them
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Plan:
 
     settings: Settings
     images: torch.Tensor
-    """uint8 (N, 28, 28)."""
+    """uint8 (N + O, 28, 28): those of the data, then outliers."""
     labels: torch.Tensor
     """int64 (N,)."""
     learn: npt.NDArray[np.int64]
@@ -49,6 +56,14 @@ class Plan:
     batch_size: int
     ghosts: int
     """Into how many ghost batches a batch is cut."""
+    strangers: int
+    """How many outliers join each ghost batch."""
+
+    def pick(self, step: int, ghost: int) -> npt.NDArray[np.int64]:
+        """Indices of the outliers that join a ghost batch, (strangers,) int64."""
+        numbers = uniform(self.settings.seed, step, np.arange(self.strangers) + ghost * self.strangers, _PICK)
+        count = len(self.images) - len(self.labels)
+        return len(self.labels) + (numbers * count).astype(np.int64)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,20 +76,39 @@ class Plan:
         return self.settings.recipe.epochs * self.steps_per_epoch
 
 
-def make_plan(
-    settings: Settings,
-    train_part: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
-    test_part: tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]],
-) -> Plan:
-    """How images uint8 (N, 28, 28) and labels int64 (N,) become steps."""
-    count = len(train_part[1])
-    parts = (np.arange(count), np.arange(0)) if settings.everything else data.learn_validate(train_part[1])
-    batch_size = min(settings.recipe.batch_size, len(parts[0]))
-    images, labels, test_images, test_labels = (
-        torch.from_numpy(array).to(settings.device) for array in (*train_part, *test_part)
-    )
+def make_plan(settings: Settings, arrays: Mapping[str, npt.NDArray[Any]]) -> Plan:
+    """How images become steps.
+
+    Args:
+        settings: of the run.
+        arrays: `images` uint8 (N, 28, 28) and `labels` int64 (N,); `test_images` and `test_labels`; and perhaps
+            `extra_images`, `extra_labels` and `extra_none`, of the user's own.
+    """
+    shown, labels = [arrays["images"]], [arrays["labels"]]
+    count = len(labels[0])
+    learn, validate = (np.arange(count), np.arange(0)) if settings.everything else data.learn_validate(labels[0])
+    if "extra_images" in arrays:
+        shown.append(arrays["extra_images"])
+        labels.append(arrays["extra_labels"])
+        own = np.arange(count, count + len(labels[1]))
+        times = min(_EXTRA_TIMES, round(_EXTRA_PART * len(learn) / max(1, len(own))))
+        learn = np.concatenate([learn, np.repeat(own, max(1, times))])
+    batch_size = min(settings.recipe.batch_size, len(learn))
     ghosts = count_ghosts(settings, batch_size)
-    return Plan(settings, images, labels, *parts, test_images, test_labels, batch_size, ghosts)
+    strangers = 0
+    if settings.recipe.outliers:
+        strangers = max(1, round(settings.recipe.outliers * batch_size / ghosts))
+        drawn = outliers.draw(outliers.TRAINING, _OUTLIERS, settings.seed, arrays["images"][learn[learn < count]])
+        shown += drawn.values()
+        own_none = arrays.get("extra_none")
+        if own_none is not None and len(own_none):
+            shown += [own_none] * min(_EXTRA_TIMES, max(1, _OUTLIERS // len(own_none)))
+    images, classes, test_images, test_labels = (
+        torch.from_numpy(array).to(settings.device)
+        for array in (np.concatenate(shown), np.concatenate(labels), arrays["test_images"], arrays["test_labels"])
+    )
+    parts = learn, validate, test_images, test_labels
+    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers)
 
 
 def count_ghosts(settings: Settings, batch_size: int) -> int:
@@ -142,16 +176,23 @@ class Stepper:
     def _pass(self, epoch: int, ghost: int, indices: npt.NDArray[np.int64], signal: int) -> torch.Tensor:
         """One ghost batch: its share of the gradients, its statistics, and at the end loss, correct images, signal."""
         settings, recipe, plan = self._plan.settings, self._plan.settings.recipe, self._plan
+        count = len(indices)
+        indices = np.concatenate([indices, plan.pick(self._run.step, ghost)])  # (B + O,)
         chosen = torch.from_numpy(indices).to(settings.device)
-        pixels = plan.images[chosen].unsqueeze(1).float()  # (B, 1, 28, 28)
-        if recipe.augmentation is not None:
-            pixels = augment(pixels, indices, recipe.augmentation, settings.seed, epoch)
-        labels = plan.labels[chosen]  # (B,)
+        pixels = plan.images[chosen].unsqueeze(1).float()  # (B + O, 1, 28, 28)
+        amount = recipes.augmentation(recipe, epoch)
+        if amount is not None:
+            pixels = augment(pixels, indices, amount, settings.seed, epoch)
+            if amount.stroke or amount.wear:
+                pixels = wear(pixels, indices, amount, settings.seed, epoch)
+        labels = plan.labels[chosen[:count]]  # (B,)
         # for a network with Dropout
         torch.manual_seed((settings.seed << 32) + self._run.step * plan.ghosts + ghost)
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
-            logits = self._twin(normalize(pixels)).float()  # (B, 10)
+            logits, unknown = self._twin(normalize(pixels)).float().tensor_split((count,))  # (B, 10), (O, 10)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="sum")
+        if plan.strangers:
+            loss = loss - unknown.log_softmax(1).mean(1).sum()  # cross entropy with equal probabilities
         gradients = torch.autograd.grad(loss / plan.batch_size, self._parameters)
         correct = (logits.argmax(1) == labels).sum()
         last = torch.stack([loss.detach(), correct.float(), torch.tensor(float(signal), device=loss.device)])

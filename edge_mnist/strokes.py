@@ -158,13 +158,28 @@ def draw(count: int, seed: int) -> Digits:
     return Digits(images, labels, "strokes", hashlib.sha256(images.tobytes()).hexdigest())
 
 
+def draw_style(style: str, count: int, random: np.random.RandomState) -> npt.NDArray[np.uint8]:
+    """Draw one style, whatever it shows: (count, 28, 28) uint8, each by a writer of its own.
+
+    Args:
+        style: strokes parted by |, each a row of control points x,y, as those of the digits: about 70 wide, 100 tall.
+        count: how many, at least 1.
+        random: what the writers are drawn from; it moves on.
+    """
+    prepared = _style(style)
+    traits = random.standard_normal((count, _TRAITS))
+    misses = random.standard_normal((count, len(prepared.points), 2))
+    curves, radii = _write(prepared, traits, misses)
+    return _centred(_ink(curves, radii, prepared.starts))
+
+
 def _write(style: _Style, traits: _Floats, misses: _Floats) -> tuple[_Floats, _Floats]:
     """Let N writers write one digit each.
 
     Args:
         style: the style, with K control points and P points on its curve.
         traits: (N, _TRAITS), standard normal: what is a writer's own.
-        misses: (N, _MOST_POINTS, 2), standard normal: how far each control point is missed.
+        misses: (N, K or more, 2), standard normal: how far each control point is missed.
 
     Returns:
         In pixels, within a box of 20x20: the curves (N, P, 2), and the pen's radius along them (N, P).

@@ -27,6 +27,7 @@ from edge_mnist.augmentation import epoch_order
 from edge_mnist.checkpoint import Checkpoint
 from edge_mnist.data import Digits
 from edge_mnist.errors import EdgeMnistError, UsageError
+from edge_mnist.extra import Extra
 from edge_mnist.files import write_whole
 from edge_mnist.network import CLASSES, MEAN, STD, build
 from edge_mnist.progress import TrainingProgress
@@ -47,7 +48,9 @@ class _Lead:
 
     out: Path
     layers: tuple[architecture.Layer, ...]
-    data: Digits
+    source: str
+    """Of the training images, as is their hash."""
+    sha256: str
     progress: TrainingProgress
     size: int
     """How many workers train."""
@@ -59,6 +62,8 @@ def train(
     test_part: Digits,
     out: Path,
     *,
+    init: Checkpoint | None = None,
+    extra: Extra | None = None,
     resume: bool = False,
     size: int | None = None,
 ) -> Checkpoint:
@@ -69,6 +74,8 @@ def train(
         train_part: images uint8 (N, 28, 28) and labels int64 (N,) to learn from and to validate on.
         test_part: the same, looked at once, at the end; after each epoch only where the settings say so.
         out: a folder that does not exist yet or is empty; with `resume`, that of a run of the same settings and data.
+        init: the weights to begin with, else the network's own; a resumed run has them already.
+        extra: images of the user's own, to learn from besides.
         resume: go on where the run in `out` stopped.
         size: how many workers share each batch, which changes no bit of the result; else one a physical core, as far
             as the batch can be shared evenly. Those that torchrun started are taken as they are.
@@ -84,24 +91,29 @@ def train(
     network = _make_network(settings)
     layers = tracing.describe(network, _INPUT)
     _check_exportable(network, layers)
+    if init is not None:
+        _begin_with(network, init)
     run = Run(network, make_optimizer(settings.recipe, network))
+    data_hash = train_part.sha256 + (f"+{extra.sha256}" if extra else "")
     if resume:
-        restore(run, out, settings.network, train_part.sha256)
+        restore(run, out, settings.network, data_hash)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
-    plan = make_plan(settings, (train_part.images, train_part.labels), (test_part.images, test_part.labels))
+    arrays = _arrays(train_part, test_part, extra)
+    plan = make_plan(settings, arrays)
     size = workers.choose_size(plan.ghosts, size, settings.device)
-    save_state(run, out, settings, train_part.sha256)  # a folder that cannot be written shows now
+    save_state(run, out, settings, data_hash)  # a folder that cannot be written shows now
     with TrainingProgress(settings.recipe.epochs) as progress:
-        lead = _Lead(out, layers, train_part, progress, size)
-        if absent := np.setdiff1d(np.arange(CLASSES), train_part.labels[plan.learn]).tolist():
+        lead = _Lead(out, layers, train_part.source, data_hash, progress, size)
+        if absent := np.setdiff1d(np.arange(CLASSES), plan.labels[plan.learn].cpu()).tolist():
             progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
         with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
             if size > 1:
-                team.broadcast(_job(settings, train_part, test_part))
+                team.broadcast(checkpoints.pack(arrays, {"settings": dataclasses.asdict(settings)}))
             test_accuracy = _go(run, plan, team, lead)
         result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
-        shown = train_part.images[plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]]
+        few = plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]
+        shown = plan.images[torch.from_numpy(few)].cpu().numpy()
         result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
         checkpoints.save(out / CHECKPOINT, result)
         write_whole(out / CURVES, curves.draw(settings.recipe.name, run.history))
@@ -109,11 +121,13 @@ def train(
     return result
 
 
-def _job(settings: Settings, train_part: Digits, test_part: Digits) -> bytes:
-    """All that a worker needs to train along."""
+def _arrays(train_part: Digits, test_part: Digits, extra: Extra | None) -> dict[str, np.ndarray[Any, Any]]:
+    """All images that a worker needs, as `steps.make_plan` takes them."""
     arrays: dict[str, np.ndarray[Any, Any]] = {"images": train_part.images, "labels": train_part.labels}
     arrays |= {"test_images": test_part.images, "test_labels": test_part.labels}
-    return checkpoints.pack(arrays, {"settings": dataclasses.asdict(settings)})
+    if extra is not None:
+        arrays |= {"extra_images": extra.images, "extra_labels": extra.labels, "extra_none": extra.none}
+    return arrays
 
 
 def follow(team: Team) -> None:
@@ -125,7 +139,7 @@ def follow(team: Team) -> None:
     """
     arrays, header = checkpoints.unpack_bytes(team.broadcast(), "worker 0")
     settings = parse_settings(header["settings"])
-    plan = make_plan(settings, (arrays["images"], arrays["labels"]), (arrays["test_images"], arrays["test_labels"]))
+    plan = make_plan(settings, arrays)
     network = _make_network(settings)
     with _reproducible(settings):
         _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None)
@@ -150,7 +164,7 @@ def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None) -> float:
         except WorkerLost as error:
             if lead is None:
                 raise
-            save_state(run, lead.out, plan.settings, lead.data.sha256)
+            save_state(run, lead.out, plan.settings, lead.sha256)
             kept = f"the run is saved after step {run.step} of {plan.steps}; go on with --resume --out {lead.out}"
             raise WorkerLost(f"{error}: {kept}") from error
 
@@ -203,7 +217,7 @@ def _end_epoch(run: Run, plan: Plan, team: Team) -> None:
 
 def _keep(run: Run, plan: Plan, lead: _Lead) -> None:
     """Write what the run has come to; after a whole epoch also a checkpoint that can be exported."""
-    save_state(run, lead.out, plan.settings, lead.data.sha256)
+    save_state(run, lead.out, plan.settings, lead.sha256)
     if run.history and not run.seen:
         lead.progress.epoch(run.history[-1])
         metadata = _metadata(run, plan, lead, None)
@@ -217,6 +231,21 @@ def _make_network(settings: Settings) -> nn.Module:
     network.to(settings.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     return network
+
+
+def _begin_with(network: nn.Module, init: Checkpoint) -> None:
+    """Give the network a checkpoint's weights.
+
+    Raises:
+        EdgeMnistError: they are another network's.
+    """
+    weights = {name: torch.from_numpy(array.copy()) for name, array in init.weights.items()}
+    try:
+        missing, _ = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise EdgeMnistError("--init: its weights are of another network than --network builds") from error
+    if unset := [name for name in missing if not name.endswith("num_batches_tracked")]:
+        raise EdgeMnistError(f"--init: lacks {unset[0]} of the network that --network builds")
 
 
 def _check_exportable(network: nn.Module, layers: tuple[architecture.Layer, ...]) -> None:
@@ -259,7 +288,7 @@ def _metadata(run: Run, plan: Plan, lead: _Lead, test_accuracy: float | None) ->
         "epochs": len(run.history),
         "learned_from": len(plan.learn),
         "workers": lead.size,
-        "data": {"source": lead.data.source, "sha256": lead.data.sha256},
+        "data": {"source": lead.source, "sha256": lead.sha256},
         "accuracies": {
             "train": last["train_accuracy"],
             "validation": last["validation_accuracy"],

@@ -236,7 +236,7 @@ def _meet(store: TCPStore, rank: int, size: int) -> None:
 
 def _post_mortem(helpers: tuple[subprocess.Popen[bytes], ...]) -> str:
     """Which of the helpers ended, and of what; empty where none did."""
-    until = time.monotonic() + 2  # a connection is gone before the process is
+    until = time.monotonic() + 10  # a connection is gone before the process is, by seconds on a busy machine
     while time.monotonic() < until:
         for rank, helper in enumerate(helpers, 1):
             if (status := helper.poll()) is not None:

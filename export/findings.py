@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edge_mnist.export.parity import ParityReport, Variant
-from edge_mnist.export.significance import wilson_interval
+from edge_mnist.significance import wilson_interval
 
 FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "tflite": "TFLite"}
 """The formats as their makers write them."""

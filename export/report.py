@@ -23,7 +23,7 @@ from edge_mnist.export.findings import (
 )
 from edge_mnist.export.parity import LayerSignal, ParityReport, Variant
 from edge_mnist.export.report_page import to_html
-from edge_mnist.export.significance import wilson_interval
+from edge_mnist.significance import wilson_interval
 
 __all__ = ["print_layers", "print_table", "to_html", "to_json"]
 

@@ -21,7 +21,7 @@ from edge_mnist.export.findings import (
     verdict,
 )
 from edge_mnist.export.parity import ChangedImage, LayerSignal, ParityReport, Variant
-from edge_mnist.export.significance import wilson_interval
+from edge_mnist.significance import wilson_interval
 
 # A mark and a word beside the colour: not everybody sees it, and not every printer prints it.
 _STATUS = {"passed": ("pass", "✓ passed"), "failed": ("fail", "✗ FAILED"), "not run": ("skip", "– not run")}

@@ -26,12 +26,12 @@ from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export.bundle import REFERENCE, read_bundle
 from edge_mnist.export.parity import ChangedImage, LayerSignal, ParityReport, Status, Variant
 from edge_mnist.export.reference import Reference
-from edge_mnist.export.significance import mcnemar_exact
 from edge_mnist.export.worker import FLOAT_TOLERANCE
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import format_of
 from edge_mnist.graph import MaxPool2d
 from edge_mnist.interpreter import float_activations, quantized_activations, run_float, run_quantized
+from edge_mnist.significance import mcnemar_exact
 from edge_mnist.sources import Images
 
 _RUNNING: set[subprocess.Popen[str]] = set()

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from edge_mnist import strokes  # noqa: E402
 from edge_mnist.augmentation import augment, epoch_order  # noqa: E402
 from edge_mnist.recipes import Augmentation  # noqa: E402
+from edge_mnist.wear import wear  # noqa: E402
 
 STILL = Augmentation(rotation=0, scale=0, shear=0, shift=0)
 
@@ -26,15 +27,44 @@ def test_order_is_a_permutation_of_its_key() -> None:
     np.testing.assert_array_equal(orders[0], epoch_order(0, 0, 1000))
 
 
-def test_an_image_moves_alike_in_any_batch() -> None:
+FULL = Augmentation(elastic=1.5, stroke=0.6, wear=0.4)
+
+
+def _change(images: torch.Tensor, indices: np.ndarray, amount: Augmentation, seed: int, epoch: int) -> torch.Tensor:
+    return wear(augment(images, indices, amount, seed, epoch), indices, amount, seed, epoch)
+
+
+@pytest.mark.parametrize("amount", [Augmentation(), FULL])
+def test_an_image_changes_alike_in_any_batch(amount: Augmentation) -> None:
     images, indices = _digits(67), np.arange(67) * 7
-    whole = augment(images, indices, Augmentation(), 3, 2)
+    whole = _change(images, indices, amount, 3, 2)
+    assert whole.min() >= 0 and whole.max() <= 255.001
     shuffled = np.random.default_rng(0).permutation(67)
     for part in np.array_split(shuffled, [1, 5, 40]):
-        assert torch.equal(augment(images[part], indices[part], Augmentation(), 3, 2), whole[part])
+        assert torch.equal(_change(images[part], indices[part], amount, 3, 2), whole[part])
     for seed, epoch in ((4, 2), (3, 3)):
-        other = augment(images, indices, Augmentation(), seed, epoch)
+        other = _change(images, indices, amount, seed, epoch)
         assert (other != whole).flatten(1).any(1).all()
+
+
+def test_wear_meets_a_part_of_the_images_and_strokes_change_both_ways() -> None:
+    images, indices = _digits(400), np.arange(400)
+    worn = wear(images, indices, Augmentation(wear=0.2), 0, 0)
+    untouched = (worn == images).flatten(1).all(1).float().mean()
+    assert 0.8**5 - 0.08 < untouched < 0.8**5 + 0.08  # five effects, drawn apart
+    ink = wear(images, indices, Augmentation(stroke=0.5), 0, 0).sum((1, 2, 3)) / images.sum((1, 2, 3))
+    assert 0.3 < (ink > 1).float().mean() < 0.7 and ink.min() > 0.5 and ink.max() < 2.5
+
+
+def test_elastic_bends_without_moving_far() -> None:
+    grid = torch.zeros(100, 1, 28, 28)
+    grid[:, :, 14, 4:24] = 255.0
+    bent = augment(grid, np.arange(100), Augmentation(0, 0, 0, 0, elastic=1.5), 0, 0)[:, 0]
+    rows = torch.arange(28.0)[:, None]
+    heights = (bent * rows).sum(1) / bent.sum(1).clamp(min=1)  # (N, 28): where the line is in each column
+    heights = heights[:, 6:22]
+    assert (heights - 14).abs().max() < 2.5
+    assert (heights.amax(1) - heights.amin(1)).mean() > 0.5  # not shifted as a whole
 
 
 def test_nothing_moves_without_amounts() -> None:

@@ -27,6 +27,7 @@ USE_TORCH = {
     "edge_mnist.runs",
     "edge_mnist.workers",
     "edge_mnist.torchvision_shim",
+    "edge_mnist.wear",
     "edge_mnist.export.torchscript_writer",
 }
 NEED_TRAIN = USE_TORCH | {
@@ -63,6 +64,7 @@ def storey(module: str) -> int:
         "edge_mnist.graph": 1,
         "edge_mnist.arithmetic": 1,
         "edge_mnist.cli": 5,
+        "edge_mnist.cli_training": 5,
         "edge_mnist.__main__": 5,
     }
     package = ".".join(module.split(".")[:2])

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 
 from edge_mnist.errors import UsageError
-from edge_mnist.recipes import RECIPES, learning_rate, momentum, named
+from edge_mnist.recipes import (
+    RECIPES,
+    Augmentation,
+    augmentation,
+    changed,
+    learning_rate,
+    momentum,
+    named,
+    parse_changes,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -37,3 +46,26 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
     assert named("quick").epochs == 4
     with pytest.raises(UsageError, match="--recipe fast: unknown, expected one of adam-onecycle, "):
         named("fast")
+
+
+def test_any_number_of_a_recipe_can_be_set() -> None:
+    changes = parse_changes(["elastic=1.5", "calm=2", "lr=1e-3"])
+    assert changes == {"elastic": 1.5, "calm": 2, "lr": 1e-3}
+    recipe = changed(RECIPES["quick"], changes)
+    assert (recipe.lr, recipe.calm) == (1e-3, 2)
+    # quick leaves the images as they are: only what is named begins
+    assert recipe.augmentation == Augmentation(rotation=0, scale=0, shear=0, shift=0, elastic=1.5)
+    for text, said in (
+        ("elastic", "'' is no float"),
+        ("calm=1.5", "'1.5' is no int"),
+        ("name=x", "expected NAME=VALUE, NAME one of lr, weight_decay, epochs, "),
+    ):
+        with pytest.raises(UsageError, match=f"--set {text}: .*{said}"):
+            parse_changes([text])
+
+
+def test_the_last_epochs_are_calm() -> None:
+    recipe = changed(RECIPES["adam-onecycle"], {"epochs": 10, "calm": 3, "wear": 0.4, "elastic": 1.0})
+    amounts = [augmentation(recipe, epoch) for epoch in range(10)]
+    assert amounts[:7] == [recipe.augmentation] * 7
+    assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, wear=0.0)] * 3

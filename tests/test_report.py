@@ -18,7 +18,7 @@ from edge_mnist import strokes
 from edge_mnist.export import drawings, report
 from edge_mnist.export.findings import percent, verdict
 from edge_mnist.export.parity import ChangedImage, LayerSignal, ParityReport, Variant
-from edge_mnist.export.significance import mcnemar_exact
+from edge_mnist.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
 ENDINGS = {"torchscript": ".pt", "onnx": ".onnx", "tflite": ".tflite"}

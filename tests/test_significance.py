@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mnist.export.significance import mcnemar_exact, wilson_interval
+from edge_mnist.significance import mcnemar_exact, wilson_interval
 
 shares = st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 

@@ -118,13 +118,14 @@ def test_any_number_of_workers_comes_to_the_same_bits(
     assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata["workers"] == size
 
 
-def test_dropout_and_cumulative_statistics_do_not_depend_on_the_workers(data: Path, tmp_path: Path) -> None:
+def test_dropout_outliers_and_cumulative_statistics_do_not_depend_on_the_workers(data: Path, tmp_path: Path) -> None:
     (tmp_path / "networks_of_a_test.py").write_text(NETWORK)
     results = []
     for size in (1, 2):
         out = tmp_path / str(size)
         options = (*OPTIONS[:-2], "--workers", size, "--network", "networks_of_a_test:dropping", "--data", data)
-        finish(start(*options, "--out", out, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
+        changes = ("--set", "outliers=0.1", "--set", "elastic=1", "--set", "wear=0.3", "--set", "calm=1")
+        finish(start(*options, *changes, "--out", out, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
         results.append(bits(out))
     assert results[0] == results[1]
     (key,) = (name for name in results[0] if name.endswith("num_batches_tracked"))
