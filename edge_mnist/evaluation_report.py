@@ -89,7 +89,8 @@ def draw(found: Evaluation, images: NDArray[np.uint8], labels: NDArray[np.int64]
     axes.imshow(off, cmap="Oranges", vmin=0, vmax=max(1, off.max()))
     for (row, column), times in np.ndenumerate(found.confusion):
         if times:
-            axes.text(column, row, f"{times}", ha="center", va="center", fontsize=8)
+            color = "white" if off[row, column] > 0.6 * off.max() else "black"
+            axes.text(column, row, f"{times}", ha="center", va="center", fontsize=8, color=color)
     axes.set(xlabel="read as", ylabel="class", xticks=range(10), yticks=range(10))
     cells = np.atleast_1d(right.subplots(5, _SHOWN // 5)).ravel()
     for cell in cells:

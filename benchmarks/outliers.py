@@ -1,0 +1,121 @@
+"""Tell digits from what no part of this project drew: printed letters, and crops of photographs.
+
+    python benchmarks/outliers.py [MODEL]
+
+prints the AUROC of MNIST's test images against each kind, by the largest softmax probability. Needs MNIST, and
+`pip install scikit-image scikit-learn matplotlib pillow` for the photographs and the fonts that they carry.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from edge_mnist import data, evaluation, runtime
+from edge_mnist.sources import SHIPPED_INT8
+
+COUNT = 2000
+# no letter that somebody writes as a digit
+LETTERS = sorted(set(string.ascii_letters) - set("OoIlZzSsBbGgqQDijJ")) + list("&%#@?+=*<>")
+
+
+def printed(random: np.random.RandomState) -> NDArray[np.uint8]:
+    """Letters and signs of matplotlib's fonts, placed as a reader places digits: (COUNT, 28, 28) uint8."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
+    fonts = [font for font in fonts if "Display" not in font.name]
+    images = np.zeros((COUNT, 28, 28), np.uint8)
+    for image in images:
+        font = ImageFont.truetype(str(fonts[random.randint(len(fonts))]), 64)
+        canvas = Image.new("L", (128, 128))
+        ImageDraw.Draw(canvas).text((64, 64), LETTERS[random.randint(len(LETTERS))], 255, font, anchor="mm")
+        image[:] = fitted(canvas.crop(canvas.getbbox()))
+    return images
+
+
+def fitted(picture) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]  # Pillow is imported by who needs it
+    """A picture within 20x20 of 28x28, its centre of mass in the middle."""
+    scale = 20 / max(picture.size)
+    small = picture.resize([max(1, round(side * scale)) for side in picture.size])
+    ink = np.asarray(small, float)
+    height, width = ink.shape
+    top = np.clip(round(14 - (ink.sum(1) @ np.arange(height)) / ink.sum()), 0, 28 - height)
+    left = np.clip(round(14 - (ink.sum(0) @ np.arange(width)) / ink.sum()), 0, 28 - width)
+    image = np.zeros((28, 28), np.uint8)
+    image[top : top + height, left : left + width] = np.rint(ink * (255 / ink.max()))
+    return image
+
+
+def photographed(pictures: list[NDArray[np.uint8]], random: np.random.RandomState) -> NDArray[np.uint8]:
+    """Crops of grey pictures, contrast stretched, half of them with a black frame of 4 pixels as digits have it."""
+    from PIL import Image
+
+    images = np.zeros((COUNT, 28, 28), np.uint8)
+    for image in images:
+        while image.max() == 0:
+            picture = pictures[random.randint(len(pictures))]
+            side = random.randint(20, min(picture.shape) // 2)
+            top, left = (random.randint(length - side) for length in picture.shape)
+            inner = random.choice([20, 28])
+            crop = np.asarray(
+                Image.fromarray(picture[top : top + side, left : left + side]).resize((inner, inner)), float
+            )
+            if np.ptp(crop) > 30:
+                margin = (28 - inner) // 2
+                levels = (crop - crop.min()) * (255 / np.ptp(crop))
+                image[margin : margin + inner, margin : margin + inner] = np.rint(levels)
+    return images
+
+
+def skimage_pictures() -> list[NDArray[np.uint8]]:
+    """The pictures that scikit-image carries, but for those of text."""
+    from skimage import data as pictures
+
+    return [
+        grey(getattr(pictures, name)()) for name in ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass")
+    ]
+
+
+def sklearn_pictures() -> list[NDArray[np.uint8]]:
+    """The two photographs that scikit-learn carries."""
+    from sklearn.datasets import load_sample_images
+
+    return [grey(picture) for picture in load_sample_images().images]
+
+
+def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) of (H, W) or (H, W, 3)."""
+    return picture if picture.ndim == 2 else picture.mean(2).astype(np.uint8)
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), default=SHIPPED_INT8)
+def main(model: Path) -> None:
+    """Print the AUROC of MODEL, else of the shipped one, by kind."""
+    classifier = runtime.load(model)
+    test = data.load("test", download=False)
+    digits = evaluation.softmax(classifier.logits(test.images)).max(1)
+    random = np.random.RandomState(0)
+    kinds = {
+        "printed letters and signs": printed(random),
+        "photographs of scikit-image": photographed(skimage_pictures(), random),
+        "photographs of scikit-learn": photographed(sklearn_pictures(), random),
+    }
+    table = Table("no digit", "AUROC", "as sure as 95 % of the digits", title=str(model.name))
+    bound = np.quantile(digits, 0.05)
+    for name, images in kinds.items():
+        sure = evaluation.softmax(classifier.logits(images)).max(1)
+        table.add_row(name, f"{evaluation.auroc(digits, sure):.4f}", f"{(sure >= bound).mean():.2%}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
