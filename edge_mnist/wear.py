@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,8 +24,10 @@ _HIDDEN = 12  # pixels
 class _Draw:
     """Random numbers for each image of a batch, each call with a purpose of its own."""
 
-    def __init__(self, seed: int, epoch: int, indices: npt.NDArray[np.int64], device: torch.device) -> None:
-        self._key, self._indices, self._device, self._purpose = (seed, epoch), indices, device, _FIRST
+    def __init__(
+        self, seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int, device: torch.device
+    ) -> None:
+        self._key, self._indices, self._purpose, self._device = (seed, epoch), indices, purpose, device
 
     def __call__(self, low: float, high: float) -> torch.Tensor:
         """(N, 1, 1, 1) float32."""
@@ -56,20 +60,31 @@ def wear(
     Returns:
         (N, 1, H, W) float32, 0 to 255, on the device of `images`.
     """
-    draw = _Draw(seed, epoch, indices, images.device)
     if amount.stroke:
+        draw = _Draw(seed, epoch, indices, _FIRST, images.device)
         images = _stroke(images, draw(-amount.stroke, amount.stroke))
-    for effect in (_hide, _fade, _light, _blur, _grain) if amount.wear else ():
-        changed = effect(images, draw)
-        images = torch.where(draw(0, 1) < amount.wear, changed, images)
+    for number, effect in enumerate((_hide, _fade, _light, _blur, _grain) if amount.wear else ()):
+        purpose = _FIRST + 100 * (number + 1)
+        worn = np.flatnonzero(uniform(seed, epoch, indices, purpose) < amount.wear)
+        if len(worn):
+            draw = _Draw(seed, epoch, indices[worn], purpose, images.device)
+            images = images.index_copy(0, torch.from_numpy(worn).to(images.device), effect(images[worn], draw))
     return images.clamp(0, 255)
 
 
 def _stroke(images: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
     """Towards the lightest, or for a negative amount the darkest, of the pixels around."""
-    thicker = F.max_pool2d(images, 3, 1, 1)
-    thinner = -F.max_pool2d(-images, 3, 1, 1)
+    thicker, thinner = _around(images, torch.maximum), _around(images, torch.minimum)
     return images + torch.where(amounts > 0, thicker - images, images - thinner) * amounts
+
+
+def _around(images: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The largest or smallest of each pixel and its eight neighbours; faster than max_pool2d with one channel."""
+    for axis in (2, 3):
+        size = images.shape[axis]
+        padded = F.pad(images, (0, 0, 1, 1) if axis == 2 else (1, 1, 0, 0), mode="replicate")
+        images = choose(choose(images, padded.narrow(axis, 0, size)), padded.narrow(axis, 2, size))
+    return images
 
 
 def _hide(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
