@@ -184,6 +184,13 @@ def _training_packages() -> Iterator[None]:
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--data", type=click.Path(path_type=Path), help="The folder with MNIST's files.")
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Which images; validation is what training keeps apart, to choose by.",
+)
 @click.option("--corruptions", is_flag=True, help="Read the images rotated, blurred, faint ... too.")
 @click.option("--outliers", is_flag=True, help="Show letters, lines, blobs ... too: is the confidence lower?")
 @click.option("--confusion", type=click.Path(path_type=Path), help="Draw confusion matrix and mistakes into a PNG.")
@@ -191,16 +198,17 @@ def _training_packages() -> Iterator[None]:
 def evaluate(
     model: Path | None,
     data: Path | None,
+    part: str,
     corruptions: bool,
     outliers: bool,
     confusion: Path | None,
     as_json: bool,
 ) -> None:
-    """Read MNIST's test images with MODEL, an artifact or a checkpoint; without MODEL, with the shipped int8 one."""
+    """Read MNIST's images with MODEL, an artifact or a checkpoint; without MODEL, with the shipped int8 one."""
     from rich.console import Console
 
     from edge_mnist import evaluation, evaluation_report
-    from edge_mnist.data import load
+    from edge_mnist.data import learn_validate, load
     from edge_mnist.files import write_whole
     from edge_mnist.outliers import TRAINING, UNSEEN
 
@@ -210,28 +218,32 @@ def evaluate(
     classifier, name = _open(model)
     if classifier.contract.input_shape != (1, 28, 28):
         raise UsageError(f"{name}: takes images of {classifier.contract.input_shape}, MNIST's are (1, 28, 28)")
-    test = load("test", data, download=False)
-    found = evaluation.evaluate(classifier.logits, test.images, test.labels)
+    digits = load("test" if part == "test" else "train", data, download=False)
+    images, labels = digits.images, digits.labels
+    if part == "validation":
+        _, kept = learn_validate(labels)
+        images, labels = images[kept], labels[kept]
+    found = evaluation.evaluate(classifier.logits, images, labels)
     facts: dict[str, Any] = {"model": name, "hash": classifier.contract.model, "runtime": classifier.runtime}
-    facts |= {"data": test.source, **found.facts()}
+    facts |= {"data": f"{digits.source} {part}", **found.facts()}
     errors, areas = {}, {}
     with Console(stderr=True).status("reading") as status:
         if corruptions:
-            errors = evaluation.read_corrupted(classifier.logits, test.images, test.labels, status.update)
+            errors = evaluation.read_corrupted(classifier.logits, images, labels, status.update)
             facts["corruptions"] = {"errors": errors, "mean": evaluation.mean_error(errors)}
         if outliers:
             for seen, kinds in (("yes", TRAINING), ("no", UNSEEN)):
                 status.update("no digits")
-                areas[seen] = evaluation.tell_apart(classifier.logits, found.confidences, kinds, test.images)
+                areas[seen] = evaluation.tell_apart(classifier.logits, found.confidences, kinds, images)
             facts["outliers"] = {"training": areas["yes"], "unseen": areas["no"]}
     if confusion is not None:
-        title = f"{name}: {found.accuracy:.2%} of {len(test.labels):,} images"
-        write_whole(confusion, evaluation_report.draw(found, test.images, test.labels, title))
+        title = f"{name}: {found.accuracy:.2%} of {len(labels):,} images"
+        write_whole(confusion, evaluation_report.draw(found, images, labels, title))
     if as_json:
         click.echo(json.dumps(facts))
         return
     console = Console()
-    what = f"{len(test.labels):,} images of {test.source} test"
+    what = f"{len(labels):,} images of {digits.source} {part}"
     console.print(f"{name}, {classifier.runtime}, on {what}", highlight=False)
     evaluation_report.show(found, console)
     if errors:
