@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--recipe", help="adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle or quick.  [default: adam-onecycle]"
+    "--recipe",
+    help="adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle, best, tune or quick.  [default: adam-onecycle]",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Other than the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Other than the recipe's.")

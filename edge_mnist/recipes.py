@@ -68,6 +68,17 @@ RECIPES: dict[str, Recipe] = {
         Recipe("sgd-onecycle", "sgd", "onecycle", lr=0.02, weight_decay=1e-4),
         Recipe("sgd-fixed", "sgd", "fixed", lr=0.006, weight_decay=1e-4, momentum=0.0),
         Recipe("adamw-onecycle", "adamw", "onecycle", lr=0.02, weight_decay=1e-4),
+        Recipe(
+            "best",
+            "adam",
+            "onecycle",
+            lr=0.01,
+            weight_decay=1e-4,
+            epochs=120,
+            augmentation=Augmentation(rotation=14.0, scale=0.15, shear=0.15, shift=2.0, stroke=0.3, wear=0.08),
+            calm=20,
+            outliers=0.125,
+        ),
         Recipe("tune", "adam", "onecycle", lr=0.002, weight_decay=1e-4, epochs=3, outliers=0.125),
         Recipe("quick", "adam", "onecycle", lr=0.02, weight_decay=1e-4, epochs=4, batch_size=256, augmentation=None),
     )
