@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
             calm=20,
             outliers=0.125,
         ),
-        Recipe("tune", "adam", "onecycle", lr=0.002, weight_decay=1e-4, epochs=3, outliers=0.125),
+        Recipe("tune", "adam", "onecycle", lr=0.0005, weight_decay=1e-4, epochs=3, outliers=0.125),
         Recipe("quick", "adam", "onecycle", lr=0.02, weight_decay=1e-4, epochs=4, batch_size=256, augmentation=None),
     )
 }

@@ -105,5 +105,5 @@ def test_a_new_hand_is_learned_and_mnist_kept(tmp_path: Path) -> None:
         ]
         for images in (hand, test.images)
     )
-    assert 1 - after < 0.75 * (1 - before), (before, after)
+    assert 1 - after < 0.85 * (1 - before), (before, after)
     assert mnist_after > mnist_before - 0.0005, (mnist_before, mnist_after)
