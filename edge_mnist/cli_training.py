@@ -51,6 +51,13 @@ if TYPE_CHECKING:
     flag_value=Path(),
     help="A checkpoint to begin with; without a value, and with --extra, the shipped one.",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A checkpoint, perhaps of a larger network, to learn from besides; several are averaged.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Where the run is written.  [default: runs/RECIPE]")
 @click.option("--resume", is_flag=True, help="Go on with the stopped run in --out.")
 def train(
@@ -68,6 +75,7 @@ def train(
     data: Path | None,
     extra: Path | None,
     init: Path | None,
+    teachers: tuple[Path, ...],
     out: Path | None,
     resume: bool,
 ) -> None:
@@ -100,12 +108,19 @@ def train(
         bfloat16=None if precision is None else precision == "bfloat16",
         network=network,
         everything=everything or None,
-        init=hashlib.sha256(read_bytes(start)).hexdigest() if start else None,
+        init=_digest(start) if start else None,
+        teachers=",".join(map(_digest, teachers)) or None,
     )
     first = checkpoint.load(start) if start else None
+    known = [checkpoint.load(path) for path in teachers]
     parts = load("train", data), load("test", data)
-    training.train(settings, *parts, out, init=first, extra=own, resume=resume, size=workers)
+    training.train(settings, *parts, out, init=first, extra=own, teachers=known, resume=resume, size=workers)
     click.echo(out / training.CHECKPOINT)
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()
 
 
 @click.command()

@@ -59,6 +59,10 @@ class Recipe:
     outliers: float = 0.0
     """Images of what is no digit in a batch, as a part of the digits, learned towards equal probabilities (outlier
     exposure: Hendrycks, Mazeika and Dietterich, ICLR 2019)."""
+    distillation: float = 0.9
+    """The share of the target that a teacher gives, where there is one; label smoothing is in the rest, 0 to 1."""
+    temperature: float = 3.0
+    """What a teacher's logits and the student's are divided by to be compared."""
 
 
 RECIPES: dict[str, Recipe] = {

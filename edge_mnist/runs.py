@@ -33,6 +33,8 @@ class Settings:
     """Learn from all training images, without a validation part."""
     init: str = ""
     """SHA-256 of the checkpoint that the run began with."""
+    teachers: str = ""
+    """SHA-256 of each checkpoint that the run learns from, with commas."""
     watch_test: bool = False
     """Look at the test images after each epoch, to draw a curve; nothing may be chosen by it."""
     network: str = DIGITNET
@@ -87,6 +89,8 @@ def choose_settings(
         device = _find_device(device or "auto")
     base = recorded or Settings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
     wanted = changed(recipe or base.recipe, _said(changes))
+    if base.teachers and not others.get("teachers"):
+        raise UsageError("--resume: the run learns from another network: name its --teacher again")
     result = dataclasses.replace(base, **_said({"recipe": wanted, "device": device, **others}))
     if recorded is not None and result != recorded:
         raise UsageError(f"--resume: the run was started with {_difference(recorded, result)}; leave the options out")

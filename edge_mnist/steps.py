@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edge_mnist import data, outliers, recipes
+from edge_mnist import data, distillation, outliers, recipes
 from edge_mnist.augmentation import augment, uniform
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.network import MEAN, STD
@@ -58,6 +57,7 @@ class Plan:
     """Into how many ghost batches a batch is cut."""
     strangers: int
     """How many outliers join each ghost batch."""
+    teacher: distillation.Teacher | None = None
 
     def pick(self, step: int, ghost: int) -> npt.NDArray[np.int64]:
         """Indices of the outliers that join a ghost batch, (strangers,) int64."""
@@ -76,13 +76,16 @@ class Plan:
         return self.settings.recipe.epochs * self.steps_per_epoch
 
 
-def make_plan(settings: Settings, arrays: Mapping[str, npt.NDArray[Any]]) -> Plan:
+def make_plan(
+    settings: Settings, arrays: Mapping[str, npt.NDArray[Any]], teacher: distillation.Teacher | None = None
+) -> Plan:
     """How images become steps.
 
     Args:
         settings: of the run.
         arrays: `images` uint8 (N, 28, 28) and `labels` int64 (N,); `test_images` and `test_labels`; and perhaps
             `extra_images`, `extra_labels` and `extra_none`, of the user's own.
+        teacher: whose opinion of the images is learned besides.
     """
     shown, labels = [arrays["images"]], [arrays["labels"]]
     count = len(labels[0])
@@ -108,7 +111,7 @@ def make_plan(settings: Settings, arrays: Mapping[str, npt.NDArray[Any]]) -> Pla
         for array in (np.concatenate(shown), np.concatenate(labels), arrays["test_images"], arrays["test_labels"])
     )
     parts = learn, validate, test_images, test_labels
-    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers)
+    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers, teacher)
 
 
 def count_ghosts(settings: Settings, batch_size: int) -> int:
@@ -189,8 +192,10 @@ class Stepper:
         # for a network with Dropout
         torch.manual_seed((settings.seed << 32) + self._run.step * plan.ghosts + ghost)
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
-            logits, unknown = self._twin(normalize(pixels)).float().tensor_split((count,))  # (B, 10), (O, 10)
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="sum")
+            normalized = normalize(pixels)
+            logits, unknown = self._twin(normalized).float().tensor_split((count,))  # (B, 10), (O, 10)
+            taught = plan.teacher.logits(normalized[:count]) if plan.teacher else None
+        loss = distillation.loss(logits, labels, taught, recipe)
         if plan.strangers:
             loss = loss - unknown.log_softmax(1).mean(1).sum()  # cross entropy with equal probabilities
         gradients = torch.autograd.grad(loss / plan.batch_size, self._parameters)

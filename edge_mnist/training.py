@@ -10,7 +10,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_mnist import __version__, architecture, calibration, curves, folding, recipes, tracing, workers
+from edge_mnist import __version__, architecture, calibration, curves, distillation, folding, recipes, tracing, workers
 from edge_mnist import checkpoint as checkpoints
 from edge_mnist.augmentation import epoch_order
 from edge_mnist.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ from edge_mnist.data import Digits
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.extra import Extra
 from edge_mnist.files import write_whole
-from edge_mnist.network import CLASSES, MEAN, STD, build
+from edge_mnist.network import CLASSES, MEAN, STD, build, set_weights
 from edge_mnist.progress import TrainingProgress
 from edge_mnist.runs import Run, Settings, pack_state, parse_settings, restore, save_state, to_arrays, unpack_state
 from edge_mnist.signals import Stopped, watch
@@ -64,6 +64,7 @@ def train(
     *,
     init: Checkpoint | None = None,
     extra: Extra | None = None,
+    teachers: Sequence[Checkpoint] = (),
     resume: bool = False,
     size: int | None = None,
 ) -> Checkpoint:
@@ -76,6 +77,7 @@ def train(
         out: a folder that does not exist yet or is empty; with `resume`, that of a run of the same settings and data.
         init: the weights to begin with, else the network's own; a resumed run has them already.
         extra: images of the user's own, to learn from besides.
+        teachers: trained networks, whose mean opinion is learned besides.
         resume: go on where the run in `out` stopped.
         size: how many workers share each batch, which changes no bit of the result; else one a physical core, as far
             as the batch can be shared evenly. Those that torchrun started are taken as they are.
@@ -92,15 +94,16 @@ def train(
     layers = tracing.describe(network, _INPUT)
     _check_exportable(network, layers)
     if init is not None:
-        _begin_with(network, init)
+        set_weights(network, init.weights, "--init: its weights are of another network than --network builds")
     run = Run(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{extra.sha256}" if extra else "")
     if resume:
         restore(run, out, settings.network, data_hash)
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
-    arrays = _arrays(train_part, test_part, extra)
-    plan = make_plan(settings, arrays)
+    taught, factories = distillation.send(teachers)
+    arrays = _arrays(train_part, test_part, extra) | taught
+    plan = make_plan(settings, arrays, distillation.receive(arrays, factories, settings.device))
     size = workers.choose_size(plan.ghosts, size, settings.device)
     save_state(run, out, settings, data_hash)  # a folder that cannot be written shows now
     with TrainingProgress(settings.recipe.epochs) as progress:
@@ -109,7 +112,8 @@ def train(
             progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
         with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
             if size > 1:
-                team.broadcast(checkpoints.pack(arrays, {"settings": dataclasses.asdict(settings)}))
+                header = {"settings": dataclasses.asdict(settings), "teachers": factories}
+                team.broadcast(checkpoints.pack(arrays, header))
             test_accuracy = _go(run, plan, team, lead)
         result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
         few = plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]
@@ -139,7 +143,7 @@ def follow(team: Team) -> None:
     """
     arrays, header = checkpoints.unpack_bytes(team.broadcast(), "worker 0")
     settings = parse_settings(header["settings"])
-    plan = make_plan(settings, arrays)
+    plan = make_plan(settings, arrays, distillation.receive(arrays, header["teachers"], settings.device))
     network = _make_network(settings)
     with _reproducible(settings):
         _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None)
@@ -231,21 +235,6 @@ def _make_network(settings: Settings) -> nn.Module:
     network.to(settings.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     return network
-
-
-def _begin_with(network: nn.Module, init: Checkpoint) -> None:
-    """Give the network a checkpoint's weights.
-
-    Raises:
-        EdgeMnistError: they are another network's.
-    """
-    weights = {name: torch.from_numpy(array.copy()) for name, array in init.weights.items()}
-    try:
-        missing, _ = network.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise EdgeMnistError("--init: its weights are of another network than --network builds") from error
-    if unset := [name for name in missing if not name.endswith("num_batches_tracked")]:
-        raise EdgeMnistError(f"--init: lacks {unset[0]} of the network that --network builds")
 
 
 def _check_exportable(network: nn.Module, layers: tuple[architecture.Layer, ...]) -> None:

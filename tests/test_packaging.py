@@ -22,6 +22,7 @@ USE_TORCH = {
     "edge_mnist.network",
     "edge_mnist.tracing",
     "edge_mnist.augmentation",
+    "edge_mnist.distillation",
     "edge_mnist.steps",
     "edge_mnist.training",
     "edge_mnist.runs",
