@@ -80,10 +80,10 @@ RECIPES: dict[str, Recipe] = {
             weight_decay=1e-4,
             epochs=120,
             augmentation=Augmentation(rotation=14.0, scale=0.15, shear=0.15, shift=2.0, stroke=0.3, wear=0.08),
-            calm=20,
+            calm=6,
             outliers=0.125,
         ),
-        Recipe("tune", "adam", "onecycle", lr=0.0005, weight_decay=1e-4, epochs=3, outliers=0.125),
+        Recipe("tune", "adam", "onecycle", lr=0.0005, weight_decay=1e-4, epochs=3, label_smoothing=0.0, outliers=0.125),
         Recipe("quick", "adam", "onecycle", lr=0.02, weight_decay=1e-4, epochs=4, batch_size=256, augmentation=None),
     )
 }
