@@ -1,0 +1,91 @@
+"""Which pieces of ink stand in one line of writing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_mnist.demo.pieces import Piece
+
+OVERLAP = 0.45
+"""Neighbours in a line share so much of the lower one's height."""
+RATIO = 2.3
+"""Neighbours in a line differ in height by no more."""
+GAP = 3.0
+"""And stand no farther apart than so many heights."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of writing.
+
+    Attributes:
+        pieces: from left to right.
+        height: of its digits, in pixels.
+        top: of its first piece, in pixels.
+    """
+
+    pieces: tuple[Piece, ...]
+    height: float
+    top: float
+
+
+def group(pieces: list[Piece], least: int) -> list[Line]:
+    """The lines of a frame, from the top down.
+
+    Args:
+        pieces: connected components.
+        least: a piece of that many pixels' height may be a digit by itself; lower ones belong to what they stand at.
+    """
+    tall = [piece for piece in pieces if piece.height >= least]
+    if not tall:
+        return []
+    boxes = np.array([(piece.x, piece.y, piece.right, piece.bottom) for piece in tall], np.float64)
+    left, top, right, bottom = boxes.T
+    height = bottom - top
+    lower = np.minimum(height[:, None], height)
+    higher = np.maximum(height[:, None], height)
+    shared = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
+    apart = np.maximum(left[:, None], left) - np.minimum(right[:, None], right)
+    linked = (shared >= OVERLAP * lower) & (higher <= RATIO * lower) & (apart <= GAP * higher)
+    groups = _connected(linked)
+    lines = []
+    small = [piece for piece in pieces if piece.height < least]
+    for members in groups:
+        own = [tall[index] for index in members]
+        typical = float(np.median(height[members]))
+        own += [piece for piece in small if _stands_at(piece, own, typical)]
+        # what is much lower than the line's digits is a comma, a dot, a part
+        lines.append(
+            Line(tuple(sorted(own, key=lambda piece: piece.x + piece.width / 2)), typical, float(top[members].min()))
+        )
+    return sorted(lines, key=lambda line: line.top)
+
+
+def _stands_at(piece: Piece, line: list[Piece], height: float) -> bool:
+    """Whether a small piece is within a line's band, beside or over one of its pieces."""
+    room = 0.3 * height
+    return any(
+        piece.x <= other.right + room
+        and piece.right >= other.x - room
+        and piece.y <= other.bottom + room
+        and piece.bottom >= other.y - room
+        for other in line
+    )
+
+
+def _connected(linked: np.ndarray) -> list[list[int]]:
+    """The groups of a symmetric relation, bool (N, N)."""
+    groups = []
+    left = set(range(len(linked)))
+    while left:
+        reached, front = set(), [left.pop()]
+        while front:
+            index = front.pop()
+            reached.add(index)
+            new = set(np.flatnonzero(linked[index]).tolist()) & left
+            left -= new
+            front += new
+        groups.append(sorted(reached))
+    return groups

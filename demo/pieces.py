@@ -1,0 +1,118 @@
+"""Pieces of ink: connected components, the parts that they are cut into, and what is joined from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """Some ink of a frame.
+
+    Attributes:
+        x, y: of the upper left corner of its box, in pixels of the frame.
+        mask: uint8 (h, w), 255 where the box holds its ink.
+        area: how many pixels of ink.
+    """
+
+    x: int
+    y: int
+    mask: NDArray[np.uint8]
+    area: int
+
+    @property
+    def width(self) -> int:
+        """Of its box."""
+        return self.mask.shape[1]
+
+    @property
+    def height(self) -> int:
+        """Of its box."""
+        return self.mask.shape[0]
+
+    @property
+    def right(self) -> int:
+        """The first column beyond it."""
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        """The first row below it."""
+        return self.y + self.height
+
+
+def components(mask: NDArray[np.uint8], least_area: int, most: int) -> list[Piece]:
+    """The connected components of a mask, uint8 (H, W), the largest first.
+
+    Args:
+        mask: not 0 where there is ink; touching corners connect.
+        least_area: smaller ones are grain.
+        most: no more than so many.
+    """
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    order = np.argsort(-areas, kind="stable")[:most] + 1
+    pieces = []
+    for label in order.tolist():
+        x, y, width, height, area = stats[label].tolist()
+        if area < least_area:
+            break
+        own = cv2.compare(labels[y : y + height, x : x + width].astype(np.float32), float(label), cv2.CMP_EQ)
+        pieces.append(Piece(x, y, own, area))
+    return pieces
+
+
+def join(pieces: Sequence[Piece]) -> Piece:
+    """All ink of some pieces as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    x, y = min(piece.x for piece in pieces), min(piece.y for piece in pieces)
+    right, bottom = max(piece.right for piece in pieces), max(piece.bottom for piece in pieces)
+    mask = np.zeros((bottom - y, right - x), np.uint8)
+    for piece in pieces:
+        part = mask[piece.y - y : piece.bottom - y, piece.x - x : piece.right - x]
+        np.maximum(part, piece.mask, out=part)
+    return Piece(x, y, mask, sum(piece.area for piece in pieces))
+
+
+def cut(piece: Piece, columns: Sequence[float], shear: float) -> list[Piece]:
+    """Cut a piece along slanting lines.
+
+    Args:
+        piece: what is cut.
+        columns: where, in ascending order, in columns of its box at half its height.
+        shear: columns to the right for each row up.
+
+    Returns:
+        The parts that hold ink, from left to right.
+    """
+    rows = np.arange(piece.height)[:, None] - (piece.height - 1) / 2
+    places = np.arange(piece.width)[None, :] + rows * shear  # (h, w): the column where a pixel's line meets half height
+    bounds = [-np.inf, *columns, np.inf]
+    parts = []
+    for left, right in zip(bounds, bounds[1:], strict=False):
+        part = piece.mask * ((places >= left) & (places < right))
+        part = trimmed(piece.x, piece.y, part)
+        if part is not None:
+            parts.append(part)
+    return parts
+
+
+def trimmed(x: int, y: int, mask: NDArray[np.uint8]) -> Piece | None:
+    """A mask at (x, y), uint8 (h, w), as a piece whose box fits; None without ink."""
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
+        return None
+    own = np.ascontiguousarray(mask[top : top + height, left : left + width])
+    return Piece(x + left, y + top, own, cv2.countNonZero(own))
+
+
+def slant(piece: Piece) -> float:
+    """How a piece leans: columns to the right for each row up, by its second moments."""
+    moments = cv2.moments(piece.mask, binaryImage=True)
+    return -moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
