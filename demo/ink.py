@@ -15,15 +15,23 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.demo import rules
+
 SHRINK = 4
 """The paper's brightness is found at a quarter of the size."""
 WINDOW = 0.22
 """Window of the closing, as a part of the frame's shorter side: a stroke that is wider is no stroke."""
 LEAST = 20
 """The least strength, of 255, that may be ink."""
-SHARE = 0.42
-"""The part of the strongest strength nearby that a pixel needs: near the middle, an edge stays where it was before blur."""
-NOISE = 5.0
+SHARE = 0.3
+"""The part of the strongest strength nearby that a pixel needs at least, and"""
+HALF = 0.5
+"""at most: at half of it an edge stays where it was before blur."""
+SPREAD = 0.6
+"""Between the two decides the mean around it and so many standard deviations: print under a pen is no ink."""
+DARK = 0.3
+"""Paper darker than this part of the brightest counts as that bright."""
+NOISE = 4.0
 """So many standard deviations of the paper's grain are no ink."""
 
 
@@ -51,14 +59,31 @@ def find(grey: NDArray[np.uint8]) -> Ink:
         small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8), borderType=cv2.BORDER_REPLICATE
     )
     paper = cv2.resize(cv2.blur(closed, (5, 5)), (width, height), interpolation=cv2.INTER_LINEAR)
-    strength = cv2.subtract(np.full_like(grey, 255), cv2.divide(grey, paper, scale=255))
-    strength[paper == 0] = 0
+    # beside the brightest paper, grain in the dark is weak
+    dark = round(DARK * float(np.percentile(closed, 98)))
+    strength = cv2.divide(cv2.subtract(paper, grey), cv2.max(paper, dark), scale=255)
+    least = _least(strength)
+    _, lines = rules.remove(cv2.compare(strength, least, cv2.CMP_GT))
+    around = strength if lines is None else cv2.subtract(strength, cv2.dilate(lines, np.ones((3, 3), np.uint8)))
+    mask = cv2.compare(strength, _bound(around, least), cv2.CMP_GT)
+    if lines is not None:
+        mask, _ = rules.remove(mask)
+    return Ink(strength, mask, paper)
+
+
+def _bound(strength: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
+    """The strength from which a pixel is ink, uint8 (H, W), by what stands around it."""
+    height, width = strength.shape
     peaks = cv2.dilate(strength, np.ones((SHRINK + 1, SHRINK + 1), np.uint8))[::SHRINK, ::SHRINK]
     reach = max(7, round(min(peaks.shape) / 8) | 1)
-    peaks = cv2.blur(cv2.dilate(peaks, np.ones((reach, reach), np.uint8)), (3, 3))
-    bound = cv2.resize(peaks, (width, height), interpolation=cv2.INTER_LINEAR)
-    bound = cv2.max(cv2.convertScaleAbs(bound, alpha=SHARE), _least(strength))
-    return Ink(strength, cv2.compare(strength, bound, cv2.CMP_GT), paper)
+    peaks = cv2.blur(cv2.dilate(peaks, np.ones((reach, reach), np.uint8)), (3, 3)).astype(np.float32)
+    small = cv2.resize(strength, peaks.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    around = (2 * reach + 1, 2 * reach + 1)
+    mean = cv2.blur(small, around)
+    deviation = np.sqrt(np.maximum(cv2.blur(small * small, around) - mean * mean, 0))
+    bound = np.clip(mean + SPREAD * deviation, SHARE * peaks, HALF * peaks)
+    bound = np.maximum(bound, np.clip(least, LEAST, np.maximum(HALF * peaks, LEAST)))
+    return cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
 
 def _least(strength: NDArray[np.uint8]) -> int:

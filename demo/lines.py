@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_mnist.demo.pieces import Piece
+from edge_mnist.demo.pieces import Piece, join
 
 OVERLAP = 0.45
 """Neighbours in a line share so much of the lower one's height."""
 RATIO = 2.3
 """Neighbours in a line differ in height by no more."""
+PART = 0.5
+"""What is lower than this part of a line's height, and stands at it, is no line but a part of it."""
 GAP = 3.0
 """And stand no farther apart than so many heights."""
 
@@ -49,17 +51,26 @@ def group(pieces: list[Piece], least: int) -> list[Line]:
     shared = np.minimum(bottom[:, None], bottom) - np.maximum(top[:, None], top)
     apart = np.maximum(left[:, None], left) - np.minimum(right[:, None], right)
     linked = (shared >= OVERLAP * lower) & (higher <= RATIO * lower) & (apart <= GAP * higher)
-    groups = _connected(linked)
-    lines = []
+    groups = sorted(_connected(linked), key=lambda members: -float(np.median(height[members])))
     small = [piece for piece in pieces if piece.height < least]
+    found: list[tuple[float, list[Piece]]] = []
     for members in groups:
         own = [tall[index] for index in members]
         typical = float(np.median(height[members]))
-        own += [piece for piece in small if _stands_at(piece, own, typical)]
-        # what is much lower than the line's digits is a comma, a dot, a part
-        lines.append(
-            Line(tuple(sorted(own, key=lambda piece: piece.x + piece.width / 2)), typical, float(top[members].min()))
+        # commas, dots and parts of a digit may be tall enough for a line of their own
+        home = next(
+            (line for above, line in found if typical < PART * above and _stands_at(join(own), line, above)), None
         )
+        if home is not None:
+            home += own
+        else:
+            found.append((typical, own))
+    lines = []
+    for typical, own in found:
+        own += [piece for piece in small if _stands_at(piece, own, typical)]
+        ordered = sorted(own, key=lambda piece: piece.x + piece.width / 2)
+        top = min(piece.y for piece in own if piece.height >= PART * typical)
+        lines.append(Line(tuple(ordered), typical, float(top)))
     return sorted(lines, key=lambda line: line.top)
 
 

@@ -72,7 +72,7 @@ class Reader:
         """Read a frame, uint8 (H, W) grey or (H, W, 3) BGR."""
         clock = _Clock()
         grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        if min(grey.shape) < 64:
+        if max(grey.shape) < 64:
             grey = cv2.resize(grey, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
         found = ink.find(grey)
         clock.tick("ink")

@@ -24,6 +24,8 @@ HIGH = 1.8
 """Nor what is higher."""
 BROAD = 1.35
 """Nor what is wider."""
+CUT = 0.8
+"""How probable it is that a digit begins or ends where a component was cut."""
 SKIPPED = np.log(0.25)
 """What a path gives for ink of which it makes nothing; a digit of that probability is as good."""
 SKIPPED_LOW = np.log(0.8)
@@ -76,7 +78,7 @@ def candidates(line: list[Part], height: float) -> list[Candidate]:
                     break
                 continue
             piece = join([part.piece for part in group])
-            if piece.width > BROAD * height:
+            if piece.width > BROAD * max(height, piece.height):
                 break
             if LOW * height <= piece.height <= HIGH * height:
                 found.append(Candidate(first, end, piece))
@@ -107,7 +109,11 @@ def best_path(line: list[Part], found: list[Candidate], chances: NDArray[np.floa
         steps[end] = (end - 1, None)
         for index in ending.get(end, ()):
             first = found[index].first
-            score = scores[first] + sum(weights[first:end]) * float(np.log(max(chances[index], 1e-6)))
+            chance = max(chances[index], 1e-6)
+            for at in (first, end):
+                if 0 < at < len(line) and line[at - 1].whole == line[at].whole:
+                    chance *= CUT
+            score = scores[first] + sum(weights[first:end]) * float(np.log(chance))
             if score > scores[end]:
                 scores[end], steps[end] = score, (first, index)
     path: list[int] = []
