@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.demo.pieces import Piece
+from edge_mnist.demo.pieces import Piece, thickness
 
 SIZE = 28
 FIT = 20
 PAPER = 0.15
 """Ink weaker than this part of the digit's strongest is paper."""
+LARGE = 80
+"""Twice this many pixels are reduced to it before anything is done with them."""
 THIN = 0.085
 """A stroke thinner than this part of the digit's longer side is thickened: MNIST's pens were about a tenth."""
 
@@ -36,12 +38,15 @@ def normalize(strength: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
     ink = strength[top : piece.bottom + room, left : piece.right + room]
     own = np.zeros_like(ink)
     own[y - top : piece.bottom - top, x - left : piece.right - left] = piece.mask
-    thickness = _thickness(piece)
+    missing = THIN - thickness(piece) / side
+    if side > 2 * LARGE:
+        size = max(1, round(ink.shape[1] * LARGE / side)), max(1, round(ink.shape[0] * LARGE / side))
+        ink, own = (cv2.resize(array, size, interpolation=cv2.INTER_AREA) for array in (ink, own))
+        side = LARGE
     ink = cv2.min(ink, cv2.dilate(own, _DISK))
     peak = _peak(ink, own)
-    missing = THIN * side - thickness
-    if missing > 0.5:
-        grown = 1 + 2 * max(1, round(missing / 2))
+    if missing * side > 0.5:
+        grown = 1 + 2 * max(1, round(missing * side / 2))
         ink = cv2.dilate(ink, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grown, grown)))
     low = PAPER * peak
     ink = cv2.convertScaleAbs(cv2.subtract(ink, round(low)), alpha=255 / max(peak - low, 1))
@@ -49,16 +54,9 @@ def normalize(strength: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
     return _placed(ink[top : top + height, left : left + width])
 
 
-def _thickness(piece: Piece) -> float:
-    """Of the strokes, in pixels: twice the area, over the outline."""
-    outlines, _ = cv2.findContours(piece.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    length = sum(map(len, outlines))
-    return 2 * piece.area / max(length, 1)
-
-
 def _peak(ink: NDArray[np.uint8], own: NDArray[np.uint8]) -> float:
     """The strength that full ink has: what the strongest tenth of it reaches."""
-    values = ink[own > 0]
+    values = ink[own > 127]
     if not len(values):
         return 255.0
     place = len(values) * 9 // 10

@@ -116,3 +116,9 @@ def slant(piece: Piece) -> float:
     """How a piece leans: columns to the right for each row up, by its second moments."""
     moments = cv2.moments(piece.mask, binaryImage=True)
     return -moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
+
+
+def thickness(piece: Piece) -> float:
+    """Of a piece's strokes, in pixels: twice the area, over the length of the outline."""
+    outlines, _ = cv2.findContours(piece.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return 2 * piece.area / max(sum(map(len, outlines)), 1)

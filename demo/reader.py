@@ -7,14 +7,14 @@ through each line.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import runtime
-from edge_mnist.demo import crops, ink, lines, pieces, segmentation
+from edge_mnist.demo import credit, crops, ink, lines, paper, pieces, segmentation
 from edge_mnist.runtime import Classifier
 from edge_mnist.sources import SHIPPED_INT8
 
@@ -40,6 +40,7 @@ class Digit:
     box: tuple[int, int, int, int]
     line: int
     image: NDArray[np.uint8]
+    features: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,10 @@ class Reader:
         grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
         if max(grey.shape) < 64:
             grey = cv2.resize(grey, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+        corners = paper.sheet(grey)
         found = ink.find(grey)
+        if corners is not None:
+            found = replace(found, mask=cv2.min(found.mask, paper.within(corners, grey.shape)))
         clock.tick("ink")
         components = pieces.components(found.mask, 8, MOST_COMPONENTS)
         grouped = lines.group(components, LEAST_HEIGHT)
@@ -92,32 +96,53 @@ class Reader:
         clock.tick("crops")
         chances = self._chances(images)
         clock.tick("network")
-        digits: list[Digit] = []
-        texts = []
-        start = 0
+        paths, start = [], 0
         for line, line_parts, line_candidates in zip(grouped, cut, possible, strict=True):
-            end = start + len(line_candidates)
-            here = chances[start:end]
-            path = segmentation.best_path(
-                line_parts, line_candidates, here.max(1) if len(here) else here[:, 0], line.height
-            )
+            here = chances[start : start + len(line_candidates)]
+            path = segmentation.best_path(line_parts, line_candidates, here.max(1, initial=0), line.height)
+            paths.append([start + index for index in path])
+            start += len(line_candidates)
+        clock.tick("path")
+        digits = self._believed(found, grouped, cut, flat, paths, chances, images, len(components))
+        texts = [
+            "".join(str(digit.label) for digit in digits if digit.line == line)
+            for line in range(1 + max((digit.line for digit in digits), default=-1))
+        ]
+        clock.tick("credit")
+        return Reading(tuple(digits), tuple(texts), clock.milliseconds())
+
+    def _believed(self, found, grouped, cut, flat, paths, chances, images, marks) -> list[Digit]:
+        """The digits of all paths that are sure enough."""
+        means = [
+            float(np.mean([credit.strength(found, flat[index].piece) for index in path])) if path else 0.0
+            for path in paths
+        ]
+        strongest = max(means, default=0.0)
+        digits: list[Digit] = []
+        texts = 0
+        for line, parts, path in zip(grouped, cut, paths, strict=True):
+            if not path:
+                continue
+            used = [flat[index].piece for index in path]
+            ink_of_parts = sum(part.piece.area for part in parts)
+            skipped = 1 - sum(piece.area for piece in used) / max(ink_of_parts, 1)
+            rows = credit.features(found, used, chances[path].max(1), line.height, skipped, marks, strongest)
+            sure = credit.confidence(rows)
             chosen = [
                 Digit(
-                    int(here[i].argmax()),
-                    float(here[i].max()),
-                    _box(line_candidates[i].piece),
-                    len(texts),
-                    images[start + i],
+                    int(chances[index].argmax()),
+                    float(confidence),
+                    _box(flat[index].piece),
+                    texts,
+                    images[index],
+                    tuple(row),
                 )
-                for i in path
-                if here[i].max() >= self.threshold
+                for index, confidence, row in zip(path, sure, rows, strict=True)
+                if confidence >= self.threshold
             ]
-            if chosen:
-                digits += chosen
-                texts.append("".join(str(digit.label) for digit in chosen))
-            start = end
-        clock.tick("path")
-        return Reading(tuple(digits), tuple(texts), clock.milliseconds())
+            digits += chosen
+            texts += bool(chosen)
+        return digits
 
     def _chances(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities (N, 10) of images uint8 (N, 28, 28)."""

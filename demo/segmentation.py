@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.demo.lines import Line
-from edge_mnist.demo.pieces import Piece, cut, join, slant
+from edge_mnist.demo.pieces import Piece, cut, join, slant, thickness
 
 WIDE = 0.8
 """A component wider than this part of the line's height may be several digits."""
@@ -24,7 +24,13 @@ HIGH = 1.8
 """Nor what is higher."""
 BROAD = 1.35
 """Nor what is wider."""
-CUT = 0.8
+SPECK = 0.22
+"""What is smaller than this part of the line's height, either way, is a dot or grain."""
+BRIDGE = 2.2
+"""Where digits touch, a cut goes through no more than so many strokes' thickness."""
+SPAN = 7
+"""A digit has no more parts than so many."""
+CUT = 0.6
 """How probable it is that a digit begins or ends where a component was cut."""
 SKIPPED = np.log(0.25)
 """What a path gives for ink of which it makes nothing; a digit of that probability is as good."""
@@ -57,6 +63,8 @@ def parts(line: Line) -> list[Part]:
     shear = float(np.clip(np.median(leaning), -0.8, 0.8)) if leaning else 0.0
     found = []
     for whole, piece in enumerate(line.pieces):
+        if max(piece.width, piece.height) < SPECK * line.height:
+            continue
         columns = (
             _cuts(piece, line.height, shear)
             if piece.width > WIDE * line.height and piece.height >= LOW * line.height
@@ -71,7 +79,7 @@ def candidates(line: list[Part], height: float) -> list[Candidate]:
     """What may be a digit in a line of that height."""
     found = []
     for first in range(len(line)):
-        for end in range(first + 1, min(first + 5, len(line)) + 1):
+        for end in range(first + 1, min(first + SPAN, len(line)) + 1):
             group = line[first:end]
             if end - first > 1 and not _belongs(group[-1], group[:-1], height):
                 if group[-1].piece.height >= LOW * height:
@@ -153,7 +161,7 @@ def _cuts(piece: Piece, height: float, shear: float) -> list[float]:
     ink = np.convolve(ink, np.ones(smooth) / smooth, "same")
     room = max(2, round(0.12 * height))
     lowest = -cv2.dilate(-ink[None].astype(np.float32), np.ones((1, 2 * room + 1), np.uint8))[0]
-    flat = np.flatnonzero(ink <= lowest + 1e-6)
+    flat = np.flatnonzero((ink <= lowest + 1e-6) & (ink <= BRIDGE * thickness(piece)))
     columns: list[float] = []
     for run in np.split(flat, np.flatnonzero(np.diff(flat) > 1) + 1):
         if len(run):
