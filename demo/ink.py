@@ -29,6 +29,14 @@ HALF = 0.5
 """at most: at half of it an edge stays where it was before blur."""
 SPREAD = 0.6
 """Between the two decides the mean around it and so many standard deviations: print under a pen is no ink."""
+LIGHT_PAPER = 115
+"""On ground as light as this no ink is lighter."""
+TIGHT = 200
+"""A frame smaller than this shows a single number, with its ground around it."""
+MARKED = 24
+"""Marks that stand out by so many levels of grey show what is ink, if"""
+LIGHTER = 1.6
+"""the dark ones stand out so many times as much as the light ones, or the reverse."""
 DARK = 0.3
 """Paper darker than this part of the brightest counts as that bright."""
 NOISE = 4.0
@@ -92,3 +100,23 @@ def _least(strength: NDArray[np.uint8]) -> int:
     middle = np.median(sample)
     deviation = 1.4826 * np.median(np.abs(sample - middle))  # of a normal distribution
     return int(min(max(LEAST, middle + NOISE * deviation), 128))
+
+
+def is_light(grey: NDArray[np.uint8]) -> bool:
+    """Whether the ink of a grey frame, uint8 (H, W), is lighter than its ground: chalk, or MNIST's own images."""
+    height, width = grey.shape
+    small = cv2.resize(grey, (max(width // SHRINK, 1), max(height // SHRINK, 1)), interpolation=cv2.INTER_AREA)
+    if np.median(small) > LIGHT_PAPER:
+        return False
+    if max(grey.shape) < TIGHT:  # a cut digit: its ground lies around it
+        border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+        return bool(np.median(border) < small.mean())
+    # strokes are narrower than what they enclose: the narrowest window that sees marks sees strokes
+    for window in (3, 5, 9, 17):
+        kernel = np.ones((window, window), np.uint8)
+        dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel, borderType=cv2.BORDER_REPLICATE)
+        light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel, borderType=cv2.BORDER_REPLICATE)
+        strong = [float(np.quantile(marks, 0.99)) for marks in (dark, light)]
+        if max(strong) > MARKED and max(strong) > LIGHTER * min(strong):
+            return strong[1] > strong[0]
+    return False

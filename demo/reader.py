@@ -14,13 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import runtime
-from edge_mnist.demo import credit, crops, ink, lines, paper, pieces, segmentation
+from edge_mnist.demo import credit, crops, ink, lines, paper, pieces, segmentation, view
+from edge_mnist.demo.ink import Ink
+from edge_mnist.demo.pieces import Piece
+from edge_mnist.demo.view import View
 from edge_mnist.runtime import Classifier
 from edge_mnist.sources import SHIPPED_INT8
 
 THRESHOLD = 0.6
 LEAST_HEIGHT = 12
+LEAST_AREA = 8
 MOST_COMPONENTS = 400
+TILT = 14.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +77,17 @@ class Reader:
     def read(self, frame: NDArray[np.uint8]) -> Reading:
         """Read a frame, uint8 (H, W) grey or (H, W, 3) BGR."""
         clock = _Clock()
-        grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-        if max(grey.shape) < 64:
-            grey = cv2.resize(grey, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
-        corners = paper.sheet(grey)
-        found = ink.find(grey)
-        if corners is not None:
-            found = replace(found, mask=cv2.min(found.mask, paper.within(corners, grey.shape)))
+        seen = view.view(frame)
+        sheet = paper.sheet(seen.grey)
+        if self.invert == "yes" or (self.invert == "auto" and sheet is None and ink.is_light(seen.grey)):
+            seen = view.inverted(seen)
+        found, components = _marks(seen, sheet)
         clock.tick("ink")
-        components = pieces.components(found.mask, 8, MOST_COMPONENTS)
+        tilt = lines.tilt(components, LEAST_HEIGHT)
+        if abs(tilt) > TILT:
+            seen = view.turned(seen, -tilt)
+            found, components = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
+        clock.tick("tilt")
         grouped = lines.group(components, LEAST_HEIGHT)
         cut = [segmentation.parts(line) for line in grouped]
         possible = [
@@ -103,7 +110,7 @@ class Reader:
             paths.append([start + index for index in path])
             start += len(line_candidates)
         clock.tick("path")
-        digits = self._believed(found, grouped, cut, flat, paths, chances, images, len(components))
+        digits = self._believed(seen, found, grouped, cut, flat, paths, chances, images, len(components))
         texts = [
             "".join(str(digit.label) for digit in digits if digit.line == line)
             for line in range(1 + max((digit.line for digit in digits), default=-1))
@@ -111,7 +118,7 @@ class Reader:
         clock.tick("credit")
         return Reading(tuple(digits), tuple(texts), clock.milliseconds())
 
-    def _believed(self, found, grouped, cut, flat, paths, chances, images, marks) -> list[Digit]:
+    def _believed(self, seen, found, grouped, cut, flat, paths, chances, images, marks) -> list[Digit]:
         """The digits of all paths that are sure enough."""
         means = [
             float(np.mean([credit.strength(found, flat[index].piece) for index in path])) if path else 0.0
@@ -132,7 +139,7 @@ class Reader:
                 Digit(
                     int(chances[index].argmax()),
                     float(confidence),
-                    _box(flat[index].piece),
+                    _box(seen, flat[index].piece),
                     texts,
                     images[index],
                     tuple(row),
@@ -151,8 +158,16 @@ class Reader:
         return powers / powers.sum(1, keepdims=True)
 
 
-def _box(piece: pieces.Piece) -> tuple[int, int, int, int]:
-    return piece.x, piece.y, piece.width, piece.height
+def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Piece]]:
+    """The ink of a view, on its sheet if it shows one, and its components."""
+    found = ink.find(seen.grey)
+    if sheet is not None:
+        found = replace(found, mask=cv2.min(found.mask, paper.within(sheet, seen.grey.shape)))
+    return found, pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
+
+
+def _box(seen: View, piece: Piece) -> tuple[int, int, int, int]:
+    return view.box(seen, piece.x, piece.y, piece.width, piece.height)
 
 
 class _Clock:

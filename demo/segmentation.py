@@ -23,7 +23,9 @@ LOW = 0.45
 HIGH = 1.8
 """Nor what is higher."""
 BROAD = 1.35
-"""Nor what is wider."""
+"""Nor what is wider, but for"""
+WIDEST = 1.9
+"""a component by itself."""
 SPECK = 0.22
 """What is smaller than this part of the line's height, either way, is a dot or grain."""
 BRIDGE = 2.2
@@ -77,6 +79,7 @@ def parts(line: Line) -> list[Part]:
 
 def candidates(line: list[Part], height: float) -> list[Candidate]:
     """What may be a digit in a line of that height."""
+    last = {part.whole: index for index, part in enumerate(line)}
     found = []
     for first in range(len(line)):
         for end in range(first + 1, min(first + SPAN, len(line)) + 1):
@@ -86,8 +89,11 @@ def candidates(line: list[Part], height: float) -> list[Candidate]:
                     break
                 continue
             piece = join([part.piece for part in group])
-            if piece.width > BROAD * max(height, piece.height):
-                break
+            is_whole = len({part.whole for part in group}) == 1 and last[group[0].whole] == end - 1
+            if piece.width > (WIDEST if is_whole else BROAD) * max(height, piece.height):
+                if piece.width > WIDEST * max(height, piece.height):
+                    break
+                continue
             if LOW * height <= piece.height <= HIGH * height:
                 found.append(Candidate(first, end, piece))
     return found

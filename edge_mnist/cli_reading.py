@@ -1,0 +1,152 @@
+"""The command that reads pictures: `predict`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_mnist.errors import EdgeMnistError, missing_package
+
+if TYPE_CHECKING:
+    from edge_mnist.demo.reader import Reading
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
+@click.option("--annotate", type=click.Path(path_type=Path), metavar="DIR", help="Save pictures with boxes there.")
+@click.option(
+    "--save-digits",
+    "crops",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Save the digits, 28x28, in folders 0 to 9 there, for train --extra.",
+)
+@click.option(
+    "--invert",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Light ink on a dark ground.",
+)
+@click.option("--threshold", type=click.FloatRange(0, 1), help="The least confidence that a digit needs.")
+@click.option("--model", type=click.Path(path_type=Path), help="Any artifact.  [default: the shipped int8 TFLite]")
+@click.option("--trust", is_flag=True, help="Open a TorchScript archive of unknown origin as --model: it carries code.")
+def predict(
+    sources: tuple[str, ...],
+    as_json: bool,
+    annotate: Path | None,
+    crops: Path | None,
+    invert: str,
+    threshold: float | None,
+    model: Path | None,
+    trust: bool,
+) -> None:
+    """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
+
+    One picture's lines are printed as they are, those of several behind the picture's name. Exit status 1 if a picture
+    could not be opened; the others are still read.
+    """
+    try:
+        from edge_mnist.demo import images
+        from edge_mnist.demo.reader import THRESHOLD, Reader
+    except ModuleNotFoundError as error:
+        if error.name != "cv2":
+            raise
+        raise missing_package("opencv", "headless") from error
+    from edge_mnist import runtime
+
+    classifier = runtime.load(model, trust=trust) if model else None
+    reader = Reader(classifier, threshold=THRESHOLD if threshold is None else threshold, invert=invert)
+    names = [name for source in sources for name in _names(source)]
+    failed = 0
+    for name in _shown(names):
+        try:
+            frame = images.decode(sys.stdin.buffer.read(), name) if name == "-" else images.load(Path(name))
+            reading = reader.read(frame)
+            if annotate:
+                _write_picture(annotate / f"{_stem(name)}.png", _annotated(frame, reading))
+            if crops:
+                _save_digits(crops, name, reading)
+        except EdgeMnistError as error:
+            click.echo(f"edge-mnist: {error}", err=True)
+            failed += 1
+            continue
+        if as_json:
+            click.echo(json.dumps(_facts(name, reading)))
+        elif not reading.lines:
+            click.echo(f"{name}: no digits found", err=True)
+        else:
+            for line in reading.lines:
+                click.echo(line if len(names) == 1 else f"{name}: {line}")
+    if failed:
+        sys.exit(1)
+
+
+def _names(source: str) -> list[str]:
+    """A file as it is, a folder's images by name."""
+    from edge_mnist.demo import images
+
+    return [str(path) for path in images.find(Path(source))] if source != "-" and Path(source).is_dir() else [source]
+
+
+def _shown(names: list[str]) -> Iterator[str]:
+    """The names, with a bar on stderr where many are read before a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if len(names) < 8 or not console.is_terminal:
+        return iter(names)
+    return iter(track(names, description="reading", console=console, transient=True))
+
+
+def _facts(name: str, reading: Reading) -> dict[str, Any]:
+    """What --json prints of an image."""
+    return {
+        "image": name,
+        "lines": list(reading.lines),
+        "digits": [
+            {
+                "label": digit.label,
+                "confidence": round(digit.confidence, 4),
+                "box": list(digit.box),
+                "line": digit.line,
+            }
+            for digit in reading.digits
+        ],
+        "milliseconds": {stage: round(spent, 3) for stage, spent in reading.milliseconds.items()},
+    }
+
+
+def _annotated(frame: Any, reading: Reading) -> Any:
+    from edge_mnist.demo.overlay import draw
+
+    return draw(frame, reading.digits)
+
+
+def _save_digits(folder: Path, name: str, reading: Reading) -> None:
+    """Each digit's 28x28 image under its label; equal images have equal names."""
+    for digit in reading.digits:
+        digest = hashlib.sha256(digit.image.tobytes()).hexdigest()[:8]
+        _write_picture(folder / str(digit.label) / f"{_stem(name)}-{digest}.png", digit.image)
+
+
+def _stem(name: str) -> str:
+    return "stdin" if name == "-" else Path(name).stem
+
+
+def _write_picture(path: Path, picture: Any) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    import cv2
+
+    from edge_mnist.files import write_whole
+
+    _, data = cv2.imencode(".png", picture)
+    write_whole(path, data.tobytes())
