@@ -24,16 +24,28 @@ STYLES: dict[int, tuple[str, ...]] = {
     1: ("10,40 48,0 48,0 46,50 44,100", "-4,56 50,0 50,0 48,50 46,100", "-14,76 44,0 44,0 42,50 40,100"),
     2: ("4,20 30,-10 70,10 50,50 10,92 -10,98 0,76 30,90 84,100", "0,26 16,-6 66,-4 66,36 4,100 4,100 40,96 80,98"),
     3: ("6,8 40,-10 70,14 50,42 20,48 20,48 72,52 70,100 20,108 -4,84",),
-    4: ("20,0 8,30 0,56 0,56 36,58 72,56 | 60,28 56,64 54,100", "12,0 6,30 -2,54 -2,54 30,56 66,50 | 58,8 50,60 44,108"),
-    5: ("22,6 16,26 12,46 12,46 50,36 72,62 58,102 8,104 | 28,0 54,-2 90,-8", "72,0 40,0 12,8 26,44 64,60 50,104 -4,98"),
+    4: (
+        "20,0 8,30 0,56 0,56 36,58 72,56 | 60,28 56,64 54,100",
+        "12,0 6,30 -2,54 -2,54 30,56 66,50 | 58,8 50,60 44,108",
+    ),
+    5: (
+        "22,6 16,26 12,46 12,46 50,36 72,62 58,102 8,104 | 28,0 54,-2 90,-8",
+        "72,0 40,0 12,8 26,44 64,60 50,104 -4,98",
+    ),
     6: ("60,0 20,20 -2,70 18,108 58,98 54,62 20,58 2,80", "40,0 10,40 -4,90 30,110 60,90 40,64 4,84"),
     7: (
         "0,6 34,2 68,0 68,0 50,42 30,100 | 8,52 42,50 76,46",
         "4,14 30,0 66,8 46,50 40,100 | 6,52 40,50 78,46",
         "0,16 6,2 6,2 40,4 72,0 72,0 48,46 36,100 | 12,50 40,50 72,44",
     ),
-    8: ("40,0 6,2 8,40 36,48 64,38 64,4 40,0 | 36,48 -4,60 0,106 38,108 76,100 72,56 36,48", "60,10 30,-10 2,14 30,48 70,80 40,108 4,92 20,60 66,20"),
-    9: ("60,10 20,-8 -6,26 18,54 60,26 62,10 62,10 60,60 40,106 2,96", "62,6 24,-8 -4,30 26,56 60,20 62,6 62,6 60,60 58,108"),
+    8: (
+        "40,0 6,2 8,40 36,48 64,38 64,4 40,0 | 36,48 -4,60 0,106 38,108 76,100 72,56 36,48",
+        "60,10 30,-10 2,14 30,48 70,80 40,108 4,92 20,60 66,20",
+    ),
+    9: (
+        "60,10 20,-8 -6,26 18,54 60,26 62,10 62,10 60,60 40,106 2,96",
+        "62,6 24,-8 -4,30 26,56 60,20 62,6 62,6 60,60 58,108",
+    ),
 }
 """Styles of other hands, in the notation of `strokes.py`."""
 
@@ -45,7 +57,9 @@ NONE = 0.5
 """with each shows none."""
 
 
-def write_number(random: np.random.RandomState, digits: data.Digits) -> tuple[NDArray[np.uint8], NDArray[np.int8], list[int]]:
+def write_number(
+    random: np.random.RandomState, digits: data.Digits
+) -> tuple[NDArray[np.uint8], NDArray[np.int8], list[int]]:
     """A number's ink, uint8 (H, W), which of its digits each pixel is of, int8 (H, W), -1 for none, and its labels."""
     count = random.randint(2, 7)
     drawn = random.random_sample() < DRAWN
@@ -71,7 +85,10 @@ def write_number(random: np.random.RandomState, digits: data.Digits) -> tuple[ND
         wide = scale * width
         matrix = np.array([[wide, -shear * scale, 0], [0, scale, 0]])
         corners = matrix[:, :2] @ np.array([[x, x + w, x, x + w], [y, y, y + h, y + h]], float)
-        matrix[:, 2] = right - corners[0].min(), height / 2 + 10 + height / 2 - size / 2 - corners[1].min() + random.normal(0, 0.05) * height
+        matrix[:, 2] = (
+            right - corners[0].min(),
+            height / 2 + 10 + height / 2 - size / 2 - corners[1].min() + random.normal(0, 0.05) * height,
+        )
         placed = cv2.warpAffine(image, matrix, canvas.shape[::-1], flags=cv2.INTER_CUBIC)
         owner[placed > np.maximum(canvas, 90)] = number
         canvas = np.maximum(canvas, placed)
@@ -86,12 +103,16 @@ def _worn(random: np.random.RandomState, ink: NDArray[np.uint8], height: int) ->
     sharp = np.clip((sharp - 0.5) * random.uniform(1.5, 4) + 0.5, 0, 1)
     if random.random_sample() < 0.5:
         sharp = cv2.GaussianBlur(sharp, (0, 0), random.uniform(0.01, 0.045) * height + 0.3)
-    uneven = cv2.resize(random.uniform(0.6, 1, (3, 12)).astype(np.float32), ink.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    uneven = cv2.resize(
+        random.uniform(0.6, 1, (3, 12)).astype(np.float32), ink.shape[::-1], interpolation=cv2.INTER_CUBIC
+    )
     grain = random.normal(0, random.uniform(0, 0.09), ink.shape).astype(np.float32)
     return np.rint(np.clip(sharp * uneven + grain, 0, 1) * random.uniform(90, 255)).astype(np.uint8)
 
 
-def cut(ink: NDArray[np.uint8], owner: NDArray[np.int8], random: np.random.RandomState) -> list[tuple[int, NDArray[np.uint8]]]:
+def cut(
+    ink: NDArray[np.uint8], owner: NDArray[np.int8], random: np.random.RandomState
+) -> list[tuple[int, NDArray[np.uint8]]]:
     """All that the reader considers in a number: the index of the digit that it shows, or -1, and its image."""
     mask = cv2.compare(ink, float(random.uniform(0.3, 0.5) * np.quantile(ink[owner >= 0], 0.9)), cv2.CMP_GT)
     totals = np.bincount(owner[(owner >= 0) & (mask > 0)], minlength=8)

@@ -10,9 +10,11 @@ import io
 import json
 import os
 import platform
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -128,8 +130,9 @@ class TFLiteClassifier(Classifier):
             except ImportError as error:
                 raise EdgeMnistError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
         try:
-            self._interpreter = Interpreter(model_content=data, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with _quiet():  # it announces its kernels on stderr; `runtime` says them
+                self._interpreter = Interpreter(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise _unreadable(name, error) from error
         if self.runtime.startswith("LiteRT"):
@@ -228,6 +231,20 @@ class TorchScriptClassifier(Classifier):
 def quantized_engine() -> str:
     """PyTorch's int8 kernels that are exact here: FBGEMM on x86, QNNPACK elsewhere; oneDNN differs by one at times."""
     return "fbgemm" if platform.machine().lower() in ("x86_64", "amd64") else "qnnpack"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A context in which what a library in C writes to stderr is lost."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _in_manifest(path: Path, data: bytes) -> bool:
