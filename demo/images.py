@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes
+from edge_mnist.quiet import quiet_stderr
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 """Of the files that a folder is searched for, in lower case."""
@@ -86,14 +87,11 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the error says it in one line
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        with quiet_stderr():  # OpenCV, libpng and libjpeg would each tell what they think of it
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except (cv2.error, MemoryError):
         return None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
     return None if picture is None or not picture.size else np.asarray(picture)
 
 

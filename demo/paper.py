@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 SMALL = 160
 """The frame's longer side when the sheet is looked for, in pixels."""
+NARROW = 32
+"""A reduced frame with a shorter side than this shows no sheet."""
 AREA = 0.06, 0.97
 """The part of the frame that a sheet may take."""
 LEVELS = 5
@@ -21,7 +23,7 @@ CONVEX = 0.9
 def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     """The corners of a sheet's convex hull, float32 (K, 2) x and y, in a grey frame uint8 (H, W); None without one."""
     scale = SMALL / max(grey.shape)
-    if scale > 0.6:
+    if scale > 0.6 or scale * min(grey.shape) < NARROW:
         return None
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(small, 5)

@@ -10,11 +10,9 @@ import io
 import json
 import os
 import platform
-import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import contract_of, format_of
 from edge_mnist.interpreter import Rounding
+from edge_mnist.quiet import quiet_stderr
 
 MANIFEST = "manifest.json"
 """Name of the file beside a bundle's artifacts that holds their hashes."""
@@ -130,7 +129,7 @@ class TFLiteClassifier(Classifier):
             except ImportError as error:
                 raise EdgeMnistError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
         try:
-            with _quiet():  # it announces its kernels on stderr; `runtime` says them
+            with quiet_stderr():  # it announces its kernels on stderr; `runtime` says them
                 self._interpreter = Interpreter(model_content=data, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
@@ -231,20 +230,6 @@ class TorchScriptClassifier(Classifier):
 def quantized_engine() -> str:
     """PyTorch's int8 kernels that are exact here: FBGEMM on x86, QNNPACK elsewhere; oneDNN differs by one at times."""
     return "fbgemm" if platform.machine().lower() in ("x86_64", "amd64") else "qnnpack"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """A context in which what a library in C writes to stderr is lost."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _in_manifest(path: Path, data: bytes) -> bool:
