@@ -122,3 +122,15 @@ def thickness(piece: Piece) -> float:
     """Of a piece's strokes, in pixels: twice the area, over the length of the outline."""
     outlines, _ = cv2.findContours(piece.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return 2 * piece.area / max(sum(map(len, outlines)), 1)
+
+
+def contact(piece: Piece, shape: tuple[int, ...]) -> float:
+    """The part of a piece's longer side by which it touches the border of a frame of a shape (H, W)."""
+    rows, columns = shape[:2]
+    sides = (
+        piece.mask[:, 0] if piece.x == 0 else None,
+        piece.mask[:, -1] if piece.right == columns else None,
+        piece.mask[0] if piece.y == 0 else None,
+        piece.mask[-1] if piece.bottom == rows else None,
+    )
+    return max(np.count_nonzero(side) for side in (*sides, ()) if side is not None) / max(piece.height, piece.width)

@@ -26,6 +26,8 @@ LEAST_HEIGHT = 12
 LEAST_AREA = 8
 MOST_COMPONENTS = 400
 TILT = 14.0
+HUGS = 0.4
+"""What lies along the frame's edge by this part of its longer side is the edge of something, not a digit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +165,8 @@ def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Pie
     found = ink.find(seen.grey)
     if sheet is not None:
         found = replace(found, mask=cv2.min(found.mask, paper.within(sheet, seen.grey.shape)))
-    return found, pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
+    marks = pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
+    return found, [piece for piece in marks if pieces.contact(piece, found.mask.shape) < HUGS]
 
 
 def _box(seen: View, piece: Piece) -> tuple[int, int, int, int]:

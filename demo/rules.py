@@ -1,7 +1,7 @@
 """Ruled and squared paper, underlines, edges: long thin lines, which are taken out of the ink.
 
-A line is what holds a run of ink longer than a stroke, thin for its length. Where strokes cross it they are repaired:
-its pixels stay where there is ink right above and right below.
+A line is what holds runs of ink longer than a stroke, one after the other, thin for its length. Where a stroke crosses
+it, the ink is higher than the line is thick, and stays.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 RUN = 12
-"""A line's runs are at least as long as this part of the frame's longer side."""
+"""A line's runs are at least as long as this part of the frame's longer side,"""
 LONG = 0.3
-"""A line is at least as long as this part of the frame's longer side."""
+"""and together at least as long as this part."""
+FULL = 0.7
+"""They leave no more of it open."""
 THIN = 30
 """A line is so many times as long as thick."""
 
@@ -22,52 +24,44 @@ def remove(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8
     """Take the long lines out of a mask, uint8 (H, W), 255 where there is ink.
 
     Returns:
-        The mask without them, and where they were, uint8 (H, W), 255; None if there are none.
+        The mask without them, and what was taken out, uint8 (H, W), 255; None if there are none.
     """
     level = _lines(mask)
     upright = _lines(np.ascontiguousarray(mask.T))
-    if level is None and upright is None:
+    found = [
+        lines for lines in (level, None if upright is None else np.ascontiguousarray(upright.T)) if lines is not None
+    ]
+    if not found:
         return mask, None
-    lines = np.zeros_like(mask)
-    kept = np.zeros_like(mask)
-    for found, thickness, axis in ((level, 0, 0), (upright, 0, 1)):
-        if found is None:
-            continue
-        found, thickness = found
-        if axis:
-            found = np.ascontiguousarray(found.T)
-        lines = cv2.max(lines, found)
-        without = cv2.subtract(mask, found)
-        reach = 2 * thickness + 3
-        kernel = np.ones((reach, 1) if axis == 0 else (1, reach), np.uint8)
-        closed = cv2.morphologyEx(without, cv2.MORPH_CLOSE, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        kept = cv2.max(kept, cv2.min(closed, found))
-    return cv2.max(cv2.subtract(mask, lines), cv2.min(kept, mask)), lines
+    lines = found[0] if len(found) == 1 else cv2.max(*found)
+    return cv2.subtract(mask, lines), lines
 
 
-def _lines(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int] | None:
-    """The level lines of a mask, and the thickness of the thickest, in pixels."""
+def _lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """The level lines of a mask without what crosses them, uint8 (H, W); None without any."""
     size = max(mask.shape)
     run = max(14, size // RUN)
     runs = cv2.morphologyEx(cv2.dilate(mask, np.ones((3, 1), np.uint8)), cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
-    if not runs.any():
+    if not cv2.countNonZero(runs):
         return None
     joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8, ltype=cv2.CV_32S)
-    wide = np.flatnonzero(stats[1:, cv2.CC_STAT_WIDTH] >= LONG * size) + 1
-    found = np.zeros_like(mask)
-    thickest = 0
-    for label in wide.tolist():
-        x, y, w, h, _ = stats[label].tolist()
-        own = cv2.min(mask[y : y + h, x : x + w], runs[y : y + h, x : x + w])
-        own[labels[y : y + h, x : x + w] != label] = 0
+    found = None
+    for label in (np.flatnonzero(stats[1:, cv2.CC_STAT_WIDTH] >= LONG * size) + 1).tolist():
+        x, y, width, height, _ = stats[label].tolist()
+        place = np.s_[y : y + height, x : x + width]
+        own = cv2.min(mask[place], runs[place])
+        own[labels[place] != label] = 0
         columns = np.count_nonzero(own, axis=0)
-        length = np.count_nonzero(columns)
-        if length < LONG * 0.6 * size:
+        if np.count_nonzero(columns) < FULL * width:
             continue
-        thickness = float(np.median(columns[columns > 0]))
-        if thickness * THIN <= w or (thickness <= 3 and w >= 0.6 * size):
-            part = found[y : y + h, x : x + w]
-            np.maximum(part, own, out=part)
-            thickest = max(thickest, int(np.ceil(thickness)))
-    return (found, thickest) if thickest else None
+        thickness = int(np.ceil(np.median(columns[columns > 0])))
+        if thickness > max(3, size / 150) or thickness * THIN > width:
+            continue
+        room = 2 * thickness + 2
+        top = max(y - room, 0)
+        near = mask[top : y + height + room, x : x + width]
+        crossing = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((room, 1), np.uint8))[y - top : y - top + height]
+        found = np.zeros_like(mask) if found is None else found
+        np.maximum(found[place], cv2.subtract(own, crossing), out=found[place])
+    return found

@@ -20,7 +20,7 @@ WIDE = 0.8
 """A component wider than this part of the line's height may be several digits."""
 LOW = 0.45
 """What is lower than this part of the line's height is no digit."""
-HIGH = 1.8
+HIGH = 2.3
 """Nor what is higher."""
 BROAD = 1.35
 """Nor what is wider, but for"""
@@ -30,6 +30,8 @@ SPECK = 0.22
 """What is smaller than this part of the line's height, either way, is a dot or grain."""
 BRIDGE = 2.2
 """Where digits touch, a cut goes through no more than so many strokes' thickness."""
+NOTCH = 0.85
+"""Or where their ink is lower than this part of the line's height, and lower than beside it."""
 SPAN = 7
 """A digit has no more parts than so many."""
 CUT = 0.6
@@ -158,20 +160,27 @@ def _belongs(part: Part, others: list[Part], height: float) -> bool:
 
 
 def _cuts(piece: Piece, height: float, shear: float) -> list[float]:
-    """Where a wide piece may be cut: columns, along the slant, that hold less ink than those around them."""
+    """Where a wide piece may be cut: columns, along the slant, where it is thin, or low between higher parts."""
     reach = int(abs(shear) * piece.height / 2) + 1
     matrix = np.array([[1, shear, reach - shear * (piece.height - 1) / 2], [0, 1, 0]], np.float64)
-    upright = cv2.warpAffine(piece.mask, matrix, (piece.width + 2 * reach, piece.height), flags=cv2.INTER_NEAREST)
-    ink = cv2.reduce(upright, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32F)[0] / 255
-    smooth = max(1, round(height / 20))
-    ink = np.convolve(ink, np.ones(smooth) / smooth, "same")
+    upright = cv2.warpAffine(piece.mask, matrix, (piece.width + 2 * reach, piece.height), flags=cv2.INTER_NEAREST) > 0
+    ink = upright.sum(0).astype(np.float32)
+    # from the highest to the lowest ink of a column: two rings that touch have most ink where they do, but a notch
+    extent = np.where(upright.any(0), piece.height - upright.argmax(0) - upright[::-1].argmax(0), 0).astype(np.float32)
     room = max(2, round(0.12 * height))
-    lowest = -cv2.dilate(-ink[None].astype(np.float32), np.ones((1, 2 * room + 1), np.uint8))[0]
-    flat = np.flatnonzero((ink <= lowest + 1e-6) & (ink <= BRIDGE * thickness(piece)))
+    thick = thickness(piece)
     columns: list[float] = []
-    for run in np.split(flat, np.flatnonzero(np.diff(flat) > 1) + 1):
-        if len(run):
-            column = float(run.mean()) - reach
-            if room < column < piece.width - room:
-                columns.append(column)
-    return columns
+    for profile, bound in ((ink, BRIDGE * thick), (extent, NOTCH * height)):
+        for column in _minima(profile, max(1, round(height / 20)), room, bound):
+            place = column - reach
+            if room < place < piece.width - room and all(abs(place - other) > room for other in columns):
+                columns.append(place)
+    return sorted(columns)
+
+
+def _minima(profile: NDArray[np.float32], smooth: int, room: int, bound: float) -> list[float]:
+    """The columns where a profile (W,) is lowest within `room`, and no higher than `bound`; middles of flat ones."""
+    profile = np.convolve(profile, np.ones(smooth, np.float32) / smooth, "same").astype(np.float32)
+    lowest = cv2.erode(profile[None], np.ones((1, 2 * room + 1), np.uint8))[0]
+    flat = np.flatnonzero((profile <= lowest + 1e-6) & (profile <= bound))
+    return [float(run.mean()) for run in np.split(flat, np.flatnonzero(np.diff(flat) > 1) + 1) if len(run)]
