@@ -1,4 +1,4 @@
-"""Makes digits as the reader cuts them, to train on: `python benchmarks/hands.py FOLDER [--strings N] [--seed S]`.
+"""Makes digits as the reader cuts them, to train on: `python -m benchmarks.hands FOLDER [--strings N] [--seed S]`.
 
 Numbers are written of MNIST's digits and of digits drawn in styles that MNIST hardly knows (a one with a long flag, a
 crossed seven, a five whose bar stands apart), slanted, joined, faint and uneven; the reader divides them in all ways
@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import negatives
 from edge_mnist import data, strokes
 from edge_mnist.demo import crops, lines, pieces, segmentation
+from edge_mnist.demo import ink as ink_on
 from edge_mnist.demo.pieces import Piece
 
 STYLES: dict[int, tuple[str, ...]] = {
@@ -57,6 +59,10 @@ NONE = 0.5
 """with each shows none."""
 
 
+MISTAKEN = 24
+"""So many images are taken of a frame without digits."""
+
+
 def write_number(
     random: np.random.RandomState, digits: data.Digits
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8], list[int]]:
@@ -64,7 +70,7 @@ def write_number(
     count = random.randint(2, 7)
     drawn = random.random_sample() < DRAWN
     shear, height, width = random.normal(0.1, 0.25), random.randint(22, 60), random.uniform(0.7, 1.35)
-    gap = random.choice([-0.16, -0.08, 0.0, 0.1, 0.25])
+    gap = random.choice([-0.16, -0.12, -0.06, 0.0, 0.1, 0.25])
     images, labels = [], []
     for _ in range(count):
         if drawn:
@@ -129,6 +135,20 @@ def cut(
     return found
 
 
+def _mistaken(frame: NDArray[np.uint8], random: np.random.RandomState) -> list[NDArray[np.uint8]]:
+    """Some of what the reader considers in a frame without digits."""
+    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    found = ink_on.find(grey)
+    pieces_found = pieces.components(found.mask, 8, 200)
+    considered = [
+        candidate.piece
+        for line in lines.group(pieces_found, 12)
+        for candidate in segmentation.candidates(segmentation.parts(line), line.height)
+    ]
+    chosen = random.permutation(len(considered))[:MISTAKEN]
+    return [crops.normalize(found.strength, considered[index]) for index in chosen]
+
+
 def _share(piece: Piece, owner: NDArray[np.int8], totals: NDArray[np.int64]) -> NDArray[np.float64]:
     """Intersection over union of a piece with each digit."""
     own = owner[piece.y : piece.bottom, piece.x : piece.right][piece.mask > 0]
@@ -160,6 +180,10 @@ def main() -> None:
                 continue
             counts[label] += 1
             cv2.imwrite(str(options.folder / ("none" if label == 10 else str(label)) / f"{number}-{index}.png"), image)
+    for number, (_, frame) in enumerate(negatives.frames("train")):
+        for index, image in enumerate(_mistaken(frame, random)):
+            counts[10] += 1
+            cv2.imwrite(str(options.folder / "none" / f"frame-{number}-{index}.png"), image)
     print("digits", *counts[:10], "none", counts[10])
 
 

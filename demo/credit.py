@@ -18,10 +18,15 @@ from edge_mnist.demo.ink import Ink
 from edge_mnist.demo.pieces import Piece, thickness
 
 NAMES = (
-    "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low"
+    "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair", "strip"
 )  # fmt: skip
 """The features, each 0 to about 1: see `features`."""
-WEIGHTS = np.array([-2.0, 6.0, 3.0, -3.0, -2.0, -1.0, 1.0, 1.0, -2.0, -2.0, -1.0, -1.0])
+STRIP = 110
+HAIR = 0.07
+"""Strokes thinner than this part of a digit are rare."""
+WEIGHTS = np.array(
+    [-6.273, 2.263, 1.964, -1.562, 0.740, -2.518, 2.914, 5.010, -3.894, -2.622, -3.042, -2.694, -2.549, 0.0]
+)
 """A constant, then one for each feature."""
 
 
@@ -49,7 +54,8 @@ def features(
         network: log odds of `chances`, over 8; sharp: 1 - strength around the digit / its own; clutter: the part of what
         is around it that is ink; thick: of its strokes, over its height; border: 1 if it touches the frame's;
         company: 1 - 1 / (digits in the line); line: mean of `network` in the line; skipped; marks: log10(1 + marks) / 3;
-        faint: 1 - its strength / `strongest`; low: by how much it is lower than the line.
+        faint: 1 - its strength / `strongest`; low: by how much it is lower than the line; hair: by how much `thick` falls
+        short of `HAIR`, as a part of it; strip: 1 if the frame is no higher than `STRIP` pixels: somebody has cut it to what is written.
     """
     odds = np.log(np.clip(chances, 1e-4, 1 - 1e-4) / np.clip(1 - chances, 1e-4, 1)) / 8
     rows = np.empty((len(digits), len(NAMES)))
@@ -59,7 +65,12 @@ def features(
         rows_, columns = ink.mask.shape
         border = piece.x <= 1 or piece.y <= 1 or piece.right >= columns - 1 or piece.bottom >= rows_ - 1
         row[1:5] = 1 - around / max(own, 1), clutter, thick / max(piece.height, piece.width), border
-        row[9:] = 1 - own / max(strongest, 1), max(0, 1 - piece.height / height)
+        row[9:] = (
+            1 - own / max(strongest, 1),
+            max(0, 1 - piece.height / height),
+            max(0, 1 - row[3] / HAIR),
+            rows_ <= STRIP,
+        )
     rows[:, 0] = odds
     rows[:, 5] = 1 - 1 / max(len(digits), 1)
     rows[:, 6] = odds.mean() if len(digits) else 0

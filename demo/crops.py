@@ -57,8 +57,8 @@ def normalize(strength: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
 def _peak(ink: NDArray[np.uint8], own: NDArray[np.uint8]) -> float:
     """The strength that full ink has: what the strongest tenth of it reaches."""
     values = ink[own > 127]
-    if not len(values):
-        return 255.0
+    if not len(values):  # hairlines, reduced
+        return float(ink.max(initial=1))
     place = len(values) * 9 // 10
     return float(np.partition(values, place)[place])
 
@@ -66,6 +66,8 @@ def _peak(ink: NDArray[np.uint8], own: NDArray[np.uint8]) -> float:
 def _placed(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Ink in its box, uint8 (h, w), fitted and centred."""
     height, width = ink.shape
+    if not ink.size:
+        return np.zeros((SIZE, SIZE), np.uint8)
     scale = FIT / max(height, width, 1)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(ink, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)

@@ -16,11 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.demo import rules
+from edge_mnist.demo.pieces import Piece
 
 SHRINK = 4
 """The paper's brightness is found at a quarter of the size."""
-WINDOW = 0.22
-"""Window of the closing, as a part of the frame's shorter side: a stroke that is wider is no stroke."""
+WINDOW = 0.11
+"""Window of the closing, as a part of the frame's shorter side: a stroke that is wider is no stroke,"""
+TIGHT_WINDOW = 0.22
+"""but for a frame with a shorter side than"""
+NARROW = 110
+"""so many pixels, which its digits fill."""
 LEAST = 20
 """The least strength, of 255, that may be ink."""
 SHARE = 0.3
@@ -62,7 +67,7 @@ def find(grey: NDArray[np.uint8]) -> Ink:
     """The ink of a grey frame, uint8 (H, W), darker than its paper."""
     height, width = grey.shape
     small = cv2.resize(grey, (max(width // SHRINK, 1), max(height // SHRINK, 1)), interpolation=cv2.INTER_AREA)
-    window = max(3, round(WINDOW * min(small.shape)) | 1)
+    window = max(3, round((TIGHT_WINDOW if min(grey.shape) < NARROW else WINDOW) * min(small.shape)) | 1)
     closed = cv2.morphologyEx(
         small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8), borderType=cv2.BORDER_REPLICATE
     )
@@ -102,6 +107,17 @@ def _least(strength: NDArray[np.uint8]) -> int:
     return int(min(max(LEAST, middle + NOISE * deviation), 128))
 
 
+def sharpness(ink: Ink, piece: Piece) -> float:
+    """How steeply a piece's strength falls along its outline: within 2 pixels, as a part of its own, about 0 to 1."""
+    top, left = max(piece.y - 2, 0), max(piece.x - 2, 0)
+    strength = ink.strength[top : piece.bottom + 2, left : piece.right + 2]
+    own = np.zeros_like(strength)
+    own[piece.y - top : piece.bottom - top, piece.x - left : piece.right - left] = piece.mask
+    outline = cv2.subtract(own, cv2.erode(own, np.ones((3, 3), np.uint8), borderValue=0))
+    falls = cv2.morphologyEx(strength, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))[outline > 0]
+    return float(np.median(falls)) / max(float(np.quantile(strength[own > 0], 0.9)), 1.0)
+
+
 def is_light(grey: NDArray[np.uint8]) -> bool:
     """Whether the ink of a grey frame, uint8 (H, W), is lighter than its ground: chalk, or MNIST's own images."""
     height, width = grey.shape
@@ -116,7 +132,7 @@ def is_light(grey: NDArray[np.uint8]) -> bool:
         kernel = np.ones((window, window), np.uint8)
         dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel, borderType=cv2.BORDER_REPLICATE)
         light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel, borderType=cv2.BORDER_REPLICATE)
-        strong = [float(np.quantile(marks, 0.99)) for marks in (dark, light)]
+        strong = [float(np.quantile(marks, 0.997)) for marks in (dark, light)]
         if max(strong) > MARKED and max(strong) > LIGHTER * min(strong):
             return strong[1] > strong[0]
     return False

@@ -12,7 +12,7 @@ NARROW = 32
 """A reduced frame with a shorter side than this shows no sheet."""
 AREA = 0.06, 0.97
 """The part of the frame that a sheet may take."""
-LEVELS = 5
+LEVELS = 8
 """How many levels of brightness are tried."""
 DARKER = 0.72
 """What lies around a sheet has no more than this part of its brightness."""
@@ -27,18 +27,13 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         return None
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(small, 5)
-    level = _otsu(small.ravel())
-    # a glossy table is bright too: then the sheet is the brighter part of what is bright
-    for bound in np.linspace(level, 0.9 * float(small.max()), LEVELS):
-        hull = _bright_area(small, bound)
+    middle, _ = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    # From below, so that a sheet is seen whole that lies half in a shadow; up to a sheet on a glossy table.
+    for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
+        hull = _bright_area(small, float(bound))
         if hull is not None:
             return (hull[:, 0].astype(np.float32) + 0.5) / scale
     return None
-
-
-def _otsu(values: NDArray[np.uint8]) -> float:
-    """The level that parts grey values, uint8 (N,), best (Otsu 1979)."""
-    return float(cv2.threshold(values, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0])
 
 
 def _bright_area(small: NDArray[np.uint8], bound: float) -> NDArray[np.int32] | None:

@@ -21,11 +21,19 @@ from edge_mnist.demo.view import View
 from edge_mnist.runtime import Classifier
 from edge_mnist.sources import SHIPPED_INT8
 
-THRESHOLD = 0.6
+THRESHOLD = 0.5
 LEAST_HEIGHT = 12
 LEAST_AREA = 8
 MOST_COMPONENTS = 400
 TILT = 14.0
+WIDE = 0.3
+"""A piece whose box takes this part of the frame, and of which its ink"""
+FILLS = 0.04
+"""fills no more, is the outline of something."""
+LARGE = 0.12
+"""A piece longer than this part of the frame's shorter side may be a shadow:"""
+SOFT = 0.45
+"""its edge is softer than a pen's, see `ink.sharpness`."""
 HUGS = 0.4
 """What lies along the frame's edge by this part of its longer side is the edge of something, not a digit."""
 
@@ -166,7 +174,14 @@ def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Pie
     if sheet is not None:
         found = replace(found, mask=cv2.min(found.mask, paper.within(sheet, seen.grey.shape)))
     marks = pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
-    return found, [piece for piece in marks if pieces.contact(piece, found.mask.shape) < HUGS]
+    large = LARGE * min(seen.grey.shape)
+    return found, [
+        piece
+        for piece in marks
+        if pieces.contact(piece, found.mask.shape) < HUGS
+        and (piece.width * piece.height < WIDE * found.mask.size or piece.area > FILLS * piece.width * piece.height)
+        and (max(piece.width, piece.height) < large or ink.sharpness(found, piece) > SOFT)
+    ]
 
 
 def _box(seen: View, piece: Piece) -> tuple[int, int, int, int]:

@@ -14,7 +14,9 @@ RUN = 12
 """A line's runs are at least as long as this part of the frame's longer side,"""
 LONG = 0.3
 """and together at least as long as this part."""
-FULL = 0.7
+GAP = 7
+"""A gap in a line may be as long, in pixels."""
+FULL = 0.5
 """They leave no more of it open."""
 THIN = 30
 """A line is so many times as long as thick."""
@@ -41,17 +43,22 @@ def _lines(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     """The level lines of a mask without what crosses them, uint8 (H, W); None without any."""
     size = max(mask.shape)
     run = max(14, size // RUN)
-    runs = cv2.morphologyEx(cv2.dilate(mask, np.ones((3, 1), np.uint8)), cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
+    # a faint line has gaps, and slopes: it may move by a pixel, and miss a few
+    near = cv2.morphologyEx(cv2.dilate(mask, np.ones((3, 1), np.uint8)), cv2.MORPH_CLOSE, np.ones((1, GAP), np.uint8))
+    runs = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, run), np.uint8))
     if not cv2.countNonZero(runs):
         return None
     joined = cv2.dilate(runs, np.ones((3, run // 2), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8, ltype=cv2.CV_32S)
+    outlines, _ = cv2.findContours(joined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     found = None
-    for label in (np.flatnonzero(stats[1:, cv2.CC_STAT_WIDTH] >= LONG * size) + 1).tolist():
-        x, y, width, height, _ = stats[label].tolist()
+    for outline in outlines:
+        x, y, width, height = cv2.boundingRect(outline)
+        if width < LONG * size:
+            continue
         place = np.s_[y : y + height, x : x + width]
-        own = cv2.min(mask[place], runs[place])
-        own[labels[place] != label] = 0
+        own = np.zeros((height, width), np.uint8)
+        cv2.drawContours(own, [outline], 0, 255, cv2.FILLED, offset=(-x, -y))
+        own = cv2.min(own, cv2.min(mask[place], runs[place]))
         columns = np.count_nonzero(own, axis=0)
         if np.count_nonzero(columns) < FULL * width:
             continue

@@ -46,7 +46,7 @@ def squared(random: _Random, width: int, height: int) -> _Floats:
 
 def printed(random: _Random, width: int, height: int) -> _Floats:
     """A form's or a cheque's ground: fine waves, a frame's line."""
-    paper = plain(random, width, height) * random.uniform(0.6, 0.95)
+    paper = plain(random, width, height) * random.uniform(0.5, 0.95)
     down, across = np.mgrid[:height, :width].astype(np.float32)
     for _ in range(random.randint(1, 3)):
         pitch, bend = random.uniform(4, 9), random.uniform(0, 3)

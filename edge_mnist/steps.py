@@ -58,6 +58,8 @@ class Plan:
     strangers: int
     """How many outliers join each ghost batch."""
     teacher: distillation.Teacher | None = None
+    own: int | None = None
+    """From this image on they are a user's own: no teacher has seen that hand, their labels alone are learned."""
 
     def pick(self, step: int, ghost: int) -> npt.NDArray[np.int64]:
         """Indices of the outliers that join a ghost batch, (strangers,) int64."""
@@ -111,7 +113,8 @@ def make_plan(
         for array in (np.concatenate(shown), np.concatenate(labels), arrays["test_images"], arrays["test_labels"])
     )
     parts = learn, validate, test_images, test_labels
-    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers, teacher)
+    own_from = count if teacher and "extra_images" in arrays else None
+    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers, teacher, own_from)
 
 
 def count_ghosts(settings: Settings, batch_size: int) -> int:
@@ -195,7 +198,14 @@ class Stepper:
             normalized = normalize(pixels)
             logits, unknown = self._twin(normalized).float().tensor_split((count,))  # (B, 10), (O, 10)
             taught = plan.teacher.logits(normalized[:count]) if plan.teacher else None
-        loss = distillation.loss(logits, labels, taught, recipe)
+        if plan.own is None:
+            loss = distillation.loss(logits, labels, taught, recipe)
+        else:
+            own = chosen[:count] >= plan.own
+            loss = distillation.loss(logits[own], labels[own], None, recipe)
+            loss = loss + distillation.loss(
+                logits[~own], labels[~own], None if taught is None else taught[~own], recipe
+            )
         if plan.strangers:
             loss = loss - unknown.log_softmax(1).mean(1).sum()  # cross entropy with equal probabilities
         gradients = torch.autograd.grad(loss / plan.batch_size, self._parameters)

@@ -1,0 +1,150 @@
+"""How well the reader reads: `python -m benchmarks.reading TRUTH.json | --scenes PART | --negatives PART`.
+
+Of photographs with truth, of scenes that are rendered, or of frames without a digit; the last two have a half to tune
+on, "train", and a half to judge by, "held-out", of other writers, seeds and pictures. Prints, by group: the digit error
+rate (edit distance over digits), images of which all is right, digits invented in frames that show none, milliseconds by
+stage. `--failures DIR` keeps pictures of what was not right.
+
+TRUTH.json: a list of {"path", "lines", "order_defined", "kind"}, paths relative to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import negatives
+from edge_mnist import data, runtime
+from edge_mnist.demo import images, overlay
+from edge_mnist.demo import scenes as rendered
+from edge_mnist.demo.reader import Reader, Reading
+from edge_mnist.demo.scenes import Scene
+
+
+@dataclass
+class Case:
+    """A frame and what it says."""
+
+    group: str
+    name: str
+    frame: NDArray[np.uint8]
+    lines: list[str]
+    ordered: bool = True
+
+
+def scenes(part: str, count: int, folder: Path | None) -> Iterator[tuple[str, Scene]]:
+    """`count` scenes of each condition: "train" and "held-out" have other digits and other seeds."""
+    digits = data.load("train", folder)
+    first = 0 if part == "train" else 1
+    own = data.Digits(digits.images[first::2], digits.labels[first::2], digits.source, digits.sha256)
+    for number, (condition, style) in enumerate(rendered.STYLES.items()):
+        for index in range(count):
+            random = np.random.RandomState(100_000 * (1 + first) + 1000 * number + index)
+            yield condition, rendered.render(random, own, style)
+
+
+def photographs(truth: Path) -> Iterator[Case]:
+    """The photographs of a truth file."""
+    for entry in json.loads(truth.read_text()):
+        group, kind = entry["path"].split("/")[0], entry["kind"]
+        group += " desk" if "desk" in kind else " camera" if "Camera" in kind else ""
+        frame = images.load(truth.parent / entry["path"])
+        yield Case(group, entry["path"], frame, entry["lines"], entry["order_defined"])
+
+
+def distance(found: str, expected: str) -> int:
+    """The least number of digits to insert, delete or replace (Levenshtein 1966)."""
+    row = list(range(len(expected) + 1))
+    for index, digit in enumerate(found, 1):
+        before, row[0] = row[0], index
+        for place, other in enumerate(expected, 1):
+            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (digit != other))
+    return row[-1]
+
+
+def errors(reading: Reading, case: Case) -> int:
+    """Wrong digits: by edit distance, or as multisets where the order is not defined."""
+    found, expected = "".join(reading.lines), "".join(case.lines)
+    if case.ordered:
+        return distance(found, expected)
+    missing, more = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
+    return max(missing.total(), more.total())
+
+
+def main() -> None:
+    """Read all, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("truth", type=Path, nargs="?")
+    parser.add_argument("--scenes", choices=["train", "held-out"])
+    parser.add_argument("--negatives", choices=["train", "held-out"])
+    parser.add_argument("--count", type=int, default=10, help="scenes of each condition")
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--failures", type=Path, metavar="DIR")
+    parser.add_argument("--json", action="store_true", dest="as_json")
+    options = parser.parse_args()
+    if sum(map(bool, (options.truth, options.scenes, options.negatives))) != 1:
+        parser.error("one of TRUTH.json, --scenes and --negatives")
+    cv2.setNumThreads(1)
+    threshold = {} if options.threshold is None else {"threshold": options.threshold}
+    reader = Reader(runtime.load(options.model) if options.model else None, **threshold)
+    if options.truth:
+        cases = photographs(options.truth)
+    elif options.scenes:
+        rendering = scenes(options.scenes, options.count, options.data)
+        cases = (Case(group, f"{group}-{n}", s.frame, list(s.lines)) for n, (group, s) in enumerate(rendering))
+    else:
+        drawn = negatives.frames(options.negatives)
+        cases = (Case(kind, f"{kind}-{n}", frame, []) for n, (kind, frame) in enumerate(drawn))
+    rows: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    stages: dict[str, list[float]] = defaultdict(list)
+    for case in cases:
+        reading = reader.read(case.frame)
+        for group in (case.group, "all"):
+            row = rows[group]
+            row["images"] += 1
+            row["digits"] += sum(map(len, case.lines))
+            row["wrong"] += errors(reading, case)
+            row["right"] += list(reading.lines) == case.lines
+        for stage, spent in reading.milliseconds.items():
+            stages[stage].append(spent)
+        if options.failures and list(reading.lines) != case.lines:
+            _keep(options.failures, case, reading)
+    if options.as_json:
+        print(
+            json.dumps(
+                {"groups": rows, "milliseconds": {name: float(np.median(all_)) for name, all_ in stages.items()}}
+            )
+        )
+        return
+    table = Table("group", "images", "digits", "wrong digits", "error rate", "all right", "wrong an image")
+    for group, row in rows.items():
+        rate = f"{row['wrong'] / row['digits']:.2%}" if row["digits"] else "-"
+        counts = (f"{row[name]:.0f}" for name in ("images", "digits", "wrong"))
+        table.add_row(
+            group, *counts, rate, f"{row['right'] / row['images']:.1%}", f"{row['wrong'] / row['images']:.3f}"
+        )
+    Console(width=110).print(table)
+    print("median ms: " + ", ".join(f"{stage} {np.median(spent):.2f}" for stage, spent in stages.items()))
+
+
+def _keep(folder: Path, case: Case, reading: Reading) -> None:
+    """Save a picture of what was read, with what is written in its name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{case.name.replace('/', '_').rsplit('.', 1)[0]} is {'_'.join(case.lines)} read {'_'.join(reading.lines)}"
+    cv2.imwrite(str(folder / f"{name[:200]}.png"), overlay.draw(case.frame, reading.digits))
+
+
+if __name__ == "__main__":
+    main()
