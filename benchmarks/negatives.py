@@ -1,6 +1,6 @@
 """Frames without a digit: photographs of people, animals and things, textures, empty paper, desks, scribbles, words.
 
-The photographs are those that scikit-image and scikit-learn carry in their packages, without what shows digits or print.
+The photographs are those that scikit-image and scikit-learn carry in their packages, but for those that show digits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from edge_mnist.demo import scenes, surroundings
 from edge_mnist.letters import LETTERS
 
 PICTURES = {
-    "train": ("astronaut", "brick", "camera", "cat", "coffee", "colorwheel", "grass", "hubble_deep_field", "moon", "rocket", "china"),
+    "train": (
+        "astronaut", "brick", "camera", "cat", "coffee", "colorwheel", "grass", "hubble_deep_field", "moon", "rocket",
+        "china",
+    ),
     "held-out": (
         "cell", "chelsea", "coins", "gravel", "horse", "immunohistochemistry", "logo", "retina", "shepp_logan_phantom",
         "binary_blobs", "flower",
@@ -35,8 +38,7 @@ def frames(part: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         for _ in range(CROPS):
             yield f"photograph {name}", _crop(random, picture)
     for _ in range(30):
-        for kind, frame in _drawn(random):
-            yield kind, frame
+        yield from _drawn(random)
 
 
 def _picture(name: str) -> NDArray[np.uint8]:

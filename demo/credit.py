@@ -18,7 +18,8 @@ from edge_mnist.demo.ink import Ink
 from edge_mnist.demo.pieces import Piece, thickness
 
 NAMES = (
-    "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair", "strip"
+    "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair",
+    "strip",
 )  # fmt: skip
 """The features, each 0 to about 1: see `features`."""
 STRIP = 110
@@ -51,11 +52,12 @@ def features(
         strongest: strength of the strongest line's ink, 0 to 255.
 
     Returns:
-        network: log odds of `chances`, over 8; sharp: 1 - strength around the digit / its own; clutter: the part of what
-        is around it that is ink; thick: of its strokes, over its height; border: 1 if it touches the frame's;
-        company: 1 - 1 / (digits in the line); line: mean of `network` in the line; skipped; marks: log10(1 + marks) / 3;
-        faint: 1 - its strength / `strongest`; low: by how much it is lower than the line; hair: by how much `thick` falls
-        short of `HAIR`, as a part of it; strip: 1 if the frame is no higher than `STRIP` pixels: somebody has cut it to what is written.
+        In the order of `NAMES`. network: log odds of `chances`, over 8. sharp: 1 - strength around the digit / its own.
+        clutter: the part of what is around it that is ink. thick: of its strokes, over its longer side. border: 1 if it
+        touches the frame's. company: 1 - 1 / (digits in the line). line: mean of `network` in the line. skipped: as
+        given. marks: log10(1 + marks) / 3. faint: 1 - its strength / `strongest`. low: by how much it is lower than the
+        line. hair: by how much `thick` falls short of `HAIR`, as a part of it. strip: 1 if the frame is no higher than
+        `STRIP` pixels, as when somebody has cut it to what is written.
     """
     odds = np.log(np.clip(chances, 1e-4, 1 - 1e-4) / np.clip(1 - chances, 1e-4, 1)) / 8
     rows = np.empty((len(digits), len(NAMES)))
@@ -83,6 +85,11 @@ def confidence(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The probability (N,) that each is the digit it is taken for, by its features (N, features)."""
     result: NDArray[np.float64] = 1 / (1 + np.exp(-(WEIGHTS[0] + rows @ WEIGHTS[1:])))
     return result
+
+
+def line_strength(ink: Ink, pieces: Sequence[Piece]) -> float:
+    """The mean strength of a line's digits, 0 to 255; 0 without any."""
+    return float(np.mean([strength(ink, piece) for piece in pieces])) if pieces else 0.0
 
 
 def strength(ink: Ink, piece: Piece) -> float:

@@ -96,7 +96,7 @@ def _bound(strength: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
     deviation = np.sqrt(np.maximum(cv2.blur(small * small, around) - mean * mean, 0))
     bound = np.clip(mean + SPREAD * deviation, SHARE * peaks, HALF * peaks)
     bound = np.maximum(bound, np.clip(least, LEAST, np.maximum(HALF * peaks, LEAST)))
-    return cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8))
 
 
 def _least(strength: NDArray[np.uint8]) -> int:

@@ -22,6 +22,8 @@ STEEPEST = 50.0
 """Beyond so many degrees it is a column, not a line."""
 PART = 0.5
 """What is lower than this part of a line's height, and stands at it, is no line but a part of it."""
+SPECK = 0.15
+"""But for what is lower than this part: it has nothing to do with it."""
 GAP = 3.0
 """And stand no farther apart than so many heights."""
 
@@ -66,9 +68,12 @@ def group(pieces: list[Piece], least: int) -> list[Line]:
         own = [tall[index] for index in members]
         typical = float(np.median(height[members]))
         # commas, dots and parts of a digit may be tall enough for a line of their own
-        home = next(
-            (line for above, line in found if typical < PART * above and _stands_at(join(own), line, above)), None
-        )
+        home = None
+        if len(own) < FEWEST:
+            homes = (
+                line for above, line in found if SPECK < typical / above < PART and _stands_at(join(own), line, above)
+            )
+            home = next(homes, None)
         if home is not None:
             home += own
         else:

@@ -14,7 +14,7 @@ AREA = 0.06, 0.97
 """The part of the frame that a sheet may take."""
 LEVELS = 8
 """How many levels of brightness are tried."""
-DARKER = 0.72
+DARKER = 0.74
 """What lies around a sheet has no more than this part of its brightness."""
 CONVEX = 0.9
 """The part of its convex hull that a sheet fills."""
@@ -28,16 +28,20 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(small, 5)
     middle, _ = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    # From below, so that a sheet is seen whole that lies half in a shadow; up to a sheet on a glossy table.
-    for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
-        hull = _bright_area(small, float(bound))
-        if hull is not None:
-            return (hull[:, 0].astype(np.float32) + 0.5) / scale
-    return None
+    # A sheet may lie half in a shadow, or on a glossy table: the level at which its edge is clearest decides.
+    found = [_bright_area(small, float(bound)) for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS)]
+    clearest = min((area for area in found if area is not None), key=lambda area: area[0], default=None)
+    if clearest is None:
+        return None
+    corners: NDArray[np.float32] = ((clearest[1][:, 0] + 0.5) / scale).astype(np.float32)
+    return corners
 
 
-def _bright_area(small: NDArray[np.uint8], bound: float) -> NDArray[np.int32] | None:
-    """The convex hull, int32 (K, 1, 2), of the largest area above a level, if it may be a sheet."""
+def _bright_area(small: NDArray[np.uint8], bound: float) -> tuple[float, NDArray[np.int32]] | None:
+    """The largest area above a level, if it may be a sheet: how bright its surroundings are, as a part of it; its hull.
+
+    The convex hull is int32 (K, 1, 2), x and y.
+    """
     bright = cv2.compare(small, bound, cv2.CMP_GT)
     for shape in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
         bright = cv2.morphologyEx(bright, shape, np.ones((5, 5), np.uint8))
@@ -45,26 +49,22 @@ def _bright_area(small: NDArray[np.uint8], bound: float) -> NDArray[np.int32] | 
     if not outlines:
         return None
     outline = max(outlines, key=cv2.contourArea)
-    hull = cv2.convexHull(outline)
+    hull = np.asarray(cv2.convexHull(outline))
     area = cv2.contourArea(hull)
     if not AREA[0] <= area / small.size <= AREA[1] or cv2.contourArea(outline) < CONVEX * area:
         return None
-    sheet = np.zeros_like(small)
-    cv2.fillConvexPoly(sheet, hull, 255)
-    edge, beyond, inner = (
-        cv2.dilate(sheet, np.ones((n, n), np.uint8)) if n > 0 else cv2.erode(sheet, np.ones((-n, -n), np.uint8))
-        for n in (5, 13, -9)
-    )
-    around = cv2.subtract(beyond, edge)
-    within = cv2.subtract(sheet, inner)
-    if not cv2.countNonZero(around):
+    if not 4 <= len(cv2.approxPolyDP(hull, 0.04 * cv2.arcLength(hull, True), True)) <= 6:
         return None
-    corners = cv2.approxPolyDP(hull, 0.04 * cv2.arcLength(hull, True), True)
-    if not 4 <= len(corners) <= 6:
+    inside = np.zeros_like(small)
+    cv2.fillConvexPoly(inside, hull, 255)
+    wide, wider = (cv2.dilate(inside, np.ones((size, size), np.uint8)) for size in (3, 9))
+    around = small[cv2.subtract(wider, wide) > 0]
+    along = small[cv2.subtract(inside, cv2.erode(inside, np.ones((7, 7), np.uint8))) > 0]
+    if not len(around):
         return None
-    # all along the edge, so that neither a shadow nor a thick stroke makes a sheet of its neighbourhood
-    darker = np.quantile(small[around > 0], 0.75) <= DARKER * np.median(small[within > 0])
-    return np.asarray(hull) if darker else None
+    # nearly all of what lies around it: neither a shadow nor a thick stroke makes a sheet of its neighbourhood
+    darker = float(np.quantile(around, 0.8) / max(np.median(along), 1))
+    return (darker, hull) if darker <= DARKER else None
 
 
 def within(corners: NDArray[np.float32], shape: tuple[int, ...], margin: float = 0.006) -> NDArray[np.uint8]:

@@ -28,12 +28,12 @@ class Piece:
     @property
     def width(self) -> int:
         """Of its box."""
-        return self.mask.shape[1]
+        return int(self.mask.shape[1])
 
     @property
     def height(self) -> int:
         """Of its box."""
-        return self.mask.shape[0]
+        return int(self.mask.shape[0])
 
     @property
     def right(self) -> int:
@@ -62,7 +62,7 @@ def components(mask: NDArray[np.uint8], least_area: int, most: int) -> list[Piec
         x, y, width, height, area = stats[label].tolist()
         if area < least_area:
             break
-        own = cv2.compare(labels[y : y + height, x : x + width].astype(np.float32), float(label), cv2.CMP_EQ)
+        own = (labels[y : y + height, x : x + width] == label).view(np.uint8) * np.uint8(255)
         pieces.append(Piece(x, y, own, area))
     return pieces
 
@@ -96,8 +96,7 @@ def cut(piece: Piece, columns: Sequence[float], shear: float) -> list[Piece]:
     bounds = [-np.inf, *columns, np.inf]
     parts = []
     for left, right in zip(bounds, bounds[1:], strict=False):
-        part = piece.mask * ((places >= left) & (places < right))
-        part = trimmed(piece.x, piece.y, part)
+        part = trimmed(piece.x, piece.y, piece.mask * ((places >= left) & (places < right)))
         if part is not None:
             parts.append(part)
     return parts

@@ -16,16 +16,24 @@ from numpy.typing import NDArray
 from edge_mnist import runtime
 from edge_mnist.demo import credit, crops, ink, lines, paper, pieces, segmentation, view
 from edge_mnist.demo.ink import Ink
+from edge_mnist.demo.lines import Line
 from edge_mnist.demo.pieces import Piece
+from edge_mnist.demo.segmentation import Candidate, Part
 from edge_mnist.demo.view import View
 from edge_mnist.runtime import Classifier
 from edge_mnist.sources import SHIPPED_INT8
 
 THRESHOLD = 0.5
+"""The confidence that a digit needs; every published figure is measured with it."""
 LEAST_HEIGHT = 12
+"""What is lower, in pixels, is no digit by itself."""
 LEAST_AREA = 8
-MOST_COMPONENTS = 400
+MOST_COMPONENTS = 300
+"""Of a frame; the largest count."""
+MOST_PIECES = 40
+"""What holds more pieces is no line of numbers but a texture."""
 TILT = 14.0
+"""Lines that fall by more degrees are read from a turned view; the network has learned to read the others."""
 WIDE = 0.3
 """A piece whose box takes this part of the frame, and of which its ink"""
 FILLS = 0.04
@@ -48,6 +56,7 @@ class Digit:
         box: x, y, width, height in pixels of the frame.
         line: number of its line, from 0.
         image: uint8 (28, 28), what the network was given.
+        features: what the confidence was made from, see `credit.NAMES`.
     """
 
     label: int
@@ -79,7 +88,13 @@ class Reader:
     def __init__(
         self, classifier: Classifier | None = None, *, threshold: float = THRESHOLD, invert: str = "auto"
     ) -> None:
-        """With any int8 or float artifact of ten classes; the shipped int8 TFLite model is the default."""
+        """With an artifact of ten classes, int8 or float, or else the shipped int8 TFLite model.
+
+        Args:
+            classifier: the network.
+            threshold: the confidence, 0 to 1, that a digit needs.
+            invert: whether the ink is lighter than its ground: yes, no or auto.
+        """
         self.classifier = classifier or runtime.load(SHIPPED_INT8)
         self.threshold = threshold
         self.invert = invert
@@ -91,81 +106,95 @@ class Reader:
         sheet = paper.sheet(seen.grey)
         if self.invert == "yes" or (self.invert == "auto" and sheet is None and ink.is_light(seen.grey)):
             seen = view.inverted(seen)
-        found, components = _marks(seen, sheet)
+        found, marks = _marks(seen, sheet)
         clock.tick("ink")
-        tilt = lines.tilt(components, LEAST_HEIGHT)
+        tilt = lines.tilt(marks, LEAST_HEIGHT)
         if abs(tilt) > TILT:
             seen = view.turned(seen, -tilt)
-            found, components = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
+            found, marks = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
         clock.tick("tilt")
-        grouped = lines.group(components, LEAST_HEIGHT)
-        cut = [segmentation.parts(line) for line in grouped]
-        possible = [
-            segmentation.candidates(line_parts, line.height) for line_parts, line in zip(cut, grouped, strict=True)
-        ]
+        written = [_cut(line) for line in lines.group(marks, LEAST_HEIGHT) if len(line.pieces) <= MOST_PIECES]
         clock.tick("segmentation")
-        flat = [candidate for line in possible for candidate in line]
-        images = (
-            np.stack([crops.normalize(found.strength, candidate.piece) for candidate in flat])
-            if flat
-            else np.zeros((0, 28, 28), np.uint8)
-        )
+        considered = [candidate.piece for own in written for candidate in own.candidates]
+        images = np.zeros((len(considered), crops.SIZE, crops.SIZE), np.uint8)
+        for image, piece in zip(images, considered, strict=True):
+            image[:] = crops.normalize(found.strength, piece)
         clock.tick("crops")
         chances = self._chances(images)
         clock.tick("network")
-        paths, start = [], 0
-        for line, line_parts, line_candidates in zip(grouped, cut, possible, strict=True):
-            here = chances[start : start + len(line_candidates)]
-            path = segmentation.best_path(line_parts, line_candidates, here.max(1, initial=0), line.height)
-            paths.append([start + index for index in path])
-            start += len(line_candidates)
-        clock.tick("path")
-        digits = self._believed(seen, found, grouped, cut, flat, paths, chances, images, len(components))
-        texts = [
-            "".join(str(digit.label) for digit in digits if digit.line == line)
-            for line in range(1 + max((digit.line for digit in digits), default=-1))
-        ]
-        clock.tick("credit")
+        digits = self._believed(seen, found, written, len(marks), images, chances)
+        texts = [""] * (1 + max((digit.line for digit in digits), default=-1))
+        for digit in digits:
+            texts[digit.line] += str(digit.label)
+        clock.tick("choice")
         return Reading(tuple(digits), tuple(texts), clock.milliseconds())
-
-    def _believed(self, seen, found, grouped, cut, flat, paths, chances, images, marks) -> list[Digit]:
-        """The digits of all paths that are sure enough."""
-        means = [
-            float(np.mean([credit.strength(found, flat[index].piece) for index in path])) if path else 0.0
-            for path in paths
-        ]
-        strongest = max(means, default=0.0)
-        digits: list[Digit] = []
-        texts = 0
-        for line, parts, path in zip(grouped, cut, paths, strict=True):
-            if not path:
-                continue
-            used = [flat[index].piece for index in path]
-            ink_of_parts = sum(part.piece.area for part in parts)
-            skipped = 1 - sum(piece.area for piece in used) / max(ink_of_parts, 1)
-            rows = credit.features(found, used, chances[path].max(1), line.height, skipped, marks, strongest)
-            sure = credit.confidence(rows)
-            chosen = [
-                Digit(
-                    int(chances[index].argmax()),
-                    float(confidence),
-                    _box(seen, flat[index].piece),
-                    texts,
-                    images[index],
-                    tuple(row),
-                )
-                for index, confidence, row in zip(path, sure, rows, strict=True)
-                if confidence >= self.threshold
-            ]
-            digits += chosen
-            texts += bool(chosen)
-        return digits
 
     def _chances(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities (N, 10) of images uint8 (N, 28, 28)."""
-        logits = self.classifier.logits(images).astype(np.float64) if len(images) else np.zeros((0, 10))
+        if not len(images):
+            return np.zeros((0, 10))
+        logits = self.classifier.logits(images).astype(np.float64)
         powers = np.exp(logits - logits.max(1, keepdims=True))
-        return powers / powers.sum(1, keepdims=True)
+        result: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
+        return result
+
+    def _believed(
+        self,
+        seen: View,
+        found: Ink,
+        written: list[_Written],
+        marks: int,
+        images: NDArray[np.uint8],
+        chances: NDArray[np.float64],
+    ) -> list[Digit]:
+        """The digits on the best path through each line that can be believed.
+
+        Args:
+            seen: the view.
+            found: its ink.
+            written: its lines.
+            marks: how many components it has.
+            images: (N, 28, 28), of the candidates of all lines.
+            chances: (N, 10), what the network says of them.
+        """
+        paths, first = [], 0
+        for own in written:
+            here = chances[first : first + len(own.candidates)].max(1, initial=0)
+            path = segmentation.best_path(own.parts, own.candidates, here, own.line.height)
+            paths.append([first + index for index in path])
+            first += len(own.candidates)
+        pieces_of = [candidate.piece for own in written for candidate in own.candidates]
+        used = [[pieces_of[index] for index in path] for path in paths]
+        strongest = max((credit.line_strength(found, chosen) for chosen in used), default=0.0)
+        digits: list[Digit] = []
+        count = 0
+        for own, path, chosen in zip(written, paths, used, strict=True):
+            if not path:
+                continue
+            skipped = 1 - sum(piece.area for piece in chosen) / sum(part.piece.area for part in own.parts)
+            rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
+            believed = [
+                Digit(int(chances[index].argmax()), float(sure), _box(seen, piece), count, images[index], tuple(row))
+                for index, piece, sure, row in zip(path, chosen, credit.confidence(rows), rows, strict=True)
+                if sure >= self.threshold
+            ]
+            digits += believed
+            count += bool(believed)
+        return digits
+
+
+@dataclass(frozen=True, eq=False)
+class _Written:
+    """A line, the parts that it is cut into, and what may be a digit."""
+
+    line: Line
+    parts: list[Part]
+    candidates: list[Candidate]
+
+
+def _cut(line: Line) -> _Written:
+    parts = segmentation.parts(line)
+    return _Written(line, parts, segmentation.candidates(parts, line.height))
 
 
 def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Piece]]:

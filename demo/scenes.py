@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edge_mnist import strokes
 from edge_mnist.data import Digits
 from edge_mnist.demo import surroundings
+from edge_mnist.demo.surroundings import light, shadow
 from edge_mnist.letters import LETTERS
 
 _Floats = NDArray[np.float32]
@@ -64,27 +65,27 @@ class Style:
 
 
 STYLES: dict[str, Style] = {
-    "plain": Style(seen=(surroundings.light,)),
-    "faint": Style(ink=(0.22, 0.4), seen=(surroundings.light,)),
-    "thin": Style(pen=(0.25, 0.5), height=(40, 90), seen=(surroundings.light,)),
-    "marker": Style(pen=(1.2, 1.8), height=(70, 160), lines=(1, 2), seen=(surroundings.light, surroundings.shadow)),
-    "small": Style(height=(14, 22), lines=(2, 6), gap=(0.2, 0.6), size=(640, 480), seen=(surroundings.light,)),
-    "large": Style(height=(260, 600), lines=(1, 1), pen=(0.4, 1.2), size=(1400, 800), seen=(surroundings.light,)),
-    "ruled": Style(ground=surroundings.ruled, seen=(surroundings.light,)),
-    "squared": Style(ground=surroundings.squared, seen=(surroundings.light,)),
+    "plain": Style(seen=(light,)),
+    "faint": Style(ink=(0.22, 0.4), seen=(light,)),
+    "thin": Style(pen=(0.25, 0.5), height=(40, 90), seen=(light,)),
+    "marker": Style(pen=(1.2, 1.8), height=(70, 160), lines=(1, 2), seen=(light, shadow)),
+    "small": Style(height=(14, 22), lines=(2, 6), gap=(0.2, 0.6), size=(640, 480), seen=(light,)),
+    "large": Style(height=(260, 600), lines=(1, 1), pen=(0.4, 1.2), size=(1400, 800), seen=(light,)),
+    "ruled": Style(ground=surroundings.ruled, seen=(light,)),
+    "squared": Style(ground=surroundings.squared, seen=(light,)),
     "printed": Style(
-        ground=surroundings.printed, height=(30, 44), lines=(1, 1), gap=(-0.05, 0.25), size=(240, 64), seen=(surroundings.light,)
+        ground=surroundings.printed, height=(30, 44), lines=(1, 1), gap=(-0.05, 0.25), size=(240, 64), seen=(light,)
     ),
-    "touching": Style(gap=(-0.14, 0.03), seen=(surroundings.light,)),
-    "letters": Style(letters=True, seen=(surroundings.light,)),
-    "shadow": Style(seen=(surroundings.light, surroundings.shadow, surroundings.shadow)),
-    "blurred": Style(seen=(surroundings.light, surroundings.blur)),
-    "tilted": Style(lines=(1, 3), seen=(surroundings.on_desk_tilted, surroundings.light)),
-    "desk": Style(size=(560, 420), height=(26, 46), seen=(surroundings.on_desk, surroundings.light, surroundings.shadow)),
+    "touching": Style(gap=(-0.14, 0.03), seen=(light,)),
+    "letters": Style(letters=True, seen=(light,)),
+    "shadow": Style(seen=(light, shadow, shadow)),
+    "blurred": Style(seen=(light, surroundings.blur)),
+    "tilted": Style(lines=(1, 3), seen=(surroundings.on_desk_tilted, light)),
+    "desk": Style(size=(560, 420), height=(26, 46), seen=(surroundings.on_desk, light, shadow)),
     "webcam": Style(
-        pen=(1.0, 1.6), height=(60, 120), lines=(1, 2), size=(640, 480), seen=(surroundings.light, surroundings.shadow, surroundings.webcam)
+        pen=(1.0, 1.6), height=(60, 120), lines=(1, 2), size=(640, 480), seen=(light, shadow, surroundings.webcam)
     ),
-    "chalk": Style(ground=surroundings.board, ink=(-0.9, -0.5), seen=(surroundings.light,)),
+    "chalk": Style(ground=surroundings.board, ink=(-0.9, -0.5), seen=(light,)),
 }  # fmt: skip
 """The conditions."""
 
@@ -178,7 +179,8 @@ def _pen(image: NDArray[np.uint8], size: float, pen: float, slant: float = 0.0, 
     else:
         line = cv2.resize(line, target, interpolation=cv2.INTER_AREA)
     left, top, width, height = cv2.boundingRect((line > 0.3).astype(np.uint8))
-    return np.clip(line[top : top + height, left : left + width], 0, 1)
+    inked: _Floats = np.clip(line[top : top + height, left : left + width], 0, 1)
+    return inked
 
 
 def _write_words(random: _Random, style: Style, ink: _Floats) -> None:
@@ -205,7 +207,7 @@ def _write_words(random: _Random, style: Style, ink: _Floats) -> None:
 
 
 def sample_frames(seed: int) -> Iterator[NDArray[np.uint8]]:
-    """What a camera over a desk might see, 640x480, without end: a sheet that drifts; its number changes now and then."""
+    """What a camera over a desk sees, uint8 (480, 640, 3), without end: a sheet that drifts, whose number changes."""
     random = np.random.RandomState(seed)
     drawn = strokes.draw(400, seed)
     style = Style(height=(70, 95), lines=(1, 1), gap=(0.15, 0.4), pen=(0.9, 1.3), size=(560, 260), seen=())

@@ -21,7 +21,8 @@ def plain(random: _Random, width: int, height: int) -> _Floats:
     grain = cv2.GaussianBlur(
         random.standard_normal((height, width)).astype(np.float32), (0, 0), random.uniform(0.6, 1.6)
     )
-    return paper + (grain * random.uniform(0.002, 0.02))[..., None]
+    paper += (grain * random.uniform(0.002, 0.02))[..., None]
+    return paper
 
 
 def ruled(random: _Random, width: int, height: int, upright: bool = False) -> _Floats:
@@ -121,7 +122,8 @@ def desk(random: _Random, width: int, height: int) -> _Floats:
         grain = 0.2 * np.sin(2 * np.pi * down / pitch) * np.sin(2 * np.pi * across / pitch) + 0.1 * noise
     else:
         grain = cv2.GaussianBlur(noise, (0, 0), random.uniform(2, 6)) * random.uniform(0.6, 2)
-    return np.clip(colour * (1 + random.uniform(0.3, 1) * grain[..., None]), 0, 1).astype(np.float32)
+    table: _Floats = np.clip(colour * (1 + random.uniform(0.3, 1) * grain[..., None]), 0, 1).astype(np.float32)
+    return table
 
 
 def on_desk(random: _Random, picture: _Floats, points: _Floats, tilt: float = 12.0) -> tuple[_Floats, _Floats]:
