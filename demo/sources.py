@@ -1,0 +1,177 @@
+"""Where frames come from: a camera, a file, a folder, a stream, or a drawn scene.
+
+A source is a description; its `frames()` opens it anew each time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from edge_mnist.demo import cameras
+from edge_mnist.demo.cameras import Image, Lost, Settings
+from edge_mnist.errors import EdgeMnistError, UsageError
+
+Kind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+STILL_SECONDS = 1.0
+"""How long an image is shown, of a folder or alone: a number is read when it has stood for half a second."""
+STILL_FPS = 10.0
+_TIMEOUT = 5_000
+"""Milliseconds that a stream may take to answer."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that gives frames.
+
+    Attributes:
+        kind: what it is.
+        name: as the user wrote it, without a password.
+        place: device, file or address.
+        settings: what a camera is asked for.
+    """
+
+    kind: Kind
+    name: str
+    place: str
+    settings: Settings = field(default_factory=Settings)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come when they come, may stop, and may come back; else they are all to be had, in order."""
+        return self.kind in ("v4l2", "picamera", "stream")
+
+    def rate(self) -> float:
+        """Frames a second that it is meant to be shown at."""
+        if self.kind in ("folder", "image"):
+            return STILL_FPS
+        if self.kind == "video":
+            capture = cv2.VideoCapture(self.place, cv2.CAP_FFMPEG)
+            rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
+            capture.release()
+            return rate if 1 <= rate <= 240 else 30.0
+        return self.settings.fps or 30.0
+
+    def frames(self) -> Generator[Image, None, None]:
+        """Frames, uint8 (H, W, 3) BGR; closing the generator closes the source.
+
+        Raises:
+            Lost: there is none, or it is there no more.
+            EdgeMnistError: a file holds no pictures.
+        """
+        if self.kind == "v4l2":
+            yield from cameras.v4l2(Path(self.place), self.settings)
+        elif self.kind == "picamera":
+            yield from cameras.picamera(int(self.place), self.settings)
+        elif self.kind == "stream":
+            yield from _stream(self.place, self.name)
+        elif self.kind == "sample":
+            from edge_mnist.demo import scenes
+
+            yield from scenes.sample_frames(int(self.place))
+        elif self.kind == "video":
+            yield from _video(Path(self.place))
+        else:
+            for path in _pictures(Path(self.place)) if self.kind == "folder" else [Path(self.place)]:
+                yield from _still(path)
+
+
+def find(text: str, settings: Settings) -> Source:
+    """The source that a user names.
+
+    Args:
+        text: 0, /dev/video2, picamera, picamera1, sample, sample:7, rtsp://..., http://..., or a file or folder.
+        settings: what a camera is asked for.
+
+    Raises:
+        UsageError: it is nothing of these.
+        EdgeMnistError: no camera of this number is there.
+    """
+    if re.fullmatch(r"\d+", text) or re.fullmatch(r"/dev/video\d+", text):
+        return _camera(text, settings)
+    if named := re.fullmatch(r"(picamera|sample):?(\d*)", text):
+        kind: Kind = "picamera" if named[1] == "picamera" else "sample"
+        return Source(kind, text, named[2] or "0", settings)
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme not in ("rtsp", "rtsps", "http", "https", "rtmp", "tcp", "udp"):
+            raise UsageError(f"--camera {text}: expected rtsp:// or http://")
+        return Source("stream", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", text, settings)
+    path = Path(text)
+    if path.is_dir():
+        if not _pictures(path):
+            raise UsageError(f"--camera {text}: the folder holds no images ({', '.join(sorted(IMAGES))})")
+        return Source("folder", text, text, settings)
+    if path.is_file():
+        return Source("image" if path.suffix.lower() in IMAGES else "video", text, text, settings)
+    raise UsageError(
+        f"--camera {text}: no such file; expected a number, /dev/video0, picamera, sample, a video, an image, a folder "
+        "of images, or rtsp:// or http://"
+    )
+
+
+def _camera(text: str, settings: Settings) -> Source:
+    """A camera by its number or device; a module on the camera connector through picamera2."""
+    path = Path(f"/dev/video{text}" if text.isdigit() else text)
+    found = cameras.devices()
+    here = next((device for device in found if device.path == path), None)
+    if here is None or here.is_csi:
+        if cameras.has_picamera2():
+            return Source("picamera", text, text if text.isdigit() else "0", settings)
+        raise cameras.none_found(text)
+    return Source("v4l2", text, str(path), settings)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The images in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
+
+
+def _still(path: Path) -> Iterator[Image]:
+    """An image as frames of `STILL_SECONDS`."""
+    from edge_mnist.demo import images
+
+    image = images.load(path)
+    yield from itertools.repeat(image, round(STILL_SECONDS * STILL_FPS))
+
+
+def _video(path: Path) -> Iterator[Image]:
+    """The frames of a video file."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        good, image = capture.read()
+        if not good:
+            raise EdgeMnistError(f"{path}: holds no video that can be read")
+        while good:
+            yield np.asarray(image, np.uint8)
+            good, image = capture.read()
+    finally:
+        capture.release()
+
+
+def _stream(address: str, name: str) -> Iterator[Image]:
+    """The frames of a stream; RTSP over TCP, as lost packets smear the picture."""
+    os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT]
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+    try:
+        if not capture.isOpened():
+            raise Lost(f"{name}: no stream answers")
+        good, image = capture.read()
+        while good:
+            yield np.asarray(image, np.uint8)
+            good, image = capture.read()
+        raise Lost(f"{name}: the stream ended")
+    finally:
+        capture.release()
