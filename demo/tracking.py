@@ -1,0 +1,250 @@
+"""Steady reading: digits followed over frames, their votes added up; a number counts when it has stood for a while.
+
+A digit that is misread in a frame is outvoted; a number that only flickers up, or moves too fast to be read, is none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edge_mnist.demo.reader import Digit, Reading
+
+Box = tuple[int, int, int, int]
+
+HOLD = 0.5
+"""Seconds that a number must stand before it is read."""
+LINGER = 0.7
+"""Seconds after which a number that is not seen is gone."""
+GAP = 0.2
+"""Seconds that a number may be out of sight while it stands."""
+MEMORY = 0.4
+"""Seconds in which a vote's weight falls to 37 %."""
+MAJORITY = 0.6
+"""Part of the votes that a number needs, and part of the frames that it must be seen in."""
+SURE = 0.7
+"""Least mean confidence of a number's digits."""
+SPEED = 4.0
+"""A number that moves by more than so many of its heights a second does not stand."""
+
+
+@dataclass(frozen=True, eq=False)
+class Number:
+    """A number that stands before the camera.
+
+    Attributes:
+        id: from 1, kept while it is followed.
+        text: its digits.
+        confidence: 0 to 1, of its digits on average.
+        box: x, y, width, height in pixels of the frame.
+        digits: as they were read last.
+        since: when it was first seen, in seconds.
+    """
+
+    id: int
+    text: str
+    confidence: float
+    box: Box
+    digits: tuple[Digit, ...]
+    since: float
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """Something that happened to a number.
+
+    Attributes:
+        kind: "read", it is new; "changed", it is another now; "gone", it is not there any more.
+        number: as it is now; if it is gone, as it was.
+        was: what it was before it changed.
+        time: in seconds, as the frames'.
+    """
+
+    kind: Literal["read", "changed", "gone"]
+    number: Number
+    was: str | None
+    time: float
+
+
+@dataclass(eq=False)
+class _DigitTrack:
+    """A digit that is followed: what each label was given, decayed, and how much was given in all."""
+
+    digit: Digit
+    seen: float
+    votes: dict[int, float] = field(default_factory=dict)
+    weight: float = 0.0
+
+    def vote(self, digit: Digit, now: float) -> None:
+        fade = math.exp(-(now - self.seen) / MEMORY)
+        self.votes = {label: weight * fade for label, weight in self.votes.items()}
+        self.votes[digit.label] = self.votes.get(digit.label, 0.0) + digit.confidence
+        self.weight = self.weight * fade + 1.0
+        self.digit, self.seen = digit, now
+
+    def winner(self) -> tuple[int, float]:
+        """The label with the most votes, and its confidence on average."""
+        label = max(self.votes, key=self.votes.__getitem__)
+        return label, self.votes[label] / self.weight
+
+
+@dataclass(eq=False)
+class _Track:
+    """A number that is followed."""
+
+    id: int
+    box: Box
+    digits: tuple[Digit, ...]
+    born: float
+    seen: float
+    votes: dict[str, float] = field(default_factory=dict)
+    confidence: float = 0.0
+    sightings: int = 0
+    present: float = 0.0
+    frames: float = 0.0
+    leading: str = ""
+    stands: float = 0.0
+    confirmed: str | None = None
+
+    def number(self) -> Number:
+        return Number(self.id, self.confirmed or self.leading, self.confidence, self.box, self.digits, self.born)
+
+
+class Tracker:
+    """Follows digits and numbers from frame to frame."""
+
+    def __init__(self) -> None:
+        self._digits: list[_DigitTrack] = []
+        self._tracks: list[_Track] = []
+        self._ids = 0
+        self._now: float | None = None
+
+    @property
+    def numbers(self) -> tuple[Number, ...]:
+        """The numbers that were read and are still there, from top to bottom."""
+        standing = [track.number() for track in self._tracks if track.confirmed is not None]
+        return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
+
+    def update(self, reading: Reading, now: float) -> list[Event]:
+        """Take in what a frame says.
+
+        Args:
+            reading: of the frame.
+            now: the frame's time, in seconds, later than the one before.
+        """
+        fade = math.exp(-(now - (now if self._now is None else self._now)) / MEMORY)
+        self._now = now
+        voted = self._vote(reading.digits, now)
+        lines: dict[int, list[int]] = {}
+        for index, digit in enumerate(reading.digits):
+            lines.setdefault(digit.line, []).append(index)
+        boxes = {line: _around([reading.digits[i].box for i in members]) for line, members in lines.items()}
+        matched = _match([track.box for track in self._tracks], list(boxes.values()))
+        of_track = {list(boxes)[new]: self._tracks[old] for old, new in matched.items()}
+        for track in self._tracks:
+            track.frames, track.present = track.frames * fade + 1.0, track.present * fade
+            track.votes = {text: weight * fade for text, weight in track.votes.items()}
+        for line, members in lines.items():
+            found = of_track.get(line)
+            if found is None:
+                self._ids += 1
+                found = _Track(self._ids, boxes[line], (), now, now, frames=1.0, stands=now)
+                self._tracks.append(found)
+            winners = [voted[i] for i in members]
+            _see(found, winners, boxes[line], tuple(reading.digits[i] for i in members), now)
+        events = [event for track in self._tracks if (event := _judge(track, now)) is not None]
+        self._tracks = [track for track in self._tracks if now - track.seen <= LINGER]
+        return events
+
+    def clear(self, now: float) -> list[Event]:
+        """Forget everything: the camera is lost. What stood is gone."""
+        events = [Event("gone", number, None, now) for number in self.numbers]
+        self._digits, self._tracks = [], []
+        return events
+
+    def _vote(self, digits: Sequence[Digit], now: float) -> list[tuple[int, float]]:
+        """The label and confidence that each digit has by the votes of the frames that it was followed through."""
+        matched = _match([track.digit.box for track in self._digits], [digit.box for digit in digits])
+        old_of = {new: old for old, new in matched.items()}
+        tracks = []
+        for index, digit in enumerate(digits):
+            track = self._digits[old_of[index]] if index in old_of else _DigitTrack(digit, now)
+            track.vote(digit, now)
+            tracks.append(track)
+        current = set(map(id, tracks))
+        kept = [track for track in self._digits if id(track) not in current and now - track.seen <= LINGER]
+        self._digits = kept + tracks
+        return [track.winner() for track in tracks]
+
+
+def _see(track: _Track, winners: Sequence[tuple[int, float]], box: Box, digits: tuple[Digit, ...], now: float) -> None:
+    """A number was seen: its digits' labels and confidences by vote, its box."""
+    text = "".join(str(label) for label, _ in winners)
+    elapsed = now - track.seen
+    if elapsed > 0 and _distance(track.box, box) > SPEED * max(box[3], 1) * elapsed + 0.15 * box[3]:
+        track.stands = now  # it moves
+    track.votes[text] = track.votes.get(text, 0.0) + 1.0
+    track.present += 1.0
+    track.sightings += 1
+    track.confidence = sum(confidence for _, confidence in winners) / len(winners)
+    track.box, track.digits, track.seen = box, digits, now
+
+
+def _judge(track: _Track, now: float) -> Event | None:
+    """What has become of a number in this frame."""
+    if now - track.seen > LINGER:
+        return Event("gone", track.number(), None, now) if track.confirmed is not None else None
+    leading = max(track.votes, key=track.votes.__getitem__)
+    if leading != track.leading or now - track.seen > GAP:
+        track.leading, track.stands = leading, now
+    steady = (
+        now - track.stands >= HOLD - 1e-6
+        and track.sightings >= 2
+        and track.votes[leading] >= MAJORITY * sum(track.votes.values())
+        and track.present >= MAJORITY * track.frames
+        and track.confidence >= SURE
+    )
+    if not steady or leading == track.confirmed:
+        return None
+    was, track.confirmed = track.confirmed, leading
+    return Event("read" if was is None else "changed", track.number(), was, now)
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    """The box that holds boxes."""
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
+    return left, top, right - left, bottom - top
+
+
+def _distance(a: Box, b: Box) -> float:
+    """Between the centres of two boxes, in pixels."""
+    return math.hypot(a[0] + a[2] / 2 - b[0] - b[2] / 2, a[1] + a[3] / 2 - b[1] - b[3] / 2)
+
+
+def _match(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
+    """Pairs of an old and a new box that are the same thing, the nearest first; each box is in one pair at most."""
+    near = []
+    for i, a in enumerate(old):
+        for j, b in enumerate(new):
+            distance = _distance(a, b)
+            if distance <= 0.6 * max(a[3], b[3]) or _overlap(a, b) >= 0.3:
+                near.append((distance, i, j))
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for _, i, j in sorted(near):
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return pairs
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Of two boxes, 0 to 1: what they share, over what either covers."""
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)

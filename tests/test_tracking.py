@@ -1,0 +1,85 @@
+"""Steady reading: what stands is read once, what flickers or flies by is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_mnist.demo.reader import Digit, Reading
+from edge_mnist.demo.tracking import Event, Tracker
+
+FPS = 30
+
+
+def reading(text: str, x: float = 100, y: float = 100, confidence: float = 0.95) -> Reading:
+    """A line of digits, 20 wide and 30 high."""
+    image = np.zeros((28, 28), np.uint8)
+    digits = [
+        Digit(int(label), confidence, (round(x + 25 * i), round(y), 20, 30), 0, image) for i, label in enumerate(text)
+    ]
+    return Reading(tuple(digits), (text,) if text else (), {"total": 1.0})
+
+
+def follow(readings: Sequence[Reading], tracker: Tracker | None = None) -> list[Event]:
+    """All events of frames at 30 a second."""
+    tracker = tracker or Tracker()
+    return [event for i, found in enumerate(readings) for event in tracker.update(found, i / FPS)]
+
+
+def said(events: Sequence[Event]) -> list[tuple[str, str, str | None]]:
+    return [(event.kind, event.number.text, event.was) for event in events]
+
+
+def test_a_number_is_read_once_when_it_has_stood_for_half_a_second_and_is_gone_when_it_is_away() -> None:
+    events = follow([reading("408")] * 60 + [reading("")] * 30)
+    assert said(events) == [("read", "408", None), ("gone", "408", None)]
+    assert 0.5 <= events[0].time <= 0.55 and 60 / FPS + 0.65 <= events[1].time <= 60 / FPS + 0.75
+    assert len(events[0].number.digits) == 3 and events[0].number.confidence > 0.9
+
+
+def test_a_number_that_changes_is_one_number() -> None:
+    events = follow([reading("12")] * 30 + [reading("13")] * 60)
+    assert said(events) == [("read", "12", None), ("changed", "13", "12")]
+    assert events[0].number.id == events[1].number.id
+
+
+@given(st.lists(st.integers(0, 9), min_size=60, max_size=60), st.integers(0, 2**20))
+def test_a_digit_misread_in_every_fourth_frame_is_outvoted(wrong: list[int], seed: int) -> None:
+    frames = [reading(f"1{wrong[i]}7" if (i + seed) % 4 == 0 else "127") for i in range(60)]
+    assert said(follow(frames)) == [("read", "127", None)]
+
+
+@given(st.integers(1, 7), st.integers(8, 20))
+def test_what_flickers_up_is_no_number(shown: int, hidden: int) -> None:
+    assert follow(([reading("5")] * shown + [reading("")] * hidden) * 8) == []
+
+
+def test_a_dropped_frame_now_and_then_ends_nothing() -> None:
+    frames = [reading("" if i % 6 == 5 else "31") for i in range(120)]
+    assert said(follow(frames)) == [("read", "31", None)]
+
+
+def test_what_flies_by_is_read_when_it_comes_to_rest() -> None:
+    moving = [reading("77", x=10 + 9 * i) for i in range(40)]  # 9 heights a second
+    events = follow(moving + [reading("77", x=361)] * 30)
+    assert said(events) == [("read", "77", None)] and events[0].time >= 39 / FPS + 0.5
+    slow = [reading("77", x=10 + i) for i in range(40)]  # a hand that holds the paper
+    assert said(follow(slow)) == [("read", "77", None)]
+
+
+def test_what_is_not_sure_is_no_number() -> None:
+    assert follow([reading("9", confidence=0.65)] * 90) == []
+
+
+def test_two_numbers_are_told_apart_and_listed_from_top_to_bottom() -> None:
+    tracker = Tracker()
+    below, above = reading("22", y=300), reading("11", y=40)
+    lower = [Digit(d.label, d.confidence, d.box, 1, d.image) for d in below.digits]
+    both = Reading((*above.digits, *lower), ("11", "22"), {})
+    assert sorted(said(follow([both] * 30, tracker))) == [("read", "11", None), ("read", "22", None)]
+    assert [number.text for number in tracker.numbers] == ["11", "22"]
+    assert sorted(said(tracker.clear(2.0))) == [("gone", "11", None), ("gone", "22", None)]
+    assert tracker.numbers == ()
