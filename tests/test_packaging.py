@@ -66,6 +66,7 @@ def storey(module: str) -> int:
         "edge_mnist.arithmetic": 1,
         "edge_mnist.cli": 5,
         "edge_mnist.cli_training": 5,
+        "edge_mnist.cli_demo": 5,
         "edge_mnist.__main__": 5,
     }
     package = ".".join(module.split(".")[:2])

@@ -1,0 +1,226 @@
+"""The demo as a whole: a source, a model, and the views, from start to end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import cv2
+
+from edge_mnist import signals
+from edge_mnist.demo import announce, live, models, sources
+from edge_mnist.demo.cameras import Image, Settings
+from edge_mnist.demo.capture import Capture
+from edge_mnist.demo.live import Limits, Moment
+from edge_mnist.demo.recording import Recording
+from edge_mnist.demo.screen import paint
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.files import write_whole
+
+View = Literal["auto", "window", "web", "none"]
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """Where the page listens, and what it may do.
+
+    Attributes:
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        corrections: folder that corrected digits are saved in, for `train --extra`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    corrections: Path = Path("corrections")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asked for.
+
+    Attributes:
+        camera: see `sources.find`.
+        settings: what a camera is asked for; an `fps` of 0 asks for 30, and reads a file as fast as it can.
+        view: where the demo is shown.
+        model: a model file; None is the shipped one.
+        trust: open a TorchScript archive whose hash is in no manifest.
+        threshold: least confidence of a digit; None is the reader's own.
+        as_json: events as JSON, one object a line.
+        limits: when the demo ends.
+        record: a video file.
+        snapshots: folder of snapshots.
+        mirror: show left and right exchanged.
+        web: of the page.
+        mqtt: a broker's address and topic.
+    """
+
+    camera: str = "0"
+    settings: Settings = field(default_factory=Settings)
+    view: View = "auto"
+    model: Path | None = None
+    trust: bool = False
+    threshold: float | None = None
+    as_json: bool = False
+    limits: Limits = field(default_factory=Limits)
+    record: Path | None = None
+    snapshots: Path | None = None
+    mirror: bool = False
+    web: WebOptions = field(default_factory=WebOptions)
+    mqtt: str | None = None
+
+
+def tell(text: str) -> None:
+    """A line about what goes on, to stderr."""
+    print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
+
+
+def run(options: Options) -> None:
+    """Show the demo until it ends, or is ended by a signal, the window or a limit.
+
+    Raises:
+        UsageError: the camera is named wrongly.
+        EdgeMnistError: no camera, no window, a port in use, a damaged model.
+    """
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would write beside our own lines
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    source = sources.find(options.camera, options.settings)
+    view = _choose(options.view)
+    shown = view != "none"
+    with ExitStack() as stack:
+        paced = shown or (source.kind == "sample" and options.settings.fps > 0)
+        capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=shown and not source.is_live)))
+        model = models.load(options.model, trust=options.trust)
+        output = stack.enter_context(closing(_Output(options, source.name)))
+        watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
+        window = page = sender = None
+        if view == "window":
+            from edge_mnist.demo.window import Window
+
+            window = Window(mirror=options.mirror, snapshot=output.snapshot, record=output.switch)
+            stack.callback(window.close)
+        if view == "web":
+            from edge_mnist.demo.server import Page
+
+            page = stack.enter_context(closing(Page(options.web, model, source.name, output.snapshot, tell)))
+        if options.mqtt is not None:
+            from edge_mnist.demo.mqtt import Sender
+
+            sender = stack.enter_context(closing(Sender(options.mqtt, model, source.name, tell)))
+        caught = stack.enter_context(signals.watch())
+        flow = live.moments(
+            capture,
+            model,
+            threshold=options.threshold,
+            limits=options.limits,
+            watch=watch,
+            stop=caught,
+            tell=tell,
+        )
+        for moment in flow:
+            output.show(moment)
+            if page is not None:
+                page.show(moment)
+            if sender is not None:
+                sender.show(moment)
+            if window is not None and not window.show(moment):
+                break
+        output.end(caught)
+
+
+def _choose(view: View) -> View:
+    """The view that `auto` means here: a window where one can be shown, else the page."""
+    if view != "auto":
+        return view
+    from edge_mnist.demo import window
+
+    return "web" if window.why_not() else "window"
+
+
+class _Output:
+    """Lines on stdout, the recording, and snapshots."""
+
+    def __init__(self, options: Options, source: str) -> None:
+        self._options, self._source = options, source
+        self._recording = Recording(options.record) if options.record is not None else None
+        self._start = time.monotonic() - _age()
+        self._first: float | None = None
+        self._read_since = self._start
+        self._frames = 0
+        self._last: Moment | None = None
+
+    def show(self, moment: Moment) -> None:
+        """Print the events, record the picture."""
+        for event in moment.events:
+            print(announce.line(event, self._options.as_json), flush=True)
+        if moment.is_new:
+            self._frames += 1
+            if self._first is None:
+                self._read_since = time.monotonic()
+                self._first = self._read_since - self._start
+        self._last = moment
+        if self._recording is not None:
+            try:
+                self._recording.add(paint(moment, mirror=self._options.mirror), _clock(moment))
+            except EdgeMnistError as error:
+                tell(f"the recording ends here: {error}")
+                self._recording = None
+
+    def switch(self) -> None:
+        """Begin a recording, or end it."""
+        if self._recording is not None:
+            self.close()
+        else:
+            self._recording = Recording(self._options.record or Path(f"edge-mnist-{_stamp()}.mp4"))
+            tell(f"recording {self._recording.path}")
+
+    def snapshot(self, picture: Image, moment: Moment) -> None:
+        """Save a picture, and what was read in it in its name."""
+        text = "_".join(number.text for number in moment.numbers)
+        folder = self._options.snapshots or Path("snapshots")
+        path = folder / f"{_stamp()}{'-' if text else ''}{text[:60]}.png"
+        write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
+        tell(f"snapshot {path}")
+
+    def close(self) -> None:
+        """End the recording."""
+        if self._recording is not None:
+            recording, self._recording = self._recording, None
+            recording.close()
+            tell(f"recorded {recording.path}")
+
+    def end(self, caught: list[int]) -> None:
+        """Say what the demo came to."""
+        if self._last is None or self._first is None:
+            return
+        seconds, times = max(time.monotonic() - self._read_since, 1e-9), self._last.milliseconds
+        tell(
+            f"{self._frames} frames in {seconds:.1f} s, {self._frames / seconds:.1f} a second; reading a frame "
+            f"{times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
+            f"first answer after {self._first:.2f} s"
+        )
+
+
+def _clock(moment: Moment) -> float:
+    """When a moment's picture begins in a recording: by the wall clock, as also a lost camera takes time."""
+    return time.monotonic()
+
+
+def _stamp() -> str:
+    """The local time for a file's name, to the hundredth of a second."""
+    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-4]
+
+
+def _age() -> float:
+    """Seconds since this process began, where the system tells."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError, IndexError, ValueError):
+        return 0.0

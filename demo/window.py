@@ -1,0 +1,93 @@
+"""The demo in a window, by OpenCV's own GUI, and its keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable
+
+import cv2
+
+from edge_mnist.demo.cameras import Image
+from edge_mnist.demo.live import Moment
+from edge_mnist.demo.screen import paint
+from edge_mnist.errors import EdgeMnistError
+
+TITLE = "edge-mnist"
+KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror"
+
+
+def why_not() -> str:
+    """Why no window can be shown here; empty if one can."""
+    gui = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
+    if gui is None or gui[1] == "NONE":
+        return "this OpenCV has no windows: pip uninstall opencv-python-headless, then pip install opencv-python"
+    if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
+        return ""
+    display = os.environ.get("DISPLAY", "")
+    if not display:
+        return "there is no display (DISPLAY is not set)"
+    # Qt ends the process where the display does not answer, so that is looked at first.
+    number = re.fullmatch(r"(?:unix)?:(\d+)(?:\.\d+)?", display)
+    if number is None:
+        return ""
+    for address in (f"/tmp/.X11-unix/X{number[1]}", f"\0/tmp/.X11-unix/X{number[1]}"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(address) == 0:
+                return ""
+    return f"the display {display} does not answer"
+
+
+class Window:
+    """A window that shows moments and takes keys."""
+
+    def __init__(self, *, mirror: bool, snapshot: Callable[[Image, Moment], None], record: Callable[[], None]) -> None:
+        """Open it.
+
+        Args:
+            mirror: begin mirrored.
+            snapshot: called with the picture and the moment when a snapshot is asked for.
+            record: called when recording is to begin or end.
+
+        Raises:
+            EdgeMnistError: no window can be shown here.
+        """
+        if reason := why_not():
+            raise EdgeMnistError(f"--view window: {reason}; --view web shows the demo in a browser")
+        self._mirror, self._snapshot, self._record = mirror, snapshot, record
+        try:
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as error:
+            raise EdgeMnistError(f"--view window: OpenCV cannot open one: {error}".replace("\n", " ")) from error
+        self._sized = False
+
+    def show(self, moment: Moment) -> bool:
+        """Show a moment and take the keys that were pressed; False if the window is to end."""
+        picture = paint(moment, mirror=self._mirror)
+        if not self._sized:
+            cv2.resizeWindow(TITLE, picture.shape[1], picture.shape[0])
+            self._sized = True
+        cv2.imshow(TITLE, picture)
+        paused = False
+        while True:
+            key = cv2.waitKey(30 if paused else 1) & 0xFF
+            if key in (ord("q"), 27) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+                return False
+            if key == ord("s"):
+                self._snapshot(picture, moment)
+            elif key == ord("r"):
+                self._record()
+            elif key == ord("m"):
+                self._mirror = not self._mirror
+                picture = paint(moment, mirror=self._mirror)
+                cv2.imshow(TITLE, picture)
+            elif key == ord(" "):
+                paused = not paused
+            if not paused:
+                return True
+
+    def close(self) -> None:
+        """Close it."""
+        cv2.destroyAllWindows()
