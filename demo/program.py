@@ -6,74 +6,21 @@ import os
 import sys
 import time
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
 
 import cv2
 
 from edge_mnist import signals
 from edge_mnist.demo import announce, live, models, sources
-from edge_mnist.demo.cameras import Image, Settings
+from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.capture import Capture
-from edge_mnist.demo.live import Limits, Moment
+from edge_mnist.demo.live import Moment
+from edge_mnist.demo.options import Options, View
 from edge_mnist.demo.recording import Recording
 from edge_mnist.demo.screen import paint
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import write_whole
-
-View = Literal["auto", "window", "web", "none"]
-
-
-@dataclass(frozen=True)
-class WebOptions:
-    """Where the page listens, and what it may do.
-
-    Attributes:
-        host: address to listen on.
-        port: to listen on; 0 takes a free one.
-        corrections: folder that corrected digits are saved in, for `train --extra`.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8090
-    corrections: Path = Path("corrections")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user asked for.
-
-    Attributes:
-        camera: see `sources.find`.
-        settings: what a camera is asked for; an `fps` of 0 asks for 30, and reads a file as fast as it can.
-        view: where the demo is shown.
-        model: a model file; None is the shipped one.
-        trust: open a TorchScript archive whose hash is in no manifest.
-        threshold: least confidence of a digit; None is the reader's own.
-        as_json: events as JSON, one object a line.
-        limits: when the demo ends.
-        record: a video file.
-        snapshots: folder of snapshots.
-        mirror: show left and right exchanged.
-        web: of the page.
-        mqtt: a broker's address and topic.
-    """
-
-    camera: str = "0"
-    settings: Settings = field(default_factory=Settings)
-    view: View = "auto"
-    model: Path | None = None
-    trust: bool = False
-    threshold: float | None = None
-    as_json: bool = False
-    limits: Limits = field(default_factory=Limits)
-    record: Path | None = None
-    snapshots: Path | None = None
-    mirror: bool = False
-    web: WebOptions = field(default_factory=WebOptions)
-    mqtt: str | None = None
 
 
 def tell(text: str) -> None:
@@ -108,7 +55,9 @@ def run(options: Options) -> None:
         if view == "web":
             from edge_mnist.demo.server import Page
 
-            page = stack.enter_context(closing(Page(options.web, model, source.name, output.snapshot, tell)))
+            page = stack.enter_context(
+                closing(Page(options.web, model, source.name, output.snapshot if options.snapshots else None, tell))
+            )
         if options.mqtt is not None:
             from edge_mnist.demo.mqtt import Sender
 

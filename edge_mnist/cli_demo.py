@@ -82,12 +82,13 @@ def demo(
         from edge_mnist.demo import program
         from edge_mnist.demo.cameras import Settings
         from edge_mnist.demo.live import Limits
+        from edge_mnist.demo.options import Options, WebOptions
     except ModuleNotFoundError as error:
         if error.name == "cv2":
             raise missing_package("OpenCV", "demo") from error
         raise
     program.run(
-        program.Options(
+        Options(
             camera=camera,
             settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
             view=view,
@@ -99,7 +100,7 @@ def demo(
             record=record,
             snapshots=snapshot_dir,
             mirror=mirror,
-            web=program.WebOptions(host, port, corrections),
+            web=WebOptions(host, port, corrections),
             mqtt=mqtt,
         )
     )

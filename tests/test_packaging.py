@@ -64,11 +64,11 @@ def storey(module: str) -> int:
         "edge_mnist.files": 0,
         "edge_mnist.graph": 1,
         "edge_mnist.arithmetic": 1,
-        "edge_mnist.cli": 5,
-        "edge_mnist.cli_training": 5,
-        "edge_mnist.cli_demo": 5,
+        "edge_mnist.doctor": 5,
         "edge_mnist.__main__": 5,
     }
+    if module.startswith("edge_mnist.cli"):
+        return 5
     package = ".".join(module.split(".")[:2])
     return named.get(module, {"edge_mnist.export": 3, "edge_mnist.demo": 4}.get(package, 2))
 

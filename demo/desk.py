@@ -1,0 +1,139 @@
+"""What a visitor of the page brings: a drawn digit, a photograph, a correction.
+
+It has a classifier of its own, so that none of it makes the live reading wait.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from edge_mnist.demo import crops, images, pieces
+from edge_mnist.demo.cameras import Image
+from edge_mnist.demo.models import Model
+from edge_mnist.demo.reader import Digit, Reader
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.extra import NONE
+from edge_mnist.files import write_whole
+from edge_mnist.runtime import Classifier
+
+LABELS = (*map(str, range(10)), NONE)
+"""What a correction may say."""
+_KEPT = 1000
+"""Digits that can still be corrected."""
+_LONGEST_PAD = 512
+"""Pixels of a drawing's longer side."""
+
+
+class Desk:
+    """Reads what visitors bring, one thing at a time; any thread may let it remember digits."""
+
+    def __init__(self, corrections: Path) -> None:
+        """With the folder that corrected digits are saved in."""
+        self._corrections = corrections
+        self._opened: tuple[Model, Classifier] | None = None
+        self._kept: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def drawing(self, data: bytes, model: Model) -> dict[str, Any]:
+        """The ten probabilities of a digit that was drawn.
+
+        Args:
+            data: a PNG, light ink on black.
+            model: the network.
+
+        Raises:
+            EdgeMnistError: it is no small image.
+        """
+        image = images.decode(data, "the drawing")
+        if max(image.shape[:2]) > _LONGEST_PAD:
+            raise EdgeMnistError(f"the drawing has {max(image.shape[:2])} pixels, expected {_LONGEST_PAD} at most")
+        strength = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image, np.uint8)
+        mask = np.asarray(cv2.threshold(strength, 64, 255, cv2.THRESH_BINARY)[1], np.uint8)
+        piece = pieces.trimmed(0, 0, mask)
+        if piece is None:
+            return {"probabilities": None}
+        digit = crops.normalize(strength, piece)
+        logits = self._classifier(model).logits(digit[None])[0].astype(np.float64)
+        powers = np.exp(logits - logits.max())
+        chances = powers / powers.sum()
+        key = self.keep(digit)
+        return {"probabilities": [round(float(p), 4) for p in chances], "key": key, "image": picture(digit)}
+
+    def photograph(self, data: bytes, model: Model) -> dict[str, Any]:
+        """What a photograph says, and its size.
+
+        Raises:
+            EdgeMnistError: it is no image, or too large a one.
+        """
+        image = images.decode(data, "the photograph")
+        reading = Reader(self._classifier(model)).read(image)
+        return {
+            "lines": list(reading.lines),
+            "digits": self.digits(reading.digits),
+            "milliseconds": round(reading.milliseconds["total"], 1),
+            "width": image.shape[1],
+            "height": image.shape[0],
+        }
+
+    def digits(self, digits: Iterable[Digit]) -> list[dict[str, Any]]:
+        """Digits for the page, which may now be corrected."""
+        return [
+            {
+                "key": self.keep(digit.image),
+                "label": digit.label,
+                "confidence": round(digit.confidence, 4),
+                "box": list(digit.box),
+                "line": digit.line,
+                "image": picture(digit.image),
+            }
+            for digit in digits
+        ]
+
+    def keep(self, image: Image) -> str:
+        """Remember a digit, uint8 (28, 28), under a key that is its hash."""
+        key = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+        with self._lock:
+            self._kept[key] = image
+            self._kept.move_to_end(key)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return key
+
+    def correct(self, key: object, label: object) -> Path:
+        """Save a digit under its right label, 0 to 9 or none, as `train --extra` takes it.
+
+        A digit that is corrected twice has the last label.
+
+        Raises:
+            EdgeMnistError: there is no such digit or label, or the disk is full.
+        """
+        if not isinstance(label, str) or label not in LABELS:
+            raise EdgeMnistError(f"the label is {label!r}, expected one of {', '.join(LABELS)}")
+        image = self._kept.get(key) if isinstance(key, str) else None
+        if image is None:
+            raise EdgeMnistError("this digit is not kept any more: correct a newer one")
+        path = self._corrections / label / f"{key}.png"
+        write_whole(path, cv2.imencode(".png", image)[1].tobytes())
+        for other in LABELS:
+            if other != label:
+                (self._corrections / other / path.name).unlink(missing_ok=True)
+        return path
+
+    def _classifier(self, model: Model) -> Classifier:
+        if self._opened is None or self._opened[0] is not model:
+            self._opened = model, model.open_again()
+        return self._opened[1]
+
+
+def picture(image: Image) -> str:
+    """A digit, uint8 (28, 28), as the address of a PNG that holds its data."""
+    return "data:image/png;base64," + base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()

@@ -1,0 +1,62 @@
+"""What the demo may be asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edge_mnist.demo.cameras import Settings
+from edge_mnist.demo.live import Limits
+
+View = Literal["auto", "window", "web", "none"]
+
+
+@dataclass(frozen=True)
+class WebOptions:
+    """Where the page listens, and what it may do.
+
+    Attributes:
+        host: address to listen on.
+        port: to listen on; 0 takes a free one.
+        corrections: folder that corrected digits are saved in, for `train --extra`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8090
+    corrections: Path = Path("corrections")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user asked for.
+
+    Attributes:
+        camera: see `sources.find`.
+        settings: what a camera is asked for; an `fps` of 0 asks for 30, and reads a file as fast as it can.
+        view: where the demo is shown.
+        model: a model file; None is the shipped one.
+        trust: open a TorchScript archive whose hash is in no manifest.
+        threshold: least confidence of a digit; None is the reader's own.
+        as_json: events as JSON, one object a line.
+        limits: when the demo ends.
+        record: a video file.
+        snapshots: folder of snapshots.
+        mirror: show left and right exchanged.
+        web: of the page.
+        mqtt: a broker's address and topic.
+    """
+
+    camera: str = "0"
+    settings: Settings = field(default_factory=Settings)
+    view: View = "auto"
+    model: Path | None = None
+    trust: bool = False
+    threshold: float | None = None
+    as_json: bool = False
+    limits: Limits = field(default_factory=Limits)
+    record: Path | None = None
+    snapshots: Path | None = None
+    mirror: bool = False
+    web: WebOptions = field(default_factory=WebOptions)
+    mqtt: str | None = None

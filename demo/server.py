@@ -1,0 +1,328 @@
+"""The page: the live picture, what is read, a pad to draw on, a place for photographs.
+
+It runs in a thread with an event loop of its own. The reading loop hands moments over and never waits; a picture is
+encoded once, and only while someone watches; a viewer gets the newest picture when it has taken the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from typing import Any
+
+import cv2
+from aiohttp import web
+
+from edge_mnist.demo import announce, guard
+from edge_mnist.demo.cameras import Image
+from edge_mnist.demo.desk import Desk
+from edge_mnist.demo.live import Moment
+from edge_mnist.demo.models import Model
+from edge_mnist.demo.options import WebOptions
+from edge_mnist.demo.screen import paint
+from edge_mnist.errors import EdgeMnistError
+
+QUALITY = 80
+VIEWERS = 32
+"""Most live pictures at once."""
+STALL = 20.0
+"""Seconds after which a viewer that takes nothing is let go."""
+HISTORY = 100
+_PERIOD = 0.1
+"""Seconds between two messages on how it goes."""
+_LARGEST = {"/photo": 16 << 20, "/pad": 1 << 18, "/correct": 1 << 12, "/snapshot": 1 << 10}
+"""Bytes of a request."""
+_RATES = {"/photo": (1.0, 4), "/pad": (25.0, 50), "/correct": (5.0, 20), "/snapshot": (2.0, 5)}
+"""Requests a second, and at once."""
+_TYPES = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Page:
+    """The server of the page."""
+
+    def __init__(
+        self,
+        options: WebOptions,
+        model: Model,
+        source: str,
+        snapshot: Callable[[Image, Moment], None] | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Begin to listen.
+
+        Args:
+            options: where, and what it may do.
+            model: that reads at first.
+            source: the camera's name.
+            snapshot: saves a snapshot on this machine as well; None if there is no folder for them.
+            tell: takes the line that says where the page is.
+
+        Raises:
+            EdgeMnistError: the port is in use, or may not be used.
+        """
+        self._options, self._model, self._source, self._snapshot = options, model, source, snapshot
+        self._access = guard.access(options.host)
+        self._desk = Desk(options.corrections)
+        self._worker = ThreadPoolExecutor(1, "desk")
+        self._encoder = ThreadPoolExecutor(1, "jpeg")
+        self._waiting = 0
+        self._buckets = {path: guard.Bucket(*rates) for path, rates in _RATES.items()}
+        self._files = {name: resources.files("edge_mnist.demo").joinpath("web", name).read_bytes() for name in _TYPES}
+        self._moment: Moment | None = None
+        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._count = 0  # of events, ever
+        self._viewers = 0
+        self._picture: tuple[int, bytes] = (0, b"")
+        self._error: OSError | None = None
+        self.port = options.port
+        self._loop = asyncio.new_event_loop()
+        self._next: asyncio.Future[None] = self._loop.create_future()
+        self._painted: asyncio.Future[None] = self._loop.create_future()
+        listening = threading.Event()
+        self._ended = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(listening,), name="page", daemon=True)
+        self._thread.start()
+        listening.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise _refused(options, self._error)
+        link = f"http://{guard.reachable(options.host)}:{self.port}/"
+        if self._access.token is not None:
+            link += f"?token={self._access.token}"
+        tell(f"the demo is at {link}")
+
+    def show(self, moment: Moment) -> None:
+        """Hand a moment over, from the thread that reads."""
+        self._loop.call_soon_threadsafe(self._take, moment)
+
+    def close(self) -> None:
+        """Let the viewers go and stop to listen."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._ended.set_result, None)
+            self._thread.join(3.0)
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self, listening: threading.Event) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve(listening))
+        finally:
+            listening.set()
+            self._loop.close()
+
+    async def _serve(self, listening: threading.Event) -> None:
+        app = web.Application(middlewares=[self._guarded], client_max_size=max(_LARGEST.values()))
+        app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/", self._file)
+        app.router.add_get("/{name:style.css|app.js|icon.svg}", self._file)
+        app.router.add_get("/live.mjpg", self._live)
+        app.router.add_get("/events", self._events)
+        app.router.add_post("/pad", self._pad)
+        app.router.add_post("/photo", self._photo)
+        app.router.add_post("/correct", self._correct)
+        app.router.add_post("/snapshot", self._take_snapshot)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._options.host, self._options.port)
+            await site.start()
+            self.port = int(runner.addresses[0][1])
+        except OSError as error:
+            self._error = error
+            await runner.cleanup()
+            return
+        listening.set()
+        painter = self._loop.create_task(self._paint())
+        await self._ended
+        painter.cancel()
+        await runner.cleanup()
+
+    def _take(self, moment: Moment) -> None:
+        """A moment arrives in the thread of the page."""
+        self._moment, self._model = moment, moment.model
+        for event in moment.events:
+            self._count += 1
+            digits = self._desk.digits(event.number.digits) if event.kind != "gone" else []
+            self._history.append({**announce.facts(event), "digits": digits, "count": self._count})
+        self._next.set_result(None)
+        self._next = self._loop.create_future()
+
+    async def _paint(self) -> None:
+        """Encode the newest picture as long as someone watches."""
+        number = 0
+        while True:
+            await asyncio.shield(self._next)
+            moment = self._moment
+            if moment is None or self._viewers == 0:
+                continue
+            number += 1
+            self._picture = number, await self._loop.run_in_executor(self._encoder, _encode, moment)
+            self._painted.set_result(None)
+            self._painted = self._loop.create_future()
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Refuse who may not; answer errors as JSON."""
+        host = request.headers.get("Host", "")
+        if not self._access.knows_host(host):
+            return _refuse(403, "this machine is not known by that name: use its address, or localhost")
+        cookie = f"edge_mnist_{self.port}"
+        if not self._access.knows_token(request.query.get("token") or request.cookies.get(cookie)):
+            return _refuse(403, "the link that the demo printed holds a token, which is missing here or wrong")
+        if "token" in request.query and self._access.token is not None:
+            answer = web.Response(status=303, headers={"Location": "/"})
+            answer.set_cookie(cookie, self._access.token, httponly=True, samesite="Strict", max_age=30 * 86400)
+            return answer
+        if request.method == "POST":
+            origin = request.headers.get("Origin")
+            if origin is not None and origin.partition("://")[2] != host:
+                return _refuse(403, "requests of other sites are refused")
+            if (request.content_length or 0) > _LARGEST.get(request.path, 0):
+                return _refuse(413, f"too large: at most {_LARGEST.get(request.path, 0) >> 10} KiB are taken")
+            if request.path in self._buckets and not self._buckets[request.path].take():
+                return _refuse(429, "too many requests: wait a second")
+        try:
+            return await handler(request)
+        except EdgeMnistError as error:
+            return _refuse(422, str(error))
+        except web.HTTPException as error:
+            return _refuse(error.status, error.reason)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = request.match_info.get("name", "index.html")
+        return web.Response(body=self._files[name], content_type=_TYPES[name], charset="utf-8")
+
+    async def _live(self, request: web.Request) -> web.StreamResponse:
+        """The live picture: JPEGs, each in place of the last (multipart/x-mixed-replace)."""
+        if self._viewers >= VIEWERS:
+            return _refuse(503, f"{VIEWERS} are watching already")
+        answer = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=picture"})
+        await answer.prepare(request)
+        self._viewers += 1
+        try:
+            await answer.write(b"--picture\r\n")
+            sent = self._picture[0]
+            while True:
+                while self._picture[0] == sent:
+                    await asyncio.shield(self._painted)
+                sent, jpeg = self._picture
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+                # A browser shows a picture when it sees the boundary after it.
+                await asyncio.wait_for(answer.write(head + jpeg + b"\r\n--picture\r\n"), STALL)
+        except (ConnectionError, asyncio.TimeoutError):
+            if request.transport is not None:
+                request.transport.abort()
+            return answer
+        finally:
+            self._viewers -= 1
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """What is read, and how fast (server-sent events)."""
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        told = 0
+        try:
+            while True:
+                fresh = [item for item in self._history if item["count"] > told]
+                told = self._count
+                message = json.dumps({**self._status(), "history": fresh})
+                await asyncio.wait_for(answer.write(f"data: {message}\n\n".encode()), STALL)
+                await asyncio.sleep(_PERIOD)
+                await asyncio.shield(self._next)
+        except (ConnectionError, asyncio.TimeoutError):
+            if request.transport is not None:
+                request.transport.abort()
+            return answer
+
+    def _status(self) -> dict[str, Any]:
+        """How it goes, for the page."""
+        model = {"name": self._model.path.name, "sha256": self._model.sha256, "runtime": self._model.classifier.runtime}
+        moment = self._moment
+        if moment is None:
+            return {"state": "opening", "source": self._source, "model": model, "numbers": []}
+        numbers = [
+            {"id": number.id, "text": number.text, "confidence": round(number.confidence, 4)}
+            for number in moment.numbers
+        ]
+        return {
+            "state": moment.state.kind,
+            "trouble": moment.state.text,
+            "source": self._source,
+            "size": [moment.frame.image.shape[1], moment.frame.image.shape[0]],
+            "model": model,
+            "numbers": numbers,
+            "rate": round(moment.rate, 1),
+            "milliseconds": {stage: round(value, 2) for stage, value in moment.milliseconds.items()},
+            "viewers": self._viewers,
+        }
+
+    async def _pad(self, request: web.Request) -> web.Response:
+        return await self._read(self._desk.drawing, request)
+
+    async def _photo(self, request: web.Request) -> web.Response:
+        return await self._read(self._desk.photograph, request)
+
+    async def _read(self, read: Callable[[bytes, Model], dict[str, Any]], request: web.Request) -> web.Response:
+        """Let the desk read in its thread, a few at once in the queue."""
+        if self._waiting >= 4:
+            return _refuse(429, "too many requests: wait a second")
+        data = await request.read()
+        if len(data) > _LARGEST[request.path]:  # its length was not told beforehand
+            return _refuse(413, f"too large: at most {_LARGEST[request.path] >> 10} KiB are taken")
+        self._waiting += 1
+        try:
+            return web.json_response(await self._loop.run_in_executor(self._worker, read, data, self._model))
+        finally:
+            self._waiting -= 1
+
+    async def _correct(self, request: web.Request) -> web.Response:
+        try:
+            said = json.loads(await request.read())
+            key, label = said["key"], said["label"]
+        except (ValueError, KeyError, TypeError):
+            return _refuse(400, "expected a key and a label")
+        path = await self._loop.run_in_executor(self._worker, self._desk.correct, key, label)
+        return web.json_response({"saved": str(path)})
+
+    async def _take_snapshot(self, request: web.Request) -> web.Response:
+        moment = self._moment
+        if moment is None:
+            return _refuse(503, "there is no picture yet")
+        image = await self._loop.run_in_executor(self._encoder, paint, moment)
+        if self._snapshot is not None:
+            await self._loop.run_in_executor(self._worker, self._snapshot, image, moment)
+        data = await self._loop.run_in_executor(self._encoder, lambda: cv2.imencode(".png", image)[1].tobytes())
+        return web.Response(body=data, content_type="image/png")
+
+
+async def _add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers.update(guard.HEADERS)
+    answer.headers["Server"] = "edge-mnist"
+
+
+def _refuse(status: int, reason: str) -> web.Response:
+    return web.json_response({"error": reason}, status=status)
+
+
+def _encode(moment: Moment) -> bytes:
+    return cv2.imencode(".jpg", paint(moment, bar=False), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+def _refused(options: WebOptions, error: OSError) -> EdgeMnistError:
+    where = f"--port {options.port}"
+    if error.errno == errno.EADDRINUSE:
+        return EdgeMnistError(
+            f"{where}: is in use already, perhaps by another demo: choose another, or 0 for a free one"
+        )
+    if error.errno == errno.EACCES:
+        return EdgeMnistError(f"{where}: may not be used: choose one from 1024 on")
+    return EdgeMnistError(f"--host {options.host} {where}: cannot listen there: {error.strerror or error}")
