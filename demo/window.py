@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 
@@ -16,6 +18,7 @@ from edge_mnist.demo.screen import paint
 from edge_mnist.errors import EdgeMnistError
 
 TITLE = "edge-mnist"
+_FONTS = Path("/usr/share/fonts/truetype/dejavu")
 KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror"
 
 
@@ -57,8 +60,10 @@ class Window:
         if reason := why_not():
             raise EdgeMnistError(f"--view window: {reason}; --view web shows the demo in a browser")
         self._mirror, self._snapshot, self._record = mirror, snapshot, record
+        if _FONTS.is_dir():
+            os.environ["QT_QPA_FONTDIR"] = str(_FONTS)  # OpenCV names a folder that it does not bring, and Qt complains
         try:
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise EdgeMnistError(f"--view window: OpenCV cannot open one: {error}".replace("\n", " ")) from error
         self._sized = False
@@ -73,7 +78,7 @@ class Window:
         paused = False
         while True:
             key = cv2.waitKey(30 if paused else 1) & 0xFF
-            if key in (ord("q"), 27) or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            if key in (ord("q"), 27) or _is_closed():
                 return False
             if key == ord("s"):
                 self._snapshot(picture, moment)
@@ -90,4 +95,13 @@ class Window:
 
     def close(self) -> None:
         """Close it."""
-        cv2.destroyAllWindows()
+        with contextlib.suppress(cv2.error):
+            cv2.destroyAllWindows()
+
+
+def _is_closed() -> bool:
+    """Whether the user closed the window."""
+    try:
+        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
+    except cv2.error:  # with the last window Qt takes everything down
+        return True
