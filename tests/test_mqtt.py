@@ -1,0 +1,140 @@
+"""Events for fleets: against a real Mosquitto."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_mnist.demo.mqtt import PASSWORD, USER, Broker, parse
+from edge_mnist.errors import UsageError
+
+MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
+
+
+def test_an_address_is_read_and_a_password_in_it_refused() -> None:
+    assert parse("mqtt://host/a/b/") == Broker("host", 1883, "a/b", False)
+    assert parse("mqtts://host:99/a") == Broker("host", 99, "a", True)
+    for wrong in ("mqtt://host", "http://host/a", "mqtt:///a", "mqtt://host/a/#", "mqtt://host:x/a"):
+        with pytest.raises(UsageError, match="--mqtt"):
+            parse(wrong)
+    with pytest.raises(UsageError, match=USER):
+        parse("mqtt://me:secret@host/a")
+
+
+class Mosquitto:
+    """A broker on a port of its own, and a client that hears everything."""
+
+    def __init__(self, folder: Path) -> None:
+        from paho.mqtt import client as paho
+
+        self.folder, self.messages = folder, []  # type: tuple[Path, list[tuple[str, str]]]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        passwords = folder / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "secret"], check=True, capture_output=True)
+        passwords.chmod(0o644)
+        (folder / "conf").write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self.client.username_pw_set("me", "secret")
+        self.client.reconnect_delay_set(1, 1)
+        self.client.on_connect = lambda client, *_: client.subscribe("here/#", qos=1)
+        self.client.on_message = lambda _, __, message: self.messages.append((message.topic, message.payload.decode()))
+        self.client.connect("127.0.0.1", self.port)
+        self.client.loop_start()
+
+    def start(self) -> None:
+        assert MOSQUITTO is not None
+        self.process = subprocess.Popen([MOSQUITTO, "-c", self.folder / "conf"], stderr=subprocess.DEVNULL)
+        self.wait(lambda: _answers(self.port))
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def heard(self, topic: str) -> list[str]:
+        return [text for found, text in self.messages if found == f"here/{topic}"]
+
+    @staticmethod
+    def wait(what: Callable[[], object], seconds: float = 30.0) -> None:
+        end = time.monotonic() + seconds
+        while not what():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    if MOSQUITTO is None or shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto is not installed: apt install mosquitto")
+    broker = Mosquitto(tmp_path)
+    yield broker
+    broker.client.disconnect()
+    broker.client.loop_stop()
+    broker.kill()
+
+
+def start(broker: Mosquitto, password: str = "secret") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edge_mnist", "demo", "--camera", "sample", "--view", "none"]
+    environment = {**os.environ, USER: "me", PASSWORD: password}
+    address = f"mqtt://127.0.0.1:{broker.port}/here"
+    return subprocess.Popen(
+        [*command, "--mqtt", address], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+@pytest.mark.slow
+def test_events_reach_a_broker_that_comes_and_goes(broker: Mosquitto) -> None:
+    demo = start(broker)
+    try:
+        broker.wait(lambda: broker.heard("events"))
+        event = json.loads(broker.heard("events")[0])
+        assert event["event"] == "read" and event["number"].isdigit() and event["camera"] == "sample"
+        assert broker.heard("availability") == ["online"] and broker.heard("state") == ["live"]
+        broker.wait(lambda: json.loads(broker.heard("numbers")[-1]))
+        broker.kill()
+        time.sleep(1)
+        broker.start()
+        broker.wait(lambda: broker.heard("availability")[-2:] == ["online", "online"])
+        count = len(broker.heard("events"))
+        broker.wait(lambda: len(broker.heard("events")) > count)
+        demo.kill()  # the broker says it for one that cannot
+        broker.wait(lambda: broker.heard("availability")[-1] == "offline", 60)
+    finally:
+        demo.kill()
+        _, errors = demo.communicate()
+    assert "the broker 127.0.0.1" in errors and "the broker is back" in errors
+
+
+@pytest.mark.slow
+def test_one_that_ends_says_so_and_a_wrong_password_is_told(broker: Mosquitto) -> None:
+    demo = start(broker)
+    broker.wait(lambda: broker.heard("availability") == ["online"])
+    demo.terminate()
+    demo.communicate(timeout=20)
+    assert demo.returncode == 0
+    broker.wait(lambda: broker.heard("availability") == ["online", "offline"])
+    demo = start(broker, "wrong")
+    time.sleep(4)
+    demo.terminate()
+    _, errors = demo.communicate(timeout=20)
+    assert "refuses: Not authorized" in errors and errors.count("--mqtt:") == 1 and demo.returncode == 0
