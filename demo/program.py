@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from edge_mnist import signals
+from edge_mnist import quiet, signals
 from edge_mnist.demo import announce, live, models, sources
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.capture import Capture
@@ -25,7 +25,8 @@ from edge_mnist.files import write_whole
 
 def tell(text: str) -> None:
     """A line about what goes on, to stderr."""
-    print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
+    with quiet.LOCK:
+        print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
 
 
 def run(options: Options) -> None:

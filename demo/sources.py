@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 
-from edge_mnist.demo import cameras
+from edge_mnist.demo import cameras, images
 from edge_mnist.demo.cameras import Image, Lost, Settings
 from edge_mnist.errors import EdgeMnistError, UsageError
 
 Kind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 STILL_SECONDS = 1.0
 """How long an image is shown, of a folder or alone: a number is read when it has stood for half a second."""
 STILL_FPS = 10.0
@@ -83,7 +82,7 @@ class Source:
         elif self.kind == "video":
             yield from _video(Path(self.place))
         else:
-            for path in _pictures(Path(self.place)) if self.kind == "folder" else [Path(self.place)]:
+            for path in images.find(Path(self.place)) if self.kind == "folder" else [Path(self.place)]:
                 yield from _still(path)
 
 
@@ -95,7 +94,7 @@ def find(text: str, settings: Settings) -> Source:
         settings: what a camera is asked for.
 
     Raises:
-        UsageError: it is nothing of these.
+        UsageError: it is nothing of these, or a folder without images.
         EdgeMnistError: no camera of this number is there.
     """
     if re.fullmatch(r"\d+", text) or re.fullmatch(r"/dev/video\d+", text):
@@ -110,11 +109,10 @@ def find(text: str, settings: Settings) -> Source:
         return Source("stream", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", text, settings)
     path = Path(text)
     if path.is_dir():
-        if not _pictures(path):
-            raise UsageError(f"--camera {text}: the folder holds no images ({', '.join(sorted(IMAGES))})")
+        images.find(path)
         return Source("folder", text, text, settings)
     if path.is_file():
-        return Source("image" if path.suffix.lower() in IMAGES else "video", text, text, settings)
+        return Source("image" if path.suffix.lower() in images.SUFFIXES else "video", text, text, settings)
     raise UsageError(
         f"--camera {text}: no such file; expected a number, /dev/video0, picamera, sample, a video, an image, a folder "
         "of images, or rtsp:// or http://"
@@ -133,15 +131,8 @@ def _camera(text: str, settings: Settings) -> Source:
     return Source("v4l2", text, str(path), settings)
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """The images in a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES and path.is_file())
-
-
 def _still(path: Path) -> Iterator[Image]:
     """An image as frames of `STILL_SECONDS`."""
-    from edge_mnist.demo import images
-
     image = images.load(path)
     yield from itertools.repeat(image, round(STILL_SECONDS * STILL_FPS))
 
