@@ -18,6 +18,7 @@ import click
 
 from edge_mnist import __version__
 from edge_mnist.cli_demo import demo
+from edge_mnist.cli_doctor import doctor
 from edge_mnist.cli_reading import predict
 from edge_mnist.cli_training import evaluate, experiments, train
 from edge_mnist.errors import EdgeMnistError, UsageError
@@ -188,7 +189,7 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
         sys.exit(1)
 
 
-for _command in (train, experiments, evaluate, predict, demo):
+for _command in (train, experiments, evaluate, predict, demo, doctor):
     commands.add_command(_command)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LOCK = threading.RLock()
-"""Held while stderr is quiet: two threads that redirect it at once would leave it quiet, a third would lose its line."""
+"""Held while stderr is quiet: two threads that redirect it at once would leave it so, a third would lose its line."""
 
 
 @contextmanager

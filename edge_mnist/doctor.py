@@ -1,0 +1,290 @@
+"""What this machine has for edge-mnist and what it lacks, with the remedy."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+State = Literal["good", "lacking", "broken"]
+
+_LEAST_DISK, _LEAST_MEMORY = 200 << 20, 100 << 20
+_ROUNDS = 200
+"""Single images that the network is timed on."""
+
+_ARM_FEATURES = {"asimddp": "dot product", "i8mm": "int8 matrix product", "asimd": "NEON"}
+_X86_FEATURES = {"avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX-512 VNNI", "avx2": "AVX2"}
+# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
+_THROTTLED = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "at the soft temperature limit"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: of the thing.
+        state: "good"; "lacking", something works without it; "broken", nothing is read before it is mended.
+        text: what was found.
+        remedy: what to do; empty if it is good.
+    """
+
+    name: str
+    state: State
+    text: str
+    remedy: str = ""
+
+
+def examine(folder: Path | None = None) -> Iterator[Finding]:
+    """Look at everything, one thing after the other; `folder` is the one whose disk is looked at."""
+    yield python()
+    found = numbers()
+    yield found
+    if found.state == "broken":  # everything else needs it
+        return
+    yield opencv()
+    yield runtime()
+    yield from _packages()
+    yield processor(_read("/proc/cpuinfo"), platform.machine())
+    yield from raspberry_pi()
+    yield from cameras()
+    yield display()
+    yield from room(folder or Path.cwd())
+
+
+def python() -> Finding:
+    """The Python that runs this."""
+    found = f"{platform.python_version()}, {8 * struct.calcsize('P')} bits, {sys.executable}"
+    if struct.calcsize("P") < 8:
+        return Finding("Python", "broken", found, "there are no wheels for 32 bits: install a 64-bit system")
+    if not (3, 10) <= sys.version_info < (3, 14):
+        return Finding("Python", "broken", found, "expected 3.10 to 3.13")
+    return Finding("Python", "good", found)
+
+
+def numbers() -> Finding:
+    """NumPy."""
+    try:
+        import numpy
+    except ImportError as error:
+        return Finding("NumPy", "broken", _line(error), "pip install --force-reinstall numpy")
+    return Finding("NumPy", "good", numpy.__version__)
+
+
+def opencv() -> Finding:
+    """OpenCV: that it loads, and that there is one."""
+    builds = [name for name in ("opencv-python", "opencv-python-headless") if _version(name)]
+    builds += [name for name in ("opencv-contrib-python", "opencv-contrib-python-headless") if _version(name)]
+    try:
+        import cv2
+    except ImportError as error:
+        text = _line(error)
+        if "libGL" in text:
+            return Finding(
+                "OpenCV", "broken", text, "apt install libgl1, or pip install opencv-python-headless instead"
+            )
+        if "numpy" in text and builds:
+            return Finding(
+                "OpenCV", "broken", text, "it was built for another NumPy: pip install --upgrade numpy " + builds[0]
+            )
+        return Finding("OpenCV", "broken", text, "pip install 'edge-mnist[demo]', or [headless] without a desktop")
+    if len(builds) > 1:
+        remedy = f"two builds overwrite each other: pip uninstall {' '.join(builds)}, then install one"
+        return Finding("OpenCV", "lacking", f"{cv2.__version__}: {' and '.join(builds)}", remedy)
+    return Finding("OpenCV", "good", f"{cv2.__version__}, {builds[0] if builds else 'of the system'}")
+
+
+def runtime() -> Finding:
+    """The TFLite runtime, by running the shipped model."""
+    import numpy as np
+
+    from edge_mnist import runtime as runtimes
+    from edge_mnist import strokes
+    from edge_mnist.errors import EdgeMnistError
+    from edge_mnist.sources import SHIPPED_INT8
+
+    try:
+        classifier = runtimes.load(SHIPPED_INT8)
+    except EdgeMnistError as error:
+        return Finding("TFLite", "broken", str(error), "pip install ai-edge-litert")
+    drawn = strokes.draw(100, seed=9)
+    right = float((classifier.predict(drawn.images) == drawn.labels).mean())
+    seconds = []
+    for index in range(_ROUNDS):
+        image = np.ascontiguousarray(drawn.images[index % 100][None])
+        start = time.perf_counter()
+        classifier.outputs(image)
+        seconds.append(time.perf_counter() - start)
+    text = f"{classifier.runtime}; reads {right:.0%} of drawn digits, {1e3 * statistics.median(seconds):.3f} ms each"
+    if right < 0.8:
+        return Finding(
+            "TFLite", "broken", text, "the model or the runtime is damaged: pip install --force-reinstall edge-mnist"
+        )
+    if "without XNNPACK" in classifier.runtime or classifier.runtime.startswith("tflite"):
+        return Finding("TFLite", "lacking", text, "slower without XNNPACK: pip install --upgrade ai-edge-litert")
+    return Finding("TFLite", "good", text)
+
+
+def _packages() -> Iterator[Finding]:
+    """What only some commands need."""
+    for name, package, extra, use in (
+        ("aiohttp", "aiohttp", "demo", "the demo's page"),
+        ("ONNX Runtime", "onnxruntime", "onnx", "ONNX models"),
+        ("PyTorch", "torch", "train", "training and TorchScript"),
+        ("paho-mqtt", "paho-mqtt", "mqtt", "demo --mqtt"),
+    ):
+        found = _version(package)
+        if found:
+            yield Finding(name, "good", found)
+        else:
+            yield Finding(name, "lacking", f"not installed; for {use}", f"pip install 'edge-mnist[{extra}]'")
+
+
+def processor(information: str, machine: str) -> Finding:
+    """The processor and its instructions for int8, out of /proc/cpuinfo."""
+    fields = dict(_fields(information))
+    flags = (fields.get("Features") or fields.get("flags") or "").split()
+    is_arm = machine in ("aarch64", "arm64", "armv7l", "armv6l")
+    known = _ARM_FEATURES if is_arm else _X86_FEATURES
+    found = [said for flag, said in known.items() if flag in flags]
+    name = fields.get("model name") or fields.get("Model") or machine
+    text = f"{name.strip()}, {os.cpu_count()} cores, {', '.join(found) or 'no int8 instructions known'}"
+    if flags and is_arm and "asimddp" not in flags:
+        return Finding("Processor", "good", f"{text}; without dot products int8 takes about twice as long")
+    return Finding("Processor", "good", text)
+
+
+def raspberry_pi() -> Iterator[Finding]:
+    """Power and heat of a Raspberry Pi; nothing elsewhere."""
+    model = _read("/proc/device-tree/model").strip("\0\n ")
+    if "Raspberry Pi" not in model:
+        return
+    yield Finding("Board", "good", model)
+    if shutil.which("vcgencmd") is not None:
+        answer = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
+        yield throttling(answer.stdout)
+    heat = _read("/sys/class/thermal/thermal_zone0/temp").strip()
+    if heat.isdigit():
+        yield Finding("Temperature", "good", f"{int(heat) / 1000:.0f} °C; it slows down from 80 °C on")
+
+
+def throttling(answer: str) -> Finding:
+    """What `vcgencmd get_throttled` says, such as throttled=0x50005."""
+    try:
+        bits = int(answer.strip().partition("=")[2], 16)
+    except ValueError:
+        return Finding(
+            "Power", "lacking", f"unknown: {answer.strip()!r}", "run vcgencmd get_throttled as a user of group video"
+        )
+    now = [said for bit, said in _THROTTLED.items() if bits >> bit & 1]
+    earlier = [said for bit, said in _THROTTLED.items() if bits >> (bit + 16) & 1 and said not in now]
+    if not now and not earlier:
+        return Finding("Power", "good", "never throttled since the start")
+    parts = [*(f"{said} now" for said in now), *(f"{said} earlier" for said in earlier)]
+    remedy = "use the power supply made for this board" if bits & 0x10001 else "give it a heat sink or a fan"
+    return Finding("Power", "lacking", ", ".join(parts), remedy)
+
+
+def cameras() -> Iterator[Finding]:
+    """Each camera, by taking frames from it."""
+    try:
+        from edge_mnist.demo import cameras as found
+    except ImportError:
+        yield Finding("Cameras", "lacking", "not looked at: OpenCV does not load", "see OpenCV")
+        return
+    devices = found.devices()
+    for device in devices:
+        name = f"{device.path}"
+        if device.is_csi:
+            yield Finding(name, "good", f"{device.name}: a module on the camera connector, see picamera2")
+            continue
+        try:
+            yield Finding(name, "good", f"{device.name}: {found.try_out(device, found.Settings())}")
+        except found.Lost as error:
+            yield Finding(name, "lacking", f"{device.name}: {error}", "close what else uses it; in group video you may")
+    if not devices:
+        yield Finding("Cameras", "lacking", "no video device", "plug one in; demo --camera sample needs none")
+    if any(device.is_csi for device in devices):
+        yield picamera2(importlib.import_module)
+
+
+def picamera2(load: Callable[[str], object]) -> Finding:
+    """Whether picamera2 loads; `load` imports a module by its name."""
+    try:
+        load("picamera2")
+    except ValueError as error:  # "numpy.dtype size changed": Debian's was built for NumPy 1
+        return Finding("picamera2", "lacking", _line(error), "it was built for another NumPy: pip install 'numpy<2'")
+    except ImportError as error:
+        remedy = "apt install python3-picamera2, and make the venv with --system-site-packages"
+        return Finding("picamera2", "lacking", _line(error), remedy)
+    return Finding("picamera2", "good", _version("picamera2") or "of the system")
+
+
+def display() -> Finding:
+    """Whether the demo can open a window."""
+    try:
+        from edge_mnist.demo import window
+    except ImportError:
+        return Finding("Window", "lacking", "OpenCV does not load", "see OpenCV")
+    reason = window.why_not()
+    if reason:
+        return Finding("Window", "lacking", reason, "demo --view web shows it in a browser")
+    return Finding("Window", "good", "a display is there and OpenCV has windows")
+
+
+def room(folder: Path) -> Iterator[Finding]:
+    """Memory and disk."""
+    fields = dict(_fields(_read("/proc/meminfo")))
+    if "MemAvailable" in fields and "MemTotal" in fields:
+        total, free = (int(fields[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
+        text = f"{free >> 20:,} of {total >> 20:,} MB available"
+        if free < _LEAST_MEMORY:
+            yield Finding("Memory", "lacking", text, "end other programs; the system without a desktop needs less")
+        else:
+            yield Finding("Memory", "good", text)
+    free = shutil.disk_usage(folder).free
+    text = f"{free >> 20:,} MB free at {folder}"
+    if free < _LEAST_DISK:
+        yield Finding("Disk", "lacking", text, "recordings and snapshots fill it: make room")
+    elif not os.access(folder, os.W_OK):
+        yield Finding("Disk", "lacking", f"{folder} may not be written", "go to a folder of your own")
+    else:
+        yield Finding("Disk", "good", text)
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
+    """The lines `name: value` of a file in /proc."""
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            yield name.strip(), value.strip()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _line(error: Exception) -> str:
+    """An error's first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
