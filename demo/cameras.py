@@ -37,7 +37,7 @@ class Settings:
 
     Attributes:
         width, height: of frames, in pixels.
-        fps: frames a second.
+        fps: frames a second; 0 asks for 30.
     """
 
     width: int = 640
@@ -138,7 +138,7 @@ def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.width)
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.height)
-            capture.set(cv2.CAP_PROP_FPS, settings.fps)
+            capture.set(cv2.CAP_PROP_FPS, settings.fps or 30.0)
             capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
             # A module on the camera connector opens and then gives nothing: only a frame proves a camera.
             good, image = capture.read()
@@ -202,7 +202,7 @@ def picamera(index: int, settings: Settings) -> Iterator[Image]:
         camera = Picamera2(index)
         # Named for the order of bytes in a word, "RGB888" is B, G, R in memory.
         main = {"size": (settings.width, settings.height), "format": "RGB888"}
-        camera.configure(camera.create_video_configuration(main=main, controls={"FrameRate": settings.fps}))
+        camera.configure(camera.create_video_configuration(main=main, controls={"FrameRate": settings.fps or 30.0}))
         camera.start()
         while True:
             yield np.asarray(camera.capture_array("main"), np.uint8)

@@ -42,7 +42,8 @@ def run(options: Options) -> None:
     view = _choose(options.view)
     shown = view != "none"
     with ExitStack() as stack:
-        paced = shown or (source.kind == "sample" and options.settings.fps > 0)
+        # Where nobody watches, a file is read frame by frame, as fast as it goes.
+        paced = options.settings.fps > 0 and (shown or source.kind == "sample")
         capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=shown and not source.is_live)))
         model = models.load(options.model, trust=options.trust)
         output = stack.enter_context(closing(_Output(options, source.name)))

@@ -1,0 +1,158 @@
+"""The demo as its users run it: films as cameras, signals, recordings, limits, mistakes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+from demos import demo, film, frames_of, sheet, wait
+
+from edge_mnist.sources import SHIPPED_INT8
+
+
+def test_the_numbers_of_a_film_are_read_frame_by_frame_and_recorded(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", "402", "7185")
+    with demo("--camera", path, "--view", "none", "--json", "--record", tmp_path / "seen.mp4") as running:
+        assert running.wait() == 0
+    events = running.events()
+    assert [(event["event"], event["number"]) for event in events if event["event"] != "gone"][0] == ("read", "402")
+    assert {event["number"] for event in events} == {"402", "7185"}
+    assert events[0]["seconds"] == pytest.approx(0.5, abs=0.1)
+    running.said(r"90 frames in .* first answer after")
+    assert frames_of(tmp_path / "seen.mp4") == 90
+
+
+def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
+    for text in ("12", "345"):
+        cv2.imwrite(str(tmp_path / f"{text}.png"), sheet(text))
+    with demo("--camera", tmp_path, "--view", "none") as running:
+        assert running.wait() == 0
+    told = "".join(running.output)
+    assert "read     12 " in told and "345" in told
+
+
+MISTAKES = {
+    "no camera": (["--view", "none"], 1, "--camera 0: no picture; video devices found: "),
+    "no such file": (["--camera", "film.mp4"], 2, "--camera film.mp4: no such file"),
+    "no size": (["--size", "vga"], 2, "--size vga: expected WIDTHxHEIGHT"),
+    "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected a TorchScript, ONNX or"),
+    "no window": (["--camera", "sample", "--view", "window"], 1, "--view web shows the demo in a browser"),
+    "no folder": (["--camera", "sample", "--view", "none", "--record", f"{__file__}/x.mp4"], 1, "cannot be written"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mistake == "no camera" and Path("/dev/video0").exists():
+        pytest.skip("there is a camera here")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    arguments, status, part = MISTAKES[mistake]
+    result = subprocess.run(
+        [sys.executable, "-m", "edge_mnist", "demo", *arguments],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (status, "")
+    assert len(result.stderr.splitlines()) == 1 and part in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("view", ["none", "web"])
+def test_a_signal_ends_it_cleanly_with_a_whole_recording(view: str, number: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "seen.mp4"
+    arguments = ("--camera", "sample", "--view", view, "--port", 0, "--record", path)
+    with demo(*arguments) as running:
+        wait(lambda: path.exists() and path.stat().st_size > 200_000)
+        running.process.send_signal(number)
+        start = time.monotonic()
+        assert running.wait(20) == 0 and time.monotonic() - start < 3
+    said = running.said(r"(\d+) frames in")
+    assert frames_of(path) == int(said[1]) and "Traceback" not in "".join(running.errors)
+
+
+@pytest.mark.slow
+def test_what_was_recorded_until_it_was_killed_can_be_played(tmp_path: Path) -> None:
+    path = tmp_path / "seen.mp4"
+    with demo("--camera", "sample", "--view", "none", "--record", path) as running:
+        wait(lambda: path.exists() and path.stat().st_size > 400_000)
+        running.process.kill()
+    assert frames_of(path) >= 10
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_recording_and_not_the_demo(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path]).returncode != 0:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        path = tmp_path / "seen.mp4"
+        with demo("--camera", "sample", "--view", "none", "--record", path, "--max-frames", 200, "--fps", 0) as running:
+            assert running.wait() == 0
+        running.said(r"the recording ends here: .*No space left on device")
+        running.said(r"200 frames in")
+        assert frames_of(path) >= 10
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.slow
+def test_limits_end_it(tmp_path: Path) -> None:
+    start = time.monotonic()
+    with demo("--camera", "sample", "--view", "none", "--duration", 2, "--fps", 5) as running:
+        assert running.wait() == 0
+    assert 2 <= time.monotonic() - start < 8
+    assert 6 <= int(running.said(r"(\d+) frames in")[1]) <= 11
+
+
+@pytest.mark.slow
+def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.tflite"
+    shutil.copy(SHIPPED_INT8, model)
+    with demo("--camera", "sample", "--view", "web", "--port", 0, "--model", model) as running:
+        before = running.status()["model"]["sha256"]
+        model.write_bytes(b"TFL3 is not all")
+        running.said("the old one goes on: .*model.tflite")
+        assert running.status()["model"]["sha256"] == before
+        shutil.copy(bundle_folder / "model_float.tflite", model)
+        running.said("the new model is taken up")
+        wait(lambda: running.status()["model"]["sha256"] != before)
+
+
+@pytest.mark.slow
+def test_the_first_answer_is_there_at_once() -> None:
+    seconds = []
+    for _ in range(3):
+        with demo("--camera", "sample", "--view", "none", "--max-frames", 2) as running:
+            assert running.wait() == 0
+        seconds.append(float(running.said(r"first answer after (\d\.\d+) s")[1]))
+    assert min(seconds) <= 1.0
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """For EDGE_MNIST_SOAK minutes, 2 by default, at full speed."""
+    minutes = float(os.environ.get("EDGE_MNIST_SOAK", "2"))
+    path = film(tmp_path / "film.mp4", "402", "7185", "63", seconds=1.0)
+    with demo("--camera", path, "--view", "web", "--port", 0, "--fps", 0) as running:
+        time.sleep(60)
+        first, count, peak = running.memory(), len(running.output), 0
+        end = time.monotonic() + 60 * (minutes - 1)
+        while time.monotonic() < end:
+            time.sleep(1)
+            peak = max(peak, running.memory())
+        running.process.terminate()
+        assert running.wait() == 0
+    said = running.said(r"(\d+) frames in .*")
+    print(f"{said[0]}: {first >> 10} KiB after a minute, at most {(peak - first) >> 10} KiB more after {minutes:g}")
+    assert len(running.output) > count and peak - first < 2 << 20
