@@ -130,6 +130,7 @@ def moments(
                 last = replace(last, numbers=(), events=gone, state=state, rate=0.0, is_new=False)
                 yield last
             continue
+        begun = time.monotonic()
         reading = reader.read(frame.image)
         count += 1
         now = time.monotonic()
@@ -140,8 +141,8 @@ def moments(
             frame, reading, tracker.numbers, events, state, rates.rate(), dict(rates.milliseconds), model, True
         )
         yield last
-        if limits.fps:
-            time.sleep(max(0.0, 1 / limits.fps - (time.monotonic() - now) - reading.milliseconds["total"] / 1e3))
+        while limits.fps and not stop and (left := begun + 1 / limits.fps - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
 
 
 def _reader(model: Model, threshold: float | None) -> Reader:
