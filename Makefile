@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow lint best lock clean
+.PHONY: help export test test-slow test-demo lint best lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -25,8 +25,11 @@ export: $(VENV)/installed-export ## export the shipped checkpoint in six formats
 test: $(VENV)/installed-dev ## run the tests
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated Haswell
+test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated Haswell, the demo in a browser and a window
 	$(BIN)/python -m pytest -m slow
+
+test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, window, broker; EDGE_MNIST_SOAK=10 minutes of full speed
+	$(BIN)/python -m pytest -m slow -rs tests/test_demo.py tests/test_browser.py tests/test_window.py tests/test_mqtt.py
 
 lint: $(VENV)/installed-dev ## check style, formatting and types
 	$(BIN)/ruff check .

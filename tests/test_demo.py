@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import cv2
 import pytest
 from demos import demo, film, frames_of, sheet, wait
 
+from edge_mnist import cli
 from edge_mnist.sources import SHIPPED_INT8
 
 
@@ -50,22 +50,24 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line(
+    mistake: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     if mistake == "no camera" and Path("/dev/video0").exists():
         pytest.skip("there is a camera here")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     arguments, status, part = MISTAKES[mistake]
-    result = subprocess.run(
-        [sys.executable, "-m", "edge_mnist", "demo", *arguments],
-        cwd=Path(__file__).parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (result.returncode, result.stdout) == (status, "")
-    assert len(result.stderr.splitlines()) == 1 and part in result.stderr
+    monkeypatch.setattr("sys.argv", ["edge-mnist", "demo", *arguments])
+    usual = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGTERM, usual)
+    output, errors = capfd.readouterr()
+    assert (end.value.code, output) == (status, "")
+    assert len(errors.splitlines()) == 1 and part in errors
 
 
 @pytest.mark.slow
