@@ -36,8 +36,6 @@ def run(options: Options) -> None:
         UsageError: the camera is named wrongly.
         EdgeMnistError: no camera, no window, a port in use, a damaged model.
     """
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it would write beside our own lines
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     source = sources.find(options.camera, options.settings)
     view = _choose(options.view)
     shown = view != "none"
