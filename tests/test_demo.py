@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -143,6 +144,30 @@ def test_the_first_answer_is_there_at_once() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) <= 1.0
+
+
+@pytest.mark.slow
+def test_a_stream_that_breaks_off_is_said_and_comes_back() -> None:
+    """The page of one demo is the camera of another."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    sender = ("--camera", "sample", "--view", "web", "--port", port)
+    with demo(*sender) as first:
+        address = first.url + "live.mjpg"
+        with demo("--camera", address, "--view", "web", "--port", 0, "--json") as running:
+            wait(lambda: running.events())
+            assert running.status()["state"] == "live" and running.status()["source"] == address
+            first.process.kill()
+            running.said(r"live.mjpg: (the stream ended|no picture for \d s); trying again")
+            wait(lambda: running.status()["numbers"] == [])
+            assert running.status()["state"] == "lost"
+            wait(lambda: running.events()[-1]["event"] == "gone")
+            count = len(running.events())
+            with demo(*sender):
+                running.said("the picture is back")
+                wait(lambda: len(running.events()) > count)
+                assert running.status()["state"] == "live"
 
 
 @pytest.mark.slow
