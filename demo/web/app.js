@@ -87,7 +87,7 @@ function remember(item) {
   $("empty").hidden = true;
   const number = make("b", {}, ...(item.was ? [make("s", { textContent: item.was })] : []), item.number);
   const said = item.event === "gone" ? "gone" : percent(item.confidence);
-  const time = make("time", { dateTime: item.time, textContent: `${said} · ${new Date(item.time).toLocaleTimeString()}` });
+  const time = make("time", { dateTime: item.time, textContent: `${said} · ${new Date(item.time).toLocaleTimeString([], { hourCycle: "h23" })}` });
   const row = make("li", { className: item.event }, number, time);
   if (item.digits.length) row.append(make("div", { className: "crops" }, ...item.digits.map(crop)));
   $("history").prepend(row);
