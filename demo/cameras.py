@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -88,6 +87,8 @@ def _query(path: Path) -> Device | None:
         handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
         return Device(path, f"cannot be opened: {error.strerror}", "")
+    import fcntl  # Windows has none
+
     try:
         return describe_capability(path, fcntl.ioctl(handle, _VIDIOC_QUERYCAP, bytes(104)))
     except OSError:
@@ -123,6 +124,8 @@ def none_found(asked: str, folder: Path = Path("/dev")) -> EdgeMnistError:
 def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
     """Frames of a camera, uint8 (H, W, 3) BGR, until the generator is closed.
 
+    Elsewhere than on Linux the path is the camera's number, and OpenCV chooses the interface.
+
     MJPG is asked for first: many a USB camera gives 30 frames a second at 640x480 only compressed. Where MJPG gives no
     frame, the camera's own format is taken.
 
@@ -130,7 +133,7 @@ def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
         Lost: it cannot be opened, or gives no more frames.
     """
     for compressed in (True, False):
-        capture = cv2.VideoCapture(str(path), cv2.CAP_V4L2)
+        capture = _opened(path)
         try:
             if not capture.isOpened():
                 raise Lost(f"{path}: cannot be opened")
@@ -152,6 +155,12 @@ def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
             capture.release()
 
 
+def _opened(path: Path) -> cv2.VideoCapture:
+    if sys.platform == "linux":
+        return cv2.VideoCapture(str(path), cv2.CAP_V4L2)
+    return cv2.VideoCapture(int(str(path)))
+
+
 def granted(capture: cv2.VideoCapture) -> str:
     """What a camera granted, such as `640x480 MJPG at 30 frames/s`."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
@@ -166,7 +175,7 @@ def try_out(device: Device, settings: Settings, frames: int = 5) -> str:
     Raises:
         Lost: it gives none.
     """
-    capture = cv2.VideoCapture(str(device.path), cv2.CAP_V4L2)
+    capture = _opened(device.path)
     try:
         if not capture.isOpened():
             raise Lost(f"{device.path}: cannot be opened")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,8 @@ def find(text: str, settings: Settings) -> Source:
 
 def _camera(text: str, settings: Settings) -> Source:
     """A camera by its number or device; a module on the camera connector through picamera2."""
+    if sys.platform != "linux":
+        return Source("v4l2", text, text, settings)
     path = Path(f"/dev/video{text}" if text.isdigit() else text)
     found = cameras.devices()
     here = next((device for device in found if device.path == path), None)
