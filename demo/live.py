@@ -108,8 +108,9 @@ def moments(
     start, count, trouble = time.monotonic(), 0, ""
     last: Moment | None = None
     while not stop:
-        elapsed = time.monotonic() - start
-        if (limits.seconds is not None and elapsed >= limits.seconds) or (limits.frames or count + 1) <= count:
+        if limits.seconds is not None and time.monotonic() - start >= limits.seconds:
+            return
+        if limits.frames is not None and count >= limits.frames:
             return
         if watch is not None and (fresh := watch.fresh()) is not None:
             model, reader = fresh, _reader(fresh, threshold)

@@ -116,7 +116,8 @@ class _Output:
         self._last = moment
         if self._recording is not None:
             try:
-                self._recording.add(paint(moment, mirror=self._options.mirror), _clock(moment))
+                # By the wall clock, as a camera that is lost takes time too.
+                self._recording.add(paint(moment, mirror=self._options.mirror), time.monotonic())
             except EdgeMnistError as error:
                 tell(f"the recording ends here: {error}")
                 self._recording = None
@@ -125,17 +126,23 @@ class _Output:
         """Begin a recording, or end it."""
         if self._recording is not None:
             self.close()
-        else:
+            return
+        try:
             self._recording = Recording(self._options.record or Path(f"edge-mnist-{_stamp()}.mp4"))
             tell(f"recording {self._recording.path}")
+        except EdgeMnistError as error:
+            tell(str(error))
 
     def snapshot(self, picture: Image, moment: Moment) -> None:
         """Save a picture, and what was read in it in its name."""
         text = "_".join(number.text for number in moment.numbers)
         folder = self._options.snapshots or Path("snapshots")
         path = folder / f"{_stamp()}{'-' if text else ''}{text[:60]}.png"
-        write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
-        tell(f"snapshot {path}")
+        try:
+            write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
+            tell(f"snapshot {path}")
+        except EdgeMnistError as error:
+            tell(str(error))
 
     def close(self) -> None:
         """End the recording."""
@@ -154,11 +161,6 @@ class _Output:
             f"{times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
             f"first answer after {self._first:.2f} s"
         )
-
-
-def _clock(moment: Moment) -> float:
-    """When a moment's picture begins in a recording: by the wall clock, as also a lost camera takes time."""
-    return time.monotonic()
 
 
 def _stamp() -> str:
