@@ -19,6 +19,7 @@ from edge_mnist.demo.live import Moment
 from edge_mnist.demo.options import Options, View
 from edge_mnist.demo.recording import Recording
 from edge_mnist.demo.screen import paint
+from edge_mnist.demo.sources import Source
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import write_whole
 
@@ -44,7 +45,7 @@ def run(options: Options) -> None:
         paced = options.settings.fps > 0 and (shown or source.kind == "sample")
         capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=shown and not source.is_live)))
         model = models.load(options.model, trust=options.trust)
-        output = stack.enter_context(closing(_Output(options, source.name)))
+        output = stack.enter_context(closing(_Output(options, source)))
         watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
         window = page = sender = None
         if view == "window":
@@ -95,7 +96,7 @@ def _choose(view: View) -> View:
 class _Output:
     """Lines on stdout, the recording, and snapshots."""
 
-    def __init__(self, options: Options, source: str) -> None:
+    def __init__(self, options: Options, source: Source) -> None:
         self._options, self._source = options, source
         self._recording = Recording(options.record) if options.record is not None else None
         self._start = time.monotonic() - _age()
@@ -116,8 +117,9 @@ class _Output:
         self._last = moment
         if self._recording is not None:
             try:
-                # By the wall clock, as a camera that is lost takes time too.
-                self._recording.add(paint(moment, mirror=self._options.mirror), time.monotonic())
+                # A camera that is lost takes time too; a file has a time of its own.
+                now = time.monotonic() if self._source.is_live else moment.frame.time
+                self._recording.add(paint(moment, mirror=self._options.mirror), now)
             except EdgeMnistError as error:
                 tell(f"the recording ends here: {error}")
                 self._recording = None

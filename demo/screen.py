@@ -21,7 +21,8 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
     Args:
         moment: the frame and what was read.
         mirror: left and right change places; text stays readable.
-        bar: add a bar with the numbers that stand, frames a second and milliseconds.
+        bar: add a bar with the numbers that stand, frames a second and milliseconds, and what is wrong with the source.
+            The page says these in its own letters.
     """
     frame = moment.frame.image
     image = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 else frame
@@ -35,6 +36,7 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
     picture = overlay.draw(picture, digits)
     if lost:
         picture //= 3
+    if lost and bar:
         cv2.rectangle(picture, (0, 0), (width, round(34 * unit)), _RED, cv2.FILLED)
         cv2.putText(picture, moment.state.text, (10, round(23 * unit)), _FONT, 0.5 * unit, _WHITE, 1, cv2.LINE_AA)
     if bar:

@@ -29,6 +29,8 @@ def test_the_numbers_of_a_film_are_read_frame_by_frame_and_recorded(tmp_path: Pa
     assert events[0]["seconds"] == pytest.approx(0.5, abs=0.1)
     running.said(r"90 frames in .* first answer after")
     assert frames_of(tmp_path / "seen.mp4") == 90
+    seen = cv2.VideoCapture(str(tmp_path / "seen.mp4"), cv2.CAP_FFMPEG)
+    assert seen.get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)  # it plays as fast as the film
 
 
 def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
