@@ -116,30 +116,29 @@ def moments(
             model, reader = fresh, _reader(fresh, threshold)
             tell(f"the new model is taken up: {model.path}, SHA-256 {model.sha256[:16]}")
         frame = capture.newest(_PATIENCE)
-        state = capture.state
-        if state.kind == "lost" and not trouble:
-            trouble = state.text
-            tell(f"{trouble}; trying again")
-        if frame is not None and trouble:
-            trouble = ""
-            tell("the picture is back")
         if frame is None:
+            state = capture.state
             if state.kind == "ended":
                 return
-            if last is not None and state.kind == "lost":
+            if state.kind == "lost" and not trouble:
+                trouble = state.text
+                tell(f"{trouble}; trying again")
+            if state.kind == "lost" and last is not None:
                 gone = tuple(tracker.clear(time.monotonic()))
                 last = replace(last, numbers=(), events=gone, state=state, rate=0.0, is_new=False)
                 yield last
             continue
+        if trouble:
+            trouble = ""
+            tell("the picture is back")
         begun = time.monotonic()
         reading = reader.read(frame.image)
         count += 1
         now = time.monotonic()
         rates.add(reading, now)
         events = tuple(tracker.update(reading, frame.time))
-        state = State("live") if state.kind == "ended" else state
         last = Moment(
-            frame, reading, tracker.numbers, events, state, rates.rate(), dict(rates.milliseconds), model, True
+            frame, reading, tracker.numbers, events, State("live"), rates.rate(), dict(rates.milliseconds), model, True
         )
         yield last
         while limits.fps and not stop and (left := begun + 1 / limits.fps - time.monotonic()) > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
 import time
@@ -14,9 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_mnist.demo import cameras, sources
+from edge_mnist.demo import cameras, models, sources
 from edge_mnist.demo.cameras import Image, Lost, Settings
 from edge_mnist.demo.capture import Capture
+from edge_mnist.demo.live import Limits, moments
 from edge_mnist.demo.recording import Recording
 from edge_mnist.demo.sources import Source
 from edge_mnist.errors import EdgeMnistError, UsageError
@@ -237,3 +239,22 @@ def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_o
     assert another.path == path.with_name("film-2.mp4")
     with pytest.raises(EdgeMnistError, match=r"--record .*cannot be written"):
         Recording(path / "film.mp4")
+
+
+def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:
+    opened = []
+
+    def script() -> Iterator[Image]:
+        opened.append(1)
+        for i in range(4):
+            yield image(i + 9 * len(opened))
+            time.sleep(0.02)
+        raise Lost("cam: unplugged")
+
+    told: list[str] = []
+    capture = Capture(Scripted("stream", "cam", "cam", script=script), pauses=(0.6,))
+    flow = moments(capture, models.load(), threshold=None, limits=Limits(seconds=2), tell=told.append)
+    kinds = [kind for kind, _ in itertools.groupby(moment.state.kind for moment in flow)]
+    capture.close()
+    assert told[:3] == ["cam: unplugged; trying again", "the picture is back", "cam: unplugged; trying again"]
+    assert kinds[:4] == ["live", "lost", "live", "lost"]
