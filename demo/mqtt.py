@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -105,7 +106,7 @@ class Sender:
             except (OSError, ssl.SSLError) as error:
                 raise EdgeMnistError(f"{AUTHORITY} {os.environ.get(AUTHORITY, '')}: {error}") from error
         client.on_connect = self._connected
-        client.on_connect_fail = lambda *_: self._complain("does not answer")
+        client.on_connect_fail = self._unreached
         client.on_disconnect = self._disconnected
         client.connect_async(self._broker.host, self._broker.port, keepalive=30)
         client.loop_start()
@@ -142,6 +143,10 @@ class Sender:
             self._tell("--mqtt: the broker is back")
         self._trouble = ""
         self._publish("availability", "online", retain=True)
+
+    def _unreached(self, client: Any, data: Any) -> None:
+        error = sys.exc_info()[1]  # paho calls this while it handles the error, which it does not hand over
+        self._complain(f"cannot be reached: {error}" if error is not None else "cannot be reached")
 
     def _disconnected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mnist.demo.mqtt import PASSWORD, USER, Broker, parse
+from edge_mnist.demo.mqtt import AUTHORITY, PASSWORD, USER, Broker, parse
 from edge_mnist.errors import UsageError
 
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
@@ -37,14 +37,17 @@ class Mosquitto:
         from paho.mqtt import client as paho
 
         self.folder, self.messages = folder, []  # type: tuple[Path, list[tuple[str, str]]]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port, self.secure = _free_port(), _free_port()
+        subject = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1".split()
+        files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+        subprocess.run(["openssl", *subject, *files], check=True, capture_output=True)
         passwords = folder / "passwords"
         subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "secret"], check=True, capture_output=True)
         passwords.chmod(0o644)
         (folder / "conf").write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
+            f"per_listener_settings false\nallow_anonymous false\npassword_file {passwords}\nuser root\n"
+            f"listener {self.port} 127.0.0.1\n"
+            f"listener {self.secure} 127.0.0.1\ncertfile {folder}/cert.pem\nkeyfile {folder}/key.pem\n"
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -77,6 +80,12 @@ class Mosquitto:
             time.sleep(0.02)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -84,8 +93,8 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    if MOSQUITTO is None or shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto is not installed: apt install mosquitto")
+    if MOSQUITTO is None or shutil.which("mosquitto_passwd") is None or shutil.which("openssl") is None:
+        pytest.skip("mosquitto is not installed: apt install mosquitto openssl")
     broker = Mosquitto(tmp_path)
     yield broker
     broker.client.disconnect()
@@ -93,10 +102,10 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.kill()
 
 
-def start(broker: Mosquitto, password: str = "secret") -> subprocess.Popen[str]:
+def start(broker: Mosquitto, password: str = "secret", **others: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "edge_mnist", "demo", "--camera", "sample", "--view", "none"]
-    environment = {**os.environ, USER: "me", PASSWORD: password}
-    address = f"mqtt://127.0.0.1:{broker.port}/here"
+    environment = {**os.environ, USER: "me", PASSWORD: password, **others}
+    address = f"mqtts://127.0.0.1:{broker.secure}/here" if others else f"mqtt://127.0.0.1:{broker.port}/here"
     return subprocess.Popen(
         [*command, "--mqtt", address], env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -138,3 +147,16 @@ def test_one_that_ends_says_so_and_a_wrong_password_is_told(broker: Mosquitto) -
     demo.terminate()
     _, errors = demo.communicate(timeout=20)
     assert "refuses: Not authorized" in errors and errors.count("--mqtt:") == 1 and demo.returncode == 0
+
+
+@pytest.mark.slow
+def test_an_encrypted_broker_is_heard_if_its_certificate_is_trusted(broker: Mosquitto, tmp_path: Path) -> None:
+    demo = start(broker, **{AUTHORITY: str(tmp_path / "cert.pem")})
+    broker.wait(lambda: broker.heard("events"))
+    demo.terminate()
+    assert "--mqtt" not in demo.communicate(timeout=20)[1] and demo.returncode == 0
+    demo = start(broker, **{AUTHORITY: ""})  # the system's own do not vouch for it
+    time.sleep(4)
+    demo.terminate()
+    _, errors = demo.communicate(timeout=20)
+    assert "CERTIFICATE_VERIFY_FAILED" in errors and errors.count("--mqtt:") == 1 and demo.returncode == 0

@@ -142,6 +142,21 @@ def test_the_live_picture_moves_and_a_picture_is_encoded_only_while_someone_watc
     assert cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) is not None
 
 
+def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_path: Path) -> None:
+    saved: list[str] = []
+    keeper = Page(WebOptions(port=0), MODEL, "test", lambda _, m: saved.append(m.numbers[0].text), lambda line: None)
+    try:
+        for server in (page, keeper):
+            assert Client(server)("POST", "/snapshot")[0] == 503  # there is no picture yet
+            server.show(moment(2))
+            status, headers, body = Client(server)("POST", "/snapshot")
+            picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
+            assert status == 200 and headers["Content-Type"] == "image/png" and picture.shape == (96, 96, 3)
+        assert saved == ["7"] and not tmp_path.joinpath("corrections").exists()
+    finally:
+        keeper.close()
+
+
 def test_events_tell_what_is_read(page: Page) -> None:
     page.show(moment(1))
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
