@@ -27,7 +27,7 @@ from edge_mnist.runtime import Classifier
 
 LABELS = (*map(str, range(10)), NONE)
 """What a correction may say."""
-_KEPT = 1000
+_KEPT = 500
 """Digits that can still be corrected."""
 _LONGEST_PAD = 512
 """Pixels of a drawing's longer side."""
@@ -102,7 +102,7 @@ class Desk:
         """Remember a digit, uint8 (28, 28), under a key that is its hash."""
         key = hashlib.sha256(image.tobytes()).hexdigest()[:16]
         with self._lock:
-            self._kept[key] = image
+            self._kept[key] = image.copy()  # a digit is a view of all that was cut out of its frame
             self._kept.move_to_end(key)
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
