@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import secrets
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,7 @@ class Page:
         self._moment: Moment | None = None
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._count = 0  # of events, ever
+        self._run_name = secrets.token_hex(4)  # tells a page that the count began anew
         self._viewers = 0
         self._picture: tuple[int, bytes] = (0, b"")
         self._error: OSError | None = None
@@ -248,13 +250,14 @@ class Page:
         model = {"name": self._model.path.name, "sha256": self._model.sha256, "runtime": self._model.classifier.runtime}
         moment = self._moment
         if moment is None:
-            return {"state": "opening", "source": self._source, "model": model, "numbers": []}
+            return {"state": "opening", "run": self._run_name, "source": self._source, "model": model, "numbers": []}
         numbers = [
             {"id": number.id, "text": number.text, "confidence": round(number.confidence, 4)}
             for number in moment.numbers
         ]
         return {
             "state": moment.state.kind,
+            "run": self._run_name,
             "trouble": moment.state.text,
             "source": self._source,
             "size": [moment.frame.image.shape[1], moment.frame.image.shape[0]],

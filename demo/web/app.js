@@ -45,6 +45,7 @@ watch();
 // What is read.
 const events = new EventSource("events");
 let told = 0;
+let run = "";
 let broken = false;
 events.onopen = () => { if (broken) { broken = false; watch(); } };
 events.onerror = () => { broken = true; state("away", "the demo does not answer"); };
@@ -71,11 +72,11 @@ events.onmessage = (event) => {
     $("none").hidden = texts.length > 0;
     document.title = texts.length ? `${texts.join(" ")} – edge-mnist` : "edge-mnist";
   }
-  // A demo that was started anew counts from the beginning again.
+  if (said.run !== run) { run = said.run; told = 0; } // a demo that was started anew counts from the beginning
   for (const item of said.history) {
-    if (item.count > told || said.history[said.history.length - 1].count < told) remember(item);
+    if (item.count > told) remember(item);
+    told = Math.max(told, item.count);
   }
-  if (said.history.length) told = said.history[said.history.length - 1].count;
 };
 
 function state(kind, text) {
