@@ -27,7 +27,7 @@ from edge_mnist.runtime import Classifier
 
 LABELS = (*map(str, range(10)), NONE)
 """What a correction may say."""
-_KEPT = 500
+_KEPT = 300
 """Digits that can still be corrected."""
 _LONGEST_PAD = 512
 """Pixels of a drawing's longer side."""

@@ -34,7 +34,7 @@ VIEWERS = 32
 """Most live pictures at once."""
 STALL = 20.0
 """Seconds after which a viewer that takes nothing is let go."""
-HISTORY = 100
+HISTORY = 60
 _PERIOD = 0.1
 """Seconds between two messages on how it goes."""
 _LARGEST = {"/photo": 16 << 20, "/pad": 1 << 18, "/correct": 1 << 12, "/snapshot": 1 << 10}
