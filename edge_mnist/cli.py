@@ -52,7 +52,10 @@ def info(file: Path | None, as_json: bool) -> None:
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="The int8 variants too: quantized after training.")
 @click.option(
-    "--format", "formats", multiple=True, help="torchscript, onnx or tflite; may be repeated.  [default: all]"
+    "--format",
+    "formats",
+    multiple=True,
+    help="torchscript, onnx, tflite or c (with --int8); may be repeated.  [default: all but c]",
 )
 @click.option("--network", help="A factory's network, package.module:factory; CHECKPOINT then holds its state_dict.")
 @click.option("--calibration", type=click.Choice(["mse", "minmax"]), default="mse", show_default=True)
@@ -94,6 +97,8 @@ def export(
     from edge_mnist.sources import calibrated, origin, test_images, trained
 
     kinds = choose_formats(formats)
+    if "c" in kinds and not int8:
+        raise UsageError("--format c: C is written from the quantized network only: add --int8")
     bundle.check_folder(out, force)
     source = trained(checkpoint, network)
     graph = fold(source)
@@ -128,7 +133,7 @@ def export(
     help="Accuracy drop allowed, in points.",
 )
 @click.option(
-    "--trust", is_flag=True, help="Run TorchScript archives that were changed since the export: they carry code."
+    "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
 )
 @click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
 @click.option("--layers", is_flag=True, help="Print signal, noise and bias correction of each layer too.")

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edge_mnist import onnx_file, tflite_file, torchscript_file
+from edge_mnist import c_file, onnx_file, tflite_file, torchscript_file
 from edge_mnist.contract import KEY, Contract
 from edge_mnist.errors import EdgeMnistError
 
-Format = Literal["torchscript", "onnx", "tflite"]
+Format = Literal["torchscript", "onnx", "tflite", "c"]
 
-_READERS = {"torchscript": torchscript_file.metadata, "onnx": onnx_file.metadata, "tflite": tflite_file.metadata}
+EXPECTED = "a TorchScript, ONNX or TFLite artifact, or a model.c"
+
+_READERS = {
+    "torchscript": torchscript_file.metadata,
+    "onnx": onnx_file.metadata,
+    "tflite": tflite_file.metadata,
+    "c": c_file.metadata,
+}
 
 
 def format_of(data: bytes) -> Format | None:
@@ -19,6 +26,8 @@ def format_of(data: bytes) -> Format | None:
         return "tflite"
     if data[:4] == b"PK\x03\x04":
         return "torchscript"
+    if c_file.is_c(data):
+        return "c"
     return "onnx" if data[:1] == b"\x08" else None  # field 1 of ModelProto, a varint: ir_version
 
 
@@ -30,7 +39,7 @@ def contract_of(data: bytes, name: str) -> Contract:
     """
     kind = format_of(data)
     if kind is None:
-        raise EdgeMnistError(f"{name}: expected a TorchScript, ONNX or TFLite artifact, found {len(data)} other bytes")
+        raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
     text = _READERS[kind](data, KEY)
     try:
         return Contract.from_json((text or b"").decode())

@@ -83,7 +83,7 @@ def quantized_activations(
                 values = requantize(accumulator, multiplier, zero_point)
             else:
                 integers = accumulator.astype(np.int64)
-                values = requantize_fixed_point(integers, multiplier, zero_point, _ties_away(operation))
+                values = requantize_fixed_point(integers, multiplier, zero_point, ties_away(operation))
         yield values
 
 
@@ -115,7 +115,7 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     return np.asarray(sums.reshape(*positions, outputs), dtype=np.float32)
 
 
-def _ties_away(operation: QuantizedConv2d) -> NDArray[np.bool_]:
+def ties_away(operation: QuantizedConv2d) -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
     Convolutions and fully connected layers go through ruy; grouped convolutions through the reference kernel, which

@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.c_library import open_library
 from edge_mnist.contract import Contract
 from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
-from edge_mnist.formats import contract_of, format_of
+from edge_mnist.formats import EXPECTED, contract_of, format_of
 from edge_mnist.interpreter import Rounding
 from edge_mnist.quiet import quiet_stderr
 
@@ -32,21 +33,22 @@ MANIFEST = "manifest.json"
 
 
 def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False) -> Classifier:
-    """Open an artifact: TorchScript, ONNX or TFLite, float or int8, told apart by content.
+    """Open an artifact: TorchScript, ONNX, TFLite or C, float or int8, told apart by content.
 
     Args:
         path: the file.
         threads: how many the runtime may use, from 1.
-        trust: open a TorchScript archive although no manifest beside it holds its hash. An archive carries code.
+        trust: open a TorchScript archive or a model.c although no manifest beside it holds its hash. They carry code.
 
     Raises:
-        EdgeMnistError: the file is not such an artifact, is damaged, or its runtime is not installed.
+        EdgeMnistError: the file is not such an artifact, is damaged, or its runtime (for C: a compiler) is missing.
     """
     path = Path(path)
     data = read_bytes(path)
-    if format_of(data) == "torchscript" and not (trust or _in_manifest(path, data)):
+    what = {"torchscript": "a TorchScript archive", "c": "a model.c"}.get(format_of(data) or "")
+    if what and not (trust or _in_manifest(path, data)):
         raise EdgeMnistError(
-            f"{path}: a TorchScript archive carries code, and {path.parent / MANIFEST} does not hold its hash: "
+            f"{path}: {what} carries code, and {path.parent / MANIFEST} does not hold its hash: "
             "open it only if you trust its origin (trust=True, --trust)"
         )
     return load_bytes(data, str(path), threads)
@@ -58,10 +60,11 @@ def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
         "torchscript": TorchScriptClassifier,
         "onnx": OnnxClassifier,
         "tflite": TFLiteClassifier,
+        "c": CClassifier,
     }
     kind = format_of(data)
     if kind is None:
-        raise EdgeMnistError(f"{name}: expected a TorchScript, ONNX or TFLite artifact, found {len(data)} other bytes")
+        raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
     return classifiers[kind](data, name, threads)
 
 
@@ -225,6 +228,20 @@ class TorchScriptClassifier(Classifier):
     def _array(tensor: Any) -> NDArray[Any]:
         """A tensor's numbers; the integers of a quantized one."""
         return np.asarray((tensor.int_repr() if tensor.is_quantized else tensor).numpy())
+
+
+class CClassifier(Classifier):
+    """A model.c, compiled with the machine's C compiler on first use; it runs on one thread."""
+
+    def __init__(self, data: bytes, name: str, threads: int) -> None:
+        self.contract = contract_of(data, name)
+        self._library = open_library(data, name)
+        self.runtime = self._library.built
+        self.rounding = "fixed-point" if self._library.is_fixed_point else "float"
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """See Classifier."""
+        return self._library.run(inputs)
 
 
 def quantized_engine() -> str:

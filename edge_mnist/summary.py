@@ -98,7 +98,7 @@ def stages(architecture: Iterable[Layer], input_shape: tuple[int, ...]) -> tuple
 
 
 def describe(path: Path) -> Facts:
-    """The facts about a checkpoint, an artifact (.pt, .onnx, .tflite) or a bundle's folder, told apart by content.
+    """The facts about a checkpoint, an artifact (.pt, .onnx, .tflite, .c) or a bundle's folder, told apart by content.
 
     Raises:
         UsageError: there is nothing at `path`.
@@ -116,8 +116,8 @@ def describe(path: Path) -> Facts:
     kind = format_of(data)
     if kind is None:
         raise EdgeMnistError(
-            f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite) or a bundle's folder, "
-            f"found {len(data)} other bytes"
+            f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite, .c) or a bundle's "
+            f"folder, found {len(data)} other bytes"
         )
     return facts | _describe_artifact(data, kind, str(path))
 

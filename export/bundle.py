@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from edge_mnist import __version__
-from edge_mnist.contract import contract
+from edge_mnist.contract import Contract, contract
 from edge_mnist.errors import EdgeMnistError, UsageError
-from edge_mnist.export import SUFFIXES, WRITERS
+from edge_mnist.export import ON_REQUEST, SUFFIXES, WRITERS, writer
+from edge_mnist.export.c_writer import c_contract, write_header
 from edge_mnist.export.reference import Reference, deserialize, serialize
 from edge_mnist.files import read_bytes, write_whole
+from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.runtime import MANIFEST
 
 REFERENCE = "reference.safetensors"
 REPORT, PARITY = "report.html", "parity.json"
+HEADER = "model_int8.h"
+"""Declares what model_int8.c defines."""
 
 FORMAT = 1
 """Version of the manifest's layout."""
@@ -36,7 +40,8 @@ def artifact_name(kind: str, precision: str) -> str:
 
 _NAMES = (
     *(artifact_name(kind, precision) for kind in WRITERS for precision in ("float", "int8")),
-    *(REFERENCE, REPORT, PARITY, MANIFEST),
+    *(artifact_name(kind, "int8") for kind in ON_REQUEST),
+    *(HEADER, REFERENCE, REPORT, PARITY, MANIFEST),
 )
 """Of every file that a bundle may hold."""
 
@@ -46,7 +51,7 @@ def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[s
 
     Args:
         reference: the graphs and golden images.
-        formats: of `WRITERS`.
+        formats: of `WRITERS` and `ON_REQUEST`.
         details: what else the manifest says, such as the checkpoint's hash and how it was calibrated.
 
     Returns:
@@ -56,13 +61,16 @@ def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[s
     entries: dict[str, Any] = {}
     for kind in formats:
         for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
-            if graph is None:
+            if graph is None or (kind in ON_REQUEST and precision == "float"):
                 continue
             name = artifact_name(kind, precision)
-            files[name] = WRITERS[kind](graph)
-            terms = contract(graph, "int8", "NHWC") if kind == "tflite" else contract(graph, "uint8", "NCHW")
+            files[name] = writer(kind)(graph)
+            terms = _terms(kind, graph)
             entries[name] = {"format": kind, "precision": precision, **_measures(files[name])}
             entries[name]["contract"] = json.loads(terms.to_json())
+    if "c" in formats and reference.quantized_graph is not None:
+        files[HEADER] = write_header(reference.quantized_graph)
+        entries[HEADER] = _measures(files[HEADER])
     files[REFERENCE] = serialize(reference)
     entries[REFERENCE] = _measures(files[REFERENCE])
     golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": _sha256(reference.images.tobytes())}
@@ -175,7 +183,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
                 f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it"
             )
         hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-        for name in hashes.keys() - {REFERENCE}:
+        for name in hashes.keys() - {REFERENCE, HEADER}:
             entry = manifest["files"][name]
             # A name that export does not give may lead out of the folder.
             if name not in _NAMES or name != artifact_name(entry["format"], entry["precision"]):
@@ -199,6 +207,13 @@ def write_report(folder: Path, page: str, parity: str) -> None:
     """
     write_whole(folder / REPORT, page.encode())
     write_whole(folder / PARITY, parity.encode() + b"\n")
+
+
+def _terms(kind: str, graph: FloatGraph | QuantizedGraph) -> Contract:
+    """The contract of an artifact."""
+    if kind == "c" and isinstance(graph, QuantizedGraph):
+        return c_contract(graph)
+    return contract(graph, "int8", "NHWC") if kind == "tflite" else contract(graph, "uint8", "NCHW")
 
 
 def _others(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import math
 from edge_mnist.export.parity import ParityReport, Variant
 from edge_mnist.significance import wilson_interval
 
-FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "tflite": "TFLite"}
+FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "tflite": "TFLite", "c": "C"}
 """The formats as their makers write them."""
 
 
@@ -54,7 +54,8 @@ def proven(report: ParityReport) -> str:
     exact = [v for v in passed if v.precision == "int8"]
     compared = sum(v.logits_compared for v in exact or passed)
     formats = list(dict.fromkeys(FORMATS.get(v.format, v.format) for v in exact or passed))
-    where = "every format" if set(formats) == set(FORMATS.values()) else " and ".join(formats)
+    usual = {name for kind, name in FORMATS.items() if kind != "c"}  # C is written on request
+    where = "every format" if usual <= set(formats) else " and ".join(formats)
     if any(v.reason for v in exact):
         # A reason to note although it passed: integers of another rounding than the other runtimes'.
         return f"the integers of the oracle's mode of each runtime in {where}; {compared:,} logits compared"

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist import onnx_file, tflite_file, torchscript_file
+from edge_mnist import c_file, onnx_file, tflite_file, torchscript_file
+from edge_mnist.c_library import open_library
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export import WRITERS
+from edge_mnist.export import writer
+from edge_mnist.export.c_writer import stages
 from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.reference import deserialize
 from edge_mnist.export.worker import FLOAT_TOLERANCE
@@ -43,9 +45,9 @@ def first_difference(
         data: the artifact.
         graph: what it should compute.
         images: uint8, to run it over.
-        trust: run the code that a TorchScript archive carries; otherwise only its constants are compared.
+        trust: run the code that a TorchScript archive or a model.c carries; otherwise only its constants are compared.
     """
-    is_run = trust or format_of(data) != "torchscript"
+    is_run = trust or format_of(data) not in ("torchscript", "c")
     found = [_first_output_difference(data, graph, images)] if is_run else []
     found.append(_first_constant_difference(data, graph))
     order = [operation.name for operation in graph.operations]
@@ -64,10 +66,11 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
         constants = list(_constants(data))
     except Exception as error:  # damage may break a reader anywhere
         return None, f"it is damaged: {_one_line(error)}"
-    for changed, original in zip_longest(constants, _constants(WRITERS[kind](graph))):
+    for changed, original in zip_longest(constants, _constants(writer(kind)(graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
-            return convolutions[int(name)] if kind == "torchscript" else _owner(name, names), f"{what} differs"
+            layer = convolutions[int(name)] if kind == "torchscript" else _owner(name, names)
+            return layer or None, f"{what} differs"
     return None, ""
 
 
@@ -83,7 +86,7 @@ def _first_output_difference(
             # What cannot be opened at all tells nothing of its first layer.
             layer = None if operation is graph.operations[0] else operation.name
             return layer, f"it cannot be run: {_one_line(error)}"
-        difference = _difference(values, expected)
+        difference = "" if values is None else _difference(values, expected)
         if difference:
             return operation.name, difference
     return None, ""
@@ -112,14 +115,20 @@ def _difference(found: NDArray[Any], expected: NDArray[Any]) -> str:
 
 def _layer_outputs(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
-) -> Iterator[NDArray[Any]]:
-    """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements."""
+) -> Iterator[NDArray[Any] | None]:
+    """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements.
+
+    None for a convolution whose sums C pools at once: its own output is never there.
+    """
     contract = contract_of(data, "the artifact")
     inputs = contract.inputs(images)
     kind = format_of(data)
     if kind == "torchscript":
         classifier = TorchScriptClassifier(data, "the artifact", 1)
         yield from (contract.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
+        return
+    if kind == "c" and isinstance(graph, QuantizedGraph):
+        yield from _c_layer_outputs(data, graph, inputs)
         return
     for operation in graph.operations:
         name = operation.name
@@ -132,6 +141,17 @@ def _layer_outputs(
         yield contract.signed(values)
 
 
+def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.int8] | None]:
+    """What each operation of a model.c gives: (N, channels, height, width); None where it is pooled at once."""
+    steps = stages(graph)
+    found = open_library(data, "the artifact", traced=True).trace(inputs, len(steps))
+    for stage, values in zip(steps, found, strict=True):
+        channels, height, width = stage.target
+        if stage.pool:
+            yield None
+        yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)
+
+
 def _constants(data: bytes) -> Iterator[Item]:
     """The constants of an artifact, in a fixed order."""
     match format_of(data):
@@ -139,6 +159,8 @@ def _constants(data: bytes) -> Iterator[Item]:
             yield from tflite_file.contents(data)
         case "onnx":
             yield from onnx_file.contents(data)
+        case "c":
+            yield from c_file.contents(data)
         case _:
             yield from torchscript_file.contents(data)
 

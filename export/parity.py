@@ -17,7 +17,7 @@ class Variant:
 
     Attributes:
         name: format and precision, such as "tflite int8".
-        format: "torchscript", "onnx" or "tflite".
+        format: "torchscript", "onnx", "tflite" or "c".
         precision: "float" or "int8".
         runtime: the runtime that executed it with its version, such as "LiteRT 2.3.0, XNNPACK".
         file: the file's name in its folder.

@@ -1,0 +1,642 @@
+/*
+ * Kernels. An activation q (int8) is kept as u = q + 128 (0..255), a channel's sum of products starts at its bias, and
+ *
+ *     u_out = clamp(round_half_even((float)sum * multiplier) + zero_point, 0, 255)
+ *
+ * Eight output channels are summed at a time, at up to EM_TILE positions of a row. What an output row sees of an input
+ * row is a run of consecutive bytes (window columns times channels), taken in groups of four.
+ */
+#if defined(EDGE_MNIST_FIXED_POINT) || (defined(__arm__) && !defined(__ARM_FP)) || \
+    (defined(__riscv) && !defined(__riscv_flen))
+#define EM_FIXED_POINT 1 /* integers only, rounding as TensorFlow Lite's own kernels do */
+#else
+#define EM_FIXED_POINT 0
+#endif
+
+#if EM_FIXED_POINT || defined(EDGE_MNIST_PORTABLE)
+#define EM_PORTABLE 1
+#elif (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+#define EM_VNNI 1
+#elif defined(__AVX2__)
+#define EM_AVX2 1
+#elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN) && defined(__ARM_FEATURE_DOTPROD)
+#define EM_DOTPROD 1
+#elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)
+#define EM_NEON 1
+#else
+#define EM_PORTABLE 1
+#endif
+
+#if defined(__GNUC__)
+#define EM_INLINE static inline __attribute__((always_inline))
+#else
+#define EM_INLINE static inline
+#endif
+
+#if defined(EM_VNNI) || defined(EM_AVX2)
+#include <immintrin.h>
+#elif defined(EM_DOTPROD) || defined(EM_NEON)
+#include <arm_neon.h>
+#elif defined(__ARM_FEATURE_DSP) && !defined(__ARM_BIG_ENDIAN)
+#include <arm_acle.h>
+#define EM_DSP 1
+#endif
+
+/* How a value is kept: NEON multiplies 16 bits by 16, its dot product only signed bytes by signed. */
+#if defined(EM_NEON)
+typedef int16_t em_value;
+typedef int16_t em_weight;
+#else
+typedef uint8_t em_value;
+typedef int8_t em_weight;
+#endif
+#if defined(EM_DOTPROD)
+#define EM_STORED(u) ((em_value)((u) ^ 128))
+#define EM_BIAS(bias, sum_of_weights) ((bias) + 128 * (sum_of_weights))
+#define EM_SIGNED(value) ((int32_t)(int8_t)(value))
+#else
+#define EM_STORED(u) ((em_value)(u))
+#define EM_BIAS(bias, sum_of_weights) (bias)
+#define EM_SIGNED(value) ((int32_t)(value))
+#endif
+
+/* EM_CHAIN: how many products are added into each 16-bit lane per group of four taps, before it goes to 32 bits. */
+#if defined(EM_AVX2)
+#define EM_CHAIN 2
+#elif defined(EM_NEON)
+#define EM_CHAIN 4
+#else
+#define EM_CHAIN 0
+#endif
+
+#if EM_CHAIN
+#define EM_CHAIN_OF(table) table
+#else
+#define EM_CHAIN_OF(table) 0
+#endif
+
+#if EM_FIXED_POINT
+typedef struct {
+    int32_t significand; /* multiplier = significand * 2^(shift - 31) */
+    int8_t shift;
+    uint8_t ties_away; /* ties of the second rounding go away from zero, rather than up */
+} em_multiplier;
+#define EM_MULTIPLIER(real, significand, shift, ties_away) { significand, shift, ties_away }
+#else
+typedef float em_multiplier;
+#define EM_MULTIPLIER(real, significand, shift, ties_away) real
+#endif
+
+enum { EM_CONV, EM_CONV_POOL, EM_GROUPED, EM_POOL };
+
+/* A ring of lines, the rows of a map that a layer still needs; all counts are of values. */
+typedef struct {
+    int32_t at;     /* where it starts in the arena */
+    int32_t line;   /* from line to line */
+    int16_t slots;  /* lines; after the last one follows a line of padding if `below` */
+    int16_t height; /* of the map */
+    int16_t width;  /* of the map, times channels */
+    int16_t beside; /* padding on each side, times channels */
+    uint8_t below;  /* whether rows above and below the map are looked at */
+    uint8_t zero;   /* u of the padding */
+} em_ring;
+
+typedef struct {
+    uint8_t kind;
+    uint8_t rows, columns;         /* of the window */
+    uint8_t down, right;           /* its stride */
+    uint8_t row_step, column_step; /* its dilation */
+    uint8_t above;                 /* padding above */
+    int16_t height, width;         /* of the output, after the pool of EM_CONV_POOL */
+    int16_t channels, outputs;     /* input and output channels of a position */
+    int16_t zero_point;            /* of the output, plus 128 */
+    int16_t split;                 /* channel groups of EM_GROUPED */
+    const em_weight *weight;       /* [outputs / 8][run][group][8 outputs][4 taps]; EM_GROUPED: [output][row][column][input] */
+    const int32_t *bias;
+    const em_multiplier *multiplier;
+    const uint8_t *chain; /* lengths, in groups, of what is added in 16 bits; 0: one group, in 32 bits at once */
+} em_layer;
+
+/* Requantization of one sum. */
+#if EM_FIXED_POINT
+EM_INLINE int32_t em_requantize(int32_t sum, const em_multiplier *multiplier, int32_t zero_point) {
+    const int left = multiplier->shift > 0 ? multiplier->shift : 0;
+    const int right = multiplier->shift < 0 ? -multiplier->shift : 0;
+    const int64_t product = (int64_t)sum * ((int32_t)1 << left) * multiplier->significand;
+    const int64_t half_up = product >= 0 ? product + (1 << 30) : (1 << 30) - 1 - product;
+    const int32_t high = product >= 0 ? (int32_t)(half_up >> 31) : -(int32_t)(half_up >> 31);
+    const int32_t half = right ? (int32_t)1 << (right - 1) : 0;
+    const int32_t nudged = high + half - (high < 0 && right && multiplier->ties_away);
+    const int32_t u = (nudged >= 0 ? nudged >> right : ~(~nudged >> right)) + zero_point;
+    return u < 0 ? 0 : u > 255 ? 255 : u;
+}
+#elif defined(EM_PORTABLE) || EM_HAS_GROUPED
+/* The product is rounded by its bits: a float addition might be contracted with the multiplication into one rounding. */
+EM_INLINE int32_t em_requantize(int32_t sum, const em_multiplier *multiplier, int32_t zero_point) {
+    const float product = (float)sum * *multiplier;
+    uint32_t bits, significand, shift, size;
+    int32_t u;
+    memcpy(&bits, &product, sizeof bits);
+    significand = (bits & 0x7FFFFF) | 0x800000;
+    shift = 150 - ((bits >> 23) & 255); /* product = significand / 2^shift, wrapping where it is large */
+    if (shift > 25) {
+        size = shift > 150 ? 512 : 0; /* at least 2^24, or less than a quarter */
+    } else if (shift < 15) {
+        size = 512; /* at least 2^9: saturates */
+    } else {
+        size = (significand + (((uint32_t)1 << (shift - 1)) - 1) + ((significand >> shift) & 1)) >> shift;
+    }
+    u = zero_point + (bits >> 31 ? -(int32_t)size : (int32_t)size);
+    return u < 0 ? 0 : u > 255 ? 255 : u;
+}
+#endif
+
+/* Does something for each pixel of a tile; `n` is constant. */
+#define EM_EACH(n, DO) \
+    do { \
+        if ((n) > 0) { DO(0) } \
+        if ((n) > 1) { DO(1) } \
+        if ((n) > 2) { DO(2) } \
+        if ((n) > 3) { DO(3) } \
+        if ((n) > 4) { DO(4) } \
+        if ((n) > 5) { DO(5) } \
+        if ((n) > 6) { DO(6) } \
+        if ((n) > 7) { DO(7) } \
+    } while (0)
+
+/* Where a tile's pixels lie: side by side, or with `pool` in two rows. */
+#define EM_ROW(p, n, pool) ((pool) ? (p) / ((n) / 2) : 0)
+#define EM_COLUMN(p, n, pool) ((pool) ? (p) % ((n) / 2) : (p))
+
+/* What each instruction set does: em_sums adds up the products of eight output channels at `n` pixels, em_largest takes
+ * the larger of two sums, em_store requantizes one. */
+#if defined(EM_AVX2) || defined(EM_VNNI)
+#define EM_TILE 8
+#define EM_POOL_TILE 8
+typedef __m256i em_sum;
+
+EM_INLINE __m256i em_four(const em_value *at) { /* four activations, in every lane */
+    int32_t four;
+    memcpy(&four, at, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+#define EM_W(i) _mm256_loadu_si256((const __m256i *)(const void *)(weight + 32 * (i)))
+
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    for (run = 0; run < count; ++run) {
+        const em_value *in[8];
+#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+#define EM_FOUR(p, i) em_four(in[p] + 4 * (group + (i)))
+#if defined(EM_VNNI)
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+#define EM_DOT(sum, u, w) _mm256_dpbusd_epi32(sum, u, w)
+#else
+#define EM_DOT(sum, u, w) _mm256_dpbusd_avx_epi32(sum, u, w)
+#endif
+        (void)chain;
+        for (group = 0; group < size; ++group, weight += 32) {
+            const __m256i w = EM_W(0);
+#define EM_DO(p) sum[p] = EM_DOT(sum[p], EM_FOUR(p, 0), w);
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+        }
+#undef EM_DOT
+#else
+        /* Products of a pair of taps, then of several pairs, are added in 16 bits, where the weights allow it. */
+        const __m256i one = _mm256_set1_epi16(1);
+        for (group = 0; group < size;) {
+            const int length = *(*chain)++;
+#define EM_PAIRS(p, i) _mm256_maddubs_epi16(EM_FOUR(p, i), w##i)
+#define EM_ADD(a, b) _mm256_add_epi16(a, b)
+#define EM_WIDEN(p, pairs) sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(pairs, one));
+            if (length >= 4) {
+                const __m256i w0 = EM_W(0), w1 = EM_W(1), w2 = EM_W(2), w3 = EM_W(3);
+#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)), EM_ADD(EM_PAIRS(p, 2), EM_PAIRS(p, 3))))
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            } else if (length == 3) {
+                const __m256i w0 = EM_W(0), w1 = EM_W(1), w2 = EM_W(2);
+#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)), EM_PAIRS(p, 2)))
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            } else if (length == 2) {
+                const __m256i w0 = EM_W(0), w1 = EM_W(1);
+#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)))
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            } else if (length == 1) {
+                const __m256i w0 = EM_W(0);
+#define EM_DO(p) EM_WIDEN(p, EM_PAIRS(p, 0))
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            } else { /* a pair may not fit 16 bits: even and odd taps apart */
+                const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(EM_W(0), 8), 8);
+                const __m256i odd = _mm256_srai_epi16(EM_W(0), 8);
+                const __m256i low = _mm256_set1_epi16(255);
+#define EM_DO(p) \
+    sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_and_si256(EM_FOUR(p, 0), low), even)); \
+    sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_srli_epi16(EM_FOUR(p, 0), 8), odd));
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            }
+            group += length ? length : 1;
+            weight += 32 * (length ? length : 1);
+#undef EM_PAIRS
+#undef EM_ADD
+#undef EM_WIDEN
+        }
+#endif
+#undef EM_FOUR
+    }
+}
+#undef EM_W
+
+EM_INLINE em_sum em_bias(const int32_t *bias) {
+    return _mm256_loadu_si256((const __m256i *)(const void *)bias);
+}
+
+EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
+    return _mm256_max_epi32(a, b);
+}
+
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+    const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(multiplier)));
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    const __m128i moved = _mm_adds_epi16(words, _mm_set1_epi16((short)zero_point));
+    _mm_storel_epi64((__m128i *)(void *)out, _mm_packus_epi16(moved, moved));
+}
+#elif defined(EM_DOTPROD) || defined(EM_NEON)
+typedef struct {
+    int32x4_t low, high;
+} em_sum;
+
+#if defined(EM_DOTPROD)
+#define EM_TILE 8
+#define EM_POOL_TILE 8
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    (void)chain;
+    for (run = 0; run < count; ++run) {
+        const em_value *in[8];
+        int8x16_t u[8];
+#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+#define EM_LOAD(p) u[p] = vreinterpretq_s8_u8(vld1q_u8(in[p] + 4 * group));
+#define EM_DOT(p, lane) \
+    sum[p].low = vdotq_laneq_s32(sum[p].low, low, u[p], lane); \
+    sum[p].high = vdotq_laneq_s32(sum[p].high, high, u[p], lane);
+#define EM_DO0(p) EM_DOT(p, 0)
+#define EM_DO1(p) EM_DOT(p, 1)
+#define EM_DO2(p) EM_DOT(p, 2)
+#define EM_DO3(p) EM_DOT(p, 3)
+#define EM_GROUP(i) \
+    { \
+        const int8x16_t low = vld1q_s8(weight + 32 * (i)), high = vld1q_s8(weight + 32 * (i) + 16); \
+        EM_EACH(n, EM_DO##i); \
+    }
+        for (group = 0; group + 4 <= size; group += 4, weight += 128) {
+            EM_EACH(n, EM_LOAD);
+            EM_GROUP(0)
+            EM_GROUP(1)
+            EM_GROUP(2)
+            EM_GROUP(3)
+        }
+        if (group < size) {
+            EM_EACH(n, EM_LOAD);
+            EM_GROUP(0)
+            if (group + 1 < size) EM_GROUP(1)
+            if (group + 2 < size) EM_GROUP(2)
+            weight += 32 * (size - group);
+        }
+#undef EM_LOAD
+#undef EM_DOT
+#undef EM_DO0
+#undef EM_DO1
+#undef EM_DO2
+#undef EM_DO3
+#undef EM_GROUP
+    }
+}
+#else
+#define EM_TILE 6
+#define EM_POOL_TILE 4
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    for (run = 0; run < count; ++run) {
+        const em_value *in[8];
+#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+        for (group = 0; group < size;) {
+            int length = *(*chain)++;
+            int16x8_t part[8];
+            int16x8x4_t w = vld4q_s16(weight); /* by tap: eight channels */
+#define EM_DO(p) \
+    { \
+        const int16x4_t u = vld1_s16(in[p] + 4 * group); \
+        part[p] = vmulq_lane_s16(w.val[0], u, 0); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[3], u, 3); \
+    }
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+            for (;;) {
+                ++group;
+                weight += 32;
+                if (--length <= 0) break;
+                w = vld4q_s16(weight);
+#define EM_DO(p) \
+    { \
+        const int16x4_t u = vld1_s16(in[p] + 4 * group); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[0], u, 0); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
+        part[p] = vmlaq_lane_s16(part[p], w.val[3], u, 3); \
+    }
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+            }
+#define EM_DO(p) \
+    sum[p].low = vaddw_s16(sum[p].low, vget_low_s16(part[p])); \
+    sum[p].high = vaddw_high_s16(sum[p].high, part[p]);
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+        }
+    }
+}
+#endif
+
+EM_INLINE em_sum em_bias(const int32_t *bias) {
+    em_sum sum;
+    sum.low = vld1q_s32(bias);
+    sum.high = vld1q_s32(bias + 4);
+    return sum;
+}
+
+EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
+    a.low = vmaxq_s32(a.low, b.low);
+    a.high = vmaxq_s32(a.high, b.high);
+    return a;
+}
+
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+    const int32x4_t low = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.low), vld1q_f32(multiplier)));
+    const int32x4_t high = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.high), vld1q_f32(multiplier + 4)));
+    const int16x8_t u = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16((int16_t)zero_point));
+#if defined(EM_DOTPROD)
+    vst1_u8(out, veor_u8(vqmovun_s16(u), vdup_n_u8(128)));
+#else
+    vst1q_s16(out, vminq_s16(vmaxq_s16(u, vdupq_n_s16(0)), vdupq_n_s16(255)));
+#endif
+}
+#else
+#define EM_TILE 1
+#define EM_POOL_TILE 4
+typedef struct {
+    int32_t of[8];
+} em_sum;
+
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group, i, p;
+    (void)chain;
+    for (run = 0; run < count; ++run) {
+        for (group = 0; group < size; ++group, weight += 32) {
+            for (p = 0; p < n; ++p) {
+                const em_value *in =
+                    runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step + 4 * group;
+                const int32_t a = in[0], b = in[1], c = in[2], d = in[3];
+                for (i = 0; i < 8; ++i) {
+                    const em_weight *w = weight + 4 * i;
+                    sum[p].of[i] += a * w[0] + b * w[1] + c * w[2] + d * w[3];
+                }
+            }
+        }
+    }
+}
+
+EM_INLINE em_sum em_bias(const int32_t *bias) {
+    em_sum sum;
+    memcpy(sum.of, bias, sizeof sum.of);
+    return sum;
+}
+
+EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
+    int i;
+    for (i = 0; i < 8; ++i) a.of[i] = a.of[i] > b.of[i] ? a.of[i] : b.of[i];
+    return a;
+}
+
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+    int i;
+    for (i = 0; i < 8; ++i) out[i] = (em_value)em_requantize(sum.of[i], multiplier + i, zero_point);
+}
+#endif
+
+/* `n` neighbouring outputs from column `x` of the convolution on, or n / 4 of them if the largest of 2x2 is taken. The
+ * last eight channels come first: where they are not eight, the rest of what is stored falls on the next position. */
+EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const em_value *const *runs, int count, int size,
+                       int x, em_value *out) {
+    const int blocks = (layer->outputs + 7) / 8;
+    const uint8_t *chain = layer->chain;
+    int block;
+    for (block = blocks - 1; block >= 0; --block) {
+        const em_multiplier *multiplier = layer->multiplier + 8 * block;
+        em_value *to = out + 8 * block;
+        em_sum sum[8];
+        sum[0] = em_bias(layer->bias + 8 * block);
+#define EM_DO(p) sum[p] = sum[0];
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+        em_sums(n, pool, layer, runs, count, size, x, layer->weight + 32 * block * count * size, &chain, sum);
+        if (pool) {
+#define EM_DO(p) \
+    if ((p) < (n) / 4) { \
+        const em_sum above = em_largest(sum[2 * (p) % 8], sum[(2 * (p) + 1) % 8]); \
+        const em_sum below = em_largest(sum[((n) / 2 + 2 * (p)) % 8], sum[((n) / 2 + 2 * (p) + 1) % 8]); \
+        em_store(em_largest(above, below), multiplier, layer->zero_point, to + (p)*layer->outputs); \
+    }
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+        } else {
+#define EM_DO(p) em_store(sum[p], multiplier, layer->zero_point, to + (p)*layer->outputs);
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+        }
+    }
+}
+
+/* A row of outputs; rows[i] is the input row that the window's row i, undilated, begins in. */
+static void em_conv_row(const em_layer *layer, const em_value *const *rows, em_value *out) {
+    const em_value *runs[EM_RUNS];
+    const int whole = layer->column_step == 1; /* a window's row is one run; dilated, each of its columns is */
+    const int columns = whole ? 1 : layer->columns;
+    const int count = layer->rows * columns;
+    const int size = ((whole ? layer->columns : 1) * layer->channels + 3) / 4;
+    const int pooled = layer->kind == EM_CONV_POOL;
+    int row, column, i = 0, x = 0;
+    for (row = 0; row < (pooled ? 2 : 1); ++row) {
+        int window_row;
+        for (window_row = 0; window_row < layer->rows; ++window_row) {
+            for (column = 0; column < columns; ++column) {
+                runs[i++] = rows[row * layer->down + window_row * layer->row_step] +
+                            column * layer->column_step * layer->channels;
+            }
+        }
+    }
+#if EM_HAS_CONV_POOL
+    if (pooled) {
+        while (x < layer->width) {
+#if EM_POOL_TILE == 8
+            if (x + 2 <= layer->width) {
+                em_tile(8, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
+                x += 2;
+                continue;
+            }
+#endif
+            em_tile(4, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
+            ++x;
+        }
+        return;
+    }
+#endif
+    while (x < layer->width) {
+        const int left = layer->width - x, tiles = (left + EM_TILE - 1) / EM_TILE, n = (left + tiles - 1) / tiles;
+        em_value *to = out + x * layer->outputs;
+        switch (n) {
+#if EM_TILE >= 8
+        case 8: em_tile(8, 0, layer, runs, count, size, x, to); break;
+        case 7: em_tile(7, 0, layer, runs, count, size, x, to); break;
+#endif
+#if EM_TILE >= 6
+        case 6: em_tile(6, 0, layer, runs, count, size, x, to); break;
+        case 5: em_tile(5, 0, layer, runs, count, size, x, to); break;
+        case 4: em_tile(4, 0, layer, runs, count, size, x, to); break;
+        case 3: em_tile(3, 0, layer, runs, count, size, x, to); break;
+        case 2: em_tile(2, 0, layer, runs, count, size, x, to); break;
+#endif
+        default: em_tile(1, 0, layer, runs, count, size, x, to); break;
+        }
+        x += n;
+    }
+}
+
+#if EM_HAS_GROUPED
+/* A convolution whose output channels see only their own group of the input channels. */
+static void em_grouped_row(const em_layer *layer, const em_value *const *rows, em_value *out) {
+    const int inputs = layer->channels / layer->split, outputs = layer->outputs / layer->split;
+    int x, output, row, column, i;
+    for (x = 0; x < layer->width; ++x) {
+        const em_weight *weight = layer->weight;
+        for (output = 0; output < layer->outputs; ++output) {
+            const int at = x * layer->right * layer->channels + output / outputs * inputs;
+            int32_t sum = layer->bias[output];
+            for (row = 0; row < layer->rows; ++row) {
+                for (column = 0; column < layer->columns; ++column) {
+                    const em_value *in =
+                        rows[row * layer->row_step] + at + column * layer->column_step * layer->channels;
+                    for (i = 0; i < inputs; ++i) sum += EM_SIGNED(in[i]) * *weight++;
+                }
+            }
+            *out++ = EM_STORED(em_requantize(sum, layer->multiplier + output, layer->zero_point));
+        }
+    }
+}
+#endif
+
+#if EM_HAS_POOL
+/* The largest value under each window. */
+static void em_pool_row(const em_layer *layer, const em_value *const *rows, em_value *out) {
+    int x, channel, row, column;
+    for (x = 0; x < layer->width; ++x) {
+        for (channel = 0; channel < layer->channels; ++channel) {
+            em_value largest = 0;
+            for (row = 0; row < layer->rows; ++row) {
+                for (column = 0; column < layer->columns; ++column) {
+                    const int at = x * layer->right + column * layer->column_step;
+                    const em_value value = EM_STORED(rows[row * layer->row_step][at * layer->channels + channel]);
+                    largest = value > largest ? value : largest;
+                }
+            }
+            *out++ = EM_STORED(largest);
+        }
+    }
+}
+#endif
+
+static em_value *em_line(const em_ring *ring, em_value *arena, int row) {
+    const int slot = row < 0 || row >= ring->height ? ring->slots : row % ring->slots;
+    return arena + ring->at + slot * ring->line;
+}
+
+/* Lets layer `index`, and those after it, compute every row for which `done[index]` rows of its input suffice. */
+static void em_feed(int index, em_value *arena, int16_t *done) {
+    const em_layer *layer = em_layers + index;
+    const em_ring *from = em_rings + index, *to = from + 1;
+    const int pooled = layer->kind == EM_CONV_POOL;
+    const int rows = (layer->rows - 1) * layer->row_step + 1 + (pooled ? layer->down : 0);
+    while (done[index + 1] < layer->height) {
+        const em_value *seen[EM_ROWS];
+        const int first = done[index + 1] * layer->down * (pooled ? 2 : 1) - layer->above;
+        em_value *out = em_line(to, arena, done[index + 1]) + to->beside;
+        int i;
+        if ((first + rows < from->height ? first + rows : from->height) > done[index]) return;
+        for (i = 0; i < rows; ++i) seen[i] = em_line(from, arena, first + i);
+        switch (layer->kind) {
+#if EM_HAS_GROUPED
+        case EM_GROUPED: em_grouped_row(layer, seen, out); break;
+#endif
+#if EM_HAS_POOL
+        case EM_POOL: em_pool_row(layer, seen, out); break;
+#endif
+        default: em_conv_row(layer, seen, out); break;
+        }
+        /* Eight channels at a time may have been written beyond the last position. */
+        for (i = 0; i < to->beside; ++i) out[to->width + i] = EM_STORED(to->zero);
+#if defined(EDGE_MNIST_TAP)
+        EDGE_MNIST_TAP(index, out, to->width);
+#endif
+        ++done[index + 1];
+        if (index + 1 < EM_LAYERS) em_feed(index + 1, arena, done);
+    }
+}
+
+static int em_run(const uint8_t *pixels, int8_t *logits, em_value *arena) {
+    const em_ring *first = em_rings, *last = em_rings + EM_LAYERS;
+    const int channels = em_layers[EM_LAYERS - 1].outputs, positions = last->width / channels;
+    int16_t done[EM_LAYERS + 1] = {0};
+    int i, row, channel, x, best = 0;
+    for (i = 0; i <= EM_LAYERS; ++i) {
+        const em_ring *ring = em_rings + i;
+        const int values = ring->line * (ring->slots + ring->below);
+        for (x = 0; x < values; ++x) arena[ring->at + x] = EM_STORED(ring->zero);
+    }
+    while (done[0] < first->height) {
+        em_value *line = em_line(first, arena, done[0]) + first->beside;
+        for (x = 0; x < first->width; ++x) line[x] = EM_STORED(*pixels++);
+        ++done[0];
+        em_feed(0, arena, done);
+    }
+    for (i = 0, channel = 0; channel < channels; ++channel) {
+        for (row = 0; row < last->height; ++row) {
+            for (x = 0; x < positions; ++x, ++i) {
+                logits[i] = (int8_t)((int)EM_STORED(em_line(last, arena, row)[x * channels + channel]) - 128);
+                if (logits[i] > logits[best]) best = i;
+            }
+        }
+    }
+    return best;
+}
