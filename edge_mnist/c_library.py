@@ -79,7 +79,7 @@ size_t edge_mnist_layer_size(int layer) {
 static void edge_mnist_tap(int layer, const void *values, int count) {
     int i;
     for (i = 0; i < count; ++i) {
-        *edge_mnist_tapped[layer]++ = (int8_t)((int)EM_STORED(((const em_value *)values)[i]) - 128);
+        *edge_mnist_tapped[layer]++ = (int8_t)(EM_U(((const em_value *)values)[i]) - 128);
     }
 }
 int edge_mnist_trace(const uint8_t *pixels, int8_t *logits, void *arena, int8_t *values) {

@@ -1,5 +1,5 @@
 /*
- * Kernels. An activation q (int8) is kept as u = q + 128 (0..255), a channel's sum of products starts at its bias, and
+ * Kernels. An activation q (int8) is u = q + 128 (0..255) here, a channel's sum of products starts at its bias, and
  *
  *     u_out = clamp(round_half_even((float)sum * multiplier) + zero_point, 0, 255)
  *
@@ -13,7 +13,7 @@
 #define EM_FIXED_POINT 0
 #endif
 
-#if EM_FIXED_POINT || defined(EDGE_MNIST_PORTABLE)
+#if EM_FIXED_POINT || defined(EDGE_MNIST_PORTABLE) || (defined(__GNUC__) && !defined(__OPTIMIZE__))
 #define EM_PORTABLE 1
 #elif (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
 #define EM_VNNI 1
@@ -36,28 +36,34 @@
 #if defined(EM_VNNI) || defined(EM_AVX2)
 #include <immintrin.h>
 #elif defined(EM_DOTPROD) || defined(EM_NEON)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-schedule-insns") /* it would load ahead what there are no registers for */
+#endif
 #include <arm_neon.h>
 #elif defined(__ARM_FEATURE_DSP) && !defined(__ARM_BIG_ENDIAN)
 #include <arm_acle.h>
 #define EM_DSP 1
 #endif
 
-/* How a value is kept: NEON multiplies 16 bits by 16, its dot product only signed bytes by signed. */
+/* How a value is kept: as u, or where products are signed as q, in 16 bits where these are multiplied. */
 #if defined(EM_NEON)
 typedef int16_t em_value;
 typedef int16_t em_weight;
+#define EM_STORED(u) ((em_value)((u) - 128))
+#define EM_U(value) ((value) + 128)
+#define EM_BIAS(bias, sum_of_weights) ((bias) + 128 * (sum_of_weights))
+#elif defined(EM_DOTPROD)
+typedef int8_t em_value;
+typedef int8_t em_weight;
+#define EM_STORED(u) ((em_value)((u) - 128))
+#define EM_U(value) ((value) + 128)
+#define EM_BIAS(bias, sum_of_weights) ((bias) + 128 * (sum_of_weights))
 #else
 typedef uint8_t em_value;
 typedef int8_t em_weight;
-#endif
-#if defined(EM_DOTPROD)
-#define EM_STORED(u) ((em_value)((u) ^ 128))
-#define EM_BIAS(bias, sum_of_weights) ((bias) + 128 * (sum_of_weights))
-#define EM_SIGNED(value) ((int32_t)(int8_t)(value))
-#else
 #define EM_STORED(u) ((em_value)(u))
+#define EM_U(value) ((value) + 0)
 #define EM_BIAS(bias, sum_of_weights) (bias)
-#define EM_SIGNED(value) ((int32_t)(value))
 #endif
 
 /* EM_CHAIN: how many products are added into each 16-bit lane per group of four taps, before it goes to 32 bits. */
@@ -290,7 +296,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
 #define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
         EM_EACH(n, EM_DO);
 #undef EM_DO
-#define EM_LOAD(p) u[p] = vreinterpretq_s8_u8(vld1q_u8(in[p] + 4 * group));
+#define EM_LOAD(p) u[p] = vld1q_s8(in[p] + 4 * group);
 #define EM_DOT(p, lane) \
     sum[p].low = vdotq_laneq_s32(sum[p].low, low, u[p], lane); \
     sum[p].high = vdotq_laneq_s32(sum[p].high, high, u[p], lane);
@@ -327,24 +333,52 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
     }
 }
 #else
-#define EM_TILE 6
-#define EM_POOL_TILE 4
+#define EM_TILE 8
+#define EM_POOL_TILE 8
+EM_INLINE int16x4_t em_four(const em_value *at) { /* four activations */
+    int16x4_t four = vld1_s16(at);
+#if defined(__GNUC__)
+    __asm__("" : "+x"(four)); /* or GCC would load and duplicate each by itself, rather than multiply by a lane */
+#endif
+    return four;
+}
+
 EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
                        const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
     const int step = layer->right * layer->channels;
-    int run, group;
+    int run;
+    size_t group;
     for (run = 0; run < count; ++run) {
         const em_value *in[8];
 #define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
         EM_EACH(n, EM_DO);
 #undef EM_DO
-        for (group = 0; group < size;) {
+        for (group = 0; group < 4 * (size_t)size;) { /* here in taps */
             int length = *(*chain)++;
             int16x8_t part[8];
             int16x8x4_t w = vld4q_s16(weight); /* by tap: eight channels */
+            if (!length) { /* four products may not fit 16 bits */
+#define EM_TAP(p, i) \
+    sum[p].low = vmlal_lane_s16(sum[p].low, vget_low_s16(w.val[i]), u, i); \
+    sum[p].high = vmlal_high_lane_s16(sum[p].high, w.val[i], u, i);
 #define EM_DO(p) \
     { \
-        const int16x4_t u = vld1_s16(in[p] + 4 * group); \
+        const int16x4_t u = em_four(in[p] + group); \
+        EM_TAP(p, 0) \
+        EM_TAP(p, 1) \
+        EM_TAP(p, 2) \
+        EM_TAP(p, 3) \
+    }
+                EM_EACH(n, EM_DO);
+#undef EM_DO
+#undef EM_TAP
+                group += 4;
+                weight += 32;
+                continue;
+            }
+#define EM_DO(p) \
+    { \
+        const int16x4_t u = em_four(in[p] + group); \
         part[p] = vmulq_lane_s16(w.val[0], u, 0); \
         part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
         part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
@@ -353,13 +387,13 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
             EM_EACH(n, EM_DO);
 #undef EM_DO
             for (;;) {
-                ++group;
+                group += 4;
                 weight += 32;
                 if (--length <= 0) break;
                 w = vld4q_s16(weight);
 #define EM_DO(p) \
     { \
-        const int16x4_t u = vld1_s16(in[p] + 4 * group); \
+        const int16x4_t u = em_four(in[p] + group); \
         part[p] = vmlaq_lane_s16(part[p], w.val[0], u, 0); \
         part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
         part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
@@ -394,11 +428,11 @@ EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
 EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
     const int32x4_t low = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.low), vld1q_f32(multiplier)));
     const int32x4_t high = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.high), vld1q_f32(multiplier + 4)));
-    const int16x8_t u = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16((int16_t)zero_point));
+    const int16x8_t q = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16((int16_t)(zero_point - 128)));
 #if defined(EM_DOTPROD)
-    vst1_u8(out, veor_u8(vqmovun_s16(u), vdup_n_u8(128)));
+    vst1_s8(out, vqmovn_s16(q));
 #else
-    vst1q_s16(out, vminq_s16(vmaxq_s16(u, vdupq_n_s16(0)), vdupq_n_s16(255)));
+    vst1q_s16(out, vminq_s16(vmaxq_s16(q, vdupq_n_s16(-128)), vdupq_n_s16(127)));
 #endif
 }
 #else
@@ -479,60 +513,71 @@ EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const
     }
 }
 
-/* A row of outputs; rows[i] is the input row that the window's row i, undilated, begins in. */
-static void em_conv_row(const em_layer *layer, const em_value *const *rows, em_value *out) {
+EM_INLINE void em_tile_of(int n, const em_layer *layer, const em_value *const *runs, int count, int size, int x,
+                          em_value *out) {
+    switch (n) {
+#if EM_TILE >= 8
+    case 8: em_tile(8, 0, layer, runs, count, size, x, out); break;
+    case 7: em_tile(7, 0, layer, runs, count, size, x, out); break;
+#endif
+#if EM_TILE >= 6
+    case 6: em_tile(6, 0, layer, runs, count, size, x, out); break;
+    case 5: em_tile(5, 0, layer, runs, count, size, x, out); break;
+    case 4: em_tile(4, 0, layer, runs, count, size, x, out); break;
+    case 3: em_tile(3, 0, layer, runs, count, size, x, out); break;
+    case 2: em_tile(2, 0, layer, runs, count, size, x, out); break;
+#endif
+    case 1: em_tile(1, 0, layer, runs, count, size, x, out); break;
+    default: break;
+    }
+}
+
+/* A row of outputs; rows[i] is the input row i of those that it sees. */
+EM_INLINE void em_conv_row(const em_layer *layer, const em_value *const *rows, em_value *out) {
     const em_value *runs[EM_RUNS];
     const int whole = layer->column_step == 1; /* a window's row is one run; dilated, each of its columns is */
     const int columns = whole ? 1 : layer->columns;
     const int count = layer->rows * columns;
     const int size = ((whole ? layer->columns : 1) * layer->channels + 3) / 4;
     const int pooled = layer->kind == EM_CONV_POOL;
-    int row, column, i = 0, x = 0;
-    for (row = 0; row < (pooled ? 2 : 1); ++row) {
-        int window_row;
-        for (window_row = 0; window_row < layer->rows; ++window_row) {
+    const int tiles = (layer->width + EM_TILE - 1) / EM_TILE, n = (layer->width + tiles - 1) / tiles;
+    int below, row, column, i = 0, x;
+    for (below = 0; below <= pooled; ++below) {
+        for (row = 0; row < layer->rows; ++row) {
             for (column = 0; column < columns; ++column) {
-                runs[i++] = rows[row * layer->down + window_row * layer->row_step] +
+                runs[i++] = rows[below * layer->down + row * layer->row_step] +
                             column * layer->column_step * layer->channels;
             }
         }
     }
 #if EM_HAS_CONV_POOL
     if (pooled) {
-        while (x < layer->width) {
-#if EM_POOL_TILE == 8
-            if (x + 2 <= layer->width) {
-                em_tile(8, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
-                x += 2;
-                continue;
-            }
-#endif
-            em_tile(4, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
-            ++x;
+        for (x = 0; x + EM_POOL_TILE / 4 <= layer->width; x += EM_POOL_TILE / 4) {
+            em_tile(EM_POOL_TILE, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
         }
+        if (x < layer->width) em_tile(4, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
         return;
     }
 #endif
-    while (x < layer->width) {
-        const int left = layer->width - x, tiles = (left + EM_TILE - 1) / EM_TILE, n = (left + tiles - 1) / tiles;
-        em_value *to = out + x * layer->outputs;
-        switch (n) {
-#if EM_TILE >= 8
-        case 8: em_tile(8, 0, layer, runs, count, size, x, to); break;
-        case 7: em_tile(7, 0, layer, runs, count, size, x, to); break;
-#endif
-#if EM_TILE >= 6
-        case 6: em_tile(6, 0, layer, runs, count, size, x, to); break;
-        case 5: em_tile(5, 0, layer, runs, count, size, x, to); break;
-        case 4: em_tile(4, 0, layer, runs, count, size, x, to); break;
-        case 3: em_tile(3, 0, layer, runs, count, size, x, to); break;
-        case 2: em_tile(2, 0, layer, runs, count, size, x, to); break;
-#endif
-        default: em_tile(1, 0, layer, runs, count, size, x, to); break;
-        }
-        x += n;
+    for (x = 0; x + n <= layer->width; x += n) em_tile_of(n, layer, runs, count, size, x, out + x * layer->outputs);
+    em_tile_of(layer->width - x, layer, runs, count, size, x, out + x * layer->outputs);
+}
+
+#if defined(EM_PORTABLE)
+static void em_conv(int index, const em_value *const *rows, em_value *out) {
+    em_conv_row(em_layers + index, rows, out);
+}
+#else
+/* One piece of code for each convolution, so that the compiler knows its sizes. */
+static void em_conv(int index, const em_value *const *rows, em_value *out) {
+    switch (index) {
+#define EM_DO(i) case i: em_conv_row(em_layers + i, rows, out); break;
+        EM_CONVOLUTIONS(EM_DO)
+#undef EM_DO
+    default: break;
     }
 }
+#endif
 
 #if EM_HAS_GROUPED
 /* A convolution whose output channels see only their own group of the input channels. */
@@ -548,7 +593,7 @@ static void em_grouped_row(const em_layer *layer, const em_value *const *rows, e
                 for (column = 0; column < layer->columns; ++column) {
                     const em_value *in =
                         rows[row * layer->row_step] + at + column * layer->column_step * layer->channels;
-                    for (i = 0; i < inputs; ++i) sum += EM_SIGNED(in[i]) * *weight++;
+                    for (i = 0; i < inputs; ++i) sum += in[i] * *weight++;
                 }
             }
             *out++ = EM_STORED(em_requantize(sum, layer->multiplier + output, layer->zero_point));
@@ -563,15 +608,15 @@ static void em_pool_row(const em_layer *layer, const em_value *const *rows, em_v
     int x, channel, row, column;
     for (x = 0; x < layer->width; ++x) {
         for (channel = 0; channel < layer->channels; ++channel) {
-            em_value largest = 0;
+            em_value largest = EM_STORED(0);
             for (row = 0; row < layer->rows; ++row) {
                 for (column = 0; column < layer->columns; ++column) {
                     const int at = x * layer->right + column * layer->column_step;
-                    const em_value value = EM_STORED(rows[row * layer->row_step][at * layer->channels + channel]);
+                    const em_value value = rows[row * layer->row_step][at * layer->channels + channel];
                     largest = value > largest ? value : largest;
                 }
             }
-            *out++ = EM_STORED(largest);
+            *out++ = largest;
         }
     }
 }
@@ -602,7 +647,7 @@ static void em_feed(int index, em_value *arena, int16_t *done) {
 #if EM_HAS_POOL
         case EM_POOL: em_pool_row(layer, seen, out); break;
 #endif
-        default: em_conv_row(layer, seen, out); break;
+        default: em_conv(index, seen, out); break;
         }
         /* Eight channels at a time may have been written beyond the last position. */
         for (i = 0; i < to->beside; ++i) out[to->width + i] = EM_STORED(to->zero);
@@ -622,7 +667,11 @@ static int em_run(const uint8_t *pixels, int8_t *logits, em_value *arena) {
     for (i = 0; i <= EM_LAYERS; ++i) {
         const em_ring *ring = em_rings + i;
         const int values = ring->line * (ring->slots + ring->below);
-        for (x = 0; x < values; ++x) arena[ring->at + x] = EM_STORED(ring->zero);
+        if (sizeof(em_value) == 1 || !(ring->beside || ring->below)) { /* without padding, any value will do */
+            memset(arena + ring->at, EM_STORED(ring->zero), (size_t)values * sizeof(em_value));
+        } else {
+            for (x = 0; x < values; ++x) arena[ring->at + x] = EM_STORED(ring->zero);
+        }
     }
     while (done[0] < first->height) {
         em_value *line = em_line(first, arena, done[0]) + first->beside;
@@ -633,7 +682,7 @@ static int em_run(const uint8_t *pixels, int8_t *logits, em_value *arena) {
     for (i = 0, channel = 0; channel < channels; ++channel) {
         for (row = 0; row < last->height; ++row) {
             for (x = 0; x < positions; ++x, ++i) {
-                logits[i] = (int8_t)((int)EM_STORED(em_line(last, arena, row)[x * channels + channel]) - 128);
+                logits[i] = (int8_t)(EM_U(em_line(last, arena, row)[x * channels + channel]) - 128);
                 if (logits[i] > logits[best]) best = i;
             }
         }

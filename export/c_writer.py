@@ -34,11 +34,8 @@ from edge_mnist.interpreter import ties_away
 LANES, TAPS = 8, 4
 """Output channels and taps that the kernels take at a time."""
 
-_SIXTEEN_BITS = 32767 // 255
-"""The largest sum of weights of one sign whose products with activations 0..255 stay within 16 bits: 128."""
-
-_LONGEST_CHAIN = 4
-"""Groups of taps that a kernel adds in 16 bits at the most."""
+_LONGEST_CHAIN = {2: 4, 4: 16}
+"""By products of a group that fall into one 16-bit lane: the groups of taps that a kernel adds there at the most."""
 
 _SLACK = 16
 """Values that vector loads may read, and stores write, beyond a line."""
@@ -148,6 +145,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
         pool=int("EM_POOL" in kinds),
         conv_pool=int("EM_CONV_POOL" in kinds),
         arena=_arena(rings),
+        convolutions=" ".join(f"DO({i})" for i, stage in enumerate(steps) if stage.kind.startswith("EM_CONV")),
         terms=terms,
     )
     tables = "\n".join(_table(stage, name, graph) for stage, name in zip(steps, _names(steps), strict=True))
@@ -294,30 +292,31 @@ def packed(operation: QuantizedConv2d) -> NDArray[np.int8]:
 def chains(weight: NDArray[np.int8], taps: int) -> list[int]:
     """How many groups of taps may be added in 16 bits before the sum is widened, for a kernel with 16-bit lanes.
 
-    Products of activations 0..255 stay within int16 while the positive weights of a lane add up to 128 at the most, and
-    the negative ones too, whatever the activations are.
+    Whatever the activations are, a lane's sum stays within int16: of activations 0..255 while its positive weights add
+    up to 32767 / 255 = 128 at the most, and its negative ones too; of activations -128..127 while the magnitudes of its
+    weights add up to 32767 / 128 = 255 at the most.
 
     Args:
         weight: as `packed` gives it, without groups of channels.
-        taps: products of one group that fall into one lane: 2 (`vpmaddubsw`) or 4 (`mla`).
+        taps: products of one group that fall into one lane: 2 (`vpmaddubsw`, activations 0..255) or 4 (`mla`,
+            activations -128..127).
 
     Returns:
-        The lengths of the chains, each within a run, at most 4, in the order of the runs of the last block, then of the
-        one before it. 0 stands for one group whose products may leave 16 bits.
+        The lengths of the chains, each within a run, in the order of the runs of the last block, then of the one before
+        it. 0 stands for one group whose products may leave 16 bits.
     """
     lengths = []
     for block in weight.astype(np.int64)[::-1]:
         for run in block:  # (groups, 8, 4)
             lanes = run.reshape(len(run), -1, taps)
-            signs = np.stack(
-                [np.maximum(lanes, 0).sum(axis=2), np.maximum(-lanes, 0).sum(axis=2)]
-            )  # (2, groups, lanes)
+            positive, negative = (np.maximum(sign * lanes, 0).sum(axis=2) for sign in (1, -1))  # (groups, lanes)
+            sums = np.stack([positive, negative] if taps == 2 else [positive + negative])
+            limit = 32767 // (255 if taps == 2 else 128)
             start = 0
             while start < len(run):
-                # A single product fits always, so that a kernel that adds one tap at a time may ignore the 0.
                 length = 0
-                while length < min(_LONGEST_CHAIN, len(run) - start):
-                    if signs[:, start : start + length + 1].sum(axis=1).max() > _SIXTEEN_BITS:
+                while length < min(_LONGEST_CHAIN[taps], len(run) - start):
+                    if sums[:, start : start + length + 1].sum(axis=1).max() > limit:
                         break
                     length += 1
                 lengths.append(length)
@@ -404,6 +403,7 @@ _HEAD = """\
 #define EM_HAS_GROUPED {grouped}
 #define EM_HAS_POOL {pool}
 #define EM_HAS_CONV_POOL {conv_pool}
+#define EM_CONVOLUTIONS(DO) {convolutions} /* the layers that are convolutions of all channels */
 """
 
 _ENTRY = """\

@@ -55,7 +55,12 @@ def run_program(
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)).tobytes()
     command = [*emulator, str(folder / "program")]
     result = subprocess.run(command, input=pixels, capture_output=True)
-    assert (result.returncode, result.stderr) == (0, b""), (compiler, result.returncode, result.stderr.decode())
+    # An emulator may warn of features that it lacks.
+    assert result.returncode == 0 and (emulator or not result.stderr), (
+        compiler,
+        result.returncode,
+        result.stderr.decode(),
+    )
     return np.frombuffer(result.stdout, np.int8).reshape(len(images), -1)
 
 

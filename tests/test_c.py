@@ -40,6 +40,7 @@ static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
     const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
     return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
 }
+#undef _mm256_dpbusd_epi32
 #define _mm256_dpbusd_epi32 emulated
 #define __AVX512VNNI__ 1
 #define __AVX512VL__ 1
@@ -179,9 +180,10 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
         )
     (tmp_path / "vnni.h").write_text(VNNI)
     compiler = tuple(str(tmp_path / part) if part == "vnni.h" else part for part in compiler)
-    first = 1000 + 12 * list(TARGETS).index(target)  # others for each, 200 and more in all
+    first = 1000 + 8 * list(TARGETS).index(target)  # others for each
     networks = [(graph, strokes.draw(100, seed=3).images[:, None])]
-    networks += random_graphs(first, 12)
+    # Sanitizers make the compilation of unrolled code slow.
+    networks += random_graphs(first, 2 if "sanitized" in target else 8)
     for number, (network, images) in enumerate(networks):
         outputs = run_program(network, images, tmp_path / str(number), compiler, emulator)
         np.testing.assert_array_equal(outputs, run_quantized(network, images, rounding))  # type: ignore[arg-type]
@@ -234,9 +236,10 @@ def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -
                     while group < len(run):
                         length = next(lengths)
                         lanes = run[group : group + max(length, 1)].reshape(max(length, 1), -1, taps)
-                        for sign in (1, -1):
-                            worst = 255 * np.maximum(sign * lanes, 0).sum(axis=(0, 2)).max()
-                            assert worst <= 32767 or (length == 0 and taps == 4)
+                        positive, negative = (np.maximum(sign * lanes, 0).sum(axis=(0, 2)) for sign in (1, -1))
+                        # Of activations 0..255 the worst are all of one sign, of -128..127 those that follow the signs.
+                        worst = 255 * max(positive.max(), negative.max())
+                        assert length == 0 or (worst if taps == 2 else 128 * (positive + negative).max()) <= 32767
                         group += max(length, 1)
             assert next(lengths, None) is None
 
