@@ -66,6 +66,16 @@ typedef int8_t em_weight;
 #define EM_BIAS(bias, sum_of_weights) (bias)
 #endif
 
+/* Outputs that fill up the last eight are left out where no vector needs them. */
+#if defined(EM_PORTABLE)
+#define EM_FILL(zeros)
+#define EM_LANES(layer, block) ((layer)->outputs - 8 * (block) < 8 ? (layer)->outputs - 8 * (block) : 8)
+#else
+#define EM_FILL(zeros) zeros
+#define EM_LANES(layer, block) 8
+#endif
+#define EM_NONE 0, 0, 0, 0,
+
 /* EM_CHAIN: how many products are added into each 16-bit lane per group of four taps, before it goes to 32 bits. */
 #if defined(EM_AVX2)
 #define EM_CHAIN 2
@@ -190,9 +200,11 @@ EM_INLINE __m256i em_four(const em_value *at) { /* four activations, in every la
 #define EM_W(i) _mm256_loadu_si256((const __m256i *)(const void *)(weight + 32 * (i)))
 
 EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
     const int step = layer->right * layer->channels;
     int run, group;
+    (void)lanes;
     for (run = 0; run < count; ++run) {
         const em_value *in[8];
 #define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
@@ -263,7 +275,8 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
 }
 #undef EM_W
 
-EM_INLINE em_sum em_bias(const int32_t *bias) {
+EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
+    (void)lanes;
     return _mm256_loadu_si256((const __m256i *)(const void *)bias);
 }
 
@@ -271,10 +284,11 @@ EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
     return _mm256_max_epi32(a, b);
 }
 
-EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, int lanes, em_value *out) {
     const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(multiplier)));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
     const __m128i moved = _mm_adds_epi16(words, _mm_set1_epi16((short)zero_point));
+    (void)lanes;
     _mm_storel_epi64((__m128i *)(void *)out, _mm_packus_epi16(moved, moved));
 }
 #elif defined(EM_DOTPROD) || defined(EM_NEON)
@@ -286,10 +300,11 @@ typedef struct {
 #define EM_TILE 8
 #define EM_POOL_TILE 8
 EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
     const int step = layer->right * layer->channels;
     int run, group;
-    (void)chain;
+    (void)chain, (void)lanes;
     for (run = 0; run < count; ++run) {
         const em_value *in[8];
         int8x16_t u[8];
@@ -344,10 +359,12 @@ EM_INLINE int16x4_t em_four(const em_value *at) { /* four activations */
 }
 
 EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
     const int step = layer->right * layer->channels;
     int run;
     size_t group;
+    (void)lanes;
     for (run = 0; run < count; ++run) {
         const em_value *in[8];
 #define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
@@ -412,8 +429,9 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
 }
 #endif
 
-EM_INLINE em_sum em_bias(const int32_t *bias) {
+EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
     em_sum sum;
+    (void)lanes;
     sum.low = vld1q_s32(bias);
     sum.high = vld1q_s32(bias + 4);
     return sum;
@@ -425,10 +443,11 @@ EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
     return a;
 }
 
-EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, int lanes, em_value *out) {
     const int32x4_t low = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.low), vld1q_f32(multiplier)));
     const int32x4_t high = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(sum.high), vld1q_f32(multiplier + 4)));
     const int16x8_t q = vqaddq_s16(vqmovn_high_s32(vqmovn_s32(low), high), vdupq_n_s16((int16_t)(zero_point - 128)));
+    (void)lanes;
 #if defined(EM_DOTPROD)
     vst1_s8(out, vqmovn_s16(q));
 #else
@@ -436,24 +455,76 @@ EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_po
 #endif
 }
 #else
-#define EM_TILE 1
-#define EM_POOL_TILE 4
 typedef struct {
     int32_t of[8];
 } em_sum;
 
+#if defined(EM_DSP)
+#define EM_TILE 2
+#define EM_POOL_TILE 4
+EM_INLINE uint32_t em_word(const void *at) {
+    uint32_t word;
+    memcpy(&word, at, sizeof word);
+    return word;
+}
+
+EM_INLINE uint32_t em_turned(uint32_t word) {
+    return word >> 8 | word << 24;
+}
+
+/* Two channels at two pixels, each word of four taps split into two pairs of 16 bits. */
 EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, em_sum *sum) {
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, i, p;
+    (void)chain;
+    for (p = 0; p < n; p += 2) {
+        const int other = p + 1 < n ? p + 1 : p;
+        for (i = 0; i < lanes; i += 2) {
+            const int next = i + 1 < lanes ? i + 1 : i;
+            const em_weight *w = weight + 4 * i;
+            int32_t a = sum[p].of[i], b = sum[p].of[next], c = sum[other].of[i], d = sum[other].of[next];
+            for (run = 0; run < count; ++run) {
+                const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+                const em_value *last = in + 4 * size;
+                const int beside = other == p ? 0 : step; /* a pair lies in one row */
+                for (; in < last; in += 4, w += 4 * lanes) {
+                    const uint32_t u = em_word(in), v = em_word(in + beside);
+                    const uint32_t s = em_word(w), t = em_word(w + 4 * (next - i));
+                    const int32_t u0 = (int32_t)__uxtb16(u), u1 = (int32_t)__uxtb16(em_turned(u));
+                    const int32_t v0 = (int32_t)__uxtb16(v), v1 = (int32_t)__uxtb16(em_turned(v));
+                    const int32_t s0 = __sxtb16((int32_t)s), s1 = __sxtb16((int32_t)em_turned(s));
+                    const int32_t t0 = __sxtb16((int32_t)t), t1 = __sxtb16((int32_t)em_turned(t));
+                    a = __smlad(u1, s1, __smlad(u0, s0, a));
+                    b = __smlad(u1, t1, __smlad(u0, t0, b));
+                    c = __smlad(v1, s1, __smlad(v0, s0, c));
+                    d = __smlad(v1, t1, __smlad(v0, t0, d));
+                }
+            }
+            sum[p].of[next] = b;
+            sum[p].of[i] = a;
+            sum[other].of[next] = d;
+            sum[other].of[i] = c;
+        }
+    }
+}
+#else
+#define EM_TILE 1
+#define EM_POOL_TILE 4
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
     const int step = layer->right * layer->channels;
     int run, group, i, p;
     (void)chain;
     for (run = 0; run < count; ++run) {
-        for (group = 0; group < size; ++group, weight += 32) {
+        for (group = 0; group < size; ++group, weight += 4 * lanes) {
             for (p = 0; p < n; ++p) {
                 const em_value *in =
                     runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step + 4 * group;
                 const int32_t a = in[0], b = in[1], c = in[2], d = in[3];
-                for (i = 0; i < 8; ++i) {
+                for (i = 0; i < lanes; ++i) {
                     const em_weight *w = weight + 4 * i;
                     sum[p].of[i] += a * w[0] + b * w[1] + c * w[2] + d * w[3];
                 }
@@ -461,10 +532,12 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
         }
     }
 }
+#endif
 
-EM_INLINE em_sum em_bias(const int32_t *bias) {
+EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
     em_sum sum;
-    memcpy(sum.of, bias, sizeof sum.of);
+    int i;
+    for (i = 0; i < 8; ++i) sum.of[i] = i < lanes ? bias[i] : 0;
     return sum;
 }
 
@@ -474,9 +547,9 @@ EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
     return a;
 }
 
-EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, em_value *out) {
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, int lanes, em_value *out) {
     int i;
-    for (i = 0; i < 8; ++i) out[i] = (em_value)em_requantize(sum.of[i], multiplier + i, zero_point);
+    for (i = 0; i < lanes; ++i) out[i] = (em_value)em_requantize(sum.of[i], multiplier + i, zero_point);
 }
 #endif
 
@@ -489,24 +562,25 @@ EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const
     int block;
     for (block = blocks - 1; block >= 0; --block) {
         const em_multiplier *multiplier = layer->multiplier + 8 * block;
+        const int lanes = EM_LANES(layer, block);
         em_value *to = out + 8 * block;
         em_sum sum[8];
-        sum[0] = em_bias(layer->bias + 8 * block);
+        sum[0] = em_bias(layer->bias + 8 * block, lanes);
 #define EM_DO(p) sum[p] = sum[0];
         EM_EACH(n, EM_DO);
 #undef EM_DO
-        em_sums(n, pool, layer, runs, count, size, x, layer->weight + 32 * block * count * size, &chain, sum);
+        em_sums(n, pool, layer, runs, count, size, x, layer->weight + 32 * block * count * size, &chain, lanes, sum);
         if (pool) {
 #define EM_DO(p) \
     if ((p) < (n) / 4) { \
         const em_sum above = em_largest(sum[2 * (p) % 8], sum[(2 * (p) + 1) % 8]); \
         const em_sum below = em_largest(sum[((n) / 2 + 2 * (p)) % 8], sum[((n) / 2 + 2 * (p) + 1) % 8]); \
-        em_store(em_largest(above, below), multiplier, layer->zero_point, to + (p)*layer->outputs); \
+        em_store(em_largest(above, below), multiplier, layer->zero_point, lanes, to + (p)*layer->outputs); \
     }
             EM_EACH(n, EM_DO);
 #undef EM_DO
         } else {
-#define EM_DO(p) em_store(sum[p], multiplier, layer->zero_point, to + (p)*layer->outputs);
+#define EM_DO(p) em_store(sum[p], multiplier, layer->zero_point, lanes, to + (p)*layer->outputs);
             EM_EACH(n, EM_DO);
 #undef EM_DO
         }
@@ -519,12 +593,12 @@ EM_INLINE void em_tile_of(int n, const em_layer *layer, const em_value *const *r
 #if EM_TILE >= 8
     case 8: em_tile(8, 0, layer, runs, count, size, x, out); break;
     case 7: em_tile(7, 0, layer, runs, count, size, x, out); break;
-#endif
-#if EM_TILE >= 6
     case 6: em_tile(6, 0, layer, runs, count, size, x, out); break;
     case 5: em_tile(5, 0, layer, runs, count, size, x, out); break;
     case 4: em_tile(4, 0, layer, runs, count, size, x, out); break;
     case 3: em_tile(3, 0, layer, runs, count, size, x, out); break;
+#endif
+#if EM_TILE >= 2
     case 2: em_tile(2, 0, layer, runs, count, size, x, out); break;
 #endif
     case 1: em_tile(1, 0, layer, runs, count, size, x, out); break;

@@ -254,18 +254,19 @@ def _table(stage: Stage, name: str, graph: QuantizedGraph) -> str:
     multipliers = graph.multipliers()[operation.name]
     significands, shifts = fixed_point_multiplier(multipliers)
     away = ties_away(operation)
-    none = padded - len(biases)
-    bias_items = [*(f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)), *["EM_BIAS(0, 0)"] * none]
+    none = padded - len(biases)  # channels that fill up the last eight, see EM_FILL
+    bias_items = [f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)]
+    fill = "EM_FILL(EM_NONE EM_NONE)" if none else ""
     multiplier_items = [
         f"EM_MULTIPLIER({_real(m)}, {q}, {s}, {int(t)})"
         for m, q, s, t in zip(multipliers, significands, shifts, away, strict=True)
-    ] + ["EM_MULTIPLIER(0.0f, 0, 0, 0)"] * none
+    ]
     text = title
-    text += _array("em_weight", f"{name}_weight", (str(value) for value in weight.ravel()), 16)
-    text += _array("int32_t", f"{name}_bias", bias_items, 4)
-    text += _array("em_multiplier", f"{name}_multiplier", multiplier_items, 2)
+    text += _array("em_weight", f"{name}_weight", _weight_lines(weight, none))
+    text += _array("int32_t", f"{name}_bias", _lines(bias_items, 4), fill)
+    text += _array("em_multiplier", f"{name}_multiplier", _lines(multiplier_items, 2), fill)
     if stage.kind != "EM_GROUPED":
-        pairs, singles = (_array("uint8_t", f"{name}_chain", map(str, chains(weight, n)), 24) for n in (2, 4))
+        pairs, singles = (_array("uint8_t", f"{name}_chain", _lines(map(str, chains(weight, n)), 24)) for n in (2, 4))
         text += f"#if EM_CHAIN == 2\n{pairs}#elif EM_CHAIN == 4\n{singles}#endif\n"
     return text
 
@@ -364,11 +365,28 @@ def _described(stage: Stage) -> str:
     return f"{words}; {' -> '.join(shapes)} (height x width x channels)"
 
 
-def _array(kind: str, name: str, items: Iterable[str], each: int) -> str:
-    """The definition of a constant array, `each` items a line."""
+def _weight_lines(weight: NDArray[np.int8], none: int) -> list[str]:
+    """Weights as `packed` gives them, a group of taps on a line; the last `none` of its outputs apart."""
+    if weight.ndim == 4:
+        return _lines(map(str, weight.ravel()), 24)
+    lines = []
+    for index, block in enumerate(weight):
+        fill = none if index == len(weight) - 1 else 0
+        for group in block.reshape(-1, LANES, TAPS):
+            line = ", ".join(map(str, group[: LANES - fill].ravel()))
+            lines.append(f"{line}," + (f" EM_FILL({' '.join(['EM_NONE'] * fill)})" if fill else ""))
+    return lines
+
+
+def _lines(items: Iterable[str], each: int) -> list[str]:
+    """Items of an array, `each` of them a line."""
     values = list(items)
-    lines = (", ".join(values[start : start + each]) for start in range(0, len(values), each))
-    return f"static const {kind} {name}[{len(values)}] = {{\n" + "".join(f"    {line},\n" for line in lines) + "};\n"
+    return [", ".join(values[start : start + each]) + "," for start in range(0, len(values), each)]
+
+
+def _array(kind: str, name: str, lines: Iterable[str], last: str = "") -> str:
+    """The definition of a constant array."""
+    return f"static const {kind} {name}[] = {{\n" + "".join(f"    {line}\n" for line in (*lines, last) if line) + "};\n"
 
 
 def _real(value: np.float32) -> str:
