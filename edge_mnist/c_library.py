@@ -48,6 +48,8 @@ const char *edge_mnist_built(void) {
     return EDGE_MNIST_COMPILER ", AVX-512 VNNI";
 #elif defined(EM_AVX2)
     return EDGE_MNIST_COMPILER ", AVX2";
+#elif defined(EM_SSE2)
+    return EDGE_MNIST_COMPILER ", SSE2";
 #elif defined(EM_DOTPROD)
     return EDGE_MNIST_COMPILER ", NEON dot product";
 #elif defined(EM_NEON)

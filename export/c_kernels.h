@@ -19,6 +19,8 @@
 #define EM_VNNI 1
 #elif defined(__AVX2__)
 #define EM_AVX2 1
+#elif defined(__SSE2__)
+#define EM_SSE2 1
 #elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN) && defined(__ARM_FEATURE_DOTPROD)
 #define EM_DOTPROD 1
 #elif defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)
@@ -35,6 +37,8 @@
 
 #if defined(EM_VNNI) || defined(EM_AVX2)
 #include <immintrin.h>
+#elif defined(EM_SSE2)
+#include <emmintrin.h>
 #elif defined(EM_DOTPROD) || defined(EM_NEON)
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("no-schedule-insns") /* it would load ahead what there are no registers for */
@@ -288,6 +292,96 @@ EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_po
     const __m256i q = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(multiplier)));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
     const __m128i moved = _mm_adds_epi16(words, _mm_set1_epi16((short)zero_point));
+    (void)lanes;
+    _mm_storel_epi64((__m128i *)(void *)out, _mm_packus_epi16(moved, moved));
+}
+#elif defined(EM_SSE2)
+#define EM_TILE 2
+#define EM_POOL_TILE 4
+typedef struct {
+    __m128i low, high;
+} em_sum;
+
+EM_INLINE __m128i em_four(const em_value *at) { /* four activations as 16 bits, twice */
+    int32_t four;
+    __m128i words;
+    memcpy(&four, at, sizeof four);
+    words = _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), _mm_setzero_si128());
+    return _mm_unpacklo_epi64(words, words);
+}
+
+EM_INLINE __m128i em_halves(__m128i a, __m128i b) { /* of four channels, the sums of taps 0, 1 and of taps 2, 3 */
+    const __m128 x = _mm_castsi128_ps(a), y = _mm_castsi128_ps(b);
+    return _mm_add_epi32(_mm_castps_si128(_mm_shuffle_ps(x, y, _MM_SHUFFLE(2, 0, 2, 0))),
+                         _mm_castps_si128(_mm_shuffle_ps(x, y, _MM_SHUFFLE(3, 1, 3, 1))));
+}
+
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weights, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group, p;
+    (void)chain, (void)lanes;
+    for (p = 0; p < n; p += 2) { /* two pixels at a time */
+        const int other = p + 1 < n ? p + 1 : p;
+        const em_weight *weight = weights;
+        __m128i a0 = _mm_setzero_si128(), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+        for (run = 0; run < count; ++run) {
+            const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+            const int beside = other == p ? 0 : step; /* a pair lies in one row */
+            for (group = 0; group < size; ++group, in += 4, weight += 32) {
+                const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)weight);
+                const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(weight + 16));
+                const __m128i w0 = _mm_srai_epi16(_mm_unpacklo_epi8(low, low), 8);
+                const __m128i w1 = _mm_srai_epi16(_mm_unpackhi_epi8(low, low), 8);
+                const __m128i w2 = _mm_srai_epi16(_mm_unpacklo_epi8(high, high), 8);
+                const __m128i w3 = _mm_srai_epi16(_mm_unpackhi_epi8(high, high), 8);
+                const __m128i u = em_four(in);
+                a0 = _mm_add_epi32(a0, _mm_madd_epi16(u, w0));
+                a1 = _mm_add_epi32(a1, _mm_madd_epi16(u, w1));
+                a2 = _mm_add_epi32(a2, _mm_madd_epi16(u, w2));
+                a3 = _mm_add_epi32(a3, _mm_madd_epi16(u, w3));
+                if (n > 1) {
+                    const __m128i v = em_four(in + beside);
+                    b0 = _mm_add_epi32(b0, _mm_madd_epi16(v, w0));
+                    b1 = _mm_add_epi32(b1, _mm_madd_epi16(v, w1));
+                    b2 = _mm_add_epi32(b2, _mm_madd_epi16(v, w2));
+                    b3 = _mm_add_epi32(b3, _mm_madd_epi16(v, w3));
+                }
+            }
+        }
+        sum[p].low = _mm_add_epi32(sum[p].low, em_halves(a0, a1));
+        sum[p].high = _mm_add_epi32(sum[p].high, em_halves(a2, a3));
+        if (n > 1) {
+            sum[other].low = _mm_add_epi32(sum[other].low, em_halves(b0, b1));
+            sum[other].high = _mm_add_epi32(sum[other].high, em_halves(b2, b3));
+        }
+    }
+}
+
+EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
+    em_sum sum;
+    (void)lanes;
+    sum.low = _mm_loadu_si128((const __m128i *)(const void *)bias);
+    sum.high = _mm_loadu_si128((const __m128i *)(const void *)(bias + 4));
+    return sum;
+}
+
+EM_INLINE __m128i em_larger(__m128i a, __m128i b) {
+    const __m128i first = _mm_cmpgt_epi32(a, b);
+    return _mm_or_si128(_mm_and_si128(first, a), _mm_andnot_si128(first, b));
+}
+
+EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
+    a.low = em_larger(a.low, b.low);
+    a.high = em_larger(a.high, b.high);
+    return a;
+}
+
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, int lanes, em_value *out) {
+    const __m128i low = _mm_cvtps_epi32(_mm_mul_ps(_mm_cvtepi32_ps(sum.low), _mm_loadu_ps(multiplier)));
+    const __m128i high = _mm_cvtps_epi32(_mm_mul_ps(_mm_cvtepi32_ps(sum.high), _mm_loadu_ps(multiplier + 4)));
+    const __m128i moved = _mm_adds_epi16(_mm_packs_epi32(low, high), _mm_set1_epi16((short)zero_point));
     (void)lanes;
     _mm_storel_epi64((__m128i *)(void *)out, _mm_packus_epi16(moved, moved));
 }
@@ -644,6 +738,7 @@ static void em_conv(int index, const em_value *const *rows, em_value *out) {
 #else
 /* One piece of code for each convolution, so that the compiler knows its sizes. */
 static void em_conv(int index, const em_value *const *rows, em_value *out) {
+    (void)rows, (void)out; /* there may be none */
     switch (index) {
 #define EM_DO(i) case i: em_conv_row(em_layers + i, rows, out); break;
         EM_CONVOLUTIONS(EM_DO)

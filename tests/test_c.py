@@ -134,7 +134,7 @@ def graph(reference: Reference) -> QuantizedGraph:
 
 
 @pytest.mark.parametrize(
-    ("flags", "rounding"), [(("-O1",), "float"), (("-O1", "-DEDGE_MNIST_FIXED_POINT"), "fixed-point")]
+    ("flags", "rounding"), [((*STRICT, "-O1"), "float"), ((*STRICT, "-O1", "-DEDGE_MNIST_FIXED_POINT"), "fixed-point")]
 )
 def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], rounding: Rounding) -> None:
     kinds: set[str] = set()
@@ -180,10 +180,10 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
         )
     (tmp_path / "vnni.h").write_text(VNNI)
     compiler = tuple(str(tmp_path / part) if part == "vnni.h" else part for part in compiler)
-    first = 1000 + 8 * list(TARGETS).index(target)  # others for each
+    first = 1000 + 6 * list(TARGETS).index(target)  # others for each
     networks = [(graph, strokes.draw(100, seed=3).images[:, None])]
     # Sanitizers make the compilation of unrolled code slow.
-    networks += random_graphs(first, 2 if "sanitized" in target else 8)
+    networks += random_graphs(first, 2 if "sanitized" in target else 5)
     for number, (network, images) in enumerate(networks):
         outputs = run_program(network, images, tmp_path / str(number), compiler, emulator)
         np.testing.assert_array_equal(outputs, run_quantized(network, images, rounding))  # type: ignore[arg-type]
