@@ -44,7 +44,7 @@
 #pragma GCC optimize("no-schedule-insns") /* it would load ahead what there are no registers for */
 #endif
 #include <arm_neon.h>
-#elif defined(__ARM_FEATURE_DSP) && !defined(__ARM_BIG_ENDIAN)
+#elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)
 #include <arm_acle.h>
 #define EM_DSP 1
 #endif
@@ -400,12 +400,9 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
     int run, group;
     (void)chain, (void)lanes;
     for (run = 0; run < count; ++run) {
-        const em_value *in[8];
+        const em_value *in = runs[run] + x * step, *below = pool ? runs[count + run] + x * step : in;
         int8x16_t u[8];
-#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
-        EM_EACH(n, EM_DO);
-#undef EM_DO
-#define EM_LOAD(p) u[p] = vld1q_s8(in[p] + 4 * group);
+#define EM_LOAD(p) u[p] = vld1q_s8((EM_ROW(p, n, pool) ? below : in) + EM_COLUMN(p, n, pool) * step);
 #define EM_DOT(p, lane) \
     sum[p].low = vdotq_laneq_s32(sum[p].low, low, u[p], lane); \
     sum[p].high = vdotq_laneq_s32(sum[p].high, high, u[p], lane);
@@ -418,7 +415,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
         const int8x16_t low = vld1q_s8(weight + 32 * (i)), high = vld1q_s8(weight + 32 * (i) + 16); \
         EM_EACH(n, EM_DO##i); \
     }
-        for (group = 0; group + 4 <= size; group += 4, weight += 128) {
+        for (group = 0; group + 4 <= size; group += 4, weight += 128, in += 16, below += 16) {
             EM_EACH(n, EM_LOAD);
             EM_GROUP(0)
             EM_GROUP(1)
@@ -460,10 +457,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
     size_t group;
     (void)lanes;
     for (run = 0; run < count; ++run) {
-        const em_value *in[8];
-#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
-        EM_EACH(n, EM_DO);
-#undef EM_DO
+        const em_value *in = runs[run] + x * step, *below = pool ? runs[count + run] + x * step : in;
         for (group = 0; group < 4 * (size_t)size;) { /* here in taps */
             int length = *(*chain)++;
             int16x8_t part[8];
@@ -474,7 +468,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
     sum[p].high = vmlal_high_lane_s16(sum[p].high, w.val[i], u, i);
 #define EM_DO(p) \
     { \
-        const int16x4_t u = em_four(in[p] + group); \
+        const int16x4_t u = em_four((EM_ROW(p, n, pool) ? below : in) + EM_COLUMN(p, n, pool) * step); \
         EM_TAP(p, 0) \
         EM_TAP(p, 1) \
         EM_TAP(p, 2) \
@@ -483,13 +477,13 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
                 EM_EACH(n, EM_DO);
 #undef EM_DO
 #undef EM_TAP
-                group += 4;
+                group += 4, in += 4, below += 4;
                 weight += 32;
                 continue;
             }
 #define EM_DO(p) \
     { \
-        const int16x4_t u = em_four(in[p] + group); \
+        const int16x4_t u = em_four((EM_ROW(p, n, pool) ? below : in) + EM_COLUMN(p, n, pool) * step); \
         part[p] = vmulq_lane_s16(w.val[0], u, 0); \
         part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
         part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
@@ -498,13 +492,13 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
             EM_EACH(n, EM_DO);
 #undef EM_DO
             for (;;) {
-                group += 4;
+                group += 4, in += 4, below += 4;
                 weight += 32;
                 if (--length <= 0) break;
                 w = vld4q_s16(weight);
 #define EM_DO(p) \
     { \
-        const int16x4_t u = em_four(in[p] + group); \
+        const int16x4_t u = em_four((EM_ROW(p, n, pool) ? below : in) + EM_COLUMN(p, n, pool) * step); \
         part[p] = vmlaq_lane_s16(part[p], w.val[0], u, 0); \
         part[p] = vmlaq_lane_s16(part[p], w.val[1], u, 1); \
         part[p] = vmlaq_lane_s16(part[p], w.val[2], u, 2); \
@@ -562,8 +556,17 @@ EM_INLINE uint32_t em_word(const void *at) {
     return word;
 }
 
-EM_INLINE uint32_t em_turned(uint32_t word) {
-    return word >> 8 | word << 24;
+/* Bytes 1 and 3 of a word as 16 bits each; in assembly, as compilers turn the word in an instruction of its own. */
+EM_INLINE int32_t em_odd_u(uint32_t word) {
+    int32_t halves;
+    __asm__("uxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
+    return halves;
+}
+
+EM_INLINE int32_t em_odd_s(uint32_t word) {
+    int32_t halves;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
+    return halves;
 }
 
 /* Two channels at two pixels, each word of four taps split into two pairs of 16 bits. */
@@ -575,6 +578,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
     (void)chain;
     for (p = 0; p < n; p += 2) {
         const int other = p + 1 < n ? p + 1 : p;
+        const int beside = other == p ? 0 : step; /* a pair lies in one row */
         for (i = 0; i < lanes; i += 2) {
             const int next = i + 1 < lanes ? i + 1 : i;
             const em_weight *w = weight + 4 * i;
@@ -582,18 +586,24 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
             for (run = 0; run < count; ++run) {
                 const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
                 const em_value *last = in + 4 * size;
-                const int beside = other == p ? 0 : step; /* a pair lies in one row */
                 for (; in < last; in += 4, w += 4 * lanes) {
                     const uint32_t u = em_word(in), v = em_word(in + beside);
-                    const uint32_t s = em_word(w), t = em_word(w + 4 * (next - i));
-                    const int32_t u0 = (int32_t)__uxtb16(u), u1 = (int32_t)__uxtb16(em_turned(u));
-                    const int32_t v0 = (int32_t)__uxtb16(v), v1 = (int32_t)__uxtb16(em_turned(v));
-                    const int32_t s0 = __sxtb16((int32_t)s), s1 = __sxtb16((int32_t)em_turned(s));
-                    const int32_t t0 = __sxtb16((int32_t)t), t1 = __sxtb16((int32_t)em_turned(t));
-                    a = __smlad(u1, s1, __smlad(u0, s0, a));
-                    b = __smlad(u1, t1, __smlad(u0, t0, b));
-                    c = __smlad(v1, s1, __smlad(v0, s0, c));
-                    d = __smlad(v1, t1, __smlad(v0, t0, d));
+                    const int32_t u0 = (int32_t)__uxtb16(u), u1 = em_odd_u(u);
+                    const int32_t v0 = (int32_t)__uxtb16(v), v1 = em_odd_u(v);
+                    uint32_t word = em_word(w);
+                    int32_t half = __sxtb16((int32_t)word);
+                    a = __smlad(u0, half, a);
+                    c = __smlad(v0, half, c);
+                    half = em_odd_s(word);
+                    a = __smlad(u1, half, a);
+                    c = __smlad(v1, half, c);
+                    word = em_word(w + 4 * (next - i));
+                    half = __sxtb16((int32_t)word);
+                    b = __smlad(u0, half, b);
+                    d = __smlad(v0, half, d);
+                    half = em_odd_s(word);
+                    b = __smlad(u1, half, b);
+                    d = __smlad(v1, half, d);
                 }
             }
             sum[p].of[next] = b;
@@ -610,19 +620,20 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
                        const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
                        em_sum *sum) {
     const int step = layer->right * layer->channels;
-    int run, group, i, p;
+    int run, i, p;
     (void)chain;
-    for (run = 0; run < count; ++run) {
-        for (group = 0; group < size; ++group, weight += 4 * lanes) {
-            for (p = 0; p < n; ++p) {
-                const em_value *in =
-                    runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step + 4 * group;
-                const int32_t a = in[0], b = in[1], c = in[2], d = in[3];
-                for (i = 0; i < lanes; ++i) {
-                    const em_weight *w = weight + 4 * i;
-                    sum[p].of[i] += a * w[0] + b * w[1] + c * w[2] + d * w[3];
+    for (p = 0; p < n; ++p) {
+        for (i = 0; i < lanes; ++i) {
+            const em_weight *w = weight + 4 * i;
+            int32_t found = sum[p].of[i];
+            for (run = 0; run < count; ++run) {
+                const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+                const em_value *last = in + 4 * size;
+                for (; in < last; in += 4, w += 4 * lanes) {
+                    found += in[0] * w[0] + in[1] * w[1] + in[2] * w[2] + in[3] * w[3];
                 }
             }
+            sum[p].of[i] = found;
         }
     }
 }
