@@ -1,4 +1,4 @@
-"""Times model_int8.c against LiteRT, one image at a time, alternating, in one process: python benchmarks/c_speed.py DIR.
+"""Times model_int8.c against LiteRT, an image at a time, alternating, in one process: python benchmarks/c_speed.py DIR.
 
 DIR is a folder with both: `edge-mnist export --int8 --format c --format tflite`. Further arguments are flags for the
 compiler instead of those that the runtime chooses, such as -O2 (x86 without AVX2) or -DEDGE_MNIST_PORTABLE.

@@ -23,7 +23,7 @@ from edge_mnist import c_file, onnx_file, tflite_file, torchscript_file
 from edge_mnist.c_library import open_library
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export import writer
-from edge_mnist.export.c_writer import stages
+from edge_mnist.export.c_tables import stages
 from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.reference import deserialize
 from edge_mnist.export.worker import FLOAT_TOLERANCE

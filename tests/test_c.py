@@ -18,7 +18,8 @@ from networks import random_checkpoint, random_images
 from edge_mnist import c_library, calibration, runtime, strokes
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export import bundle
-from edge_mnist.export.c_writer import chains, packed, stages, write_c, write_header
+from edge_mnist.export.c_tables import chains, packed, stages
+from edge_mnist.export.c_writer import write_c, write_header
 from edge_mnist.export.localize import first_difference
 from edge_mnist.export.reference import Reference
 from edge_mnist.export.verification import verify
