@@ -1,17 +1,18 @@
 #!/bin/sh
-# The making of the shipped network: two wide networks, trained twice over, teach the small one. Goes on where it was
-# stopped. `benchmarks/best.sh FOLDER [SEED]`, or `make best`.
+# The making of the shipped network: two wide networks, trained twice over, teach the small one, which then learns digits
+# as the reader cuts them. Goes on where it was stopped. `benchmarks/best.sh FOLDER [SEED]`, or `make best`.
 set -eu
 folder=${1:?benchmarks/best.sh FOLDER [SEED]: where should the five runs go?}
 seed=${2:-0}
 teacher='--network edge_mnist.network:wide --set label_smoothing=0 --set outliers=0'
 
+recipe=best
 train() { # NAME OPTIONS...
     out=$folder/$1
     shift
     resume=
     [ ! -e "$out/state.safetensors" ] || resume=--resume
-    "${PYTHON:-python3}" -m edge_mnist train --recipe best --out "$out" $resume "$@"
+    "${PYTHON:-python3}" -m edge_mnist train --recipe "$recipe" --out "$out" $resume "$@"
 }
 
 for n in 0 1; do
@@ -20,3 +21,15 @@ for n in 0 1; do
 done
 train "best-$seed" --seed "$seed" \
     --teacher "$folder/teacher-0/checkpoint.safetensors" --teacher "$folder/teacher-1/checkpoint.safetensors"
+
+# What it read right it keeps, as its own teacher; what the reader cuts, it learns from the labels.
+[ -e "$folder/hands/made" ] || {
+    rm -rf "$folder/hands"
+    "${PYTHON:-python3}" -m benchmarks.hands "$folder/hands" --strings 7000 --seed 2
+    touch "$folder/hands/made"
+}
+small=$folder/best-$seed/checkpoint.safetensors
+recipe=tune
+train "reading-$seed" --seed "$seed" --epochs 14 --lr 0.004 --set rotation=14 --set scale=0.15 --set shear=0.15 \
+    --set shift=2 --set stroke=0.3 --set wear=0.08 --set outliers=0.25 \
+    --extra "$folder/hands" --init "$small" --teacher "$small"

@@ -1,8 +1,8 @@
 """How well the reader reads: `python -m benchmarks.reading TRUTH.json | --scenes PART | --negatives PART`.
 
-Of photographs with truth, of scenes that are rendered, or of frames without a digit; the last two have a half to
-tune on, "train", and a half to judge by, "held-out", of other writers, seeds and pictures. Prints, by group: the digit error
-rate (edit distance over digits), images of which all is right, digits invented in frames that show none, milliseconds by
+Of photographs with truth, of scenes that are rendered, or of frames without a digit. The last two have a half to tune
+on, "train", and a half to judge by, "held-out", of other writers, seeds and pictures. Prints, by group: the digit error
+rate (edit distance over digits), images of which all is right, digits wrong or invented an image, and milliseconds by
 stage. `--failures DIR` keeps pictures of what was not right.
 
 TRUTH.json: a list of {"path", "lines", "order_defined", "kind"}, paths relative to it.
