@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import resource
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from demos import Demo, demo, film, frames_of, sheet, wait
 
@@ -99,7 +104,7 @@ def test_what_was_recorded_until_it_was_killed_can_be_played(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_a_full_disk_ends_the_recording_and_not_the_demo(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path]).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", tmp_path]).returncode != 0:
         pytest.skip("a small disk cannot be mounted here")
     try:
         path = tmp_path / "seen.mp4"
@@ -148,28 +153,59 @@ def test_the_first_answer_is_there_at_once() -> None:
     assert min(seconds) <= 1.0
 
 
+@contextmanager
+def stream(port: int, text: str) -> Iterator[None]:
+    """A network camera that shows a number, with a camera's noise (MJPEG over HTTP)."""
+    stopping = threading.Event()
+    random = np.random.Generator(np.random.PCG64(1))
+    paper = sheet(text).astype(np.float32)
+
+    class Camera(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=picture")
+            self.end_headers()
+            while not stopping.wait(0.05):
+                noisy = np.clip(paper + random.normal(0, 3, paper.shape), 0, 255).astype(np.uint8)
+                jpeg = cv2.imencode(".jpg", noisy)[1].tobytes()
+                head = f"--picture\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Camera)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.mark.slow
 def test_a_stream_that_breaks_off_is_said_and_comes_back() -> None:
-    """The page of one demo is the camera of another."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    sender = ("--camera", "sample", "--view", "web", "--port", port)
-    with demo(*sender) as first:
-        address = first.url + "live.mjpg"
-        with demo("--camera", address, "--view", "web", "--port", 0, "--json") as running:
+    address = f"http://127.0.0.1:{port}/live"
+    with ExitStack() as stack:
+        with stream(port, "402"):
+            arguments = ("--camera", address, "--view", "web", "--port", 0, "--json")
+            running = stack.enter_context(demo(*arguments))
             wait(lambda: running.events())
             assert running.status()["state"] == "live" and running.status()["source"] == address
-            first.process.kill()
-            running.said(r"live.mjpg: (the stream ended|no picture for \d s); trying again")
-            wait(lambda: running.status()["numbers"] == [])
-            assert running.status()["state"] == "lost"
-            wait(lambda: running.events()[-1]["event"] == "gone")
-            count = len(running.events())
-            with demo(*sender):
-                running.said("the picture is back")
-                wait(lambda: len(running.events()) > count)
-                assert running.status()["state"] == "live"
+        running.said(r"/live: (the stream ended|no picture for \d s); trying again")
+        wait(lambda: running.status()["numbers"] == [])
+        assert running.status()["state"] == "lost"
+        wait(lambda: running.events()[-1]["event"] == "gone")
+        with stream(port, "7185"):
+            running.said("the picture is back")
+            wait(lambda: running.events()[-1]["number"] == "7185")
+            assert running.status()["state"] == "live"
 
 
 @pytest.mark.slow
