@@ -69,7 +69,9 @@ def main() -> None:
     rows: list[tuple[float, ...]] = []
     right: list[float] = []
     weights: list[float] = []
-    for _, scene in reading.scenes("train", options.scenes, options.data):
+    for condition, scene in reading.scenes("train", options.scenes, options.data):
+        if condition == "printed":  # strips, which the network judges alone
+            continue
         for digit in reader.read(scene.frame).digits:
             rows.append(digit.features)
             right.append(matches(digit, scene))

@@ -19,15 +19,11 @@ from edge_mnist.demo.pieces import Piece, thickness
 
 NAMES = (
     "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair",
-    "strip",
 )  # fmt: skip
 """The features, each 0 to about 1: see `features`."""
-STRIP = 110
 HAIR = 0.07
 """Strokes thinner than this part of a digit are rare."""
-WEIGHTS = np.array(
-    [-7.001, 1.769, 2.772, -2.160, 0.327, -2.426, 3.955, 4.131, -5.072, -2.893, -4.512, -2.543, -2.371, -0.959]
-)
+WEIGHTS = np.array([-7.546, 1.844, 2.701, -2.205, 0.398, -1.787, 4.311, 4.231, -5.083, -2.846, -3.387, -2.035, -2.526])
 """A constant, then one for each feature."""
 
 
@@ -56,8 +52,7 @@ def features(
         clutter: the part of what is around it that is ink. thick: of its strokes, over its longer side. border: 1 if it
         touches the frame's. company: 1 - 1 / (digits in the line). line: mean of `network` in the line. skipped: as
         given. marks: log10(1 + marks) / 3. faint: 1 - its strength / `strongest`. low: by how much it is lower than the
-        line. hair: by how much `thick` falls short of `HAIR`, as a part of it. strip: 1 if the frame is no higher than
-        `STRIP` pixels, as when somebody has cut it to what is written.
+        line. hair: by how much `thick` falls short of `HAIR`, as a part of it.
     """
     odds = np.log(np.clip(chances, 1e-4, 1 - 1e-4) / np.clip(1 - chances, 1e-4, 1)) / 8
     rows = np.empty((len(digits), len(NAMES)))
@@ -71,7 +66,6 @@ def features(
             1 - own / max(strongest, 1),
             max(0, 1 - piece.height / height),
             max(0, 1 - row[3] / HAIR),
-            rows_ <= STRIP,
         )
     rows[:, 0] = odds
     rows[:, 5] = 1 - 1 / max(len(digits), 1)
@@ -84,6 +78,12 @@ def features(
 def confidence(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The probability (N,) that each is the digit it is taken for, by its features (N, features)."""
     result: NDArray[np.float64] = 1 / (1 + np.exp(-(WEIGHTS[0] + rows @ WEIGHTS[1:])))
+    return result
+
+
+def chance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the network alone says: the probability (N,) that each is a digit, by its features (N, features)."""
+    result: NDArray[np.float64] = 1 / (1 + np.exp(-8 * rows[:, 0]))
     return result
 
 

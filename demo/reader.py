@@ -32,6 +32,8 @@ MOST_COMPONENTS = 300
 """Of a frame; the largest count."""
 MOST_PIECES = 40
 """What holds more pieces is no line of numbers but a texture."""
+CUT = 140
+"""A frame with a shorter side, in pixels, is a strip or a digit that somebody has cut out."""
 TILT = 14.0
 """Lines that fall by more degrees are read from a turned view; the network has learned to read the others."""
 WIDE = 0.3
@@ -173,9 +175,11 @@ class Reader:
                 continue
             skipped = 1 - sum(piece.area for piece in chosen) / sum(part.piece.area for part in own.parts)
             rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
+            is_cut = min(found.mask.shape) < CUT  # to what is written: there is no doubt whether something is
+            certain = credit.chance(rows) if is_cut else credit.confidence(rows)
             believed = [
                 Digit(int(chances[index].argmax()), float(sure), _box(seen, piece), count, images[index], tuple(row))
-                for index, piece, sure, row in zip(path, chosen, credit.confidence(rows), rows, strict=True)
+                for index, piece, sure, row in zip(path, chosen, certain, rows, strict=True)
                 if sure >= self.threshold
             ]
             digits += believed
