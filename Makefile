@@ -36,7 +36,8 @@ lint: $(VENV)/installed-dev ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-best: $(VENV)/installed-export ## train the shipped network and its two teachers into runs/best: about 2 1/2 hours on 2 cores
+best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
+	$(PIP) install --constraint requirements.lock --editable '.[dev,bench]'
 	PYTHON=$(BIN)/python benchmarks/best.sh runs/best
 
 # uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.

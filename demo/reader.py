@@ -23,7 +23,7 @@ from edge_mnist.demo.view import View
 from edge_mnist.runtime import Classifier
 from edge_mnist.sources import SHIPPED_INT8
 
-THRESHOLD = 0.5
+THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""
 LEAST_HEIGHT = 12
 """What is lower, in pixels, is no digit by itself."""

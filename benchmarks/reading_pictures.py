@@ -1,0 +1,65 @@
+"""Draws docs/reading.jpg, the stages of reading: `python -m benchmarks.reading_pictures docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist import data
+from edge_mnist.demo import ink, overlay, paper, scenes, view
+from edge_mnist.demo.reader import Reader
+
+SEED = 4
+WIDTH = 500
+
+
+def main(folder: str) -> None:
+    """Render a desk, read it, and put its stages side by side."""
+    digits = data.load("train")
+    scene = scenes.render(np.random.RandomState(SEED), digits, scenes.STYLES["desk"])
+    seen = view.view(scene.frame)
+    found = ink.find(seen.grey)
+    sheet = paper.sheet(seen.grey)
+    mask = found.mask if sheet is None else cv2.min(found.mask, paper.within(sheet, seen.grey.shape))
+    outlined = scene.frame.copy()
+    if sheet is not None:
+        cv2.polylines(outlined, [np.rint(sheet).astype(np.int32)], True, (0, 200, 255), 3)
+    reading = Reader().read(scene.frame)
+    stages = [
+        ("1  the frame, and the sheet in it", outlined),
+        ("2  how much darker than the paper", cv2.cvtColor(found.strength, cv2.COLOR_GRAY2BGR)),
+        ("3  ink, on the sheet", cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)),
+        ("4  read: " + "  ".join(reading.lines), overlay.draw(scene.frame, reading.digits)),
+    ]
+    tiles = [_tile(title, picture) for title, picture in stages]
+    sheet_of_stages = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:]), _crops([d.image for d in reading.digits])])
+    cv2.imwrite(str(Path(folder) / "reading.jpg"), sheet_of_stages, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    print("written:", " ".join(scene.lines), " read:", " ".join(reading.lines))
+
+
+def _tile(title: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture below its title."""
+    height = round(picture.shape[0] * WIDTH / picture.shape[1])
+    small = cv2.resize(picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
+    framed = cv2.copyMakeBorder(small, 34, 6, 6, 6, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    cv2.putText(framed, title, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
+    return np.asarray(framed)
+
+
+def _crops(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """What the network was given, side by side."""
+    row = np.full((104, 2 * (WIDTH + 12), 3), 255, np.uint8)
+    title = "5  what the network sees: 28x28, as MNIST's makers cut them"
+    cv2.putText(row, title, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
+    for place, image in enumerate(images[: row.shape[1] // 60 - 1]):
+        large = cv2.resize(image, (56, 56), interpolation=cv2.INTER_NEAREST)
+        row[38:94, 8 + 60 * place : 64 + 60 * place] = large[..., None]
+    return row
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
