@@ -50,6 +50,8 @@ def _picture(name: str) -> NDArray[np.uint8]:
         warnings.simplefilter("ignore")
         picture = load_sample_image(f"{name}.jpg") if name in ("china", "flower") else getattr(data, name)()
     picture = np.asarray(picture)
+    if picture.dtype == bool:
+        picture = picture.astype(np.uint8) * np.uint8(255)
     if picture.dtype != np.uint8:
         picture = np.rint(255 * (picture - picture.min()) / np.ptp(picture).clip(1e-9)).astype(np.uint8)
     if picture.ndim == 2:
