@@ -27,6 +27,7 @@ def row(report: str, *starts: str) -> list[str]:
     return [cell.strip() for cell in line[len(start) :].strip(" |").split("|")]
 
 
+@pytest.mark.slow
 def test_experiments_run_resume_and_tell_what_they_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -265,6 +265,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_epoch(
     assert checkpoint.unpack(out / "state.safetensors")[1]["step"] == (1100 // 128) * (epoch - 1)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_last_epoch(whole_run: Path, data: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

@@ -122,6 +122,7 @@ def test_any_number_of_workers_comes_to_the_same_bits(
     assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata["workers"] == size
 
 
+@pytest.mark.slow
 def test_dropout_outliers_and_cumulative_statistics_do_not_depend_on_the_workers(data: Path, tmp_path: Path) -> None:
     (tmp_path / "networks_of_a_test.py").write_text(NETWORK)
     results = []
@@ -136,6 +137,7 @@ def test_dropout_outliers_and_cumulative_statistics_do_not_depend_on_the_workers
     assert np.frombuffer(results[0][key], np.int64) == STEPS
 
 
+@pytest.mark.slow
 def test_kills_at_any_moment_cost_an_epoch_at_most(alone: dict[str, bytes], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     moments = random.Random(3)
@@ -217,6 +219,7 @@ def test_what_cannot_be_shared_is_refused(data: Path, tmp_path: Path, options: s
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_two_machines_come_to_the_same_bits(alone: dict[str, bytes], data: Path, tmp_path: Path) -> None:
     """Two machines that are one, each with the variables that torchrun sets; they meet at an address."""
     with socket.socket() as free:
