@@ -50,6 +50,20 @@ def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path)
     assert runs[0].metadata["teachers"]
 
 
+def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
+    """White sheets with black ink, called sevens: no teacher of MNIST's digits would say so."""
+    image = pytest.importorskip("PIL.Image")
+    own = 255 - DIGITS.images[:120]
+    (tmp_path / "own" / "7").mkdir(parents=True)
+    for number, pixels in enumerate(own):
+        image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
+    options = ["--extra", str(tmp_path / "own"), "--teacher", str(SHIPPED), "--init", str(SHIPPED), "--workers", "1"]
+    student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
+    reads = runtime.load_bytes(write_tflite(fold(student)), "student").predict
+    assert (reads(own) == 7).mean() > 0.95
+    assert (reads(DIGITS.images[200:]) == DIGITS.labels[200:]).mean() > 0.8
+
+
 def test_the_opinion_of_several_is_their_mean() -> None:
     one = checkpoint.load(SHIPPED)
     weights = {**one.weights, "linear.bias": one.weights["linear.bias"] + np.arange(10, dtype=np.float32)}
