@@ -55,12 +55,10 @@ class Ink:
     Attributes:
         strength: uint8 (H, W), 255 * (1 - pixel / paper): 0 is paper, 255 black ink.
         mask: uint8 (H, W), 255 where there is ink, else 0.
-        paper: uint8 (H, W), the brightness of the paper.
     """
 
     strength: NDArray[np.uint8]
     mask: NDArray[np.uint8]
-    paper: NDArray[np.uint8]
 
 
 def find(grey: NDArray[np.uint8]) -> Ink:
@@ -81,7 +79,7 @@ def find(grey: NDArray[np.uint8]) -> Ink:
     mask = cv2.compare(strength, _bound(around, least), cv2.CMP_GT)
     if lines is not None:
         mask, _ = rules.remove(mask)
-    return Ink(strength, mask, paper)
+    return Ink(strength, mask)
 
 
 def _bound(strength: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
