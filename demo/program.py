@@ -157,10 +157,13 @@ class _Output:
         """Say what the demo came to."""
         if self._last is None or self._first is None:
             return
-        seconds, times = max(time.monotonic() - self._read_since, 1e-9), self._last.milliseconds
+        seconds, times = time.monotonic() - self._read_since, self._last.milliseconds
+        if self._frames > 1:
+            frames = f"{self._frames} frames in {seconds:.1f} s, {self._frames / max(seconds, 1e-9):.1f} a second"
+        else:
+            frames = "1 frame"  # whose time has no beginning
         tell(
-            f"{self._frames} frames in {seconds:.1f} s, {self._frames / seconds:.1f} a second; reading a frame "
-            f"{times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
+            f"{frames}; reading a frame {times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
             f"first answer after {self._first:.2f} s"
         )
 

@@ -9,9 +9,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -140,17 +141,27 @@ def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Pat
         wait(lambda: running.status()["model"]["sha256"] != before)
 
 
+def processor_seconds(run: Callable[[], object]) -> float:
+    """What the processes that `run` starts and waits for cost: unlike the wall clock's, no busy machine changes it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 @pytest.mark.slow
 def test_the_first_answer_is_there_at_once() -> None:
-    """Processor seconds, which a busy machine does not change: the wall clock's are no more where it is idle."""
-    seconds = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Within a second, or on a slow machine within a few times what its Python takes to import the libraries alone."""
+
+    def first_answer() -> None:
         with demo("--camera", "sample", "--view", "none", "--max-frames", 1) as running:
             assert running.wait() == 0
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) <= 1.0
+
+    def libraries() -> None:
+        subprocess.run([sys.executable, "-c", "import numpy, cv2, ai_edge_litert.interpreter"], check=True)
+
+    pairs = [(processor_seconds(first_answer), processor_seconds(libraries)) for _ in range(3)]
+    assert any(answer <= max(1.0, 6 * bare) for answer, bare in pairs), pairs
 
 
 @contextmanager
