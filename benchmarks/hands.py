@@ -23,36 +23,54 @@ from edge_mnist.demo.pieces import Piece
 
 STYLES: dict[int, tuple[str, ...]] = {
     0: ("50,4 16,-6 -4,40 6,100 50,104 70,50 56,0 30,8 58,8 84,2", "36,0 4,-4 -10,52 8,104 60,104 78,48 60,-4 36,0"),
-    1: ("10,40 48,0 48,0 46,50 44,100", "-4,56 50,0 50,0 48,50 46,100", "-14,76 44,0 44,0 42,50 40,100"),
+    1: (
+        "10,30 44,0 44,0 44,50 42,98 | 8,100 44,98 82,98",
+        "10,40 48,0 48,0 46,50 44,100",
+        "-4,56 50,0 50,0 48,50 46,100",
+        "-14,76 44,0 44,0 42,50 40,100",
+    ),
     2: ("4,20 30,-10 70,10 50,50 10,92 -10,98 0,76 30,90 84,100", "0,26 16,-6 66,-4 66,36 4,100 4,100 40,96 80,98"),
-    3: ("6,8 40,-10 70,14 50,42 20,48 20,48 72,52 70,100 20,108 -4,84",),
+    3: (
+        "6,8 40,-10 70,14 50,42 20,48 20,48 72,52 70,100 20,108 -4,84",
+        "4,4 60,0 60,0 30,40 30,40 72,60 60,100 20,108 -2,90",
+    ),
     4: (
         "20,0 8,30 0,56 0,56 36,58 72,56 | 60,28 56,64 54,100",
         "12,0 6,30 -2,54 -2,54 30,56 66,50 | 58,8 50,60 44,108",
+        "22,0 12,60 12,60 30,52 58,58 | 52,36 54,70 50,106",
     ),
     5: (
         "22,6 16,26 12,46 12,46 50,36 72,62 58,102 8,104 | 28,0 54,-2 90,-8",
         "72,0 40,0 12,8 26,44 64,60 50,104 -4,98",
     ),
-    6: ("60,0 20,20 -2,70 18,108 58,98 54,62 20,58 2,80", "40,0 10,40 -4,90 30,110 60,90 40,64 4,84"),
+    6: (
+        "60,0 20,20 -2,70 18,108 58,98 54,62 20,58 2,80",
+        "40,0 10,40 -4,90 30,110 60,90 40,64 4,84",
+        "30,-4 20,30 14,90 14,90 40,106 62,80 44,58 18,70",
+    ),
     7: (
         "0,6 34,2 68,0 68,0 50,42 30,100 | 8,52 42,50 76,46",
         "4,14 30,0 66,8 46,50 40,100 | 6,52 40,50 78,46",
         "0,16 6,2 6,2 40,4 72,0 72,0 48,46 36,100 | 12,50 40,50 72,44",
+        "12,24 16,6 48,8 54,2 54,2 48,60 42,104 | -8,52 40,49 92,46",
     ),
     8: (
         "40,0 6,2 8,40 36,48 64,38 64,4 40,0 | 36,48 -4,60 0,106 38,108 76,100 72,56 36,48",
         "60,10 30,-10 2,14 30,48 70,80 40,108 4,92 20,60 66,20",
+        "10,4 12,50 10,104 | 10,4 56,0 54,40 12,50 12,50 70,60 64,100 10,104",
     ),
     9: (
         "60,10 20,-8 -6,26 18,54 60,26 62,10 62,10 60,60 40,106 2,96",
         "62,6 24,-8 -4,30 26,56 60,20 62,6 62,6 60,60 58,108",
+        "60,16 30,-6 2,24 24,56 60,22 62,8 62,8 62,80 40,112 8,94",
     ),
 }
 """Styles of other hands, in the notation of `strokes.py`."""
 
 DRAWN = 0.5
 """The part of the numbers that is drawn, not MNIST's."""
+ROUND, MARKED = 0.3, 0.12
+"""Numbers that end in zeros, and digits that a comma, a dot or a dash follows: parts of all."""
 ONE = 0.75
 """What shares so much of its ink with a digit shows it; what shares less than"""
 NONE = 0.5
@@ -70,11 +88,12 @@ def write_number(
     count = random.randint(2, 7)
     drawn = random.random_sample() < DRAWN
     shear, height, width = random.normal(0.1, 0.25), random.randint(22, 60), random.uniform(0.7, 1.35)
-    gap = random.choice([-0.16, -0.12, -0.06, 0.0, 0.1, 0.25])
+    gap = random.choice([-0.22, -0.16, -0.12, -0.06, 0.0, 0.1, 0.25])
+    zeros = count - random.randint(1, 4) if random.random_sample() < ROUND else count  # from where there are but zeros
     images, labels = [], []
-    for _ in range(count):
-        if drawn:
-            label = int(random.randint(10))
+    for place in range(count):
+        if drawn or place >= zeros:
+            label = int(random.randint(10)) if place < zeros else 0
             images.append(strokes.draw_style(STYLES[label][random.randint(len(STYLES[label]))], 1, random)[0])
         else:
             index = random.randint(len(digits.labels))
@@ -99,8 +118,27 @@ def write_number(
         owner[placed > np.maximum(canvas, 90)] = number
         canvas = np.maximum(canvas, placed)
         columns = np.flatnonzero((placed > 90).any(0))
+        if random.random_sample() < MARKED:
+            canvas = np.maximum(
+                canvas, _mark(random, canvas.shape, float(columns[-1]) if len(columns) else right, height)
+            )
         right = (columns[-1] if len(columns) else right) + gap * height + max(0, random.normal(0.05, 0.05)) * height
     return _worn(random, canvas, height), owner, labels
+
+
+def _mark(random: np.random.RandomState, shape: tuple[int, ...], right: float, height: int) -> NDArray[np.uint8]:
+    """A comma, a dot or a dash behind what ends at `right`, as ink of its own, uint8 (H, W)."""
+    ink = np.zeros(shape, np.uint8)
+    x, base = right + random.uniform(-0.05, 0.15) * height, 10 + height * random.uniform(0.85, 1.05)
+    thick = max(1, round(height * random.uniform(0.05, 0.12)))
+    kind = random.randint(3)
+    if kind == 2:
+        base -= height * random.uniform(0.2, 0.6)
+        end = x + height * random.uniform(0.3, 0.8), base + random.normal(0, 0.05) * height
+    else:
+        end = x - height * random.uniform(0, 0.15) * kind, base + height * random.uniform(0.1, 0.4) * kind
+    cv2.line(ink, (round(x), round(base)), (round(end[0]), round(end[1])), 255, thick, cv2.LINE_AA)
+    return ink
 
 
 def _worn(random: np.random.RandomState, ink: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.demo import levels
 from edge_mnist.demo.ink import Ink
 from edge_mnist.demo.pieces import Piece, thickness
 
@@ -116,6 +117,6 @@ def _surroundings(ink: Ink, piece: Piece, thick: float) -> tuple[float, float, f
         return strength(ink, piece), 0.0, 0.0
     return (
         strength(ink, piece),
-        float(np.median(values)),
+        float(levels.median(values)),
         float(np.count_nonzero(ink.mask[place][ring > 0])) / len(values),
     )

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.demo import rules
+from edge_mnist.demo import levels, rules, view
 from edge_mnist.demo.pieces import Piece
 
 SHRINK = 4
@@ -32,6 +32,8 @@ SHARE = 0.3
 """The part of the strongest strength nearby that a pixel needs at least, and"""
 HALF = 0.5
 """at most: at half of it an edge stays where it was before blur."""
+PEN = 0.5
+"""A line that somebody has cut out was written with one pen: its ink is stronger than this part of the strongest."""
 SPREAD = 0.6
 """Between the two decides the mean around it and so many standard deviations: print under a pen is no ink."""
 LIGHT_PAPER = 115
@@ -71,7 +73,7 @@ def find(grey: NDArray[np.uint8]) -> Ink:
     )
     paper = cv2.resize(cv2.blur(closed, (5, 5)), (width, height), interpolation=cv2.INTER_LINEAR)
     # beside the brightest paper, grain in the dark is weak
-    dark = round(DARK * float(np.percentile(closed, 98)))
+    dark = round(DARK * levels.quantile(closed, 0.98))
     strength = cv2.divide(cv2.subtract(paper, grey), cv2.max(paper, dark), scale=255)
     least = _least(strength)
     _, lines = rules.remove(cv2.compare(strength, least, cv2.CMP_GT))
@@ -94,14 +96,15 @@ def _bound(strength: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
     deviation = np.sqrt(np.maximum(cv2.blur(small * small, around) - mean * mean, 0))
     bound = np.clip(mean + SPREAD * deviation, SHARE * peaks, HALF * peaks)
     bound = np.maximum(bound, np.clip(least, LEAST, np.maximum(HALF * peaks, LEAST)))
-    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8))
+    if view.is_cut(strength.shape):
+        bound = np.maximum(bound, PEN * levels.quantile(strength, 0.985))
+    bound = bound.astype(np.uint8)
+    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR))
 
 
 def _least(strength: NDArray[np.uint8]) -> int:
     """The least strength that stands out of the paper's grain."""
-    sample = strength[::3, ::3]
-    middle = np.median(sample)
-    deviation = 1.4826 * np.median(np.abs(sample - middle))  # of a normal distribution
+    middle, deviation = levels.spread(strength[::3, ::3])
     return int(min(max(LEAST, middle + NOISE * deviation), 128))
 
 
@@ -113,24 +116,24 @@ def sharpness(ink: Ink, piece: Piece) -> float:
     own[piece.y - top : piece.bottom - top, piece.x - left : piece.right - left] = piece.mask
     outline = cv2.subtract(own, cv2.erode(own, np.ones((3, 3), np.uint8), borderValue=0))
     falls = cv2.morphologyEx(strength, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))[outline > 0]
-    return float(np.median(falls)) / max(float(np.quantile(strength[own > 0], 0.9)), 1.0)
+    return levels.median(falls) / max(levels.quantile(strength[own > 0], 0.9), 1)
 
 
 def is_light(grey: NDArray[np.uint8]) -> bool:
     """Whether the ink of a grey frame, uint8 (H, W), is lighter than its ground: chalk, or MNIST's own images."""
     height, width = grey.shape
     small = cv2.resize(grey, (max(width // SHRINK, 1), max(height // SHRINK, 1)), interpolation=cv2.INTER_AREA)
-    if np.median(small) > LIGHT_PAPER:
+    if levels.median(small) > LIGHT_PAPER:
         return False
     if max(grey.shape) < TIGHT:  # a cut digit: its ground lies around it
         border = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
-        return bool(np.median(border) < small.mean())
+        return bool(levels.median(border) < small.mean())
     # strokes are narrower than what they enclose: the narrowest window that sees marks sees strokes
     for window in (3, 5, 9, 17):
         kernel = np.ones((window, window), np.uint8)
         dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel, borderType=cv2.BORDER_REPLICATE)
         light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel, borderType=cv2.BORDER_REPLICATE)
-        strong = [float(np.quantile(marks, 0.997)) for marks in (dark, light)]
+        strong = [levels.quantile(marks, 0.997) for marks in (dark, light)]
         if max(strong) > MARKED and max(strong) > LIGHTER * min(strong):
             return strong[1] > strong[0]
     return False

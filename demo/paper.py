@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.demo import levels
+
 SMALL = 160
 """The frame's longer side when the sheet is looked for, in pixels."""
 NARROW = 32
@@ -14,6 +16,8 @@ AREA = 0.06, 0.97
 """The part of the frame that a sheet may take."""
 LEVELS = 8
 """How many levels of brightness are tried."""
+SAME = 0.004
+"""Levels between which lies no more than this part of the frame show the same."""
 DARKER = 0.74
 """What lies around a sheet has no more than this part of its brightness."""
 CONVEX = 0.9
@@ -29,20 +33,25 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     small = cv2.medianBlur(small, 5)
     middle, _ = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     # A sheet may lie half in a shadow, or on a glossy table: the level at which its edge is clearest decides.
-    found = [_bright_area(small, float(bound)) for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS)]
-    clearest = min((area for area in found if area is not None), key=lambda area: area[0], default=None)
+    found, last = [], -small.size
+    for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
+        bright = cv2.compare(small, float(bound), cv2.CMP_GT)
+        count = cv2.countNonZero(bright)
+        if abs(count - last) > SAME * small.size and (area := _bright_area(small, bright)) is not None:
+            found.append(area)
+            last = count
+    clearest = min(found, key=lambda area: area[0], default=None)
     if clearest is None:
         return None
     corners: NDArray[np.float32] = ((clearest[1][:, 0] + 0.5) / scale).astype(np.float32)
     return corners
 
 
-def _bright_area(small: NDArray[np.uint8], bound: float) -> tuple[float, NDArray[np.int32]] | None:
-    """The largest area above a level, if it may be a sheet: how bright its surroundings are, as a part of it; its hull.
+def _bright_area(small: NDArray[np.uint8], bright: NDArray[np.uint8]) -> tuple[float, NDArray[np.int32]] | None:
+    """The largest bright area, if it may be a sheet: how bright its surroundings are, as a part of it; its hull.
 
     The convex hull is int32 (K, 1, 2), x and y.
     """
-    bright = cv2.compare(small, bound, cv2.CMP_GT)
     for shape in (cv2.MORPH_CLOSE, cv2.MORPH_OPEN):
         bright = cv2.morphologyEx(bright, shape, np.ones((5, 5), np.uint8))
     outlines, _ = cv2.findContours(bright, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -63,7 +72,7 @@ def _bright_area(small: NDArray[np.uint8], bound: float) -> tuple[float, NDArray
     if not len(around):
         return None
     # nearly all of what lies around it: neither a shadow nor a thick stroke makes a sheet of its neighbourhood
-    darker = float(np.quantile(around, 0.8) / max(np.median(along), 1))
+    darker = levels.quantile(around, 0.8) / max(levels.quantile(along, 0.5), 1)
     return (darker, hull) if darker <= DARKER else None
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import runtime
-from edge_mnist.demo import credit, crops, ink, lines, paper, pieces, segmentation, view
+from edge_mnist.demo import credit, crops, ink, levels, lines, paper, pieces, segmentation, view
 from edge_mnist.demo.ink import Ink
 from edge_mnist.demo.lines import Line
 from edge_mnist.demo.pieces import Piece
@@ -32,8 +32,10 @@ MOST_COMPONENTS = 300
 """Of a frame; the largest count."""
 MOST_PIECES = 40
 """What holds more pieces is no line of numbers but a texture."""
-CUT = 140
-"""A frame with a shorter side, in pixels, is a strip or a digit that somebody has cut out."""
+WEAK = 0.66
+"""In a line that somebody has cut out, what is weaker than this part of the strongest ink was not written with it."""
+STRIP = 1.6
+"""If it is so many times as long as high, the line goes along it."""
 TILT = 14.0
 """Lines that fall by more degrees are read from a turned view; the network has learned to read the others."""
 WIDE = 0.3
@@ -44,8 +46,9 @@ LARGE = 0.12
 """A piece longer than this part of the frame's shorter side may be a shadow:"""
 SOFT = 0.45
 """its edge is softer than a pen's, see `ink.sharpness`."""
-HUGS = 0.4
-"""What lies along the frame's edge by this part of its longer side is the edge of something, not a digit."""
+HUGS, CUT_HUGS = 0.4, 0.75
+"""What lies along the frame's edge by this part of its longer side is the edge of something, not a digit; the second
+where somebody may have cut through a digit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +113,7 @@ class Reader:
             seen = view.inverted(seen)
         found, marks = _marks(seen, sheet)
         clock.tick("ink")
-        tilt = lines.tilt(marks, LEAST_HEIGHT)
+        tilt = 0.0 if _is_strip(seen) else lines.tilt(marks, LEAST_HEIGHT)
         if abs(tilt) > TILT:
             seen = view.turned(seen, -tilt)
             found, marks = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
@@ -175,8 +178,8 @@ class Reader:
                 continue
             skipped = 1 - sum(piece.area for piece in chosen) / sum(part.piece.area for part in own.parts)
             rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
-            is_cut = min(found.mask.shape) < CUT  # to what is written: there is no doubt whether something is
-            certain = credit.chance(rows) if is_cut else credit.confidence(rows)
+            # where somebody cut it out there is no doubt whether something is written
+            certain = (credit.chance if view.is_cut(found.mask.shape) else credit.confidence)(rows)
             believed = [
                 Digit(int(chances[index].argmax()), float(sure), _box(seen, piece), count, images[index], tuple(row))
                 for index, piece, sure, row in zip(path, chosen, certain, rows, strict=True)
@@ -207,14 +210,24 @@ def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Pie
     if sheet is not None:
         found = replace(found, mask=cv2.min(found.mask, paper.within(sheet, seen.grey.shape)))
     marks = pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
-    large = LARGE * min(seen.grey.shape)
+    large, hugs = LARGE * min(seen.grey.shape), HUGS
+    if view.is_cut(seen.grey.shape):
+        hugs = CUT_HUGS
+        strong = WEAK * levels.quantile(found.strength, 0.985)
+        marks = [piece for piece in marks if credit.strength(found, piece) >= strong]
     return found, [
         piece
         for piece in marks
-        if pieces.contact(piece, found.mask.shape) < HUGS
+        if pieces.contact(piece, found.mask.shape) < hugs
         and (piece.width * piece.height < WIDE * found.mask.size or piece.area > FILLS * piece.width * piece.height)
         and (max(piece.width, piece.height) < large or ink.sharpness(found, piece) > SOFT)
     ]
+
+
+def _is_strip(seen: View) -> bool:
+    """Whether somebody has cut a line out of a page, along it."""
+    lower, longer = sorted(seen.grey.shape)
+    return view.is_cut(seen.grey.shape) and longer > STRIP * lower
 
 
 def _box(seen: View, piece: Piece) -> tuple[int, int, int, int]:

@@ -32,6 +32,8 @@ BRIDGE = 2.2
 """Where digits touch, a cut goes through no more than so many strokes' thickness."""
 NOTCH = 0.85
 """Or where their ink is lower than this part of the line's height, and lower than beside it."""
+COMMA, DEEPER = 0.7, 0.12
+"""What is lower than the first part of the line's height, and ends by the second deeper than what is beside it: no 1."""
 SPAN = 7
 """A digit has no more parts than so many."""
 CUT = 0.6
@@ -96,7 +98,8 @@ def candidates(line: list[Part], height: float) -> list[Candidate]:
                 if piece.width > WIDEST * max(height, piece.height):
                     break
                 continue
-            if LOW * height <= piece.height <= HIGH * height:
+            alone = end - first == 1
+            if LOW * height <= piece.height <= HIGH * height and not (alone and _is_comma(line, first, height)):
                 found.append(Candidate(first, end, piece))
     return found
 
@@ -139,6 +142,22 @@ def best_path(line: list[Part], found: list[Candidate], chances: NDArray[np.floa
         if chosen is not None:
             path.append(chosen)
     return path[::-1]
+
+
+def _is_comma(line: list[Part], index: int, height: float) -> bool:
+    """Whether a part is low and narrow, and stands deeper than its neighbours: a comma that is no 1."""
+    piece = line[index].piece
+    if piece.height > COMMA * height or piece.width > 0.5 * height:
+        return False
+    tall = [
+        next((part.piece for part in side if part.piece.height > COMMA * height), None)
+        for side in (line[:index][::-1], line[index + 1 :])
+    ]
+    return any(tall) and all(
+        piece.y > other.y + 0.4 * other.height and piece.bottom > other.bottom + DEEPER * height
+        for other in tall
+        if other is not None
+    )
 
 
 def _centre(piece: Piece) -> float:

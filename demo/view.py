@@ -12,6 +12,8 @@ LARGEST = 2000
 """A frame's longer side, in pixels, beyond which it is reduced."""
 SMALLEST = 64
 """A frame smaller than this, such as a digit cut to 28x28, is enlarged, and gets a margin."""
+CUT = 140
+"""A frame with a shorter side, in pixels, is a strip or a digit that somebody has cut out: its digits fill it."""
 ENLARGED = 4
 MARGIN = 8
 
@@ -43,6 +45,11 @@ def view(frame: NDArray[np.uint8]) -> View:
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         grey = cv2.copyMakeBorder(grey, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     return View(grey, np.array([[1 / scale, 0, -margin / scale], [0, 1 / scale, -margin / scale]]))
+
+
+def is_cut(shape: tuple[int, ...]) -> bool:
+    """Whether a frame of a shape (H, W) shows no more than a line, or a digit, that somebody has cut out."""
+    return min(shape[:2]) < CUT
 
 
 def inverted(seen: View) -> View:
