@@ -43,7 +43,7 @@ TIGHT = 200
 MARKED = 24
 """Marks that stand out by so many levels of grey show what is ink, if"""
 LIGHTER = 1.6
-"""the dark ones stand out so many times as much as the light ones, or the reverse."""
+"""the dark ones stand out so many times as much as the light ones, or the reverse; else both are read."""
 DARK = 0.3
 """Paper darker than this part of the brightest counts as that bright."""
 NOISE = 4.0
@@ -119,8 +119,11 @@ def sharpness(ink: Ink, piece: Piece) -> float:
     return levels.median(falls) / max(levels.quantile(strength[own > 0], 0.9), 1)
 
 
-def is_light(grey: NDArray[np.uint8]) -> bool:
-    """Whether the ink of a grey frame, uint8 (H, W), is lighter than its ground: chalk, or MNIST's own images."""
+def is_light(grey: NDArray[np.uint8]) -> bool | None:
+    """Whether the ink of a grey frame, uint8 (H, W), is lighter than its ground: chalk, or MNIST's own images.
+
+    None where dark and light marks stand out alike, but in a line that somebody has cut out, where print does.
+    """
     height, width = grey.shape
     small = cv2.resize(grey, (max(width // SHRINK, 1), max(height // SHRINK, 1)), interpolation=cv2.INTER_AREA)
     if levels.median(small) > LIGHT_PAPER:
@@ -134,6 +137,7 @@ def is_light(grey: NDArray[np.uint8]) -> bool:
         dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel, borderType=cv2.BORDER_REPLICATE)
         light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel, borderType=cv2.BORDER_REPLICATE)
         strong = [levels.quantile(marks, 0.997) for marks in (dark, light)]
-        if max(strong) > MARKED and max(strong) > LIGHTER * min(strong):
-            return strong[1] > strong[0]
+        if max(strong) > MARKED:
+            clear = max(strong) > LIGHTER * min(strong)
+            return strong[1] > strong[0] if clear else False if view.is_cut(grey.shape) else None
     return False

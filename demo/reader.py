@@ -109,8 +109,23 @@ class Reader:
         clock = _Clock()
         seen = view.view(frame)
         sheet = paper.sheet(seen.grey)
-        if self.invert == "yes" or (self.invert == "auto" and sheet is None and ink.is_light(seen.grey)):
-            seen = view.inverted(seen)
+        light: bool | None = self.invert == "yes"
+        if self.invert == "auto" and sheet is None:
+            light = ink.is_light(seen.grey)
+        digits = max(
+            (
+                self._read(view.inverted(seen) if inverted else seen, sheet, clock)
+                for inverted in ((False, True) if light is None else (light,))
+            ),
+            key=lambda digits: sum(digit.confidence for digit in digits),
+        )
+        texts = [""] * (1 + max((digit.line for digit in digits), default=-1))
+        for digit in digits:
+            texts[digit.line] += str(digit.label)
+        return Reading(tuple(digits), tuple(texts), clock.milliseconds())
+
+    def _read(self, seen: View, sheet: NDArray[np.float32] | None, clock: _Clock) -> list[Digit]:
+        """The digits of dark ink in a view."""
         found, marks = _marks(seen, sheet)
         clock.tick("ink")
         tilt = 0.0 if _is_strip(seen) else lines.tilt(marks, LEAST_HEIGHT)
@@ -128,11 +143,8 @@ class Reader:
         chances = self._chances(images)
         clock.tick("network")
         digits = self._believed(seen, found, written, len(marks), images, chances)
-        texts = [""] * (1 + max((digit.line for digit in digits), default=-1))
-        for digit in digits:
-            texts[digit.line] += str(digit.label)
         clock.tick("choice")
-        return Reading(tuple(digits), tuple(texts), clock.milliseconds())
+        return digits
 
     def _chances(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities (N, 10) of images uint8 (N, 28, 28)."""
@@ -244,7 +256,7 @@ class _Clock:
     def tick(self, stage: str) -> None:
         """A stage is over."""
         now = time.perf_counter()
-        self._stages[stage] = (now - self._last) * 1e3
+        self._stages[stage] = self._stages.get(stage, 0.0) + (now - self._last) * 1e3
         self._last = now
 
     def milliseconds(self) -> dict[str, float]:

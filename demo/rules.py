@@ -101,10 +101,10 @@ def _is_straight(own: NDArray[np.uint8], thickness: int) -> bool:
         return False
     curve = np.polynomial.Polynomial.fit(columns, rows, 2)  # paper bends
     near = np.abs(rows - curve(columns)) <= thickness / 2 + STRAY
-    return len(np.unique(columns[near])) >= OPEN * width
+    return bool(len(np.unique(columns[near])) >= OPEN * width)
 
 
 def _full(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Where all of four neighbours in a row are ink, uint8 (H, W // 4), 255: a quarter of the work for what follows."""
     cells = np.ascontiguousarray(mask).view(np.uint32) == np.uint32(0xFFFFFFFF)
-    return cells.view(np.uint8) * np.uint8(255)
+    return np.asarray(cells.view(np.uint8) * np.uint8(255))

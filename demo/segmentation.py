@@ -33,7 +33,7 @@ BRIDGE = 2.2
 NOTCH = 0.85
 """Or where their ink is lower than this part of the line's height, and lower than beside it."""
 COMMA, DEEPER = 0.7, 0.12
-"""What is lower than the first part of the line's height, and ends by the second deeper than what is beside it: no 1."""
+"""What is lower than the first part of a line's height, and ends by the second below its neighbours, is no 1."""
 SPAN = 7
 """A digit has no more parts than so many."""
 CUT = 0.6
