@@ -24,7 +24,7 @@ NAMES = (
 """The features, each 0 to about 1: see `features`."""
 HAIR = 0.07
 """Strokes thinner than this part of a digit are rare."""
-WEIGHTS = np.array([-7.546, 1.844, 2.701, -2.205, 0.398, -1.787, 4.311, 4.231, -5.083, -2.846, -3.387, -2.035, -2.526])
+WEIGHTS = np.array([-9.886, 1.982, 3.897, -3.305, 0.571, -2.227, 4.994, 5.266, -5.911, -3.270, -3.735, -2.594, -3.117])
 """A constant, then one for each feature."""
 
 

@@ -20,6 +20,8 @@ SAME = 0.004
 """Levels between which lies no more than this part of the frame show the same."""
 DARKER = 0.74
 """What lies around a sheet has no more than this part of its brightness."""
+BEYOND = 0.9
+"""Nor is most of what lies beyond brighter than this part of it: a thick stroke is dark, but has paper on both sides."""
 CONVEX = 0.9
 """The part of its convex hull that a sheet fills."""
 
@@ -69,10 +71,11 @@ def _bright_area(small: NDArray[np.uint8], bright: NDArray[np.uint8]) -> tuple[f
     wide, wider = (cv2.dilate(inside, np.ones((size, size), np.uint8)) for size in (3, 9))
     around = small[cv2.subtract(wider, wide) > 0]
     along = small[cv2.subtract(inside, cv2.erode(inside, np.ones((7, 7), np.uint8))) > 0]
-    if not len(around):
+    beyond = small[wider == 0]
+    if not len(around) or (len(beyond) and levels.median(beyond) > BEYOND * levels.median(along)):
         return None
     # nearly all of what lies around it: neither a shadow nor a thick stroke makes a sheet of its neighbourhood
-    darker = levels.quantile(around, 0.8) / max(levels.quantile(along, 0.5), 1)
+    darker = levels.quantile(around, 0.8) / max(levels.median(along), 1)
     return (darker, hull) if darker <= DARKER else None
 
 

@@ -36,7 +36,7 @@ COMMA, DEEPER = 0.7, 0.12
 """What is lower than the first part of a line's height, and ends by the second below its neighbours, is no 1."""
 SPAN = 7
 """A digit has no more parts than so many."""
-CUT = 0.6
+CUT = 0.8
 """How probable it is that a digit begins or ends where a component was cut."""
 SKIPPED = np.log(0.25)
 """What a path gives for ink of which it makes nothing; a digit of that probability is as good."""
