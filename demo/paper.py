@@ -21,7 +21,7 @@ SAME = 0.004
 DARKER = 0.74
 """What lies around a sheet has no more than this part of its brightness."""
 BEYOND = 0.9
-"""Nor is most of what lies beyond brighter than this part of it: a thick stroke is dark, but has paper on both sides."""
+"""Nor is most of what lies beyond brighter than this part: a thick stroke is dark, but has paper on both sides."""
 CONVEX = 0.9
 """The part of its convex hull that a sheet fills."""
 
