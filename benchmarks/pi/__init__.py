@@ -1,0 +1,1 @@
+"""An emulated Raspberry Pi, and what is measured in it: `python -m benchmarks.pi`."""
