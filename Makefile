@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo lint best lock clean
+.PHONY: help export test test-slow test-demo pi lint best lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -31,6 +31,9 @@ test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated H
 test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, window, broker; EDGE_MNIST_SOAK=10 minutes of full speed
 	$(BIN)/python -m pytest -m slow -rs tests/test_demo.py tests/test_browser.py tests/test_window.py tests/test_mqtt.py
 
+pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root
+	$(BIN)/python -m pytest -m pi -rsA --durations=10
+
 lint: $(VENV)/installed-dev ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,14 +45,13 @@ best: $(VENV)/installed-dev ## train the shipped network and its two teachers in
 
 # uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.
 lock: $(VENV)/installed-dev ## renew requirements.lock
-	$(PIP) install --quiet uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-python-downloads --no-header --no-annotate \
 		--extra dev pyproject.toml --output-file $(VENV)/resolved
 	{ echo '# The versions that the checks run with, for every supported Python. Renewed by `make lock`.'; \
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)

@@ -91,6 +91,29 @@ def requantize_fixed_point(
     return np.asarray(np.clip(rounded + zero_point, -128, 127), dtype=np.int8)
 
 
+def requantize_single_rounding(
+    accumulator: NDArray[np.int64], multiplier: NDArray[np.float32], zero_point: int
+) -> NDArray[np.int8]:
+    """Requantize with integers only, as ruy's kernels for ARM do: SQDMULH, which truncates, then SRSHL, which rounds.
+
+    Together that is one rounding to nearest, ties upward, of `acc * M`, where M is below 1/2; at 1/2 and above the
+    product is truncated (ruy/apply_multiplier.cc; ruy/kernel_arm64.cc).
+
+    Args:
+        accumulator: int64 (..., channels), within int32.
+        multiplier: float32 (channels,).
+        zero_point: of the output, -128..127.
+
+    Returns:
+        int8, of the accumulator's shape. It differs from `requantize` by one at the most, for equal accumulators.
+    """
+    significand, shift = fixed_point_multiplier(multiplier)
+    high = ((accumulator << np.maximum(shift, 0)) * significand) >> 31
+    right = np.maximum(-shift, 0)
+    rounded = (high + ((np.int64(1) << right) >> 1)) >> right
+    return np.asarray(np.clip(rounded + zero_point, -128, 127), dtype=np.int8)
+
+
 def exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:
     """A weight scale next to `scale` at which the integer bias survives a round trip through float32.
 

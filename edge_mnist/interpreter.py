@@ -14,11 +14,12 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from edge_mnist.arithmetic import requantize, requantize_fixed_point
+from edge_mnist.arithmetic import requantize, requantize_fixed_point, requantize_single_rounding
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window, image_batch
 
-Rounding = Literal["float", "fixed-point"]
-"""How a kernel family requantizes: "float": XNNPACK, MLAS, FBGEMM, QNNPACK; "fixed-point": TensorFlow Lite's own."""
+Rounding = Literal["float", "fixed-point", "fixed-point, ties away", "fixed-point, single rounding"]
+"""How a kernel family requantizes: "float": XNNPACK, MLAS, FBGEMM, QNNPACK; the others are TensorFlow Lite's own kernels,
+which go through ruy: "fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM later."""
 
 BATCH = 128
 """Images at a time: the patches of a batch then stay within some tens of megabytes."""
@@ -81,9 +82,11 @@ def quantized_activations(
             multiplier, zero_point = multipliers[operation.name], operation.output.zero_point
             if rounding == "float":
                 values = requantize(accumulator, multiplier, zero_point)
+            elif rounding == "fixed-point, single rounding" and operation.groups == 1:
+                values = requantize_single_rounding(accumulator.astype(np.int64), multiplier, zero_point)
             else:
-                integers = accumulator.astype(np.int64)
-                values = requantize_fixed_point(integers, multiplier, zero_point, ties_away(operation))
+                away = ties_away(operation, in_ruy=rounding == "fixed-point, ties away")
+                values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point, away)
         yield values
 
 
@@ -115,17 +118,18 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     return np.asarray(sums.reshape(*positions, outputs), dtype=np.float32)
 
 
-def ties_away(operation: QuantizedConv2d) -> NDArray[np.bool_]:
+def ties_away(operation: QuantizedConv2d, *, in_ruy: bool = False) -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
-    Convolutions and fully connected layers go through ruy; grouped convolutions through the reference kernel, which
-    rounds with gemmlowp; the depthwise kernel does eight channels at a time as ruy would, and those left over as
-    gemmlowp. Found by comparing, with LiteRT 2.3 and tflite-runtime 2.14 on x86.
+    Convolutions and fully connected layers go through ruy, which rounds upward, or, with `in_ruy`, away from zero too;
+    grouped convolutions through the reference kernel, which rounds with gemmlowp; the depthwise kernel does eight
+    channels at a time upward, and those left over as gemmlowp. Found by comparing, with LiteRT 2.3 and tflite-runtime
+    2.14 on x86 and ARM.
     """
     outputs, group_channels, *_ = operation.weight.shape
     channels = np.arange(outputs)
     if operation.groups == 1:
-        return channels < 0
+        return np.full(outputs, in_ruy)
     return channels >= (outputs - outputs % 8 if group_channels == 1 else 0)
 
 

@@ -128,7 +128,8 @@ class TFLiteClassifier(Classifier):
                 from tflite_runtime.interpreter import Interpreter
 
                 self.runtime = f"tflite-runtime {version('tflite-runtime')}"
-                self.rounding = "fixed-point"  # it leaves int8 convolutions to kernels without XNNPACK
+                # it leaves int8 convolutions to kernels without XNNPACK
+                self.rounding = "fixed-point" if _is_x86() else "fixed-point, ties away"
             except ImportError as error:
                 raise EdgeMnistError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
         try:
@@ -141,7 +142,8 @@ class TFLiteClassifier(Classifier):
             # XNNPACK is a delegate: it shows as an operation of its own, after those that it replaces.
             has_xnnpack = any(operation["op_name"] == "DELEGATE" for operation in self._interpreter._get_ops_details())
             self.runtime += ", XNNPACK" if has_xnnpack else ", without XNNPACK"
-            self.rounding = "float" if has_xnnpack else "fixed-point"
+            if not has_xnnpack:
+                self.rounding = "fixed-point" if _is_x86() else "fixed-point, single rounding"
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._batch = 1
@@ -246,7 +248,11 @@ class CClassifier(Classifier):
 
 def quantized_engine() -> str:
     """PyTorch's int8 kernels that are exact here: FBGEMM on x86, QNNPACK elsewhere; oneDNN differs by one at times."""
-    return "fbgemm" if platform.machine().lower() in ("x86_64", "amd64") else "qnnpack"
+    return "fbgemm" if _is_x86() else "qnnpack"
+
+
+def _is_x86() -> bool:
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def _in_manifest(path: Path, data: bytes) -> bool:

@@ -30,7 +30,7 @@ from edge_mnist.export.worker import FLOAT_TOLERANCE
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import format_of
 from edge_mnist.graph import MaxPool2d
-from edge_mnist.interpreter import float_activations, quantized_activations, run_float, run_quantized
+from edge_mnist.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.significance import mcnemar_exact
 from edge_mnist.sources import Images
 
@@ -106,12 +106,12 @@ class _Oracle:
                     "exact on this machine (check that its BLAS does not use reduced precision)"
                 )
 
-    def logits(self, precision: str, rounding: str) -> NDArray[np.float32] | NDArray[np.int8]:
+    def logits(self, precision: str, rounding: Rounding) -> NDArray[np.float32] | NDArray[np.int8]:
         """Logits of all images, (golden + N, classes)."""
         if precision == "float" or self._graph is None:
             return self.float_logits
         if rounding not in self.int8_logits:
-            self.int8_logits[rounding] = run_quantized(self._graph, self.images, "fixed-point")
+            self.int8_logits[rounding] = run_quantized(self._graph, self.images, rounding)
         return self.int8_logits[rounding]
 
     def accuracy(self, logits: NDArray[Any]) -> float | None:
@@ -156,7 +156,7 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
     if variant.status == "failed":
         layer, difference = _locate(copy, folder, precision, replace(options, trust=True))
         return replace(variant, layer=layer, reason=f"logits differ{_described(difference)}")
-    if told["rounding"] == "fixed-point" and precision == "int8":
+    if told["rounding"] != "float" and precision == "int8":
         apart = np.abs(outputs.astype(np.int16) - oracle.logits(precision, "float"))
         note = "requantizes in fixed point, as that mode of the oracle; from the others' logits "
         return replace(variant, reason=f"{note}{np.count_nonzero(apart)} differ, by at most {apart.max()}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
 from edge_mnist.export import WRITERS
 from edge_mnist.export.bundle import make_bundle, write_bundle
 from edge_mnist.export.reference import Reference, make_reference
@@ -34,3 +36,20 @@ def bundle_folder(reference: Reference, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("bundle") / "artifacts"
     write_bundle(folder, make_bundle(reference, list(WRITERS), {}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This checkout as users get it."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def pi(request: pytest.FixtureRequest, wheel: Path) -> Iterator[Pi]:
+    """An emulated Pi on which the package has just been installed with [headless,onnx]."""
+    try:
+        with prepared(request.param) as found:
+            found.install(wheel)
+            yield found
+    except Unable as error:
+        pytest.skip(f"no Raspberry Pi can be emulated here: {error}")

@@ -112,6 +112,37 @@ def calls(frame: str) -> list[str]:
     return names
 
 
+def outputs(kind: str) -> int:
+    """Run every NAME.tflite here on its images, NAME.npy, and keep what it gives in NAME.KIND.npy.
+
+    Args:
+        kind: "litert"; "plain", LiteRT without XNNPACK; "tflite-runtime".
+    """
+    import glob
+
+    import numpy as np
+
+    options = {}
+    if kind == "tflite-runtime":
+        from tflite_runtime.interpreter import Interpreter
+    else:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        if kind == "plain":
+            options["experimental_op_resolver_type"] = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    models = glob.glob("*.tflite")
+    for model in models:
+        name = model.removesuffix(".tflite")
+        images = np.load(f"{name}.npy")
+        interpreter = Interpreter(model, num_threads=1, **options)
+        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
+        interpreter.invoke()
+        np.save(f"{name}.{kind}.npy", interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return len(models)
+
+
 def memory_of_model(model: str) -> dict[str, int]:
     """KiB of this process: Python, with NumPy, with the runtime and an opened model that has run."""
     found = {"Python": resident()}
@@ -175,6 +206,7 @@ TASKS = {
     "inference": inference,
     "reading": reading,
     "calls": calls,
+    "outputs": outputs,
     "memory-of-model": memory_of_model,
     "memory-of-demo": memory_of_demo,
 }
