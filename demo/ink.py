@@ -71,10 +71,13 @@ def find(grey: NDArray[np.uint8]) -> Ink:
     closed = cv2.morphologyEx(
         small, cv2.MORPH_CLOSE, np.ones((window, window), np.uint8), borderType=cv2.BORDER_REPLICATE
     )
-    paper = cv2.resize(cv2.blur(closed, (5, 5)), (width, height), interpolation=cv2.INTER_LINEAR)
+    # exact: OpenCV's other linear resize, and its division, round otherwise on ARM than on x86
+    paper = cv2.resize(cv2.blur(closed, (5, 5)), (width, height), interpolation=cv2.INTER_LINEAR_EXACT)
     # beside the brightest paper, grain in the dark is weak
-    dark = round(DARK * levels.quantile(closed, 0.98))
-    strength = cv2.divide(cv2.subtract(paper, grey), cv2.max(paper, dark), scale=255)
+    dark = max(round(DARK * levels.quantile(closed, 0.98)), 1)
+    quotient = np.divide(cv2.subtract(paper, grey), cv2.max(paper, dark), dtype=np.float32)
+    quotient *= np.float32(255)
+    strength = np.rint(quotient, out=quotient).astype(np.uint8)
     least = _least(strength)
     _, lines = rules.remove(cv2.compare(strength, least, cv2.CMP_GT))
     around = strength if lines is None else cv2.subtract(strength, cv2.dilate(lines, np.ones((3, 3), np.uint8)))
@@ -99,7 +102,7 @@ def _bound(strength: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
     if view.is_cut(strength.shape):
         bound = np.maximum(bound, PEN * levels.quantile(strength, 0.985))
     bound = bound.astype(np.uint8)
-    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR))
+    return np.asarray(cv2.resize(bound, (width, height), interpolation=cv2.INTER_LINEAR_EXACT))
 
 
 def _least(strength: NDArray[np.uint8]) -> int:

@@ -127,7 +127,12 @@ def trimmed(x: int, y: int, mask: NDArray[np.uint8]) -> Piece | None:
 def slant(piece: Piece) -> float:
     """How a piece leans: columns to the right for each row up, by its second moments."""
     moments = cv2.moments(piece.mask, binaryImage=True)
-    return -moments["mu11"] / moments["mu02"] if moments["mu02"] else 0.0
+    mass, x, y = (moments[name] for name in ("m00", "m10", "m01"))
+    if not mass:
+        return 0.0
+    # of integers, so that ARM and x86 agree; OpenCV's central moments differ in the last bit
+    spread = moments["m02"] - y * y / mass
+    return (x * y / mass - moments["m11"]) / spread if spread else 0.0
 
 
 def thickness(piece: Piece) -> float:
