@@ -36,7 +36,10 @@ def main(artifact: str, images_file: str, outputs_file: str) -> None:
         sys.exit(str(error))
     outputs = np.concatenate(batches)
     np.save(outputs_file, outputs)
-    limit = 0 if outputs.dtype == np.int8 else FLOAT_TOLERANCE
+    if outputs.dtype == np.int8:  # ruy's own kernels on ARM take another way for a single column, and round once less
+        limit: float = 0 if classifier.rounding != "fixed-point, single rounding" else 1
+    else:
+        limit = FLOAT_TOLERANCE
     same = np.abs(alone.astype(np.float64) - outputs[:SINGLE]).max() <= limit
     print(json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "same_alone": bool(same)}))
 

@@ -87,7 +87,10 @@ def verified(pi: Pi, folder: Path, *program: object, **options: Any) -> dict[str
     """The parity report of `verify artifacts`, which must pass; on drawn digits where MNIST is not to be had."""
     places = ("--data", "data") if list((folder / "data").iterdir()) else ()
     command = (*(program or ("edge-mnist",)), "verify", "artifacts", "--images", IMAGES, *places, "--json")
-    found: dict[str, Any] = json.loads(pi.check(*command, cwd=folder, **options))
+    result = pi.run(*command, cwd=folder, **options)
+    found: dict[str, Any] = json.loads(result.stdout or "{}")
+    failed = [(one["name"], one["reason"]) for one in found.get("variants", ()) if one["status"] == "failed"]
+    assert result.returncode == 0, failed or result.stderr
     return found
 
 
@@ -204,8 +207,8 @@ def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
     for one, other in zip(there, own, strict=True):
         assert one["lines"] == other["lines"], one["image"]
         for digit, wanted in zip(one["digits"], other["digits"], strict=True):
-            assert (digit["label"], digit["line"]) == (wanted["label"], wanted["line"])
-            assert digit["confidence"] == pytest.approx(wanted["confidence"], abs=0.02)
+            assert {**digit, "confidence": 0} == {**wanted, "confidence": 0}, one["image"]
+            assert digit["confidence"] == pytest.approx(wanted["confidence"], abs=1e-3), one["image"]
     digits = sum(len(facts["digits"]) for facts in there)
     print(f"\n{pi.suite}: {digits} digits in {len(names)} pictures, {len(found)} of them photographs, read as on x86")
     assert digits > 30
@@ -232,7 +235,7 @@ def test_the_demos_page_is_served(pi: Pi, tmp_path: Path) -> None:
         assert status["numbers"] is not None
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-        assert process.returncode == 143
+        assert process.returncode == 0
     finally:
         process.kill()
         process.communicate()
