@@ -71,6 +71,13 @@ def info(file: Path | None, as_json: bool) -> None:
     show_default=True,
     help="Where they are written.",
 )
+@click.option(
+    "--bundle",
+    "standalone",
+    type=click.Path(path_type=Path),
+    metavar="FILE.zip",
+    help="Write no folder but this: the int8 TFLite, golden vectors, and a script that needs no edge-mnist.",
+)
 @click.option("--no-verify", is_flag=True, help="Write the artifacts without proving that they are the same model.")
 @click.option("--force", is_flag=True, help="Write into a folder that holds other files too; they stay.")
 def export(
@@ -83,6 +90,7 @@ def export(
     recalibrate: bool,
     data: Path | None,
     out: Path,
+    standalone: Path | None,
     no_verify: bool,
     force: bool,
 ) -> None:
@@ -97,9 +105,14 @@ def export(
     from edge_mnist.sources import calibrated, origin, test_images, trained
 
     kinds = choose_formats(formats)
+    if standalone is not None:
+        if set(formats) - {"tflite"}:
+            raise UsageError(f"--bundle {standalone}: holds TFLite only: leave out --format")
+        int8 = True
+    else:
+        bundle.check_folder(out, force)
     if "c" in kinds and not int8:
         raise UsageError("--format c: C is written from the quantized network only: add --int8")
-    bundle.check_folder(out, force)
     source = trained(checkpoint, network)
     graph = fold(source)
     quantized = None
@@ -108,6 +121,13 @@ def export(
         source = calibrated(source, graph, data, recalibrate)
         quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
     reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
+    if standalone is not None:
+        from edge_mnist.export.standalone import write_standalone
+        from edge_mnist.files import write_whole
+
+        write_whole(standalone, write_standalone(reference))
+        click.echo(f"{standalone}: {standalone.stat().st_size:,} bytes: model, 64 golden images, classify.py", err=True)
+        return
     details = {
         "checkpoint": origin(checkpoint, network, source),
         "calibration": {"method": calibration, "weights": weight_range},

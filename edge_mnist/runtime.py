@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.c_library import open_library
 from edge_mnist.contract import Contract
 from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
@@ -236,6 +235,8 @@ class CClassifier(Classifier):
     """A model.c, compiled with the machine's C compiler on first use; it runs on one thread."""
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
+        from edge_mnist.c_library import open_library
+
         self.contract = contract_of(data, name)
         self._library = open_library(data, name)
         self.runtime = self._library.built

@@ -6,18 +6,17 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from edge_mnist import architecture, calibration, checkpoint, data, strokes
-from edge_mnist.checkpoint import Checkpoint
 from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import read_bytes
 from edge_mnist.graph import FloatGraph, Shape
+
+if TYPE_CHECKING:  # a demo takes the place of the shipped network from here, and nothing that these need
+    from edge_mnist.checkpoint import Checkpoint
 
 SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
 """The checkpoint that comes with the package."""
@@ -52,6 +51,8 @@ def trained(path: Path | None, network: str | None = None) -> Checkpoint:
         EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`,
             `tracing.describe`.
     """
+    from edge_mnist import checkpoint
+
     if network is not None:
         return _built(network, path)
     if path is not None:
@@ -64,6 +65,8 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
 
     New ones are of 4,096 training images of MNIST, or of drawn digits where MNIST is not to be had.
     """
+    from edge_mnist import calibration, data, strokes
+
     if source.statistics and not recalibrate:
         return source
     if graph.input_shape != (1, 28, 28):
@@ -80,6 +83,8 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
 
 def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
     """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
+    from edge_mnist import data, strokes
+
     if shape != (1, 28, 28):
         noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
         return Images("noise", noise, None)
@@ -107,6 +112,9 @@ def _is_named(folder: Path | None) -> bool:
 
 def _built(network: str, path: Path | None) -> Checkpoint:
     """A factory's network as a checkpoint without statistics."""
+    from edge_mnist import architecture, checkpoint
+    from edge_mnist.checkpoint import Checkpoint
+
     try:
         from edge_mnist import network as networks
         from edge_mnist import runs, tracing
@@ -126,6 +134,9 @@ def _built(network: str, path: Path | None) -> Checkpoint:
 
 def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
     """Weights by name, of a state_dict in a safetensors file or of a checkpoint."""
+    import safetensors.numpy
+    from safetensors import SafetensorError
+
     try:
         tensors = safetensors.numpy.load(read_bytes(path))
     except KeyError as error:

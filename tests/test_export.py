@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,11 +20,14 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
+from click.testing import CliRunner
 
 from edge_mnist import runtime, strokes
+from edge_mnist.cli import commands
 from edge_mnist.contract import KEY, Contract
 from edge_mnist.export.reference import Reference
 from edge_mnist.interpreter import run_float, run_quantized
+from edge_mnist.sources import SHIPPED_INT8
 
 ROOT = Path(__file__).parent.parent
 
@@ -225,3 +229,31 @@ def test_the_readme_has_a_snippet_for_each_format() -> None:
 def _manifest(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
     return found
+
+
+def test_the_zip_needs_no_edge_mnist_and_checks_itself(tmp_path: Path) -> None:
+    for name in ("one.zip", "two.zip"):
+        result = CliRunner().invoke(commands, ["export", "--bundle", str(tmp_path / name)], standalone_mode=False)
+        assert result.exception is None
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    folder = tmp_path / "zip"
+    shutil.unpack_archive(tmp_path / "one.zip", folder)
+    script = (folder / "classify.py").read_text()
+    assert "edge_mnist" not in script and len(script.splitlines()) <= 50
+    assert (folder / "model_int8.tflite").read_bytes() == SHIPPED_INT8.read_bytes()
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "error", "classify.py", *arguments]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    checked = run()
+    assert (checked.returncode, checked.stdout) == (0, "0 of 640 golden logits differ, by at most 0\n")
+    drawn = strokes.draw(30, 4)
+    np.save(folder / "images.npy", drawn.images)
+    found = [int(label) for label in run("images.npy").stdout.split()]
+    assert found == runtime.load(SHIPPED_INT8).predict(drawn.images).tolist()
+    logits = np.load(folder / "golden_logits.npy")
+    logits[0, 0] += 1
+    np.save(folder / "golden_logits.npy", logits)
+    changed = run()
+    assert (changed.returncode, changed.stdout) == (1, "1 of 640 golden logits differ, by at most 1\n")

@@ -20,13 +20,14 @@ from networks import random_checkpoint, random_images
 
 from benchmarks.pi import measure
 from benchmarks.pi.emulator import CPUS, ROOT, Pi
-from edge_mnist import calibration, strokes
+from edge_mnist import calibration, runtime, strokes
 from edge_mnist.demo import scenes
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export.tflite_writer import write_tflite
 from edge_mnist.folding import fold
 from edge_mnist.interpreter import Rounding, run_quantized
 from edge_mnist.quantization import quantize
+from edge_mnist.sources import SHIPPED_INT8
 
 pytestmark = pytest.mark.pi
 
@@ -239,3 +240,20 @@ def test_the_demos_page_is_served(pi: Pi, tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_zip_runs_without_this_package(pi: Pi, tmp_path: Path) -> None:
+    pi.check("edge-mnist", "export", "--bundle", "pi.zip", cwd=tmp_path)
+    here("export", "--bundle", "x86.zip", cwd=tmp_path)
+    assert (tmp_path / "pi.zip").read_bytes() == (tmp_path / "x86.zip").read_bytes()
+    python = Path("/opt/bare/bin/python")
+    shutil.rmtree(pi.root / "opt/bare", ignore_errors=True)
+    pi.check("python3", "-m", "venv", "--without-pip", python.parent.parent, cwd=tmp_path)
+    pi.check("python3", "-m", "pip", "--python", python, "install", "--quiet", "ai-edge-litert", cwd=tmp_path)
+    shutil.unpack_archive(tmp_path / "pi.zip", tmp_path / "zip")
+    assert pi.run(python, "-c", "import edge_mnist", cwd=tmp_path).returncode == 1
+    assert pi.check(python, "classify.py", cwd=tmp_path / "zip").startswith("0 of 640 golden logits differ")
+    drawn = strokes.draw(20, 3)
+    np.save(tmp_path / "zip" / "images.npy", drawn.images)
+    found = pi.check(python, "classify.py", "images.npy", cwd=tmp_path / "zip").split()
+    assert [int(label) for label in found] == runtime.load(SHIPPED_INT8).predict(drawn.images).tolist()

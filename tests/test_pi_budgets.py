@@ -1,0 +1,57 @@
+"""What the emulated Raspberry Pi executes and holds in memory: no more than is promised, or than was committed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pi import measure
+from benchmarks.pi.__main__ import FIGURES
+from benchmarks.pi.emulator import CPUS, Pi
+from edge_mnist.sources import SHIPPED_INT8
+
+pytestmark = pytest.mark.pi
+
+RISE = 1.02
+"""What a figure may rise by over the committed one."""
+THOUSAND_INSTRUCTIONS = {"cortex-a53": 1_246.5, "cortex-a72": 1_361, "cortex-a76": 487.5}
+"""Of an int8 inference."""
+MIB = {"model": 36.0}
+"""Of a process with Python, NumPy, LiteRT and a model."""
+
+KEPT = json.loads(FIGURES.read_text("utf-8"))
+
+
+@pytest.fixture
+def bookworm(pi: Pi) -> Pi:
+    if pi.suite != "bookworm":
+        pytest.skip("the committed figures are of bookworm")
+    return pi
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_instructions_of_an_inference(cpu: str, bookworm: Pi, tmp_path: Path) -> None:
+    found = measure.inference(bookworm, SHIPPED_INT8, cpu, tmp_path)
+    print(f"\n{cpu}: thousand instructions", {name: round(count / 1e3, 1) for name, count in found.items()})
+    assert found["one"] <= 1e3 * THOUSAND_INSTRUCTIONS[cpu]
+    for name, count in found.items():
+        assert count <= RISE * KEPT["inference"][cpu][name], name
+
+
+@pytest.mark.parametrize("name", measure.FRAMES)
+def test_instructions_of_reading_a_frame(name: str, bookworm: Pi, tmp_path: Path) -> None:
+    image, lines = measure.frame(name)
+    found, counts = measure.reading(bookworm, image, "cortex-a72", tmp_path)
+    print(f"\n{name}: million instructions", {stage: round(count / 1e6, 1) for stage, count in counts.items()})
+    assert found == lines  # what is not read costs nothing
+    assert counts["total"] <= RISE * KEPT["frame"][name]["total"], counts
+
+
+def test_memory(bookworm: Pi, tmp_path: Path) -> None:
+    found = measure.memory(bookworm, SHIPPED_INT8, tmp_path)
+    print("\nMiB", {name: round(kib / 1024, 1) for name, kib in found.items()})
+    for name, kib in found.items():
+        assert kib <= 1024 * MIB.get(name, float("inf")), name
+        assert kib <= RISE * KEPT["memory"][name], name
