@@ -18,7 +18,7 @@ from edge_mnist.arithmetic import requantize, requantize_fixed_point, requantize
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window, image_batch
 
 Rounding = Literal["float", "fixed-point", "fixed-point, ties away", "fixed-point, single rounding"]
-"""How a kernel family requantizes: "float": XNNPACK, MLAS, FBGEMM, QNNPACK; the others are TensorFlow Lite's own kernels:
+"""How a kernel family requantizes. "float": XNNPACK, MLAS, FBGEMM, QNNPACK. The others are TensorFlow Lite's own:
 "fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM since."""
 
 BATCH = 128
