@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.claims import machine
 from edge_mnist import data, training
+from edge_mnist.cli_bench import machine
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import write_whole
 from edge_mnist.network import MEAN, STD, DigitNet
@@ -132,10 +132,12 @@ def compare(speeds: list[float], usual: list[float]) -> Facts:
 
 def show(facts: Facts, console: Console) -> None:
     """Print the configurations of the usual loop, then all sides and the ratios."""
-    host = facts["machine"]
-    first = f"{host['processor']}, {host['cores']} cores, torch {facts['torch']}"
-    first += f", {'bfloat16' if facts['bfloat16'] else 'no bfloat16'}; {facts['images']:,} images"
-    console.print(f"{first}; load {host['load']:.2f} before\n\nThe usual loop, part of an epoch:")
+    for finding in facts["machine"]:
+        console.print(f"{finding['name']:<11} {finding['text']}")
+    bfloat16 = "bfloat16" if facts["bfloat16"] else "no bfloat16"
+    console.print(
+        f"torch {facts['torch']}, {bfloat16}; {facts['images']:,} images\n\nThe usual loop, part of an epoch:"
+    )
     for trial in facts["trials"]:
         told = f"  num_workers {trial['num_workers']}, torch threads {trial['threads']}"
         mark = "  fastest" if trial == facts["best"] else ""

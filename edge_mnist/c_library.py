@@ -15,7 +15,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, NotInstalledError
 
 FLAGS = ("-O2", "-std=c99", "-fPIC", "-shared")
 
@@ -100,6 +100,7 @@ class Library:
     """A compiled model.c.
 
     Attributes:
+        path: of the shared library.
         built: compiler and kernels, such as "GCC 12.2.0, AVX2".
         is_fixed_point: whether it requantizes with integers only.
         pixels: bytes of an image.
@@ -107,6 +108,7 @@ class Library:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._library = ctypes.CDLL(str(path))
         self._library.edge_mnist_size.restype = ctypes.c_size_t
         self._library.edge_mnist_built.restype = ctypes.c_char_p
@@ -159,7 +161,7 @@ def _compiler(name: str) -> str:
         if found := shutil.which(candidate):
             return found
     missing = f"CC={wanted} is not there" if wanted else "a C compiler is not installed"
-    raise EdgeMnistError(f"{name}: {missing}: apt install gcc, or name one in the environment's CC")
+    raise NotInstalledError(f"{name}: {missing}: apt install gcc, or name one in the environment's CC")
 
 
 def _processor_flags(compiler: str, name: str) -> tuple[str, ...]:

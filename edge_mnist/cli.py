@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from edge_mnist import __version__
+from edge_mnist.cli_bench import bench
 from edge_mnist.cli_demo import demo
 from edge_mnist.cli_doctor import doctor
 from edge_mnist.cli_reading import predict
@@ -214,7 +215,7 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
         sys.exit(1)
 
 
-for _command in (train, experiments, evaluate, predict, demo, doctor):
+for _command in (train, experiments, evaluate, bench, predict, demo, doctor):
     commands.add_command(_command)
 
 

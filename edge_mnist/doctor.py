@@ -165,6 +165,35 @@ def processor(information: str, machine: str) -> Finding:
     return Finding("Processor", "good", text)
 
 
+def machine() -> Iterator[Finding]:
+    """What figures of speed depend on: the processor, how busy it is, its clock, a board's power and heat."""
+    yield processor(_read("/proc/cpuinfo"), platform.machine())
+    if hasattr(os, "getloadavg"):
+        yield load(os.getloadavg()[0], os.cpu_count() or 1)
+    chosen = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+    if chosen:
+        yield governor(chosen)
+    yield from raspberry_pi()
+
+
+def load(average: float, cores: int) -> Finding:
+    """How busy the processor was in the last minute: how many processes ran or waited, on average."""
+    if average > 0.5 * cores:
+        remedy = "other programs run: what is timed now is slower, and unsteady"
+        return Finding("Load", "lacking", f"{average:.2f} on {cores} cores", remedy)
+    return Finding("Load", "good", f"{average:.2f} on {cores} cores")
+
+
+def governor(chosen: str) -> Finding:
+    """What chooses the processor's clock (https://docs.kernel.org/admin-guide/pm/cpufreq.html)."""
+    if chosen == "performance":
+        return Finding("Governor", "good", chosen)
+    remedy = (
+        "figures are steadier with: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+    )
+    return Finding("Governor", "lacking", chosen, remedy)
+
+
 def raspberry_pi() -> Iterator[Finding]:
     """Power and heat of a Raspberry Pi; nothing elsewhere."""
     model = _read("/proc/device-tree/model").strip("\0\n ")

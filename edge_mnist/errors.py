@@ -18,6 +18,10 @@ class UsageError(EdgeMnistError):
     exit_status = 2
 
 
-def missing_package(package: str, extra: str) -> EdgeMnistError:
+class NotInstalledError(EdgeMnistError):
+    """A package or a program that this needs is not on this machine; other things may work without. Exit status 1."""
+
+
+def missing_package(package: str, extra: str) -> NotInstalledError:
     """An error that names the package that is not installed and the extra that brings it."""
-    return EdgeMnistError(f"{package} is not installed: pip install 'edge-mnist[{extra}]'")
+    return NotInstalledError(f"{package} is not installed: pip install 'edge-mnist[{extra}]'")

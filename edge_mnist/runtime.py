@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.contract import Contract
-from edge_mnist.errors import EdgeMnistError, missing_package
+from edge_mnist.errors import EdgeMnistError, NotInstalledError, missing_package
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import EXPECTED, contract_of, format_of
 from edge_mnist.interpreter import Rounding
@@ -44,13 +44,27 @@ def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False)
     """
     path = Path(path)
     data = read_bytes(path)
+    check_origin(path, data, trust=trust)
+    return load_bytes(data, str(path), threads)
+
+
+def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
+    """Refuse to open what carries code, a TorchScript archive or a model.c, and is of unknown origin.
+
+    Args:
+        path: the artifact; a manifest beside it may hold its hash.
+        data: its content.
+        trust: do not refuse.
+
+    Raises:
+        EdgeMnistError: it carries code, and no manifest beside it holds its hash.
+    """
     what = {"torchscript": "a TorchScript archive", "c": "a model.c"}.get(format_of(data) or "")
     if what and not (trust or _in_manifest(path, data)):
         raise EdgeMnistError(
             f"{path}: {what} carries code, and {path.parent / MANIFEST} does not hold its hash: "
             "open it only if you trust its origin (trust=True, --trust)"
         )
-    return load_bytes(data, str(path), threads)
 
 
 def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
@@ -130,7 +144,7 @@ class TFLiteClassifier(Classifier):
                 # it leaves int8 convolutions to kernels without XNNPACK
                 self.rounding = "fixed-point" if _is_x86() else "fixed-point, ties away"
             except ImportError as error:
-                raise EdgeMnistError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
+                raise NotInstalledError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
         try:
             with quiet_stderr():  # it announces its kernels on stderr; `runtime` says them
                 self._interpreter = Interpreter(model_content=data, num_threads=threads)

@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # which lists it for Linux only
 
-import edge_mnist
 from edge_mnist.errors import EdgeMnistError, UsageError
+from edge_mnist.processes import environment
 
 _HERE = "127.0.0.1"
 # Between two exchanges lie some milliseconds of work, or a file that is written: longer silence is no slowness.
@@ -161,15 +160,13 @@ def start(size: int) -> Iterator[Team]:
         yield Team()
         return
     store = TCPStore(_HERE, 0, size, is_master=True, wait_for_workers=False, timeout=_SILENCE)
-    package = Path(edge_mnist.__file__).parent.parent
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "edge_mnist.follower", str(store.port), str(size)]
     helpers = tuple(
         # a session of its own, so that Ctrl-C reaches worker 0 alone, which then tells the others; stdin ends with
         # worker 0, however that ends
         subprocess.Popen(
             [*command, str(rank)],
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment(),
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,17 +19,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import edge_mnist
 from edge_mnist.arithmetic import dequantize
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export.bundle import REFERENCE, read_bundle
 from edge_mnist.export.parity import ChangedImage, LayerSignal, ParityReport, Status, Variant
 from edge_mnist.export.reference import Reference
-from edge_mnist.export.worker import FLOAT_TOLERANCE
+from edge_mnist.export.worker import FLOAT_TOLERANCE, NOT_INSTALLED
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import format_of
 from edge_mnist.graph import MaxPool2d
 from edge_mnist.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
+from edge_mnist.processes import environment
 from edge_mnist.significance import mcnemar_exact
 from edge_mnist.sources import Images
 
@@ -145,7 +144,7 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
     variant = replace(variant, seconds=time.perf_counter() - start)
     if result.returncode:
         message = (result.stderr.strip().splitlines() or [f"its process ended with status {result.returncode}"])[-1]
-        status: Status = "not run" if _is_missing(message) else "failed"
+        status: Status = "not run" if result.returncode == NOT_INSTALLED else "failed"
         return replace(variant, status=status, reason=message)
     told = _last_object(result)
     outputs = np.load(outputs_file)
@@ -193,12 +192,10 @@ def _locate(artifact: Path, folder: Path, precision: str, options: Options) -> t
 
 def _run(module: str, arguments: list[str], options: Options) -> subprocess.CompletedProcess[str]:
     """Run a module of this package in a process of its own, which finds the package as this process did."""
-    package = Path(edge_mnist.__file__).parent.parent
-    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [*options.run_with, sys.executable, "-m", f"edge_mnist.export.{module}", *arguments]
-    pipe, environment = subprocess.PIPE, {**os.environ, "PYTHONPATH": path}
+    pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment)
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment())
     except OSError as error:
         raise EdgeMnistError(f"{command[0]}: cannot be started: {error.strerror}") from error
     _RUNNING.add(process)
@@ -218,11 +215,6 @@ def _last_object(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
             "an artifact's process ended well but told nothing: --run-with expects a command that runs its arguments"
         ) from error
     return told
-
-
-def _is_missing(message: str) -> bool:
-    """Whether a worker says that its runtime is not installed."""
-    return "is not installed" in message or "no TFLite runtime" in message
 
 
 def _described(difference: str) -> str:

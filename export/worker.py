@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, NotInstalledError
 from edge_mnist.runtime import load_bytes
 
 BATCH = 200
@@ -25,15 +25,20 @@ FLOAT_TOLERANCE = 1e-4
 """How far a float logit may be from the oracle's."""
 
 
+NOT_INSTALLED = 3
+"""Exit status if the artifact's runtime is not on this machine."""
+
+
 def main(artifact: str, images_file: str, outputs_file: str) -> None:
-    """Run as the module's text says; what a user can mend is one line on stderr and exit status 1."""
+    """Run as the module's text says; what a user can mend is one line on stderr and an exit status."""
     images = np.load(images_file)
     try:
         classifier = load_bytes(Path(artifact).read_bytes(), Path(artifact).name)
         batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         alone = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
     except EdgeMnistError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(NOT_INSTALLED if isinstance(error, NotInstalledError) else 1)
     outputs = np.concatenate(batches)
     np.save(outputs_file, outputs)
     if outputs.dtype == np.int8:  # ruy's own kernels on ARM take another way for a single column, and round once less

@@ -25,6 +25,13 @@ def test_a_processor_is_told_by_its_int8_instructions() -> None:
     assert doctor.processor("", "riscv64").state == "good"
 
 
+def test_what_makes_figures_of_speed_unsteady() -> None:
+    assert doctor.governor("performance").state == "good"
+    assert "echo performance" in doctor.governor("ondemand").remedy
+    assert doctor.load(0.9, 2).state == "good" and "other programs" in doctor.load(1.1, 2).remedy
+    assert [finding.name for finding in doctor.machine()][0] == "Processor"
+
+
 @pytest.mark.parametrize(
     ("answer", "state", "text", "remedy"),
     [

@@ -1,0 +1,77 @@
+"""The command that measures speed, size and memory: `bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_mnist.errors import EdgeMnistError
+
+if TYPE_CHECKING:
+    from edge_mnist.benchmark import Tell
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("artifacts"))
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 3600),
+    default=2.0,
+    show_default=True,
+    help="That each artifact runs for each size of batch and number of threads.",
+)
+@click.option(
+    "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
+    """Measure every artifact in DIR that this machine can run: latency, images/s, loading, memory, size.
+
+    DIR is a folder that `edge-mnist export` wrote, [default: artifacts]. One image and 32 at a time, on one thread and
+    on all, the artifacts taking turns. What is timed is the runtime's call, from a prepared input to the output as an
+    array; memory is that of a process that does nothing else. On a Raspberry Pi the board, the governor of its clock
+    and its throttling are told too.
+    """
+    from rich.console import Console
+
+    from edge_mnist import benchmark, benchmark_text
+    from edge_mnist.export.bundle import read_bundle
+
+    manifest, reference = read_bundle(folder)
+    paths = [folder / name for name, entry in manifest["files"].items() if "format" in entry]
+    if not paths:
+        raise EdgeMnistError(f"{folder}: holds no artifact: export again")
+    facts: dict[str, Any] = {"machine": machine()}
+    with progress() as tell:
+        facts |= benchmark.measure(paths, reference.images, tell, seconds, trust=trust)
+    facts |= {"seconds": seconds, "machine_after": machine()}
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        benchmark_text.show(facts, Console(highlight=False))
+
+
+def machine() -> list[dict[str, str]]:
+    """What the doctor finds of the machine as far as speed depends on it."""
+    from edge_mnist import doctor
+
+    return [asdict(finding) for finding in doctor.machine()]
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """A bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, highlight=False)
+    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda what, done: bar.update(task, description=what, completed=done)

@@ -1,0 +1,82 @@
+"""Processes of this package's own modules: how they find it, and one that answers a line of JSON to each line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import edge_mnist
+from edge_mnist.errors import EdgeMnistError
+
+
+def environment() -> dict[str, str]:
+    """Environment variables with which a process finds this package as this process did."""
+    package = Path(edge_mnist.__file__).parent.parent
+    path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+class Answering:
+    """A process that answers each line with a line of JSON; it ends when the context that it is does."""
+
+    def __init__(self, name: str, command: Sequence[str]) -> None:
+        """Start `command`; `name` is what errors call it."""
+        self._name = name
+        self._errors = tempfile.TemporaryFile()
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=self._errors, env=environment(), text=True
+            )
+        except OSError as error:
+            self._errors.close()
+            raise EdgeMnistError(f"{name}: {command[0]} cannot be started: {error.strerror}") from error
+
+    def __enter__(self) -> Answering:
+        """The process itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the process: by the end of its input, or at once if something went wrong."""
+        if error is not None:
+            self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def answer(self, line: str | None = None) -> dict[str, Any]:
+        """Its answer to a line; without one, the next that it gives by itself.
+
+        Raises:
+            EdgeMnistError: it ended.
+        """
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the process was started without pipes")
+        try:
+            if line is not None:
+                self._process.stdin.write(line + "\n")
+                self._process.stdin.flush()
+            told = self._process.stdout.readline()
+        except BrokenPipeError:
+            told = ""
+        if not told:
+            raise EdgeMnistError(f"{self._name}: {self._last_words()}")
+        answer: dict[str, Any] = json.loads(told)
+        return answer
+
+    def _last_words(self) -> str:
+        """Why it ended, on one line."""
+        status = self._process.wait()
+        if status == -signal.SIGKILL:
+            return "its process was killed: too little memory?"
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"its process ended with status {status}: {(lines or ['no message'])[-1]}"
