@@ -4,12 +4,13 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo pi lint best lock clean
+.PHONY: help export test test-slow test-demo pi lint best peers benchmarks lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -43,6 +44,12 @@ best: $(VENV)/installed-dev ## train the shipped network and its two teachers in
 	$(PIP) install --constraint requirements.lock --editable '.[dev,bench]'
 	PYTHON=$(BIN)/python benchmarks/best.sh runs/best
 
+peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DATA), in an environment of its own of 2 GB
+	$(PEERS)/bin/python benchmarks/peers.py
+
+benchmarks: $(VENV)/installed-dev $(PEERS)/installed ## print the tables of docs/benchmarks.md anew into it, on an idle machine: 8 minutes
+	PATH="$(CURDIR)/$(BIN):$$PATH" COLUMNS=120 $(BIN)/python benchmarks/fill.py docs/benchmarks.md
+
 # uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.
 lock: $(VENV)/installed-dev ## renew requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-python-downloads --no-header --no-annotate \
@@ -51,7 +58,7 @@ lock: $(VENV)/installed-dev ## renew requirements.lock
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
@@ -60,6 +67,14 @@ $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
 
 $(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)
 	$(PIP) install --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+# The other tools disagree with the lock about packages that are not measured; those that are stay the same.
+$(PEERS)/installed: $(NEEDS) benchmarks/peers.txt | $(VENV)/made
+	'$(PYTHON)' -m venv --clear $(PEERS)
+	grep -E '^(torch|numpy|onnxruntime|ai-edge-litert)==' requirements.lock > $(PEERS)/constraints.txt
+	$(if $(TORCH_INDEX),$(PEERS)/bin/pip install --constraint $(PEERS)/constraints.txt --index-url '$(TORCH_INDEX)' --no-deps torch torchvision)
+	$(PEERS)/bin/pip install --disable-pip-version-check --constraint $(PEERS)/constraints.txt --requirement benchmarks/peers.txt --editable .
 	@touch $@
 
 # Installed first and alone, torch satisfies the requirement that would otherwise bring the package index's own build.

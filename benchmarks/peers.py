@@ -1,0 +1,315 @@
+"""Measures the artifacts against what other tools make of the same network: `make peers`, from the checkout.
+
+It needs MNIST and an environment of its own, of 2 GB, which `make peers` installs into .venv-peers. The same weights
+are run by PyTorch as they are; quantized by ONNX Runtime's `quantize_static`, from our float ONNX; converted by
+litert-torch and quantized by ai-edge-quantizer; and exported by edge-mnist. All are calibrated with the same images.
+Each runs in a process of its own, one thread, one image at a time, taking turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from edge_mnist import benchmark, c_library, calibration, checkpoint, data, runtime
+from edge_mnist.benchmark_text import show_machine, table
+from edge_mnist.benchmark_worker import Model, serve
+from edge_mnist.cli_bench import machine, progress
+from edge_mnist.contract import Contract
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.export.c_writer import write_c
+from edge_mnist.export.onnx_writer import write_onnx
+from edge_mnist.export.tflite_writer import write_tflite
+from edge_mnist.folding import fold
+from edge_mnist.network import MEAN, STD, DigitNet, set_weights
+from edge_mnist.quantization import quantize
+from edge_mnist.quiet import quiet_stderr
+from edge_mnist.sources import SHIPPED
+
+Array = NDArray[Any]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to run the network.
+
+    Attributes:
+        file: that it is kept in.
+        float_side: the side whose classes it should give; of a float one, itself.
+        open: from the file's path to a runtime's name, the runtime's call, and what prepares images for it.
+    """
+
+    file: str
+    float_side: str
+    open: Callable[[Path], Opened]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A side that is ready: `run` is timed, `prepare` is not; see `benchmark_worker.Model`."""
+
+    runtime: str
+    run: Callable[[Array], Array]
+    prepare: Callable[[Pixels], Array]
+
+
+def normalized(images: Pixels) -> NDArray[np.float32]:
+    """Images as the network was trained on: float32 (N, 1, 28, 28)."""
+    return ((images.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)[:, None]
+
+
+def open_eager(path: Path) -> Opened:
+    """The module itself."""
+    import torch
+
+    torch.set_num_threads(1)
+    network = DigitNet()
+    network.load_state_dict(torch.load(path, weights_only=True))
+    network.eval()
+
+    def run(inputs: Array) -> Array:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(inputs)))
+
+    return Opened(f"PyTorch {torch.__version__.partition('+')[0]}, eager", run, normalized)
+
+
+def open_artifact(path: Path) -> Opened:
+    """What edge-mnist wrote."""
+    classifier = runtime.load_bytes(path.read_bytes(), path.name)
+    return Opened(classifier.runtime, classifier.run, classifier.contract.inputs)
+
+
+def open_c(*flags: str) -> Callable[[Path], Opened]:
+    """C, compiled with other flags than those of this processor."""
+
+    def open_it(path: Path) -> Opened:
+        library = c_library.open_library(path.read_bytes(), path.name, flags)
+        return Opened(library.built, library.run, lambda images: np.ascontiguousarray(images[..., None]))
+
+    return open_it
+
+
+def open_onnx(path: Path) -> Opened:
+    """What quantize_static wrote; it takes float pixels."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return Opened(
+        f"ONNX Runtime {onnxruntime.__version__}",
+        lambda inputs: np.asarray(session.run(None, {"pixels": inputs})[0]),
+        lambda images: images[:, None].astype(np.float32),
+    )
+
+
+def open_tflite(path: Path) -> Opened:
+    """What litert-torch and ai-edge-quantizer wrote; it takes normalised images, quantized if it is int8."""
+    from importlib.metadata import version
+
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def prepare(images: Pixels) -> Array:
+        values = normalized(images)
+        if source["dtype"] != np.int8:
+            return values
+        scale, zero_point = source["quantization"]
+        return np.clip(np.rint(values / scale) + zero_point, -128, 127).astype(np.int8)
+
+    def run(inputs: Array) -> Array:
+        interpreter.set_tensor(source["index"], inputs)
+        interpreter.invoke()
+        return np.asarray(interpreter.get_tensor(target["index"]))
+
+    return Opened(f"LiteRT {version('ai-edge-litert')}", run, prepare)
+
+
+OURS = "edge-mnist, int8 TFLite"
+SIDES = {
+    "PyTorch eager, float": Side("model.pth", "PyTorch eager, float", open_eager),
+    "edge-mnist, float ONNX": Side("model_float.onnx", "edge-mnist, float ONNX", open_artifact),
+    "quantize_static": Side("static.onnx", "edge-mnist, float ONNX", open_onnx),
+    "quantize_static, per channel": Side("per_channel.onnx", "edge-mnist, float ONNX", open_onnx),
+    "edge-mnist, int8 ONNX": Side("model_int8.onnx", "edge-mnist, float ONNX", open_artifact),
+    "litert-torch, float": Side("peer_float.tflite", "litert-torch, float", open_tflite),
+    "ai-edge-quantizer, int8": Side("peer_int8.tflite", "litert-torch, float", open_tflite),
+    "edge-mnist, float TFLite": Side("model_float.tflite", "edge-mnist, float TFLite", open_artifact),
+    OURS: Side("model_int8.tflite", "edge-mnist, float TFLite", open_artifact),
+    "edge-mnist, int8 C": Side("model_int8.c", "edge-mnist, float TFLite", open_artifact),
+    "the same, AVX2": Side("model_int8.c", "edge-mnist, float TFLite", open_c("-mavx2", "-mfma")),
+    "the same, SSE2": Side("model_int8.c", "edge-mnist, float TFLite", open_c("-msse2")),
+    "the same, portable": Side("model_int8.c", "edge-mnist, float TFLite", open_c("-DEDGE_MNIST_PORTABLE")),
+}
+
+
+def build(folder: Path) -> dict[str, str]:
+    """Write every side's file into a folder; return the versions of the tools.
+
+    Raises:
+        EdgeMnistError: a tool is not installed; there is no MNIST.
+    """
+    from importlib.metadata import version
+
+    try:
+        import litert_torch
+        import torch
+        from ai_edge_quantizer import quantizer, recipe
+        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise EdgeMnistError(f"{error.name} is not installed: make peers installs it into .venv-peers") from error
+    images = data.load("train", download=False).images[: calibration.IMAGES]
+    source = checkpoint.load(SHIPPED)
+    graph = fold(source)
+    quantized, _ = quantize(graph, source.statistics)
+    for name, content in (
+        ("model_float.onnx", write_onnx(graph)),
+        ("model_int8.onnx", write_onnx(quantized)),
+        ("model_float.tflite", write_tflite(graph)),
+        ("model_int8.tflite", write_tflite(quantized)),
+        ("model_int8.c", write_c(quantized)),
+    ):
+        (folder / name).write_bytes(content)
+    np.save(folder / "images.npy", data.load("test", download=False).images[:64])
+
+    network = DigitNet()
+    set_weights(network, source.weights, f"{SHIPPED}: holds other weights")
+    network.eval()
+    torch.save(network.state_dict(), folder / "model.pth")
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        """Gives the images one by one, as the float ONNX takes them."""
+
+        def __init__(self) -> None:
+            self._images = iter(images)
+
+        def get_next(self) -> dict[str, Array] | None:
+            image = next(self._images, None)
+            return None if image is None else {"pixels": image[None, None].astype(np.float32)}
+
+    quant_pre_process(str(folder / "model_float.onnx"), str(folder / "prepared.onnx"))
+    for name, per_channel in (("static.onnx", False), ("per_channel.onnx", True)):
+        quantize_static(str(folder / "prepared.onnx"), str(folder / name), Reader(), per_channel=per_channel)
+
+    litert_torch.convert(network, (torch.zeros(1, 1, 28, 28),)).export(str(folder / "peer_float.tflite"))
+    tool = quantizer.Quantizer(str(folder / "peer_float.tflite"), recipe.static_wi8_ai8())
+    signature, terms = next(iter(_signatures(folder / "peer_float.tflite").items()))
+    inputs = [{terms["inputs"][0]: image[None]} for image in normalized(images)]
+    tool.quantize(tool.calibrate({signature: inputs})).export_model(str(folder / "peer_int8.tflite"))
+    return {name: version(name) for name in ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer")}
+
+
+def _signatures(path: Path) -> dict[str, Any]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    found: dict[str, Any] = Interpreter(str(path)).get_signature_list()
+    return found
+
+
+def measure(sides: dict[str, Side], folder: Path, seconds: float, count: int, tell: benchmark.Tell) -> list[Any]:
+    """Time the sides, then read `count` test images with each."""
+    commands = {name: [sys.executable, __file__, "worker", name, str(folder)] for name in sides}
+    timed, missing = benchmark.alternate(commands, tell, seconds, (1,))
+    test = data.load("test", download=False)
+    images, labels = test.images[:count], test.labels[:count]
+    classes: dict[str, Array] = {}
+    for name, side in sides.items():
+        if name not in missing:
+            tell(f"reading test images: {name}", 1.0)
+            opened = side.open(folder / side.file)
+            inputs = opened.prepare(images)
+            outputs = (Contract.signed(opened.run(inputs[i : i + 1])) for i in range(len(inputs)))
+            classes[name] = np.concatenate([output.reshape(1, -1).argmax(axis=1) for output in outputs])
+    return [
+        {
+            "side": name,
+            "runtime": timed[name].runtime,
+            "bytes": (folder / sides[name].file).stat().st_size,
+            **timed[name].latency[1],
+            "ratio": timed[name].latency[1]["median_us"] / timed[OURS].latency[1]["median_us"],
+            "accuracy": float((found == labels).mean()),
+            "same_class_as_float": float((found == classes[sides[name].float_side]).mean()),
+        }
+        for name, found in classes.items()
+    ]
+
+
+def show(facts: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
+    show_machine(facts, console)
+    console.print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()), soft_wrap=True)
+    numbers = ("bytes", "median", "p5", "p99", "ratio", "accuracy", "as its\nfloat")
+    made = table(
+        f"1 image at a time, 1 thread, microseconds; {facts['images']:,} test images", ("made by", "runs in"), numbers
+    )
+    for row in facts["sides"]:
+        times = (f"{row[name]:,.1f}" for name in ("median_us", "p5_us", "p99_us"))
+        shares = (f"{row[name]:.2%}" for name in ("accuracy", "same_class_as_float"))
+        made.add_row(row["side"], row["runtime"], f"{row['bytes']:,}", *times, f"{row['ratio']:.2f}", *shares)
+    console.print(made)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="That each side runs.")
+@click.option("--images", type=click.IntRange(1), default=10_000, show_default=True, help="Test images to read.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def main(context: click.Context, seconds: float, images: int, as_json: bool) -> None:
+    """Measure the exported network against what other tools make of it."""
+    if context.invoked_subcommand:
+        return
+    is_x86 = c_library.platform.machine().lower() in ("x86_64", "amd64")
+    sides = {name: side for name, side in SIDES.items() if is_x86 or name not in ("the same, AVX2", "the same, SSE2")}
+    facts: dict[str, Any] = {"machine": machine(), "images": images}
+    try:
+        with tempfile.TemporaryDirectory() as scratch, progress() as tell:
+            tell("building", 0.0)
+            with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools tell much
+                facts["versions"] = build(Path(scratch))
+            facts["sides"] = measure(sides, Path(scratch), seconds, images, tell)
+    except EdgeMnistError as error:
+        raise click.ClickException(str(error)) from error
+    facts["machine_after"] = machine()
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        show(facts, Console(highlight=False))
+
+
+@main.command(hidden=True)
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+def worker(name: str, folder: Path) -> None:
+    """Serve a side, see edge_mnist.benchmark_worker."""
+    images = np.load(folder / "images.npy")
+
+    def load() -> Model:
+        opened = SIDES[name].open(folder / SIDES[name].file)
+        return Model(opened.runtime, opened.run, opened.prepare(images))
+
+    serve(load)
+
+
+if __name__ == "__main__":
+    main()
