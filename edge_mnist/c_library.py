@@ -44,8 +44,10 @@ _AFTER = b"""
 const char *edge_mnist_built(void) {
 #if EM_FIXED_POINT
     return EDGE_MNIST_COMPILER ", fixed point";
-#elif defined(EM_VNNI)
+#elif defined(EM_VNNI_512)
     return EDGE_MNIST_COMPILER ", AVX-512 VNNI";
+#elif defined(EM_VNNI)
+    return EDGE_MNIST_COMPILER ", AVX-VNNI";
 #elif defined(EM_AVX2)
     return EDGE_MNIST_COMPILER ", AVX2";
 #elif defined(EM_SSE2)

@@ -15,7 +15,9 @@
 
 #if EM_FIXED_POINT || defined(EDGE_MNIST_PORTABLE) || (defined(__GNUC__) && !defined(__OPTIMIZE__))
 #define EM_PORTABLE 1
-#elif (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+#elif defined(__AVX512VNNI__)
+#define EM_VNNI_512 1
+#elif defined(__AVXVNNI__)
 #define EM_VNNI 1
 #elif defined(__AVX2__)
 #define EM_AVX2 1
@@ -35,7 +37,7 @@
 #define EM_INLINE static inline
 #endif
 
-#if defined(EM_VNNI) || defined(EM_AVX2)
+#if defined(EM_VNNI_512) || defined(EM_VNNI) || defined(EM_AVX2)
 #include <immintrin.h>
 #elif defined(EM_SSE2)
 #include <emmintrin.h>
@@ -70,13 +72,20 @@ typedef int8_t em_weight;
 #define EM_BIAS(bias, sum_of_weights) (bias)
 #endif
 
+/* Output channels that are summed at a time. */
+#if defined(EM_VNNI_512)
+#define EM_BLOCK 16
+#else
+#define EM_BLOCK 8
+#endif
+
 /* Outputs that fill up the last eight are left out where no vector needs them. */
 #if defined(EM_PORTABLE)
 #define EM_FILL(zeros)
-#define EM_LANES(layer, block) ((layer)->outputs - 8 * (block) < 8 ? (layer)->outputs - 8 * (block) : 8)
+#define EM_FILLED(outputs) (outputs)
 #else
 #define EM_FILL(zeros) zeros
-#define EM_LANES(layer, block) 8
+#define EM_FILLED(outputs) (((outputs) + 7) / 8 * 8)
 #endif
 #define EM_NONE 0, 0, 0, 0,
 
@@ -190,7 +199,60 @@ EM_INLINE int32_t em_requantize(int32_t sum, const em_multiplier *multiplier, in
 
 /* What each instruction set does: em_sums adds up the products of eight output channels at `n` pixels, em_largest takes
  * the larger of two sums, em_store requantizes one. */
-#if defined(EM_AVX2) || defined(EM_VNNI)
+#if defined(EM_VNNI_512)
+#define EM_TILE 8
+#define EM_POOL_TILE 8
+typedef __m512i em_sum; /* of 16 channels, or of eight in its lower half */
+
+EM_INLINE __m512i em_pair(const void *low, const void *high, int lanes) { /* two times 32 bytes, or 32 and zeros */
+    const __m512i first = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)low));
+    return lanes > 8 ? _mm512_inserti64x4(first, _mm256_loadu_si256((const __m256i *)high), 1) : first;
+}
+
+EM_INLINE __m512i em_four(const em_value *at) { /* four activations, in every lane */
+    int32_t four;
+    memcpy(&four, at, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
+                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
+                       em_sum *sum) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    (void)chain;
+    for (run = 0; run < count; ++run) {
+        for (group = 0; group < size; ++group, weight += 32) {
+            const __m512i w = em_pair(weight, weight + 32 * count * size, lanes);
+#define EM_IN(p) (runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step + 4 * group)
+#define EM_DO(p) sum[p] = _mm512_dpbusd_epi32(sum[p], em_four(EM_IN(p)), w);
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+#undef EM_IN
+        }
+    }
+}
+
+EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
+    return em_pair(bias, bias + 8, lanes);
+}
+
+EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
+    return _mm512_max_epi32(a, b);
+}
+
+EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_point, int lanes, em_value *out) {
+    const __m512 by = _mm512_castsi512_ps(em_pair(multiplier, multiplier + 8, lanes));
+    const __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(sum), by));
+    const __m512i moved = _mm512_add_epi32(q, _mm512_set1_epi32(zero_point));
+    const __m128i u = _mm512_cvtusepi32_epi8(_mm512_max_epi32(moved, _mm512_setzero_si512()));
+    if (lanes > 8) {
+        _mm_storeu_si128((__m128i *)(void *)out, u);
+    } else {
+        _mm_storel_epi64((__m128i *)(void *)out, u);
+    }
+}
+#elif defined(EM_AVX2) || defined(EM_VNNI)
 #define EM_TILE 8
 #define EM_POOL_TILE 8
 typedef __m256i em_sum;
@@ -216,19 +278,13 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
 #undef EM_DO
 #define EM_FOUR(p, i) em_four(in[p] + 4 * (group + (i)))
 #if defined(EM_VNNI)
-#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
-#define EM_DOT(sum, u, w) _mm256_dpbusd_epi32(sum, u, w)
-#else
-#define EM_DOT(sum, u, w) _mm256_dpbusd_avx_epi32(sum, u, w)
-#endif
         (void)chain;
         for (group = 0; group < size; ++group, weight += 32) {
             const __m256i w = EM_W(0);
-#define EM_DO(p) sum[p] = EM_DOT(sum[p], EM_FOUR(p, 0), w);
+#define EM_DO(p) sum[p] = _mm256_dpbusd_avx_epi32(sum[p], EM_FOUR(p, 0), w);
             EM_EACH(n, EM_DO);
 #undef EM_DO
         }
-#undef EM_DOT
 #else
         /* Products of a pair of taps, then of several pairs, are added in 16 bits, where the weights allow it. */
         const __m256i one = _mm256_set1_epi16(1);
@@ -659,22 +715,22 @@ EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_po
 #endif
 
 /* `n` neighbouring outputs from column `x` of the convolution on, or n / 4 of them if the largest of 2x2 is taken. The
- * last eight channels come first: where they are not eight, the rest of what is stored falls on the next position. */
+ * last channels come first: where they do not fill up eight, the rest of what is stored falls on the next position. */
 EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const em_value *const *runs, int count, int size,
                        int x, em_value *out) {
-    const int blocks = (layer->outputs + 7) / 8;
+    const int outputs = EM_FILLED(layer->outputs);
     const uint8_t *chain = layer->chain;
-    int block;
-    for (block = blocks - 1; block >= 0; --block) {
-        const em_multiplier *multiplier = layer->multiplier + 8 * block;
-        const int lanes = EM_LANES(layer, block);
-        em_value *to = out + 8 * block;
+    int first;
+    for (first = (outputs - 1) / EM_BLOCK * EM_BLOCK; first >= 0; first -= EM_BLOCK) {
+        const em_multiplier *multiplier = layer->multiplier + first;
+        const int lanes = outputs - first < EM_BLOCK ? outputs - first : EM_BLOCK;
+        em_value *to = out + first;
         em_sum sum[8];
-        sum[0] = em_bias(layer->bias + 8 * block, lanes);
+        sum[0] = em_bias(layer->bias + first, lanes);
 #define EM_DO(p) sum[p] = sum[0];
         EM_EACH(n, EM_DO);
 #undef EM_DO
-        em_sums(n, pool, layer, runs, count, size, x, layer->weight + 32 * block * count * size, &chain, lanes, sum);
+        em_sums(n, pool, layer, runs, count, size, x, layer->weight + 4 * first * count * size, &chain, lanes, sum);
         if (pool) {
 #define EM_DO(p) \
     if ((p) < (n) / 4) { \
