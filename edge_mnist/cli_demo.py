@@ -28,7 +28,11 @@ from edge_mnist.errors import UsageError, missing_package
 @click.option(
     "--model", type=click.Path(path_type=Path), help="An artifact, float or int8.  [default: the shipped one]"
 )
-@click.option("--trust", is_flag=True, help="Open a TorchScript archive that is in no manifest: it carries code.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Open a TorchScript archive or a model.c that no manifest beside it knows: they carry code.",
+)
 @click.option("--threshold", type=click.FloatRange(0, 1), help="Least confidence of a digit.  [default: the reader's]")
 @click.option("--size", default="640x480", show_default=True, help="Of the camera's frames.")
 @click.option(

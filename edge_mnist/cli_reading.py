@@ -36,8 +36,16 @@ if TYPE_CHECKING:
     help="Light ink on a dark ground.",
 )
 @click.option("--threshold", type=click.FloatRange(0, 1), help="The least confidence that a digit needs.")
-@click.option("--model", type=click.Path(path_type=Path), help="Any artifact.  [default: the shipped int8 TFLite]")
-@click.option("--trust", is_flag=True, help="Open a TorchScript archive of unknown origin as --model: it carries code.")
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Any artifact, a model.c too.  [default: the shipped int8 TFLite]",
+)
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Open a TorchScript archive or a model.c that no manifest beside it knows as --model: they carry code.",
+)
 def predict(
     sources: tuple[str, ...],
     as_json: bool,

@@ -63,7 +63,7 @@ def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
     if what and not (trust or _in_manifest(path, data)):
         raise EdgeMnistError(
             f"{path}: {what} carries code, and {path.parent / MANIFEST} does not hold its hash: "
-            "open it only if you trust its origin (trust=True, --trust)"
+            "put the manifest of its export beside it, or, if you trust its origin, say so (trust=True, --trust)"
         )
 
 

@@ -38,6 +38,9 @@
 #endif
 
 #if defined(EM_VNNI_512) || defined(EM_VNNI) || defined(EM_AVX2)
+#if !defined(EM_AVX2) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-coalesce-vars") /* it would copy each sum twice for a group of taps */
+#endif
 #include <immintrin.h>
 #elif defined(EM_SSE2)
 #include <emmintrin.h>
@@ -65,6 +68,7 @@ typedef int8_t em_weight;
 #define EM_U(value) ((value) + 128)
 #define EM_BIAS(bias, sum_of_weights) ((bias) + 128 * (sum_of_weights))
 #else
+#define EM_PIXELS 1 /* a pixel is kept as it is */
 typedef uint8_t em_value;
 typedef int8_t em_weight;
 #define EM_STORED(u) ((em_value)(u))
@@ -180,6 +184,18 @@ EM_INLINE int32_t em_requantize(int32_t sum, const em_multiplier *multiplier, in
 }
 #endif
 
+#if defined(EM_VNNI_512)
+#define EM_MOST 12 /* pixels in a tile */
+#define EM_EACH_MORE(n, DO) \
+    if ((n) > 8) { DO(8) } \
+    if ((n) > 9) { DO(9) } \
+    if ((n) > 10) { DO(10) } \
+    if ((n) > 11) { DO(11) }
+#else
+#define EM_MOST 8
+#define EM_EACH_MORE(n, DO)
+#endif
+
 /* Does something for each pixel of a tile; `n` is constant. */
 #define EM_EACH(n, DO) \
     do { \
@@ -191,17 +207,26 @@ EM_INLINE int32_t em_requantize(int32_t sum, const em_multiplier *multiplier, in
         if ((n) > 5) { DO(5) } \
         if ((n) > 6) { DO(6) } \
         if ((n) > 7) { DO(7) } \
+        EM_EACH_MORE(n, DO) \
     } while (0)
 
 /* Where a tile's pixels lie: side by side, or with `pool` in two rows. */
 #define EM_ROW(p, n, pool) ((pool) ? (p) / ((n) / 2) : 0)
 #define EM_COLUMN(p, n, pool) ((pool) ? (p) % ((n) / 2) : (p))
 
-/* What each instruction set does: em_sums adds up the products of eight output channels at `n` pixels, em_largest takes
- * the larger of two sums, em_store requantizes one. */
+/* What each instruction set does: em_sums adds up the products of a block of output channels at `n` pixels, em_largest
+ * takes the larger of two sums, em_store requantizes one. EM_TILE is how many pixels are summed at a time, EM_POOL_TILE
+ * if a 2x2 max pool is taken of them. `lanes` are the block's channels; the weights are the block's. */
+#define EM_TO_SUM \
+    const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count, const int size, \
+        const int x, const em_weight *weight, const uint8_t **chain, const int lanes, em_sum *sum
+
+/* Pixel `p` of a tile: the first value that it sees of the input row `run`. */
+#define EM_IN(p) (runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step)
+
 #if defined(EM_VNNI_512)
-#define EM_TILE 8
-#define EM_POOL_TILE 8
+#define EM_TILE 12
+#define EM_POOL_TILE 12
 typedef __m512i em_sum; /* of 16 channels, or of eight in its lower half */
 
 EM_INLINE __m512i em_pair(const void *low, const void *high, int lanes) { /* two times 32 bytes, or 32 and zeros */
@@ -213,24 +238,6 @@ EM_INLINE __m512i em_four(const em_value *at) { /* four activations, in every la
     int32_t four;
     memcpy(&four, at, sizeof four);
     return _mm512_set1_epi32(four);
-}
-
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
-    const int step = layer->right * layer->channels;
-    int run, group;
-    (void)chain;
-    for (run = 0; run < count; ++run) {
-        for (group = 0; group < size; ++group, weight += 32) {
-            const __m512i w = em_pair(weight, weight + 32 * count * size, lanes);
-#define EM_IN(p) (runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step + 4 * group)
-#define EM_DO(p) sum[p] = _mm512_dpbusd_epi32(sum[p], em_four(EM_IN(p)), w);
-            EM_EACH(n, EM_DO);
-#undef EM_DO
-#undef EM_IN
-        }
-    }
 }
 
 EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
@@ -257,87 +264,19 @@ EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_po
 #define EM_POOL_TILE 8
 typedef __m256i em_sum;
 
+EM_INLINE __m256i em_eight(const void *at) { /* 32 bytes */
+    return _mm256_loadu_si256((const __m256i *)at);
+}
+
 EM_INLINE __m256i em_four(const em_value *at) { /* four activations, in every lane */
     int32_t four;
     memcpy(&four, at, sizeof four);
     return _mm256_set1_epi32(four);
 }
 
-#define EM_W(i) _mm256_loadu_si256((const __m256i *)(const void *)(weight + 32 * (i)))
-
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
-    const int step = layer->right * layer->channels;
-    int run, group;
-    (void)lanes;
-    for (run = 0; run < count; ++run) {
-        const em_value *in[8];
-#define EM_DO(p) in[p] = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
-        EM_EACH(n, EM_DO);
-#undef EM_DO
-#define EM_FOUR(p, i) em_four(in[p] + 4 * (group + (i)))
-#if defined(EM_VNNI)
-        (void)chain;
-        for (group = 0; group < size; ++group, weight += 32) {
-            const __m256i w = EM_W(0);
-#define EM_DO(p) sum[p] = _mm256_dpbusd_avx_epi32(sum[p], EM_FOUR(p, 0), w);
-            EM_EACH(n, EM_DO);
-#undef EM_DO
-        }
-#else
-        /* Products of a pair of taps, then of several pairs, are added in 16 bits, where the weights allow it. */
-        const __m256i one = _mm256_set1_epi16(1);
-        for (group = 0; group < size;) {
-            const int length = *(*chain)++;
-#define EM_PAIRS(p, i) _mm256_maddubs_epi16(EM_FOUR(p, i), w##i)
-#define EM_ADD(a, b) _mm256_add_epi16(a, b)
-#define EM_WIDEN(p, pairs) sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(pairs, one));
-            if (length >= 4) {
-                const __m256i w0 = EM_W(0), w1 = EM_W(1), w2 = EM_W(2), w3 = EM_W(3);
-#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)), EM_ADD(EM_PAIRS(p, 2), EM_PAIRS(p, 3))))
-                EM_EACH(n, EM_DO);
-#undef EM_DO
-            } else if (length == 3) {
-                const __m256i w0 = EM_W(0), w1 = EM_W(1), w2 = EM_W(2);
-#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)), EM_PAIRS(p, 2)))
-                EM_EACH(n, EM_DO);
-#undef EM_DO
-            } else if (length == 2) {
-                const __m256i w0 = EM_W(0), w1 = EM_W(1);
-#define EM_DO(p) EM_WIDEN(p, EM_ADD(EM_PAIRS(p, 0), EM_PAIRS(p, 1)))
-                EM_EACH(n, EM_DO);
-#undef EM_DO
-            } else if (length == 1) {
-                const __m256i w0 = EM_W(0);
-#define EM_DO(p) EM_WIDEN(p, EM_PAIRS(p, 0))
-                EM_EACH(n, EM_DO);
-#undef EM_DO
-            } else { /* a pair may not fit 16 bits: even and odd taps apart */
-                const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(EM_W(0), 8), 8);
-                const __m256i odd = _mm256_srai_epi16(EM_W(0), 8);
-                const __m256i low = _mm256_set1_epi16(255);
-#define EM_DO(p) \
-    sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_and_si256(EM_FOUR(p, 0), low), even)); \
-    sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_srli_epi16(EM_FOUR(p, 0), 8), odd));
-                EM_EACH(n, EM_DO);
-#undef EM_DO
-            }
-            group += length ? length : 1;
-            weight += 32 * (length ? length : 1);
-#undef EM_PAIRS
-#undef EM_ADD
-#undef EM_WIDEN
-        }
-#endif
-#undef EM_FOUR
-    }
-}
-#undef EM_W
-
 EM_INLINE em_sum em_bias(const int32_t *bias, int lanes) {
     (void)lanes;
-    return _mm256_loadu_si256((const __m256i *)(const void *)bias);
+    return em_eight(bias);
 }
 
 EM_INLINE em_sum em_largest(em_sum a, em_sum b) {
@@ -350,6 +289,86 @@ EM_INLINE void em_store(em_sum sum, const em_multiplier *multiplier, int zero_po
     const __m128i moved = _mm_adds_epi16(words, _mm_set1_epi16((short)zero_point));
     (void)lanes;
     _mm_storel_epi64((__m128i *)(void *)out, _mm_packus_epi16(moved, moved));
+}
+#endif
+
+#if defined(EM_VNNI_512) || defined(EM_VNNI)
+#if defined(EM_VNNI_512)
+#define EM_DOT _mm512_dpbusd_epi32
+#define EM_WEIGHTS em_pair(weight, weight + 32 * count * size, lanes)
+#else
+#define EM_DOT _mm256_dpbusd_avx_epi32
+#define EM_WEIGHTS em_eight(weight)
+#endif
+EM_INLINE void em_sums(EM_TO_SUM) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    (void)chain, (void)lanes;
+    for (run = 0; run < count; ++run) {
+        for (group = 0; group < size; ++group, weight += 32) {
+#define EM_DO(p) sum[p] = EM_DOT(sum[p], em_four(EM_IN(p) + 4 * group), w);
+            const em_sum w = EM_WEIGHTS;
+            EM_EACH(n, EM_DO);
+#undef EM_DO
+        }
+    }
+}
+#elif defined(EM_AVX2)
+/* Adds `length` groups of taps. Products of a pair of taps, then of several pairs, are added in 16 bits, as the weights
+ * allow it; 0 stands for one group whose pairs may not fit 16 bits: its even and odd taps go apart. */
+EM_INLINE void em_chain(const int length, const int n, const em_value *const *in, const int at, const em_weight *weight,
+                        em_sum *sum) {
+    const __m256i w0 = em_eight(weight), w1 = length > 1 ? em_eight(weight + 32) : w0;
+    const __m256i w2 = length > 2 ? em_eight(weight + 64) : w0, w3 = length > 3 ? em_eight(weight + 96) : w0;
+    const __m256i one = _mm256_set1_epi16(1), low = _mm256_set1_epi16(255);
+    const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(w0, 8), 8), odd = _mm256_srai_epi16(w0, 8);
+    if (length) {
+#define EM_PAIRS(p, i) _mm256_maddubs_epi16(em_four(in[p] + at + 4 * (i)), w##i)
+#define EM_DO(p) \
+    { \
+        __m256i pairs = EM_PAIRS(p, 0); \
+        if (length > 1) pairs = _mm256_add_epi16(pairs, EM_PAIRS(p, 1)); \
+        if (length > 2) pairs = _mm256_add_epi16(pairs, EM_PAIRS(p, 2)); \
+        if (length > 3) pairs = _mm256_add_epi16(pairs, EM_PAIRS(p, 3)); \
+        sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(pairs, one)); \
+    }
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+#undef EM_PAIRS
+    } else {
+#define EM_DO(p) \
+    { \
+        const __m256i four = em_four(in[p] + at); \
+        sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_and_si256(four, low), even)); \
+        sum[p] = _mm256_add_epi32(sum[p], _mm256_madd_epi16(_mm256_srli_epi16(four, 8), odd)); \
+    }
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+    }
+}
+
+EM_INLINE void em_sums(EM_TO_SUM) {
+    const int step = layer->right * layer->channels;
+    int run, group;
+    (void)lanes;
+    for (run = 0; run < count; ++run) {
+        const em_value *in[EM_TILE];
+#define EM_DO(p) in[p] = EM_IN(p);
+        EM_EACH(n, EM_DO);
+#undef EM_DO
+        for (group = 0; group < size;) {
+            const int length = *(*chain)++, groups = length ? length : 1;
+            switch (length) {
+            case 4: em_chain(4, n, in, 4 * group, weight, sum); break;
+            case 3: em_chain(3, n, in, 4 * group, weight, sum); break;
+            case 2: em_chain(2, n, in, 4 * group, weight, sum); break;
+            case 1: em_chain(1, n, in, 4 * group, weight, sum); break;
+            default: em_chain(0, n, in, 4 * group, weight, sum); break;
+            }
+            group += groups;
+            weight += 32 * groups;
+        }
+    }
 }
 #elif defined(EM_SSE2)
 #define EM_TILE 2
@@ -372,22 +391,20 @@ EM_INLINE __m128i em_halves(__m128i a, __m128i b) { /* of four channels, the sum
                          _mm_castps_si128(_mm_shuffle_ps(x, y, _MM_SHUFFLE(3, 1, 3, 1))));
 }
 
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weights, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
+EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run, group, p;
     (void)chain, (void)lanes;
     for (p = 0; p < n; p += 2) { /* two pixels at a time */
         const int other = p + 1 < n ? p + 1 : p;
-        const em_weight *weight = weights;
+        const em_weight *w = weight;
         __m128i a0 = _mm_setzero_si128(), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
         for (run = 0; run < count; ++run) {
-            const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+            const em_value *in = EM_IN(p);
             const int beside = other == p ? 0 : step; /* a pair lies in one row */
-            for (group = 0; group < size; ++group, in += 4, weight += 32) {
-                const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)weight);
-                const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(weight + 16));
+            for (group = 0; group < size; ++group, in += 4, w += 32) {
+                const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)w);
+                const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(w + 16));
                 const __m128i w0 = _mm_srai_epi16(_mm_unpacklo_epi8(low, low), 8);
                 const __m128i w1 = _mm_srai_epi16(_mm_unpackhi_epi8(low, low), 8);
                 const __m128i w2 = _mm_srai_epi16(_mm_unpacklo_epi8(high, high), 8);
@@ -449,9 +466,7 @@ typedef struct {
 #if defined(EM_DOTPROD)
 #define EM_TILE 8
 #define EM_POOL_TILE 8
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
+EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run, group;
     (void)chain, (void)lanes;
@@ -505,9 +520,7 @@ EM_INLINE int16x4_t em_four(const em_value *at) { /* four activations */
     return four;
 }
 
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
+EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run;
     size_t group;
@@ -626,9 +639,7 @@ EM_INLINE int32_t em_odd_s(uint32_t word) {
 }
 
 /* Two channels at two pixels, each word of four taps split into two pairs of 16 bits. */
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
+EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run, i, p;
     (void)chain;
@@ -640,7 +651,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
             const em_weight *w = weight + 4 * i;
             int32_t a = sum[p].of[i], b = sum[p].of[next], c = sum[other].of[i], d = sum[other].of[next];
             for (run = 0; run < count; ++run) {
-                const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+                const em_value *in = EM_IN(p);
                 const em_value *last = in + 4 * size;
                 for (; in < last; in += 4, w += 4 * lanes) {
                     const uint32_t u = em_word(in), v = em_word(in + beside);
@@ -672,9 +683,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
 #else
 #define EM_TILE 1
 #define EM_POOL_TILE 4
-EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const em_value *const *runs, const int count,
-                       const int size, const int x, const em_weight *weight, const uint8_t **chain, const int lanes,
-                       em_sum *sum) {
+EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run, i, p;
     (void)chain;
@@ -683,7 +692,7 @@ EM_INLINE void em_sums(const int n, const int pool, const em_layer *layer, const
             const em_weight *w = weight + 4 * i;
             int32_t found = sum[p].of[i];
             for (run = 0; run < count; ++run) {
-                const em_value *in = runs[EM_ROW(p, n, pool) * count + run] + (x + EM_COLUMN(p, n, pool)) * step;
+                const em_value *in = EM_IN(p);
                 const em_value *last = in + 4 * size;
                 for (; in < last; in += 4, w += 4 * lanes) {
                     found += in[0] * w[0] + in[1] * w[1] + in[2] * w[2] + in[3] * w[3];
@@ -720,12 +729,12 @@ EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const
                        int x, em_value *out) {
     const int outputs = EM_FILLED(layer->outputs);
     const uint8_t *chain = layer->chain;
-    int first;
-    for (first = (outputs - 1) / EM_BLOCK * EM_BLOCK; first >= 0; first -= EM_BLOCK) {
+    int block;
+    for (block = (outputs - 1) / EM_BLOCK; block >= 0; --block) {
+        const int first = EM_BLOCK * block, lanes = outputs - first < EM_BLOCK ? outputs - first : EM_BLOCK;
         const em_multiplier *multiplier = layer->multiplier + first;
-        const int lanes = outputs - first < EM_BLOCK ? outputs - first : EM_BLOCK;
         em_value *to = out + first;
-        em_sum sum[8];
+        em_sum sum[EM_MOST];
         sum[0] = em_bias(layer->bias + first, lanes);
 #define EM_DO(p) sum[p] = sum[0];
         EM_EACH(n, EM_DO);
@@ -734,8 +743,8 @@ EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const
         if (pool) {
 #define EM_DO(p) \
     if ((p) < (n) / 4) { \
-        const em_sum above = em_largest(sum[2 * (p) % 8], sum[(2 * (p) + 1) % 8]); \
-        const em_sum below = em_largest(sum[((n) / 2 + 2 * (p)) % 8], sum[((n) / 2 + 2 * (p) + 1) % 8]); \
+        const em_sum above = em_largest(sum[2 * (p) % EM_MOST], sum[(2 * (p) + 1) % EM_MOST]); \
+        const em_sum below = em_largest(sum[((n) / 2 + 2 * (p)) % EM_MOST], sum[((n) / 2 + 2 * (p) + 1) % EM_MOST]); \
         em_store(em_largest(above, below), multiplier, layer->zero_point, lanes, to + (p)*layer->outputs); \
     }
             EM_EACH(n, EM_DO);
@@ -751,6 +760,12 @@ EM_INLINE void em_tile(const int n, const int pool, const em_layer *layer, const
 EM_INLINE void em_tile_of(int n, const em_layer *layer, const em_value *const *runs, int count, int size, int x,
                           em_value *out) {
     switch (n) {
+#if EM_TILE >= 12
+    case 12: em_tile(12, 0, layer, runs, count, size, x, out); break;
+    case 11: em_tile(11, 0, layer, runs, count, size, x, out); break;
+    case 10: em_tile(10, 0, layer, runs, count, size, x, out); break;
+    case 9: em_tile(9, 0, layer, runs, count, size, x, out); break;
+#endif
 #if EM_TILE >= 8
     case 8: em_tile(8, 0, layer, runs, count, size, x, out); break;
     case 7: em_tile(7, 0, layer, runs, count, size, x, out); break;
@@ -790,6 +805,12 @@ EM_INLINE void em_conv_row(const em_layer *layer, const em_value *const *rows, e
         for (x = 0; x + EM_POOL_TILE / 4 <= layer->width; x += EM_POOL_TILE / 4) {
             em_tile(EM_POOL_TILE, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
         }
+#if EM_POOL_TILE > 8
+        if (x + 2 <= layer->width) {
+            em_tile(8, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
+            x += 2;
+        }
+#endif
         if (x < layer->width) em_tile(4, 1, layer, runs, count, size, 2 * x, out + x * layer->outputs);
         return;
     }
@@ -911,7 +932,12 @@ static int em_run(const uint8_t *pixels, int8_t *logits, em_value *arena) {
     }
     while (done[0] < first->height) {
         em_value *line = em_line(first, arena, done[0]) + first->beside;
+#if defined(EM_PIXELS)
+        memcpy(line, pixels, (size_t)first->width);
+        pixels += first->width;
+#else
         for (x = 0; x < first->width; ++x) line[x] = EM_STORED(*pixels++);
+#endif
         ++done[0];
         em_feed(0, arena, done);
     }

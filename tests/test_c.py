@@ -32,7 +32,7 @@ from edge_mnist.sources import trained
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
 
-# What AVX-512 VNNI does, by AVX2, for processors without it: four products, added without saturation.
+# What AVX-VNNI does, by AVX2, for processors without it: four products, added without saturation.
 VNNI = """
 #include <immintrin.h>
 static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
@@ -41,14 +41,14 @@ static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
     const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
     return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
 }
-#undef _mm256_dpbusd_epi32
-#define _mm256_dpbusd_epi32 emulated
-#define __AVX512VNNI__ 1
-#define __AVX512VL__ 1
+#undef _mm256_dpbusd_avx_epi32
+#define _mm256_dpbusd_avx_epi32 emulated
+#define __AVXVNNI__ 1
 """
 
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ARM = ("aarch64-linux-gnu-gcc", *STRICT, "-O2", "-static")
+AVX_512 = ("-mavx2", "-mavx512vnni")
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "gcc -O0": (("gcc", *STRICT, "-O0"), (), "float"),
     "gcc -O2": (("gcc", *STRICT, "-O2"), (), "float"),
@@ -67,7 +67,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         (),
         "float",
     ),
-    "gcc sanitized": (("gcc", *STRICT, "-O1", *SANITIZE), (), "float"),
+    "gcc SSE2 sanitized": (("gcc", *STRICT, "-O1", *SANITIZE), (), "float"),
+    "gcc AVX2 sanitized": (("gcc", *STRICT, "-O1", "-mavx2", *SANITIZE), (), "float"),
+    "gcc AVX-512 VNNI": (("gcc", *STRICT, "-O3", *AVX_512), (), "float"),
+    "clang AVX-512 VNNI sanitized": (("clang", *STRICT, "-O1", *AVX_512, *SANITIZE), (), "float"),
     "clang sanitized native": (("clang", *STRICT, "-O1", "-march=native", *SANITIZE), (), "float"),
     "gcc fixed point": (("gcc", *STRICT, "-O2", "-DEDGE_MNIST_FIXED_POINT"), (), "fixed-point"),
     "clang fixed point sanitized": (
@@ -75,7 +78,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         (),
         "fixed-point",
     ),
-    "VNNI, one instruction emulated": (("gcc", *STRICT, "-O2", "-mavx2", "-include", "vnni.h"), (), "float"),
+    "AVX-VNNI, one instruction emulated": (("gcc", *STRICT, "-O2", "-mavx2", "-include", "vnni.h"), (), "float"),
     "haswell": (("gcc", *STRICT, "-O2", "-march=haswell"), ("qemu-x86_64", "-cpu", "Haswell"), "float"),
     "cortex-a53": (ARM, ("qemu-aarch64-static", "-cpu", "cortex-a53"), "float"),
     "cortex-a72": (
@@ -89,6 +92,22 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         "float",
     ),
 }
+
+KERNELS = {
+    "gcc -O0": "EM_PORTABLE",
+    "gcc -O2": "EM_SSE2",
+    "gcc contracting": "EM_PORTABLE",
+    "gcc SSE2 sanitized": "EM_SSE2",
+    "gcc AVX2 sanitized": "EM_AVX2",
+    "gcc AVX-512 VNNI": "EM_VNNI_512",
+    "clang AVX-512 VNNI sanitized": "EM_VNNI_512",
+    "AVX-VNNI, one instruction emulated": "EM_VNNI",
+    "haswell": "EM_AVX2",
+    "cortex-a53": "EM_NEON",
+    "cortex-a72": "EM_NEON",
+    "cortex-a76": "EM_DOTPROD",
+}
+"""What is chosen on a target; elsewhere it depends on this machine."""
 
 
 def random_graph(seed: int) -> tuple[QuantizedGraph, np.ndarray] | None:
@@ -179,6 +198,8 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
                 ["gcc", "-march=native", "-dM", "-E", "-xc", os.devnull], capture_output=True, text=True
             ).stdout
         )
+    if "AVX-512" in target and "avx512_vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("needs a processor with AVX-512 VNNI")
     (tmp_path / "vnni.h").write_text(VNNI)
     compiler = tuple(str(tmp_path / part) if part == "vnni.h" else part for part in compiler)
     first = 1000 + 6 * list(TARGETS).index(target)  # others for each
@@ -187,6 +208,8 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
     networks += random_graphs(first, 2 if "sanitized" in target else 5)
     for number, (network, images) in enumerate(networks):
         outputs = run_program(network, images, tmp_path / str(number), compiler, emulator)
+        macros = subprocess.run([*compiler, "-dM", "-E", str(tmp_path / str(number) / "model.c")], capture_output=True)
+        assert f"#define {KERNELS.get(target, 'EM_BLOCK')} " in macros.stdout.decode()
         np.testing.assert_array_equal(outputs, run_quantized(network, images, rounding))  # type: ignore[arg-type]
     print(f"\n{target}: {len(networks)} networks")
 
@@ -408,3 +431,35 @@ def test_export_writes_it_when_it_is_asked_for(tmp_path: Path) -> None:
     )
     subprocess.run([*command, "--int8"], cwd=tmp_path, check=True, env=environment)
     assert (tmp_path / "c" / "model_int8.c").is_file()
+
+
+def test_predict_and_demo_take_it_as_any_other_model(reference: Reference, tmp_path: Path, cache: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    drawn = strokes.draw(5, seed=4)
+    row = np.pad(255 - np.hstack(list(drawn.images)), 20, constant_values=255)
+    cv2.imwrite(str(tmp_path / "row.png"), cv2.resize(row, None, fx=3, fy=3))
+    folder, alone = tmp_path / "artifacts", tmp_path / "alone"
+    bundle.write_bundle(folder, bundle.make_bundle(reference, ["c"], {}))
+    alone.mkdir()
+    shutil.copy(folder / "model_int8.c", alone)
+
+    def run(*arguments: object, **variables: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "edge_mnist", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), **variables}
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        return result.returncode, result.stdout, result.stderr
+
+    expected = run("predict", "row.png")
+    assert expected[0] == 0 and len(expected[1].strip()) >= 4
+    assert run("predict", "row.png", "--model", folder / "model_int8.c") == expected
+    assert run("predict", "row.png", "--model", alone / "model_int8.c", "--trust") == expected
+    demo = ("demo", "--camera", "sample", "--view", "none", "--max-frames", 3, "--fps", 0, "--model")
+    status, _, errors = run(*demo, folder / "model_int8.c")
+    assert status == 0 and "3 frames" in errors
+    for command in (("predict", "row.png", "--model"), demo):
+        status, output, errors = run(*command, alone / "model_int8.c")
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert "carries code" in errors and "put the manifest of its export beside it" in errors
+        status, output, errors = run(*command, folder / "model_int8.c", CC="no-such-compiler")
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert "CC=no-such-compiler is not there: apt install gcc" in errors
