@@ -42,7 +42,7 @@ class Stage:
 
     @property
     def kind(self) -> str:
-        """The kernel, as c_kernels.h calls it."""
+        """The kernel, as c_types.h calls it."""
         if isinstance(self.operation, MaxPool2d):
             return "EM_POOL"
         if self.operation.groups > 1:

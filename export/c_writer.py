@@ -1,7 +1,7 @@
 """A quantized graph as C99 without dependencies: `model.c`, which holds everything, and `model.h`, which declares it.
 
-The kernels (c_kernels.h) are the same for every network and stand in model.c as they are; before them stand the sizes
-that they need, after them one table a layer. Rows flow through the layers through rings of lines, so that a map is
+The kernels (c_*.h) are the same for every network and stand in model.c as they are: first the types, after them one
+table a layer, then the code. Rows flow through the layers through rings of lines, so that a map is
 never whole in memory; a 2x2 max pool is taken of the sums, before they are requantized, which is the same, as
 requantization is monotonic.
 """
@@ -20,13 +20,16 @@ from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export.c_tables import LANES, Stage, real, stages, table
 from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph, accumulator_bound
 
+_KERNELS = ("c_types.h", "c_tiles.h", "c_x86.h", "c_arm.h", "c_portable.h", "c_rows.h")
+"""In the order in which they stand in model.c."""
+
 _SLACK = 16
 """Values that vector loads may read, and stores write, beyond a line."""
 
 
 @dataclass(frozen=True)
 class _Ring:
-    """The lines between two stages, see em_ring in c_kernels.h."""
+    """The lines between two stages, see em_ring in c_types.h."""
 
     at: int
     line: int
@@ -63,9 +66,9 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
         _check(stage, graph)
     rings = _rings(steps)
     kinds = {stage.kind for stage in steps}
-    kernels = (files("edge_mnist.export") / "c_kernels.h").read_text(encoding="utf-8")
+    folder = files("edge_mnist.export")
     # The tables come after the types, and before the code that walks through them.
-    types, code = kernels.split("/* Requantization of one sum. */")
+    types, *code = ((folder / name).read_text(encoding="utf-8") for name in _KERNELS)
     terms = c_contract(graph)
     text = _HEAD.format(
         key=KEY,
@@ -84,11 +87,10 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     records = "".join(_record(stage, name) for stage, name in zip(steps, _names(steps), strict=True))
     lines = "".join(_ring_text(ring, stage) for ring, stage in zip(rings, [None, *steps], strict=True))
     joined = (
-        f"{text}\n{types}{tables}\n"
+        f"{text}\n{types}\n{tables}\n"
         f"static const em_layer em_layers[EM_LAYERS] = {{\n{records}}};\n\n"
         f"/* The input's lines, and those of each layer's output. */\n"
-        f"static const em_ring em_rings[EM_LAYERS + 1] = {{\n{lines}}};\n\n"
-        f"/* Requantization of one sum. */{code}\n{_ENTRY}"
+        f"static const em_ring em_rings[EM_LAYERS + 1] = {{\n{lines}}};\n\n" + "\n".join([*code, _ENTRY])
     )
     return joined.encode()
 
