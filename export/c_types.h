@@ -70,7 +70,11 @@ typedef int8_t em_weight;
 #else
 #define EM_PIXELS 1 /* a pixel is kept as it is */
 typedef uint8_t em_value;
+#if defined(EM_SSE2)
+typedef int16_t em_weight; /* rather than widened each time */
+#else
 typedef int8_t em_weight;
+#endif
 #define EM_STORED(u) ((em_value)(u))
 #define EM_U(value) ((value) + 0)
 #define EM_BIAS(bias, sum_of_weights) (bias)

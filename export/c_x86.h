@@ -152,6 +152,10 @@ typedef struct {
     __m128i low, high;
 } em_sum;
 
+EM_INLINE __m128i em_eight(const em_weight *at) {
+    return _mm_loadu_si128((const __m128i *)(const void *)at);
+}
+
 EM_INLINE __m128i em_four(const em_value *at) { /* four activations as 16 bits, twice */
     int32_t four;
     __m128i words;
@@ -178,12 +182,7 @@ EM_INLINE void em_sums(EM_TO_SUM) {
             const em_value *in = EM_IN(p);
             const int beside = other == p ? 0 : step; /* a pair lies in one row */
             for (group = 0; group < size; ++group, in += 4, w += 32) {
-                const __m128i low = _mm_loadu_si128((const __m128i *)(const void *)w);
-                const __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(w + 16));
-                const __m128i w0 = _mm_srai_epi16(_mm_unpacklo_epi8(low, low), 8);
-                const __m128i w1 = _mm_srai_epi16(_mm_unpackhi_epi8(low, low), 8);
-                const __m128i w2 = _mm_srai_epi16(_mm_unpacklo_epi8(high, high), 8);
-                const __m128i w3 = _mm_srai_epi16(_mm_unpackhi_epi8(high, high), 8);
+                const __m128i w0 = em_eight(w), w1 = em_eight(w + 8), w2 = em_eight(w + 16), w3 = em_eight(w + 24);
                 const __m128i u = em_four(in);
                 a0 = _mm_add_epi32(a0, _mm_madd_epi16(u, w0));
                 a1 = _mm_add_epi32(a1, _mm_madd_epi16(u, w1));
