@@ -64,10 +64,10 @@ EM_INLINE int16x4_t em_four(const em_value *at) { /* four activations */
 EM_INLINE void em_sums(EM_TO_SUM) {
     const int step = layer->right * layer->channels;
     int run;
-    size_t group;
     (void)lanes;
     for (run = 0; run < count; ++run) {
         const em_value *in = runs[run] + x * step, *below = pool ? runs[count + run] + x * step : in;
+        const em_value *const end = in + 4 * size;
 #define EM_FOUR(p) const int16x4_t u = em_four((EM_ROW(p, n, pool) ? below : in) + EM_COLUMN(p, n, pool) * step);
 #define EM_WIDE(p, i) \
     sum[p].low = vmlal_lane_s16(sum[p].low, vget_low_s16(w.val[i]), u, i); \
@@ -79,23 +79,24 @@ EM_INLINE void em_sums(EM_TO_SUM) {
 #define EM_WIDEN(p) \
     sum[p].low = vaddw_s16(sum[p].low, vget_low_s16(part[p])); \
     sum[p].high = vaddw_high_s16(sum[p].high, part[p]);
-        for (group = 0; group < 4 * (size_t)size;) { /* here in taps */
-            int length = *(*chain)++;
+        while (in < end) {
+            const int length = *(*chain)++;
+            const em_value *const stop = in + 4 * length;
             int16x8_t part[8];
             int16x8x4_t w = vld4q_s16(weight); /* by tap: eight channels */
+            weight += 32;
             if (!length) { /* four products may not fit 16 bits */
                 EM_EACH(n, EM_APART);
-                group += 4, in += 4, below += 4;
-                weight += 32;
+                in += 4, below += 4;
                 continue;
             }
             EM_EACH(n, EM_FIRST);
-            for (;;) {
-                group += 4, in += 4, below += 4;
-                weight += 32;
-                if (--length <= 0) break;
+            in += 4, below += 4;
+            while (in != stop) {
                 w = vld4q_s16(weight);
                 EM_EACH(n, EM_NEXT);
+                in += 4, below += 4;
+                weight += 32;
             }
             EM_EACH(n, EM_WIDEN);
         }

@@ -46,7 +46,8 @@
 #include <emmintrin.h>
 #elif defined(EM_DOTPROD) || defined(EM_NEON)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns") /* it would load ahead what there are no registers for */
+/* It would load ahead what there are no registers for, and compute after a loop where its pointers have come to. */
+#pragma GCC optimize("no-schedule-insns", "no-code-hoisting", "no-tree-scev-cprop")
 #endif
 #include <arm_neon.h>
 #elif defined(__ARM_FEATURE_DSP) && defined(__GNUC__) && !defined(__aarch64__) && !defined(__ARM_BIG_ENDIAN)
