@@ -70,7 +70,7 @@ $(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)
 	@touch $@
 
 # The other tools disagree with the lock about packages that are not measured; those that are stay the same.
-$(PEERS)/installed: $(NEEDS) benchmarks/peers.txt | $(VENV)/made
+$(PEERS)/installed: requirements.lock benchmarks/peers.txt | $(VENV)/made
 	'$(PYTHON)' -m venv --clear $(PEERS)
 	grep -E '^(torch|numpy|onnxruntime|ai-edge-litert)==' requirements.lock > $(PEERS)/constraints.txt
 	$(if $(TORCH_INDEX),$(PEERS)/bin/pip install --constraint $(PEERS)/constraints.txt --index-url '$(TORCH_INDEX)' --no-deps torch torchvision)
