@@ -24,7 +24,7 @@ def environment() -> dict[str, str]:
 
 
 class Answering:
-    """A process that answers each line with a line of JSON; it ends when the context that it is does."""
+    """A process that answers each line with a JSON object on a line; it ends when the context that it is does."""
 
     def __init__(self, name: str, command: Sequence[str]) -> None:
         """Start `command`; `name` is what errors call it."""
@@ -65,6 +65,8 @@ class Answering:
                 self._process.stdin.write(line + "\n")
                 self._process.stdin.flush()
             told = self._process.stdout.readline()
+            while told and not told.startswith("{"):  # what a library printed
+                told = self._process.stdout.readline()
         except BrokenPipeError:
             told = ""
         if not told:

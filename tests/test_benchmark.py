@@ -23,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 
 FAKE = """
 import json, sys
+print("INFO: a library's own words")
 print(json.dumps({"runtime": sys.argv[1], "load_ms": 1.0}), flush=True)
 for line in sys.stdin:
     with open(sys.argv[2], "a") as log:
