@@ -58,3 +58,4 @@ def test_the_digit_tells_the_two_roundings_apart(reference: Reference) -> None:
     roundings: tuple[Rounding, Rounding] = ("float", "fixed-point")
     one, other = (run_quantized(reference.quantized_graph, digit(), rounding) for rounding in roundings)
     assert (one != other).any()
+    assert f"logits {' '.join(map(str, one[0]))}\n" in (EXAMPLE / "README.md").read_text("utf-8")
