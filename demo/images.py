@@ -25,6 +25,10 @@ MOST_JPEG_PIXELS = 64 * MOST_PIXELS
 REDUCED = ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4), (8, cv2.IMREAD_REDUCED_COLOR_8))
 
 
+DEEP = 64
+"""A picture of 16 bits whose brightest pixel is darker, as one of 8, does not use them all."""
+
+
 def find(folder: Path) -> list[Path]:
     """The image files in a folder, by name.
 
@@ -80,10 +84,17 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
         raise EdgeMnistError(f"{name}: is no image that can be read{_found(data, size)}")
     if is_jpeg or picture.ndim != 3:
         return picture
+    if picture.max() < DEEP:
+        picture = _stretched(data, picture)
     layered = _decoded(data, cv2.IMREAD_UNCHANGED)
     if layered is None or layered.ndim != 3 or layered.shape[2] != 4:
         return picture
     return _on_white(layered)
+
+
+def turned(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
+    """A picture, uint8 (H, W, 3), turned clockwise by 0, 90, 180 or 270 degrees."""
+    return np.ascontiguousarray(np.rot90(picture, -degrees // 90))
 
 
 def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
@@ -93,6 +104,14 @@ def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
     except (cv2.error, MemoryError):
         return None
     return None if picture is None or not picture.size else np.asarray(picture)
+
+
+def _stretched(data: bytes, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture that is dark because its 16 bits hold 10 or 12, by the bits that it uses; any other as it is."""
+    deep = _decoded(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+    if deep is None or deep.dtype != np.uint16:
+        return picture
+    return np.asarray(deep >> max(int(deep.max()).bit_length() - 8, 0), np.uint8)
 
 
 def _on_white(layered: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,6 +126,8 @@ def _found(data: bytes, size: tuple[int, int]) -> str:
     """What the file seems to be instead, for an error."""
     if size != (0, 0):
         return f": it is damaged, or {size[0]}x{size[1]} pixels of a kind that OpenCV does not know"
+    if data[4:8] == b"ftyp":
+        return ": HEIC, AVIF or a film; expected JPEG, PNG, WebP, BMP or TIFF: export it as JPEG"
     try:
         data[:512].decode("ascii")
         return ": it holds text"

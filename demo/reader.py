@@ -25,6 +25,8 @@ from edge_mnist.sources import SHIPPED_INT8
 
 THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""
+UNSURE = 0.2
+"""What has less, but this, beside digits that can be believed is told as unsure: a number with a hole is none."""
 LEAST_HEIGHT = 12
 """What is lower, in pixels, is no digit by itself."""
 LEAST_AREA = 8
@@ -80,11 +82,22 @@ class Reading:
         digits: in reading order.
         lines: their labels, a string a line.
         milliseconds: by stage, and "total".
+        unsure: what stands in these lines and may be a digit, with less confidence than asked for.
     """
 
     digits: tuple[Digit, ...]
     lines: tuple[str, ...]
     milliseconds: dict[str, float]
+    unsure: tuple[Digit, ...] = ()
+
+    def doubtful(self) -> dict[int, str]:
+        """The lines, by number, in which something is unsure, that in brackets: 641937(9)6."""
+        written = sorted([*self.digits, *self.unsure], key=lambda digit: digit.box[0] + digit.box[2] / 2)
+        told = {digit.line: "" for digit in self.unsure}
+        for digit in written:
+            if digit.line in told:
+                told[digit.line] += f"({digit.label})" if digit in self.unsure else str(digit.label)
+        return told
 
 
 class Reader:
@@ -112,20 +125,20 @@ class Reader:
         light: bool | None = self.invert == "yes"
         if self.invert == "auto" and sheet is None:
             light = ink.is_light(seen.grey)
-        digits = max(
+        digits, unsure = max(
             (
                 self._read(view.inverted(seen) if inverted else seen, sheet, clock)
                 for inverted in ((False, True) if light is None else (light,))
             ),
-            key=lambda digits: sum(digit.confidence for digit in digits),
+            key=lambda both: sum(digit.confidence for digit in both[0]),
         )
         texts = [""] * (1 + max((digit.line for digit in digits), default=-1))
         for digit in digits:
             texts[digit.line] += str(digit.label)
-        return Reading(tuple(digits), tuple(texts), clock.milliseconds())
+        return Reading(tuple(digits), tuple(texts), clock.milliseconds(), tuple(unsure))
 
-    def _read(self, seen: View, sheet: NDArray[np.float32] | None, clock: _Clock) -> list[Digit]:
-        """The digits of dark ink in a view."""
+    def _read(self, seen: View, sheet: NDArray[np.float32] | None, clock: _Clock) -> tuple[list[Digit], list[Digit]]:
+        """The digits of dark ink in a view, and what is unsure beside them."""
         found, marks = _marks(seen, sheet)
         clock.tick("ink")
         tilt = 0.0 if _is_strip(seen) else lines.tilt(marks, LEAST_HEIGHT)
@@ -142,9 +155,9 @@ class Reader:
         clock.tick("crops")
         chances = self._chances(images)
         clock.tick("network")
-        digits = self._believed(seen, found, written, len(marks), images, chances)
+        both = self._believed(seen, found, written, len(marks), images, chances)
         clock.tick("choice")
-        return digits
+        return both
 
     def _chances(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Probabilities (N, 10) of images uint8 (N, 28, 28)."""
@@ -163,8 +176,8 @@ class Reader:
         marks: int,
         images: NDArray[np.uint8],
         chances: NDArray[np.float64],
-    ) -> list[Digit]:
-        """The digits on the best path through each line that can be believed.
+    ) -> tuple[list[Digit], list[Digit]]:
+        """The digits on the best path through each line that can be believed, and what is unsure beside them.
 
         Args:
             seen: the view.
@@ -184,6 +197,7 @@ class Reader:
         used = [[pieces_of[index] for index in path] for path in paths]
         strongest = max((credit.line_strength(found, chosen) for chosen in used), default=0.0)
         digits: list[Digit] = []
+        unsure: list[Digit] = []
         count = 0
         for own, path, chosen in zip(written, paths, used, strict=True):
             if not path:
@@ -192,14 +206,17 @@ class Reader:
             rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
             # where somebody cut it out there is no doubt whether something is written
             certain = (credit.chance if view.is_cut(found.mask.shape) else credit.confidence)(rows)
-            believed = [
+            likely = [
                 Digit(int(chances[index].argmax()), float(sure), _box(seen, piece), count, images[index], tuple(row))
                 for index, piece, sure, row in zip(path, chosen, certain, rows, strict=True)
-                if sure >= self.threshold
+                if sure >= min(UNSURE, self.threshold)
             ]
-            digits += believed
-            count += bool(believed)
-        return digits
+            believed = [digit for digit in likely if digit.confidence >= self.threshold]
+            if believed:
+                digits += believed
+                unsure += [digit for digit in likely if digit.confidence < self.threshold]
+                count += 1
+        return digits, unsure
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import click
 from edge_mnist.errors import EdgeMnistError, missing_package
 
 if TYPE_CHECKING:
-    from edge_mnist.demo.reader import Reading
+    from edge_mnist.demo.reader import Digit, Reading
 
 
 @click.command()
@@ -35,7 +36,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Light ink on a dark ground.",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), help="The least confidence that a digit needs.")
+@click.option(
+    "--rotate",
+    type=click.Choice(["0", "90", "180", "270"]),
+    default="0",
+    show_default=True,
+    help="Degrees by which pictures that lie on their side are first turned clockwise; boxes are of what is read.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="The least confidence that a digit needs.  [default: 0.65]",
+)
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
@@ -52,14 +64,16 @@ def predict(
     annotate: Path | None,
     crops: Path | None,
     invert: str,
+    rotate: str,
     threshold: float | None,
     model: Path | None,
     trust: bool,
 ) -> None:
     """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
 
-    One picture's lines are printed as they are, those of several behind the picture's name. Exit status 1 if a picture
-    could not be opened; the others are still read.
+    One picture's lines are printed as they are, those of several behind the picture's name. Where a digit in a line is
+    not sure, stderr shows the line with it in brackets. Exit status 1 if a picture could not be opened; the others are
+    still read.
     """
     try:
         from edge_mnist.demo import images
@@ -72,14 +86,22 @@ def predict(
 
     classifier = runtime.load(model, trust=trust) if model else None
     reader = Reader(classifier, threshold=THRESHOLD if threshold is None else threshold, invert=invert)
-    names = [name for source in sources for name in _names(source)]
+    names: list[str] = []
     failed = 0
+    for source in sources:
+        try:
+            names += _names(source)
+        except EdgeMnistError as error:
+            click.echo(f"edge-mnist: {error}", err=True)
+            failed += 1
+    annotated: set[str] = set()
     for name in _shown(names):
         try:
             frame = images.decode(sys.stdin.buffer.read(), name) if name == "-" else images.load(Path(name))
+            frame = images.turned(frame, int(rotate))
             reading = reader.read(frame)
             if annotate:
-                _write_picture(annotate / f"{_stem(name)}.png", _annotated(frame, reading))
+                _write_picture(annotate / _own_name(_stem(name), annotated), _annotated(frame, reading))
             if crops:
                 _save_digits(crops, name, reading)
         except EdgeMnistError as error:
@@ -93,6 +115,8 @@ def predict(
         else:
             for line in reading.lines:
                 click.echo(line if len(names) == 1 else f"{name}: {line}")
+            for line in reading.doubtful().values():
+                click.echo(f"{name}: not sure: {line}", err=True)
     if failed:
         sys.exit(1)
 
@@ -120,23 +144,36 @@ def _facts(name: str, reading: Reading) -> dict[str, Any]:
     return {
         "image": name,
         "lines": list(reading.lines),
-        "digits": [
-            {
-                "label": digit.label,
-                "confidence": round(digit.confidence, 4),
-                "box": list(digit.box),
-                "line": digit.line,
-            }
-            for digit in reading.digits
-        ],
+        "digits": _digits(reading.digits),
+        "unsure": _digits(reading.unsure),
         "milliseconds": {stage: round(spent, 3) for stage, spent in reading.milliseconds.items()},
     }
+
+
+def _digits(digits: Sequence[Digit]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": digit.label,
+            "confidence": round(digit.confidence, 4),
+            "box": list(digit.box),
+            "line": digit.line,
+        }
+        for digit in digits
+    ]
+
+
+def _own_name(stem: str, taken: set[str]) -> str:
+    """A name that no other picture of this run has: of two pictures of one name in two folders each is kept."""
+    number = next(number for number in count(1) if (stem if number == 1 else f"{stem}-{number}") not in taken)
+    name = stem if number == 1 else f"{stem}-{number}"
+    taken.add(name)
+    return f"{name}.png"
 
 
 def _annotated(frame: Any, reading: Reading) -> Any:
     from edge_mnist.demo.overlay import draw
 
-    return draw(frame, reading.digits)
+    return draw(frame, reading.digits, reading.unsure)
 
 
 def _save_digits(folder: Path, name: str, reading: Reading) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("cv2")
+cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 
 from edge_mnist.demo import images, reader  # noqa: E402
@@ -45,6 +45,12 @@ SAME = {
     "BMP": written(PICTURE, "BMP"),
     "TIFF": written(PICTURE, "TIFF"),
 }
+
+
+def test_twelve_bits_in_sixteen_are_read_as_what_they_are() -> None:
+    deep = np.linspace(0, 4095, 64 * 48).reshape(48, 64).astype(np.uint16)
+    _, png = cv2.imencode(".png", deep)
+    assert np.array_equal(images.decode(png.tobytes(), "deep.png")[..., 0], (deep >> 4).astype(np.uint8))
 
 
 @pytest.mark.parametrize("kind", SAME)

@@ -187,6 +187,33 @@ def test_predict_reads_files_folders_and_standard_input(tmp_path: Path) -> None:
     assert cv2.imread(str(next(crops.glob("3/*.png"))), cv2.IMREAD_UNCHANGED).shape == (28, 28)
 
 
+def test_what_is_not_sure_is_told_in_its_place() -> None:
+    sheet = written(["31415"], 60, size=(560, 160))
+    sure = READER.read(sheet)
+    bounds = sorted(digit.confidence for digit in sure.digits)
+    doubting = Reader(threshold=(bounds[0] + bounds[1]) / 2).read(sheet)
+    (unsure,) = doubting.unsure
+    place = next(place for place, digit in enumerate(sure.digits) if digit.confidence == bounds[0])
+    expected = f"{'31415'[:place]}({'31415'[place]}){'31415'[place + 1 :]}"
+    assert doubting.lines == ("31415"[:place] + "31415"[place + 1 :],) and unsure.box == sure.digits[place].box
+    assert doubting.doubtful() == {0: expected} and sure.doubtful() == {}
+
+
+def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Path) -> None:
+    sheet = written(NUMBERS, 60, size=(560, 320))
+    for folder in ("a", "b", "empty"):
+        (tmp_path / folder).mkdir()
+    for folder in ("a", "b"):
+        cv2.imwrite(str(tmp_path / folder / "page.png"), np.rot90(sheet))
+    places = [tmp_path / folder for folder in ("a", "empty", "b")]
+    done = predict(*places, "--rotate", 90, "--annotate", tmp_path / "marked")
+    assert done.returncode == 1 and b"empty: no images" in done.stderr
+    assert done.stdout.decode().split() == [
+        word for folder in ("a", "b") for number in NUMBERS for word in (f"{tmp_path / folder / 'page.png'}:", number)
+    ]
+    assert sorted(path.name for path in (tmp_path / "marked").iterdir()) == ["page-2.png", "page.png"]
+
+
 def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     from edge_mnist.extra import read
