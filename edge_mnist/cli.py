@@ -135,7 +135,9 @@ def export(
     }
     # Images that cannot be read show before anything is replaced.
     images = None if no_verify else test_images(graph.input_shape, data, 10_000)
-    bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
+    if gone := bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details)):
+        told = f"{out}: the bundle that was here also held {', '.join(gone)}; a bundle is one export, so that is gone: "
+        click.echo(f"{told}name every --format at once to have them together", err=True)
     if images is not None:
         _verify(out, images)
 

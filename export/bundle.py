@@ -112,17 +112,21 @@ def check_folder(folder: Path, force: bool) -> None:
             raise EdgeMnistError(f"{place}: is a file, expected a folder: choose another --out")
 
 
-def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     """Put a bundle in place of what `folder` held; what is not of a bundle stays there.
 
     Written into a folder beside it, which then takes its name: an interruption leaves the old bundle or the new one.
     Where that cannot be, as other files stay or the folder is a mount point, the files are written inside and moved
     one by one, the manifest last: an interruption between two moves leaves a bundle that does not verify.
 
+    Returns:
+        The artifacts of the bundle before that this one does not have.
+
     Raises:
         EdgeMnistError: the disk is full, or a folder is read-only.
     """
     place = folder.resolve()  # the folder that a link points to is written, the link stays
+    gone = [name for name in _NAMES if name.startswith("model_") and (place / name).exists() and name not in files]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         moved = place.is_dir() and (bool(_others(place)) or place.is_mount())
@@ -138,6 +142,7 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> None:
                 _exchange(fresh, place, old)
     except OSError as error:
         raise EdgeMnistError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return gone
 
 
 def _exchange(fresh: Path, place: Path, old: Path) -> None:
