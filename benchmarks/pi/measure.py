@@ -70,9 +70,10 @@ def calls(pi: Pi, image: NDArray[np.uint8], cpu: str, scratch: Path) -> Counter[
 
 
 def memory(pi: Pi, model: Path, scratch: Path) -> dict[str, int]:
-    """KiB of a process with Python, NumPy, LiteRT and a model, and of a running demo; the emulator's own left out."""
+    """KiB of a process with Python, NumPy, LiteRT and a model, and of a demo that reads one frame."""
     shutil.copy(model, scratch / "model.tflite")
     shutil.copy(GUEST, scratch)
+    np.save(scratch / "frame.npy", frame("webcam")[0])
     found = json.loads(pi.check("python3", GUEST.name, "memory-of-model", "model.tflite", cwd=scratch))
     for view in ("none", "web"):
         options = f"--camera sample --view {view} --port 0"
