@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.demo import levels
 from edge_mnist.demo.ink import Ink
-from edge_mnist.demo.pieces import Piece, thickness
+from edge_mnist.demo.pieces import Piece
 
 NAMES = (
     "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair",
@@ -58,7 +58,7 @@ def features(
     odds = np.log(np.clip(chances, 1e-4, 1 - 1e-4) / np.clip(1 - chances, 1e-4, 1)) / 8
     rows = np.empty((len(digits), len(NAMES)))
     for row, piece in zip(rows, digits, strict=True):
-        thick = thickness(piece)
+        thick = piece.thickness
         own, around, clutter = _surroundings(ink, piece, thick)
         rows_, columns = ink.mask.shape
         border = piece.x <= 1 or piece.y <= 1 or piece.right >= columns - 1 or piece.bottom >= rows_ - 1

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.demo.pieces import Piece, thickness
+from edge_mnist.demo.pieces import Piece
 
 SIZE = 28
 FIT = 20
@@ -40,7 +40,7 @@ def normalize(strength: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
     ink = strength[top : piece.bottom + room, left : piece.right + room]
     own = np.zeros_like(ink)
     own[y - top : piece.bottom - top, x - left : piece.right - left] = piece.mask
-    missing = THIN - thickness(piece) / side
+    missing = THIN - piece.thickness / side
     if side > 2 * LARGE:
         size = max(1, round(ink.shape[1] * LARGE / side)), max(1, round(ink.shape[0] * LARGE / side))
         ink, own = (cv2.resize(array, size, interpolation=cv2.INTER_AREA) for array in (ink, own))

@@ -127,7 +127,8 @@ def tilt(pieces: list[Piece], least: int) -> float:
     sizes = np.array([max(piece.height, piece.width) for piece in tall], np.float64)
     places = np.array([(piece.x + piece.width / 2, piece.y + piece.height / 2) for piece in tall])
     best, agreeing = 0.0, FEWEST - 1
-    for typical in np.unique(np.quantile(sizes, np.linspace(0.1, 0.95, 8))):  # among grain and digits, each apart
+    among = np.sort(sizes)  # grain and digits, each apart
+    for typical in dict.fromkeys(among[(np.linspace(0.1, 0.95, 8) * (len(sizes) - 1)).astype(int)].tolist()):
         angle, votes = _common_direction(places[(sizes > 0.6 * typical) & (sizes < 1.7 * typical)], 3 * typical)
         if votes > agreeing:
             best, agreeing = angle, votes

@@ -16,7 +16,7 @@ AREA = 0.06, 0.97
 """The part of the frame that a sheet may take."""
 LEVELS = 8
 """How many levels of brightness are tried."""
-SAME = 0.004
+SAME = 0.01
 """Levels between which lies no more than this part of the frame show the same."""
 DARKER = 0.74
 """What lies around a sheet has no more than this part of its brightness."""

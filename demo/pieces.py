@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -34,6 +35,12 @@ class Piece:
     def height(self) -> int:
         """Of its box."""
         return int(self.mask.shape[0])
+
+    @cached_property
+    def thickness(self) -> float:
+        """Of its strokes, in pixels: twice the area, over the length of the outline."""
+        outlines, _ = cv2.findContours(self.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        return 2 * self.area / max(sum(map(len, outlines)), 1)
 
     @property
     def right(self) -> int:
@@ -133,12 +140,6 @@ def slant(piece: Piece) -> float:
     # of integers, so that ARM and x86 agree; OpenCV's central moments differ in the last bit
     spread = moments["m02"] - y * y / mass
     return (x * y / mass - moments["m11"]) / spread if spread else 0.0
-
-
-def thickness(piece: Piece) -> float:
-    """Of a piece's strokes, in pixels: twice the area, over the length of the outline."""
-    outlines, _ = cv2.findContours(piece.mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return 2 * piece.area / max(sum(map(len, outlines)), 1)
 
 
 def contact(piece: Piece, shape: tuple[int, ...]) -> float:

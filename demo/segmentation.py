@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.demo.lines import Line
-from edge_mnist.demo.pieces import Piece, cut, join, slant, thickness
+from edge_mnist.demo.pieces import Piece, cut, join, slant
 
 WIDE = 0.8
 """A component wider than this part of the line's height may be several digits."""
@@ -187,7 +187,7 @@ def _cuts(piece: Piece, height: float, shear: float) -> list[float]:
     # from the highest to the lowest ink of a column: two rings that touch have most ink where they do, but a notch
     extent = np.where(upright.any(0), piece.height - upright.argmax(0) - upright[::-1].argmax(0), 0).astype(np.float32)
     room = max(2, round(0.12 * height))
-    thick = thickness(piece)
+    thick = piece.thickness
     columns: list[float] = []
     for profile, bound in ((ink, BRIDGE * thick), (extent, NOTCH * height)):
         for column in _minima(profile, max(1, round(height / 20)), room, bound):
