@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 TORCH_INDEX ?=
+CAMERA ?= sample
+IMAGE ?= docs/desk.jpg
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
@@ -10,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo pi lint best peers benchmarks lock clean
+.PHONY: help export test test-slow test-demo pi lint best peers benchmarks demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -34,6 +36,12 @@ test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, win
 
 pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root
 	$(BIN)/python -m pytest -m pi -rsA --durations=10
+
+demo: $(VENV)/installed-demo ## read numbers live from a drawn scene, on a page in the browser; CAMERA=0 for a camera
+	$(BIN)/edge-mnist demo --camera '$(CAMERA)'
+
+predict: $(VENV)/installed-demo ## read the numbers in IMAGE, by default docs/desk.jpg
+	$(BIN)/edge-mnist predict '$(IMAGE)'
 
 lint: $(VENV)/installed-dev ## check style, formatting and types
 	$(BIN)/ruff check .
@@ -63,6 +71,10 @@ clean: ## remove .venv, caches, builds and artifacts
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
 	$(PIP) install --constraint requirements.lock --editable '.[train,onnx]'
+	@touch $@
+
+$(VENV)/installed-demo: $(VENV)/made $(NEEDS)
+	$(PIP) install --constraint requirements.lock --editable '.[headless]'
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)

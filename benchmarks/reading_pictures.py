@@ -1,4 +1,8 @@
-"""Draws docs/reading.jpg, the stages of reading: `python -m benchmarks.reading_pictures docs`."""
+"""Draws the pictures of docs/reading.md: `python -m benchmarks.reading_pictures docs`.
+
+reading.jpg: the stages of reading; desk.jpg: the frame that they begin with; misread.jpg: scenes to judge by that the
+reader misreads.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.reading import scenes as scenes_to_judge_by
 from edge_mnist import data
 from edge_mnist.demo import ink, overlay, paper, scenes, view
 from edge_mnist.demo.reader import Reader
@@ -38,7 +43,31 @@ def main(folder: str) -> None:
     tiles = [_tile(title, picture) for title, picture in stages]
     sheet_of_stages = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:]), _crops([d.image for d in reading.digits])])
     cv2.imwrite(str(Path(folder) / "reading.jpg"), sheet_of_stages, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(Path(folder) / "desk.jpg"), scene.frame, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    cv2.imwrite(str(Path(folder) / "misread.jpg"), _misread(), [cv2.IMWRITE_JPEG_QUALITY, 85])
     print("written:", " ".join(scene.lines), " read:", " ".join(reading.lines))
+
+
+def _misread() -> NDArray[np.uint8]:
+    """The first scene of each condition that is not read as it is written, with what was read instead."""
+    tiles: dict[str, NDArray[np.uint8]] = {}
+    for condition, scene in scenes_to_judge_by("held-out", 8, None):
+        reading = Reader().read(scene.frame)
+        if condition not in tiles and reading.lines != scene.lines:
+            picture = overlay.draw(scene.frame, reading.digits, reading.unsure)
+            tiles[condition] = _tile(f"{condition}: {' '.join(scene.lines)}"[:48], picture)
+    rows = [list(tiles.values())[first : first + 3] for first in range(0, len(tiles), 3)]
+    height = max(tile.shape[0] for tile in tiles.values())
+    blank = np.full((height, WIDTH + 12, 3), 255, np.uint8)
+    padded = [[_below(tile, height) for tile in row] + [blank] * (3 - len(row)) for row in rows]
+    return np.vstack([np.hstack(row) for row in padded])
+
+
+def _below(tile: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """A tile with white below it."""
+    return np.asarray(
+        cv2.copyMakeBorder(tile, 0, height - tile.shape[0], 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    )
 
 
 def _tile(title: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
