@@ -240,6 +240,27 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("edge-mnist: stopped", err=True)
         sys.exit(130)
+    except Exception as error:
+        if not _is_memory(error):
+            raise
+        click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
+        sys.exit(1)
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, is of memory that was not to be had: Python's, OpenCV's, the loader's."""
+    signs = (
+        "Insufficient memory",
+        "Cannot allocate memory",
+        "cannot allocate memory",
+        "failed to map segment",
+        "bad_alloc",
+    )
+    while error is not None:
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in signs):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -281,4 +281,7 @@ def _in_manifest(path: Path, data: bytes) -> bool:
 
 def _unreadable(name: str, error: Exception) -> EdgeMnistError:
     lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "Didn't find op" in lines[0]:  # LiteRT's and tflite-runtime's words
+        remedy = "pip install --upgrade ai-edge-litert"
+        return EdgeMnistError(f"{name}: this runtime lacks a kernel that the model needs: {remedy}: {lines[0]}")
     return EdgeMnistError(f"{name}: the runtime cannot open it, it is damaged or of a newer version: {lines[0]}")

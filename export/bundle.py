@@ -185,7 +185,8 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
         if manifest["format"] > FORMAT:
             made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
             raise EdgeMnistError(
-                f"{folder}: written by edge-mnist {made_by}, this is {__version__}: upgrade to read it"
+                f"{folder}: written by edge-mnist {made_by}, which is needed to read it; this is {__version__}: "
+                "upgrade it, or export again with this one"
             )
         hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}
         for name in hashes.keys() - {REFERENCE, HEADER}:

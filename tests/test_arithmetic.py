@@ -18,6 +18,7 @@ from edge_mnist.arithmetic import (
     quantize,
     requantize,
     requantize_fixed_point,
+    requantize_single_rounding,
     squared_error,
 )
 
@@ -98,6 +99,16 @@ def test_fixed_point_is_what_the_integer_kernels_compute(
     assert found.dtype == np.int8 and found[0] == clamp(rounded + zero_point)
     other = requantize(np.array([accumulator], np.float32), np.array([multiplier]), zero_point)
     assert abs(int(found[0]) - int(other[0])) <= 1
+
+
+@given(st.integers(-(2**24), 2**24), st.floats(2**-24, 0.4921875, width=32), zero_points)
+@example(3, 0.25, 0)
+@example(-2, 0.25, 0)
+def test_a_single_rounding_is_to_nearest_with_ties_upward(acc: int, multiplier: float, zero_point: int) -> None:
+    scale = np.array([multiplier], np.float32)
+    found = requantize_single_rounding(np.array([[acc]], np.int64), scale, zero_point)
+    exact = acc * Fraction(float(scale[0]))
+    assert int(found[0, 0]) == clamp(math.floor(exact + Fraction(1, 2)) + zero_point)
 
 
 def test_requantize_is_by_channel() -> None:

@@ -1,0 +1,70 @@
+"""Machines and files that do not suit: too little memory, a runtime without a kernel, artifacts of a newer version."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import flatbuffers
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from edge_mnist import __version__, cli, runtime
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.export.bundle import read_bundle
+from edge_mnist.sources import SHIPPED_INT8
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("megabytes", [150, 300])
+def test_too_little_memory_is_one_line(megabytes: int) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "edge_mnist", "predict", "docs/reading.jpg"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20)),
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[-1].startswith("edge-mnist: there is too little memory: end other programs")
+    assert "Traceback" not in result.stderr
+
+
+def test_memory_that_runs_out_in_opencv_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    def exhausted(**_: object) -> None:
+        raise cv2.error("alloc.cpp:73: error: (-4:Insufficient memory) Failed to allocate 1191936 bytes")
+
+    monkeypatch.setattr(cli.commands, "main", exhausted)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1 and "too little memory" in capsys.readouterr().err
+
+
+def test_a_runtime_without_a_kernel_is_named_with_the_remedy() -> None:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(SHIPPED_INT8.read_bytes(), 0))
+    model.operatorCodes[0].version = 99
+    builder = flatbuffers.Builder(0)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    with pytest.raises(EdgeMnistError, match="lacks a kernel .*: pip install --upgrade ai-edge-litert: .*version '99'"):
+        runtime.load_bytes(bytes(builder.Output()), "model.tflite")
+
+
+def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "newer"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["format"] += 1
+    manifest["versions"]["edge_mnist"] = "7.1.0"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(EdgeMnistError, match=f"edge-mnist 7.1.0, which is needed to read it; this is {__version__}"):
+        read_bundle(folder)
