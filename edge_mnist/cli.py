@@ -248,7 +248,7 @@ def main() -> None:
 
 
 def _is_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, is of memory that was not to be had: Python's, OpenCV's, the loader's."""
+    """Whether an error, or what led to it, is of memory that was not to be had: Python's, OpenCV's, a loader's."""
     signs = (
         "Insufficient memory",
         "Cannot allocate memory",

@@ -68,3 +68,16 @@ def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_pa
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(EdgeMnistError, match=f"edge-mnist 7.1.0, which is needed to read it; this is {__version__}"):
         read_bundle(folder)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+def test_the_unit_holds_no_mistake(tmp_path: Path) -> None:
+    unit = Path(shutil.copy(ROOT / "docs" / "edge-mnist@.service", tmp_path / "edge-mnist@pi.service"))
+    result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    told = [line for line in result.stderr.splitlines() if "edge-mnist" in line]
+    # all that is wrong with it here is that nobody called pi has installed the package
+    assert all("/home/pi/edge-mnist/bin/edge-mnist is not executable" in line for line in told), result.stderr
+    broken = unit.read_text().replace("Restart=always", "Restart=perhaps")
+    unit.write_text(broken)
+    result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert "perhaps" in result.stderr
