@@ -38,6 +38,7 @@ def _train(data: Path, out: Path, *options: str) -> checkpoint.Checkpoint:
     return checkpoint.load(out / "checkpoint.safetensors")
 
 
+@pytest.mark.slow
 def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path) -> None:
     options = ["--teacher", str(SHIPPED), "--set", "distillation=1", "--batch-size", "48"]
     options += ["--set", "ghost_batch=24", "--epochs", "5"]

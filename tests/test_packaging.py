@@ -146,12 +146,15 @@ def test_without_the_extras_everything_else_can_be_imported() -> None:
 def test_the_command_line_starts_at_once() -> None:
     loaded = succeed(python("-c", "import edge_mnist.cli, sys; print(*sys.modules)")).split()
     assert not set(loaded) & {*EXTRAS, "ai_edge_litert", "numpy"}
-    seconds = []
-    for _ in range(5):
+
+    def seconds(*arguments: str) -> float:
         start = time.perf_counter()
-        succeed(python("-m", "edge_mnist", "--help"))
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) <= 0.3
+        succeed(python(*arguments))
+        return time.perf_counter() - start
+
+    # on a slow or busy machine, no more than a few times what the one library takes that it needs
+    pairs = [(seconds("-m", "edge_mnist", "--help"), seconds("-c", "import click")) for _ in range(5)]
+    assert any(whole <= max(0.3, 4 * bare) for whole, bare in pairs), pairs
 
 
 def test_without_the_symlinks_a_checkout_does_not_see_its_own_modules(tmp_path: Path) -> None:

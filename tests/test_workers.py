@@ -113,7 +113,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
     return bits(out)
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_workers_comes_to_the_same_bits(
     alone: dict[str, bytes], data: Path, tmp_path: Path, size: int
 ) -> None:
@@ -164,7 +164,7 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], 
     os.kill(helpers(process)[1], signal.SIGKILL)
     began = time.monotonic()
     line = finish(process, status=1).splitlines()[-1]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert line.startswith("edge-mnist: worker 2 of 4 was ended by SIGKILL: the run is saved after step "), line
     assert line.endswith(f"; go on with --resume --out {out}")
     step = int(line.split("after step ")[1].split()[0])
@@ -178,6 +178,7 @@ SHORT = "import datetime, sys; from edge_mnist import workers; workers._SILENCE 
 SHORT += "sys.argv[0] = 'edge-mnist'; from edge_mnist.cli import main; main()"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the workers are found in /proc")
 def test_a_worker_that_hangs_does_not_hang_the_run(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
