@@ -76,7 +76,7 @@ def test_the_unit_holds_no_mistake(tmp_path: Path) -> None:
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     told = [line for line in result.stderr.splitlines() if "edge-mnist" in line]
     # all that is wrong with it here is that nobody called pi has installed the package
-    assert all("/home/pi/edge-mnist/bin/edge-mnist is not executable" in line for line in told), result.stderr
+    assert all("/home/pi/edge-mnist-env/bin/edge-mnist is not executable" in line for line in told), result.stderr
     broken = unit.read_text().replace("Restart=always", "Restart=perhaps")
     unit.write_text(broken)
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
