@@ -83,7 +83,7 @@ def find(grey: NDArray[np.uint8]) -> Ink:
     around = strength if lines is None else cv2.subtract(strength, cv2.dilate(lines, np.ones((3, 3), np.uint8)))
     mask = cv2.compare(strength, _bound(around, least), cv2.CMP_GT)
     if lines is not None:
-        # beside strong ink a faint rule has gaps: what was found of it before counts, but not where a stroke is as thick
+        # beside strong ink a faint rule has gaps: what was found of it before counts, but where digits fill the frame
         mask, _ = rules.remove(mask if view.is_cut(mask.shape) else cv2.subtract(mask, lines))
     return Ink(strength, mask)
 
