@@ -43,13 +43,15 @@ class Line:
     top: float
 
 
-def group(pieces: list[Piece], least: int) -> list[Line]:
+def group(pieces: list[Piece], least: int, tilt: float = 0.0) -> list[Line]:
     """The lines of a frame, from the top down.
 
     Args:
         pieces: connected components.
         least: a piece of that many pixels' height may be a digit by itself; lower ones belong to what they stand at.
+        tilt: how far lines fall to the right, in degrees: of two, the one is above that would be were they level.
     """
+    slope = float(np.tan(np.radians(tilt)))
     tall = [piece for piece in pieces if piece.height >= least]
     if not tall:
         return []
@@ -84,7 +86,7 @@ def group(pieces: list[Piece], least: int) -> list[Line]:
         ordered = sorted(own, key=lambda piece: piece.x + piece.width / 2)
         top = min(piece.y for piece in own if piece.height >= PART * typical)
         lines.append(Line(tuple(ordered), typical, float(top)))
-    return sorted(lines, key=lambda line: line.top)
+    return sorted(lines, key=lambda line: line.top - slope * line.pieces[0].x)
 
 
 def _stands_at(piece: Piece, line: list[Piece], height: float) -> bool:

@@ -145,8 +145,9 @@ class Reader:
         if abs(tilt) > TILT:
             seen = view.turned(seen, -tilt)
             found, marks = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
+            tilt = 0.0
         clock.tick("tilt")
-        written = [_cut(line) for line in lines.group(marks, LEAST_HEIGHT) if len(line.pieces) <= MOST_PIECES]
+        written = [_cut(line) for line in lines.group(marks, LEAST_HEIGHT, tilt) if len(line.pieces) <= MOST_PIECES]
         clock.tick("segmentation")
         considered = [candidate.piece for own in written for candidate in own.candidates]
         images = np.zeros((len(considered), crops.SIZE, crops.SIZE), np.uint8)

@@ -164,6 +164,15 @@ def predict(*arguments: object, stdin: bytes | None = None) -> subprocess.Comple
     return subprocess.run(command, input=stdin, capture_output=True, cwd=Path(__file__).parent.parent, timeout=60)
 
 
+def test_lines_of_a_sheet_that_lies_askew_keep_their_order() -> None:
+    left, right = (written([number], 50, size=(260, 100)) for number in ("314", "592"))
+    sheet = np.full((420, 900), 225, np.uint8)
+    sheet[100:200, 40:300] = left
+    sheet[200:300, 600:860] = right
+    for degrees in (-12, 0, 12):
+        assert READER.read(view.turned(view.view(sheet), degrees).grey).lines == ("314", "592")
+
+
 def test_predict_reads_files_folders_and_standard_input(tmp_path: Path) -> None:
     sheet = written(NUMBERS, 60, size=(560, 320))
     _, png = cv2.imencode(".png", sheet)
