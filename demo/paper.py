@@ -34,7 +34,7 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(small, 5)
     middle, _ = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    # A sheet may lie half in a shadow, or on a glossy table: the level at which its edge is clearest decides.
+    # A sheet may lie half in a shadow, or on a glossy table: the level decides at which it is large, and its edge clear.
     found, last = [], -small.size
     for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
         bright = cv2.compare(small, float(bound), cv2.CMP_GT)
@@ -42,7 +42,8 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
         if abs(count - last) > SAME * small.size and (area := _bright_area(small, bright)) is not None:
             found.append(area)
             last = count
-    clearest = min(found, key=lambda area: area[0], default=None)
+    # of two, one may be what a shadow has left of the other
+    clearest = min(found, key=lambda area: area[0] / cv2.contourArea(area[1]) ** 0.5, default=None)
     if clearest is None:
         return None
     corners: NDArray[np.float32] = ((clearest[1][:, 0] + 0.5) / scale).astype(np.float32)
