@@ -34,7 +34,7 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     small = cv2.medianBlur(small, 5)
     middle, _ = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    # A sheet may lie half in a shadow, or on a glossy table: the level decides at which it is large, and its edge clear.
+    # A sheet may lie half in a shadow, or on a glossy table: the level decides where it is large and its edge clear.
     found, last = [], -small.size
     for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
         bright = cv2.compare(small, float(bound), cv2.CMP_GT)
