@@ -24,7 +24,7 @@ NAMES = (
 """The features, each 0 to about 1: see `features`."""
 HAIR = 0.07
 """Strokes thinner than this part of a digit are rare."""
-WEIGHTS = np.array([-9.886, 1.982, 3.897, -3.305, 0.571, -2.227, 4.994, 5.266, -5.911, -3.270, -3.735, -2.594, -3.117])
+WEIGHTS = np.array([-9.845, 1.992, 3.936, -3.224, 0.552, -1.619, 4.972, 5.350, -5.819, -3.599, -3.284, -2.942, -3.064])
 """A constant, then one for each feature."""
 
 
