@@ -38,6 +38,8 @@ def run(options: Options) -> None:
         EdgeMnistError: no camera, no window, a port in use, a damaged model.
     """
     source = sources.find(options.camera, options.settings)
+    if source.kind == "sample" and options.settings.fps > source.rate():
+        tell(f"--fps {options.settings.fps:g}: the sample is drawn {source.rate():g} times a second at most")
     view = _choose(options.view)
     shown = view != "none"
     with ExitStack() as stack:

@@ -21,6 +21,11 @@ from edge_mnist.letters import LETTERS
 _Floats = NDArray[np.float32]
 _Random = np.random.RandomState
 
+SHEET_SECONDS = 4.0
+"""How long the sample shows a sheet."""
+SWING = 30 / 23
+"""Radians a second of the sample's unrest."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -206,8 +211,11 @@ def _write_words(random: _Random, style: Style, ink: _Floats) -> None:
             x += image.shape[1] + 4
 
 
-def sample_frames(seed: int) -> Iterator[NDArray[np.uint8]]:
-    """What a camera over a desk sees, uint8 (480, 640, 3), without end: a sheet that drifts, whose number changes."""
+def sample_frames(seed: int, fps: float = 30.0) -> Iterator[NDArray[np.uint8]]:
+    """What a camera over a desk sees, uint8 (480, 640, 3), without end: a sheet that drifts, replaced by another.
+
+    It moves by the clock, not by the frame: however many frames a second are taken, a sheet stays for `SHEET_SECONDS`.
+    """
     random = np.random.RandomState(seed)
     drawn = strokes.draw(400, seed)
     style = Style(height=(70, 95), lines=(1, 1), gap=(0.15, 0.4), pen=(0.9, 1.3), size=(560, 260), seen=())
@@ -215,8 +223,8 @@ def sample_frames(seed: int) -> Iterator[NDArray[np.uint8]]:
     while True:
         sheet = render(random, drawn, style).frame
         beats = random.uniform(0, 6, 4)
-        for moment in range(120):
-            swing = np.sin(moment / 23 + beats)
+        for moment in range(max(1, round(SHEET_SECONDS * fps))):
+            swing = np.sin(moment * SWING / fps + beats)
             turn = cv2.getRotationMatrix2D((280, 130), 3 * swing[0], 1 + 0.04 * swing[1])
             turn[:, 2] += 40 + 12 * swing[2], 110 + 12 * swing[3]
             seen = cv2.warpAffine(sheet, turn, (640, 480))

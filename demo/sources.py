@@ -27,6 +27,8 @@ Kind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image
 STILL_SECONDS = 1.0
 """How long an image is shown, of a folder or alone: a number is read when it has stood for half a second."""
 STILL_FPS = 10.0
+SAMPLE_FPS = 60.0
+"""Most frames a second of the sample: drawing one takes some milliseconds, and faster ones would only come late."""
 _TIMEOUT = 5_000
 """Milliseconds that a stream may take to answer."""
 
@@ -61,7 +63,8 @@ class Source:
             rate = capture.get(cv2.CAP_PROP_FPS) if capture.isOpened() else 0.0
             capture.release()
             return rate if 1 <= rate <= 240 else 30.0
-        return self.settings.fps or 30.0
+        rate = self.settings.fps or 30.0
+        return min(rate, SAMPLE_FPS) if self.kind == "sample" else rate
 
     def frames(self) -> Generator[Image, None, None]:
         """Frames, uint8 (H, W, 3) BGR; closing the generator closes the source.
@@ -79,7 +82,7 @@ class Source:
         elif self.kind == "sample":
             from edge_mnist.demo import scenes
 
-            yield from scenes.sample_frames(int(self.place))
+            yield from scenes.sample_frames(int(self.place), self.rate())
         elif self.kind == "video":
             yield from _video(Path(self.place))
         else:

@@ -128,6 +128,13 @@ def test_limits_end_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_sample_is_read_however_many_frames_a_second_are_asked_for() -> None:
+    with demo("--camera", "sample", "--view", "none", "--fps", 1000) as running:
+        running.said("--fps 1000: the sample is drawn 60 times a second at most")
+        wait(lambda: running.output)
+
+
+@pytest.mark.slow
 def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.tflite"
     shutil.copy(SHIPPED_INT8, model)
