@@ -10,9 +10,10 @@ from edge_mnist.demo.tracking import Event
 
 
 def facts(event: Event) -> dict[str, Any]:
-    """An event as JSON takes it; `time` is the wall clock's, in UTC."""
+    """An event as JSON takes it; `time` is the wall clock's, in UTC, `source` the image file, where there is one."""
     number = event.number
     return {
+        **({"source": event.source} if event.source else {}),
         "event": event.kind,
         "number": number.text,
         "was": event.was,
@@ -29,7 +30,8 @@ def line(event: Event, as_json: bool) -> str:
     if as_json:
         return json.dumps(facts(event))
     number = event.number
+    where = f"  {event.source}" if event.source else ""
     if event.kind == "gone":
-        return f"gone     {number.text}"
+        return f"gone     {number.text}{where}"
     what = number.text if event.was is None else f"{event.was} to {number.text}"
-    return f"{event.kind:<8} {what}  ({number.confidence:.0%})"
+    return f"{event.kind:<8} {what}  ({number.confidence:.0%}){where}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
@@ -34,11 +34,13 @@ class Frame:
         number: from 1.
         image: uint8 (H, W, 3) BGR, or (H, W).
         time: seconds; of a live source by the monotonic clock, else in its own time, whose second has `rate` frames.
+        source: the image file that it shows; empty if it is of no image file.
     """
 
     number: int
     image: Image
     time: float
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Capture:
         repeat: bool = False,
         freeze: float = FREEZE,
         pauses: Sequence[float] = PAUSES,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """Start to take frames.
 
@@ -74,9 +77,12 @@ class Capture:
             repeat: begin again at a file's end.
             freeze: see FREEZE.
             pauses: see PAUSES.
+            tell: takes a line about each image of a folder that cannot be read; the others are shown all the same.
         """
         self._source, self._paced, self._repeat = source, paced, repeat
-        self._freeze, self._pauses = freeze, pauses
+        self._freeze, self._pauses, self._tell = freeze, pauses, tell
+        self.skipped: set[str] = set()
+        """The images of a folder that could not be read."""
         self._changed = threading.Condition()
         self._frame: Frame | None = None
         self._taken = 0  # number of the last frame that was asked for
@@ -154,24 +160,45 @@ class Capture:
 
         Raises:
             Lost: it is live and froze or failed.
+            EdgeMnistError: nothing of it can be read.
         """
-        period = 0.0 if self._source.is_live else 1 / self._source.rate()
+        parts = self._source.parts()
+        bad = 0
+        for part in parts:
+            try:
+                self._play(part)
+            except Lost:
+                raise
+            except EdgeMnistError as error:
+                if len(parts) == 1:
+                    raise
+                bad += 1
+                if part.name not in self.skipped and self._tell is not None:
+                    self._tell(str(error))
+                self.skipped.add(part.name)
+        if bad == len(parts):
+            raise EdgeMnistError(f"{self._source.name}: none of its {bad} images can be read")
+
+    def _play(self, part: Source) -> None:
+        """Give the frames of a part of the source to its end."""
+        period = 0.0 if part.is_live else 1 / part.rate()
+        source = part.name if part.kind == "image" else ""
         start = time.monotonic()
         changed = start
-        with closing(self._source.frames()) as frames:
+        with closing(part.frames()) as frames:
             for count, image in enumerate(frames):
                 if self._stopping.is_set():
                     return
                 now = self._heard = time.monotonic()
-                if self._source.is_live:
+                if part.is_live:
                     if self._moved(image):
                         changed = now
-                        self._give(image, now)
+                        self._give(image, now, source)
                     elif now - changed > self._freeze:
                         raise Lost(f"{self._source.name}: the same picture for {self._freeze:g} s: frozen?")
                     continue
                 number = self._frame.number if self._frame else 0
-                self._give(image, number * period)
+                self._give(image, number * period, source)
                 if self._paced:
                     self._stopping.wait(max(0.0, start + (count + 1) * period - time.monotonic()))
 
@@ -182,10 +209,10 @@ class Capture:
         self._previous = sample
         return not same
 
-    def _give(self, image: Image, moment: float) -> None:
+    def _give(self, image: Image, moment: float, source: str) -> None:
         with self._changed:
             if not (self._source.is_live or self._paced):  # every frame is wanted: wait until the last was taken
                 self._changed.wait_for(lambda: not self._fresh() or self._stopping.is_set())
-            self._frame = Frame((self._frame.number if self._frame else 0) + 1, image, moment)
+            self._frame = Frame((self._frame.number if self._frame else 0) + 1, image, moment, source)
             self._state = State("live")
             self._changed.notify_all()

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from edge_mnist.demo.capture import Capture, Frame, State
 from edge_mnist.demo.models import Model, Watch
-from edge_mnist.demo.reader import Reader, Reading
-from edge_mnist.demo.tracking import Event, Number, Tracker
+from edge_mnist.demo.reader import THRESHOLD, Reader, Reading
+from edge_mnist.demo.tracking import FADING, Event, Number, Tracker
 
 _PATIENCE = 0.25
 """Seconds without a frame after which the views are told how the source is doing."""
@@ -39,7 +39,7 @@ class Moment:
 
     Attributes:
         frame: the frame; the last one while the source is lost.
-        reading: what it says.
+        reading: what it says, as far as it is believed.
         numbers: that stand.
         events: what happened to numbers in this frame.
         state: of the source.
@@ -94,7 +94,7 @@ def moments(
     Args:
         capture: gives the frames.
         model: reads them.
-        threshold: least confidence of a digit; None is the reader's own.
+        threshold: confidence that a digit needs to be believed; None is the reader's own.
         limits: see there.
         watch: gives another model when there is one.
         stop: signals that came.
@@ -103,8 +103,9 @@ def moments(
     Raises:
         EdgeMnistError: the source cannot be used.
     """
-    reader = _reader(model, threshold)
-    tracker, rates = Tracker(), Rates()
+    needed = THRESHOLD if threshold is None else threshold
+    reader = _reader(model, needed)
+    tracker, rates = Tracker(needed), Rates()
     start, count, trouble = time.monotonic(), 0, ""
     last: Moment | None = None
     while not stop:
@@ -113,12 +114,15 @@ def moments(
         if limits.frames is not None and count >= limits.frames:
             return
         if watch is not None and (fresh := watch.fresh()) is not None:
-            model, reader = fresh, _reader(fresh, threshold)
+            model, reader = fresh, _reader(fresh, needed)
             tell(f"the new model is taken up: {model.path}, SHA-256 {model.sha256[:16]}")
         frame = capture.newest(_PATIENCE)
         if frame is None:
             state = capture.state
             if state.kind == "ended":
+                if last is not None and last.numbers:
+                    gone = _at(tracker.clear(last.frame.time), last.frame.source)
+                    yield replace(last, numbers=(), events=gone, state=state, is_new=False)
                 return
             if state.kind == "lost" and not trouble:
                 trouble = state.text
@@ -132,11 +136,14 @@ def moments(
             trouble = ""
             tell("the picture is back")
         begun = time.monotonic()
-        reading = reader.read(frame.image)
+        ended: tuple[Event, ...] = ()
+        if last is not None and frame.source != last.frame.source:  # another picture is nothing that moved
+            ended = _at(tracker.clear(frame.time), last.frame.source)
+        reading = tracker.believed(reader.read(frame.image))
         count += 1
         now = time.monotonic()
         rates.add(reading, now)
-        events = tuple(tracker.update(reading, frame.time))
+        events = ended + _at(tracker.update(reading, frame.time), frame.source)
         last = Moment(
             frame, reading, tracker.numbers, events, State("live"), rates.rate(), dict(rates.milliseconds), model, True
         )
@@ -145,5 +152,11 @@ def moments(
             time.sleep(min(left, 0.1))
 
 
-def _reader(model: Model, threshold: float | None) -> Reader:
-    return Reader(model.classifier) if threshold is None else Reader(model.classifier, threshold=threshold)
+def _at(events: Sequence[Event], source: str) -> tuple[Event, ...]:
+    """Events of an image file."""
+    return tuple(replace(event, source=source) for event in events)
+
+
+def _reader(model: Model, threshold: float) -> Reader:
+    """A reader that gives faded digits as well: the tracker knows which of them stood."""
+    return Reader(model.classifier, threshold=threshold - FADING)

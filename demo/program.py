@@ -30,8 +30,11 @@ def tell(text: str) -> None:
         print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
 
 
-def run(options: Options) -> None:
+def run(options: Options) -> bool:
     """Show the demo until it ends, or is ended by a signal, the window or a limit.
+
+    Returns:
+        Whether all could be read: False if images of a folder were left out.
 
     Raises:
         UsageError: the camera is named wrongly.
@@ -45,7 +48,8 @@ def run(options: Options) -> None:
     with ExitStack() as stack:
         # Where nobody watches, a file is read frame by frame, as fast as it goes.
         paced = options.settings.fps > 0 and (shown or source.kind == "sample")
-        capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=shown and not source.is_live)))
+        repeat = shown and not source.is_live
+        capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=repeat, tell=tell)))
         model = models.load(options.model, trust=options.trust)
         output = stack.enter_context(closing(_Output(options, source)))
         watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
@@ -84,6 +88,7 @@ def run(options: Options) -> None:
             if window is not None and not window.show(moment):
                 break
         output.end(caught)
+        return not capture.skipped
 
 
 def _choose(view: View) -> View:
@@ -117,7 +122,7 @@ class _Output:
                 self._read_since = time.monotonic()
                 self._first = self._read_since - self._start
         self._last = moment
-        if self._recording is not None:
+        if self._recording is not None and (moment.is_new or self._source.is_live):
             try:
                 # A camera that is lost takes time too; a file has a time of its own.
                 now = time.monotonic() if self._source.is_live else moment.frame.time

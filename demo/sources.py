@@ -66,8 +66,18 @@ class Source:
         rate = self.settings.fps or 30.0
         return min(rate, SAMPLE_FPS) if self.kind == "sample" else rate
 
+    def parts(self) -> tuple[Source, ...]:
+        """What is shown one after the other: the images of a folder, each a source of its own; else this source.
+
+        Raises:
+            EdgeMnistError: a folder holds no images any more, or cannot be looked into.
+        """
+        if self.kind != "folder":
+            return (self,)
+        return tuple(Source("image", str(path), str(path), self.settings) for path in images.find(Path(self.place)))
+
     def frames(self) -> Generator[Image, None, None]:
-        """Frames, uint8 (H, W, 3) BGR; closing the generator closes the source.
+        """Frames, uint8 (H, W, 3) BGR; closing the generator closes the source. A folder's are those of its parts.
 
         Raises:
             Lost: there is none, or it is there no more.
@@ -86,8 +96,8 @@ class Source:
         elif self.kind == "video":
             yield from _video(Path(self.place))
         else:
-            for path in images.find(Path(self.place)) if self.kind == "folder" else [Path(self.place)]:
-                yield from _still(path)
+            for part in self.parts():
+                yield from _still(Path(part.place))
 
 
 def find(text: str, settings: Settings) -> Source:

@@ -1,13 +1,15 @@
 """Steady reading: digits followed over frames, their votes added up; a number counts when it has stood for a while.
 
 A digit that is misread in a frame is outvoted; a number that only flickers up, or moves too fast to be read, is none.
+A digit that was once believed may fade a little before it is dropped (hysteresis, as of a Schmitt trigger). Where most
+digits of a number become others, it is another number: the old one is gone and a new one is read.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edge_mnist.demo.reader import Digit, Reading
@@ -26,6 +28,12 @@ MAJORITY = 0.6
 """Part of the votes that a number needs, and part of the frames that it must be seen in."""
 SURE = 0.7
 """Least mean confidence of a number's digits."""
+FADING = 0.15
+"""A digit that was once believed stays until its confidence falls by this below the one that it needed."""
+RENEWAL = 0.3
+"""Seconds after which a number of which most digits are others is gone, and another one stands there."""
+DISPLACED = 0.1
+"""Part of a number's box, or of the other's, that another must cover to take the place of one that is not seen."""
 SPEED = 4.0
 """A number that moves by more than so many of its heights a second does not stand."""
 
@@ -60,12 +68,14 @@ class Event:
         number: as it is now; if it is gone, as it was.
         was: what it was before it changed.
         time: in seconds, as the frames'.
+        source: the image file that it stands in; empty if frames are of no image file.
     """
 
     kind: Literal["read", "changed", "gone"]
     number: Number
     was: str | None
     time: float
+    source: str = ""
 
 
 @dataclass(eq=False)
@@ -107,6 +117,7 @@ class _Track:
     leading: str = ""
     stands: float = 0.0
     confirmed: str | None = None
+    other_since: float | None = None
 
     def number(self) -> Number:
         return Number(self.id, self.confirmed or self.leading, self.confidence, self.box, self.digits, self.born)
@@ -115,7 +126,9 @@ class _Track:
 class Tracker:
     """Follows digits and numbers from frame to frame."""
 
-    def __init__(self) -> None:
+    def __init__(self, threshold: float = 0.0) -> None:
+        """With the confidence, 0 to 1, that a digit needs once to be believed."""
+        self._threshold = threshold
         self._digits: list[_DigitTrack] = []
         self._tracks: list[_Track] = []
         self._ids = 0
@@ -127,11 +140,27 @@ class Tracker:
         standing = [track.number() for track in self._tracks if track.confirmed is not None]
         return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
 
+    def believed(self, reading: Reading) -> Reading:
+        """What a frame says without the digits that are neither sure by themselves nor followed already."""
+        weak = [digit.confidence < self._threshold for digit in reading.digits]
+        if not any(weak):
+            return reading
+        followed = set(_match([track.digit.box for track in self._digits], [d.box for d in reading.digits]).values())
+        kept = [
+            digit
+            for index, digit in enumerate(reading.digits)
+            if not weak[index] or (index in followed and digit.confidence >= self._threshold - FADING)
+        ]
+        numbers = {line: number for number, line in enumerate(dict.fromkeys(digit.line for digit in kept))}
+        digits = tuple(replace(digit, line=numbers[digit.line]) for digit in kept)
+        texts = ["".join(str(d.label) for d in digits if d.line == line) for line in numbers.values()]
+        return replace(reading, digits=digits, lines=tuple(texts))
+
     def update(self, reading: Reading, now: float) -> list[Event]:
         """Take in what a frame says.
 
         Args:
-            reading: of the frame.
+            reading: of the frame, what is believed of it.
             now: the frame's time, in seconds, later than the one before.
         """
         fade = math.exp(-(now - (now if self._now is None else self._now)) / MEMORY)
@@ -154,8 +183,16 @@ class Tracker:
                 self._tracks.append(found)
             winners = [voted[i] for i in members]
             _see(found, winners, boxes[line], tuple(reading.digits[i] for i in members), now)
-        events = [event for track in self._tracks if (event := _judge(track, now)) is not None]
-        self._tracks = [track for track in self._tracks if now - track.seen <= LINGER]
+        self._displace(now)
+        gone = [track for track in self._tracks if _is_gone(track, now)]
+        self._tracks = [track for track in self._tracks if track not in gone]
+        events = [Event("gone", track.number(), None, now) for track in gone if track.confirmed is not None]
+        for track in gone:
+            if track.seen == now:  # another number stands there: it starts without the old one's votes
+                old = {id(digit) for digit in track.digits}
+                self._digits = [digit for digit in self._digits if digit.seen == now and id(digit.digit) not in old]
+        for track in self._tracks:
+            events += self._judge(track, now)
         return events
 
     def clear(self, now: float) -> list[Event]:
@@ -163,6 +200,37 @@ class Tracker:
         events = [Event("gone", number, None, now) for number in self.numbers]
         self._digits, self._tracks = [], []
         return events
+
+    def _displace(self, now: float) -> None:
+        """Where a number stood that is out of sight, and another one does now, it is gone."""
+        seen = [track.box for track in self._tracks if track.seen == now]
+        for track in self._tracks:
+            if now - track.seen > GAP and any(_cover(track.box, box) >= DISPLACED for box in seen):
+                track.other_since = track.seen
+
+    def _judge(self, track: _Track, now: float) -> list[Event]:
+        """What has become of a number in this frame that is not gone."""
+        leading = max(track.votes, key=track.votes.__getitem__)
+        if leading != track.leading or now - track.seen > GAP:
+            track.leading, track.stands = leading, now
+        steady = (
+            now - track.stands >= HOLD - 1e-6
+            and track.sightings >= 2
+            and track.votes[leading] >= MAJORITY * sum(track.votes.values())
+            and track.present >= MAJORITY * track.frames
+            and track.confidence >= SURE
+        )
+        if not steady or leading == track.confirmed:
+            return []
+        was, before = track.confirmed, track.number()
+        track.confirmed, track.other_since = leading, None
+        if was is None:
+            return [Event("read", track.number(), None, now)]
+        if not _is_another(was, leading):
+            return [Event("changed", track.number(), was, now)]
+        self._ids += 1
+        track.id, track.born = self._ids, track.stands
+        return [Event("gone", before, None, now), Event("read", track.number(), None, now)]
 
     def _vote(self, digits: Sequence[Digit], now: float) -> list[tuple[int, float]]:
         """The label and confidence that each digit has by the votes of the frames that it was followed through."""
@@ -190,26 +258,29 @@ def _see(track: _Track, winners: Sequence[tuple[int, float]], box: Box, digits: 
     track.sightings += 1
     track.confidence = sum(confidence for _, confidence in winners) / len(winners)
     track.box, track.digits, track.seen = box, digits, now
+    # The frame's own labels: the votes are still the old number's.
+    if track.confirmed is None or not _is_another(track.confirmed, "".join(str(digit.label) for digit in digits)):
+        track.other_since = None
+    elif track.other_since is None:
+        track.other_since = now
 
 
-def _judge(track: _Track, now: float) -> Event | None:
-    """What has become of a number in this frame."""
-    if now - track.seen > LINGER:
-        return Event("gone", track.number(), None, now) if track.confirmed is not None else None
-    leading = max(track.votes, key=track.votes.__getitem__)
-    if leading != track.leading or now - track.seen > GAP:
-        track.leading, track.stands = leading, now
-    steady = (
-        now - track.stands >= HOLD - 1e-6
-        and track.sightings >= 2
-        and track.votes[leading] >= MAJORITY * sum(track.votes.values())
-        and track.present >= MAJORITY * track.frames
-        and track.confidence >= SURE
-    )
-    if not steady or leading == track.confirmed:
-        return None
-    was, track.confirmed = track.confirmed, leading
-    return Event("read" if was is None else "changed", track.number(), was, now)
+def _is_gone(track: _Track, now: float) -> bool:
+    """Whether a number is not there any more, or another one is."""
+    other = track.other_since is not None and now - track.other_since >= RENEWAL - 1e-6
+    return now - track.seen > LINGER or other
+
+
+def _is_another(text: str, other: str) -> bool:
+    """Whether most digits of two numbers differ: their edit distance is more than half of the longer one's length."""
+    if text == other:
+        return False
+    row = list(range(len(other) + 1))  # Wagner, Fischer, "The String-to-String Correction Problem", 1974
+    for i, a in enumerate(text, 1):
+        corner, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b))
+    return row[-1] > max(len(text), len(other)) / 2
 
 
 def _around(boxes: Sequence[Box]) -> Box:
@@ -243,8 +314,17 @@ def _match(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
 
 def _overlap(a: Box, b: Box) -> float:
     """Of two boxes, 0 to 1: what they share, over what either covers."""
+    shared = _shared(a, b)
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+
+
+def _cover(a: Box, b: Box) -> float:
+    """Of two boxes, 0 to 1: what they share, over the smaller one."""
+    return _shared(a, b) / min(a[2] * a[3], b[2] * b[3])
+
+
+def _shared(a: Box, b: Box) -> int:
+    """What two boxes share, in pixels."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    return width * height / (a[2] * a[3] + b[2] * b[3] - width * height)
+    return max(width, 0) * max(height, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -77,7 +78,8 @@ def demo(
 ) -> None:
     """Read numbers live from a camera, in a window or in a browser.
 
-    Events, a number read, changed or gone, are printed as they happen. `--camera sample` needs no camera.
+    Events, a number read, changed or gone, are printed as they happen. `--camera sample` needs no camera. Exit status 1
+    if an image of a folder could not be opened; the others are still read.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
@@ -91,20 +93,20 @@ def demo(
         if error.name == "cv2":
             raise missing_package("OpenCV", "demo") from error
         raise
-    program.run(
-        Options(
-            camera=camera,
-            settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
-            view=view,
-            model=model,
-            trust=trust,
-            threshold=threshold,
-            as_json=as_json,
-            limits=Limits(duration, max_frames, fps),
-            record=record,
-            snapshots=snapshot_dir,
-            mirror=mirror,
-            web=WebOptions(host, port, corrections),
-            mqtt=mqtt,
-        )
+    options = Options(
+        camera=camera,
+        settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
+        view=view,
+        model=model,
+        trust=trust,
+        threshold=threshold,
+        as_json=as_json,
+        limits=Limits(duration, max_frames, fps),
+        record=record,
+        snapshots=snapshot_dir,
+        mirror=mirror,
+        web=WebOptions(host, port, corrections),
+        mqtt=mqtt,
     )
+    if not program.run(options):
+        sys.exit(1)

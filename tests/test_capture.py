@@ -134,7 +134,7 @@ def test_a_camera_that_never_worked_is_an_error(kind: sources.Kind) -> None:
 
 
 def test_every_frame_of_a_file_is_read_when_nobody_watches() -> None:
-    source = Scripted("folder", "f", "f", script=lambda: map(image, range(50)))
+    source = Scripted("image", "f", "f", script=lambda: map(image, range(50)))
     capture = Capture(source, paced=False)
     frames = []
     while (frame := capture.newest(1.0)) is not None:

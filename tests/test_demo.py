@@ -42,10 +42,21 @@ def test_the_numbers_of_a_film_are_read_frame_by_frame_and_recorded(tmp_path: Pa
 def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
     for text in ("12", "345"):
         cv2.imwrite(str(tmp_path / f"{text}.png"), sheet(text))
+    (tmp_path / "13.jpg").write_bytes(b"no picture")
+    with demo("--camera", tmp_path, "--view", "none", "--json") as running:
+        assert running.wait() == 1  # as predict: one of them could not be opened
+    told = [(event["event"], event["number"], Path(event["source"]).name) for event in running.events()]
+    assert told == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
+    assert [event["id"] for event in running.events()] == [1, 1, 2, 2]
+    assert len(running.errors) == 2 and "13.jpg: is no image that can be read" in running.errors[0]
+
+
+def test_a_folder_without_a_good_image_is_an_error(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
     with demo("--camera", tmp_path, "--view", "none") as running:
-        assert running.wait() == 0
-    told = "".join(running.output)
-    assert "read     12 " in told and "345" in told
+        assert running.wait() == 1
+    assert len(running.errors) == 3 and "none of its 2 images can be read" in running.errors[-1]
 
 
 MISTAKES = {

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mnist.demo.reader import Digit, Reading
-from edge_mnist.demo.tracking import Event, Tracker
+from edge_mnist.demo import scenes
+from edge_mnist.demo.reader import THRESHOLD, Digit, Reader, Reading
+from edge_mnist.demo.tracking import FADING, Event, Tracker, _is_another
 
 FPS = 30
 
@@ -83,3 +88,63 @@ def test_two_numbers_are_told_apart_and_listed_from_top_to_bottom() -> None:
     assert [number.text for number in tracker.numbers] == ["11", "22"]
     assert sorted(said(tracker.clear(2.0))) == [("gone", "11", None), ("gone", "22", None)]
     assert tracker.numbers == ()
+
+
+def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> None:
+    def fading(confidence: float) -> Reading:
+        first, second = reading("27").digits
+        return Reading((first, replace(second, confidence=confidence)), ("27",), {})
+
+    def believed(confidences: Sequence[float]) -> list[tuple[str, str, str | None]]:
+        tracker = Tracker(0.65)
+        frames = [fading(confidence) for confidence in confidences]
+        return said([e for i, f in enumerate(frames) for e in tracker.update(tracker.believed(f), i / FPS)])
+
+    assert believed([0.8] * 30 + [0.55, 0.6, 0.64, 0.52] * 15) == [("read", "27", None)]
+    assert believed([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("changed", "2", "27")]
+    assert believed([0.64] * 60) == [("read", "2", None)]
+
+
+def test_lines_without_a_believed_digit_are_not_counted() -> None:
+    weak = reading("4", y=20, confidence=0.55).digits
+    sure = [replace(digit, line=1) for digit in reading("19", y=200).digits]
+    found = Tracker(0.65).believed(Reading((*weak, *sure), ("4", "19"), {}))
+    assert found.lines == ("19",) and [digit.line for digit in found.digits] == [0, 0]
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 12), st.integers(-15, 15))
+def test_another_sheet_is_another_number_and_the_old_one_does_not_stay(a: int, b: int, blank: int, x: int) -> None:
+    old, new = "888888"[:a], "531531"[:b]
+    tracker = Tracker()
+    start = 30 + blank
+    events = follow([reading(old)] * 30 + [reading("")] * blank + [reading(new, x=100 + x)] * 60, tracker)
+    assert said(events) == [("read", old, None), ("gone", old, None), ("read", new, None)]
+    assert events[1].time <= start / FPS + 0.4 and events[2].time <= start / FPS + 1
+    assert events[2].number.id > events[0].number.id and events[2].number.since >= start / FPS - 1e-6
+    assert [number.text for number in tracker.numbers] == [new]
+
+
+@given(st.text("0123456789", max_size=6), st.text("0123456789", max_size=6))
+def test_whether_two_numbers_are_the_same_one_does_not_depend_on_their_order(a: str, b: str) -> None:
+    assert _is_another(a, b) == _is_another(b, a) and not _is_another(a, a)
+    if a and b and not set(a) & set(b):
+        assert _is_another(a, b)
+
+
+@pytest.mark.slow
+def test_of_the_sample_nothing_wrong_is_said_and_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    render = scenes.render
+
+    def remember(*arguments: Any) -> scenes.Scene:
+        scene = render(*arguments)
+        written.append(scene.lines[0])
+        return scene
+
+    monkeypatch.setattr(scenes, "render", remember)
+    tracker, reader = Tracker(THRESHOLD), Reader(threshold=THRESHOLD - FADING)
+    events = []
+    for index, frame in enumerate(itertools.islice(scenes.sample_frames(0), round(12 * FPS))):
+        events += tracker.update(tracker.believed(reader.read(frame)), index / FPS)
+    assert [event.number.text for event in events if event.kind == "read"] == written
+    assert {event.kind for event in events} == {"read", "gone"}
