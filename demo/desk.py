@@ -39,6 +39,8 @@ class Desk:
     def __init__(self, corrections: Path) -> None:
         """With the folder that corrected digits are saved in."""
         self._corrections = corrections
+        self.saved = self._count()
+        """How many corrected digits the folder holds of each label that it holds."""
         self._opened: tuple[Model, Classifier] | None = None
         self._kept: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
@@ -123,10 +125,33 @@ class Desk:
             raise EdgeMnistError("this digit is not kept any more: correct a newer one")
         path = self._corrections / label / f"{key}.png"
         write_whole(path, cv2.imencode(".png", image)[1].tobytes())
-        for other in LABELS:
-            if other != label:
-                (self._corrections / other / path.name).unlink(missing_ok=True)
+        self._remove(f"{key}.png", label)
         return path
+
+    def forget(self, key: object) -> None:
+        """Undo the correction of a digit: it is saved no more, under whatever label.
+
+        Raises:
+            EdgeMnistError: there is no such digit.
+        """
+        if not isinstance(key, str) or key not in self._kept:
+            raise EdgeMnistError("this digit is not kept any more: delete its file in the folder of corrections")
+        self._remove(f"{key}.png")
+
+    def _remove(self, name: str, kept: str = "") -> None:
+        """Delete a digit's file under each label but one."""
+        try:
+            for label in LABELS:
+                if label != kept:
+                    (self._corrections / label / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise EdgeMnistError(f"{error.filename}: cannot be deleted: {error.strerror}") from error
+        finally:
+            self.saved = self._count()
+
+    def _count(self) -> dict[str, int]:
+        found = {label: len(list((self._corrections / label).glob("*.png"))) for label in LABELS}
+        return {label: count for label, count in found.items() if count}
 
     def _classifier(self, model: Model) -> Classifier:
         if self._opened is None or self._opened[0] is not model:

@@ -41,6 +41,7 @@ class Options:
         as_json: events as JSON, one object a line.
         limits: when the demo ends.
         record: a video file.
+        record_plain: record frames as they are, without boxes.
         snapshots: folder of snapshots.
         mirror: show left and right exchanged.
         web: of the page.
@@ -56,6 +57,7 @@ class Options:
     as_json: bool = False
     limits: Limits = field(default_factory=Limits)
     record: Path | None = None
+    record_plain: bool = False
     snapshots: Path | None = None
     mirror: bool = False
     web: WebOptions = field(default_factory=WebOptions)

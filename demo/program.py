@@ -6,22 +6,19 @@ import os
 import sys
 import time
 from contextlib import ExitStack, closing
-from datetime import datetime
 from pathlib import Path
 
-import cv2
-
 from edge_mnist import quiet, signals
-from edge_mnist.demo import announce, live, models, sources
+from edge_mnist.demo import announce, live, models, snapshots, sources
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.capture import Capture
 from edge_mnist.demo.live import Moment
 from edge_mnist.demo.options import Options, View
 from edge_mnist.demo.recording import Recording
-from edge_mnist.demo.screen import paint
+from edge_mnist.demo.screen import coloured, paint
 from edge_mnist.demo.sources import Source
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.files import write_whole
+from edge_mnist.files import check_folder
 
 
 def tell(text: str) -> None:
@@ -41,6 +38,8 @@ def run(options: Options) -> bool:
         EdgeMnistError: no camera, no window, a port in use, a damaged model.
     """
     source = sources.find(options.camera, options.settings)
+    if options.snapshots is not None:
+        check_folder(options.snapshots, "--snapshot-dir")
     if source.kind == "sample" and options.settings.fps > source.rate():
         tell(f"--fps {options.settings.fps:g}: the sample is drawn {source.rate():g} times a second at most")
     view = _choose(options.view)
@@ -55,10 +54,11 @@ def run(options: Options) -> bool:
         watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
         window = page = sender = None
         if view == "window":
-            from edge_mnist.demo.window import Window
+            from edge_mnist.demo.window import KEYS, Window
 
             window = Window(mirror=options.mirror, snapshot=output.snapshot, record=output.switch)
             stack.callback(window.close)
+            tell(f"keys in the window: {KEYS}")
         if view == "web":
             from edge_mnist.demo.server import Page
 
@@ -126,7 +126,9 @@ class _Output:
             try:
                 # A camera that is lost takes time too; a file has a time of its own.
                 now = time.monotonic() if self._source.is_live else moment.frame.time
-                self._recording.add(paint(moment, mirror=self._options.mirror), now)
+                plain = self._options.record_plain
+                picture = coloured(moment.frame.image) if plain else paint(moment, mirror=self._options.mirror)
+                self._recording.add(picture, now)
             except EdgeMnistError as error:
                 tell(f"the recording ends here: {error}")
                 self._recording = None
@@ -137,19 +139,17 @@ class _Output:
             self.close()
             return
         try:
-            self._recording = Recording(self._options.record or Path(f"edge-mnist-{_stamp()}.mp4"))
+            self._recording = Recording(self._options.record or Path(f"edge-mnist-{snapshots.stamp()}.mp4"))
             tell(f"recording {self._recording.path}")
         except EdgeMnistError as error:
             tell(str(error))
 
     def snapshot(self, picture: Image, moment: Moment) -> None:
-        """Save a picture, and what was read in it in its name."""
-        text = "_".join(number.text for number in moment.numbers)
+        """Save a moment's frame as it is, and the picture of it, with boxes."""
         folder = self._options.snapshots or Path("snapshots")
-        path = folder / f"{_stamp()}{'-' if text else ''}{text[:60]}.png"
+        stem, plain, read = snapshots.name(moment), snapshots.png(moment.frame.image), snapshots.png(picture)
         try:
-            write_whole(path, cv2.imencode(".png", picture)[1].tobytes())
-            tell(f"snapshot {path}")
+            tell(f"snapshot {snapshots.save(folder, stem, plain, read)}")
         except EdgeMnistError as error:
             tell(str(error))
 
@@ -173,11 +173,6 @@ class _Output:
             f"{frames}; reading a frame {times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
             f"first answer after {self._first:.2f} s"
         )
-
-
-def _stamp() -> str:
-    """The local time for a file's name, to the hundredth of a second."""
-    return datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-4]
 
 
 def _age() -> float:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from edge_mnist.demo.cameras import Image
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, UsageError
 
 QUALITY = 85
 _TIMESCALE = 1000
@@ -34,15 +34,19 @@ class Recording:
         """Begin a file; one that is there already is kept, and the new one gets a number.
 
         Raises:
-            EdgeMnistError: it cannot be written.
+            UsageError: it is not named as an MP4.
+            EdgeMnistError: it cannot be written, or there is no such folder.
         """
+        if path.suffix.lower() != ".mp4":
+            raise UsageError(f"--record {path}: is recorded as MP4: name it {path.with_suffix('.mp4').name}")
+        if not path.parent.exists():
+            raise EdgeMnistError(f"--record {path}: there is no folder {path.parent}: make it first")
         self.path = _unused(path)
         self._size: tuple[int, int] | None = None
         self._pending: list[tuple[bytes, float]] = []
         self._start = 0.0
         self._sequence = 0
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file: BinaryIO = self.path.open("xb", buffering=0)
         except OSError as error:
             raise _failed(self.path, error) from error

@@ -24,8 +24,7 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
         bar: add a bar with the numbers that stand, frames a second and milliseconds, and what is wrong with the source.
             The page says these in its own letters.
     """
-    frame = moment.frame.image
-    image = cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if frame.ndim == 2 else frame
+    image = coloured(moment.frame.image)
     picture = np.ascontiguousarray(cv2.flip(image, 1) if mirror else image, np.uint8)
     height, width = picture.shape[:2]
     unit = max(width, height) / 640  # of letters
@@ -42,6 +41,11 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
     if bar:
         _bar(picture, moment, unit)
     return picture
+
+
+def coloured(frame: Image) -> Image:
+    """A frame, uint8 (H, W, 3) BGR or (H, W), as uint8 (H, W, 3) BGR."""
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), np.uint8) if frame.ndim == 2 else frame
 
 
 def _bar(picture: Image, moment: Moment, unit: float) -> None:

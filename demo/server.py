@@ -7,6 +7,7 @@ encoded once, and only while someone watches; a viewer gets the newest picture w
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import json
 import secrets
@@ -20,7 +21,7 @@ from typing import Any
 import cv2
 from aiohttp import web
 
-from edge_mnist.demo import announce, guard
+from edge_mnist.demo import announce, guard, snapshots
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.desk import Desk
 from edge_mnist.demo.live import Moment
@@ -250,7 +251,8 @@ class Page:
         model = {"name": self._model.path.name, "sha256": self._model.sha256, "runtime": self._model.classifier.runtime}
         moment = self._moment
         if moment is None:
-            return {"state": "opening", "run": self._run_name, "source": self._source, "model": model, "numbers": []}
+            known = {"run": self._run_name, "source": self._source, "model": model, "corrections": self._desk.saved}
+            return {"state": "opening", "numbers": [], **known}
         numbers = [
             {"id": number.id, "text": number.text, "confidence": round(number.confidence, 4)}
             for number in moment.numbers
@@ -262,6 +264,7 @@ class Page:
             "source": self._source,
             "size": [moment.frame.image.shape[1], moment.frame.image.shape[0]],
             "model": model,
+            "corrections": self._desk.saved,
             "numbers": numbers,
             "rate": round(moment.rate, 1),
             "milliseconds": {stage: round(value, 2) for stage, value in moment.milliseconds.items()},
@@ -293,8 +296,11 @@ class Page:
             key, label = said["key"], said["label"]
         except (ValueError, KeyError, TypeError):
             return _refuse(400, "expected a key and a label")
+        if label is None:
+            await self._loop.run_in_executor(self._worker, self._desk.forget, key)
+            return web.json_response({"saved": None, "corrections": self._desk.saved})
         path = await self._loop.run_in_executor(self._worker, self._desk.correct, key, label)
-        return web.json_response({"saved": str(path)})
+        return web.json_response({"saved": str(path), "corrections": self._desk.saved})
 
     async def _take_snapshot(self, request: web.Request) -> web.Response:
         moment = self._moment
@@ -303,8 +309,11 @@ class Page:
         image = await self._loop.run_in_executor(self._encoder, paint, moment)
         if self._snapshot is not None:
             await self._loop.run_in_executor(self._worker, self._snapshot, image, moment)
-        data = await self._loop.run_in_executor(self._encoder, lambda: cv2.imencode(".png", image)[1].tobytes())
-        return web.Response(body=data, content_type="image/png")
+        pictures = {
+            name: base64.b64encode(await self._loop.run_in_executor(self._encoder, snapshots.png, picture)).decode()
+            for name, picture in (("plain", moment.frame.image), ("read", image))
+        }
+        return web.json_response({"name": snapshots.name(moment), **pictures})
 
 
 async def _add_headers(request: web.Request, answer: web.StreamResponse) -> None:

@@ -19,7 +19,7 @@ from edge_mnist.errors import EdgeMnistError
 
 TITLE = "edge-mnist"
 _FONTS = Path("/usr/share/fonts/truetype/dejavu")
-KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror"
+KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys"
 
 
 def why_not() -> str:
@@ -66,7 +66,7 @@ class Window:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise EdgeMnistError(f"--view window: OpenCV cannot open one: {error}".replace("\n", " ")) from error
-        self._sized = False
+        self._sized = self._helps = False
 
     def show(self, moment: Moment) -> bool:
         """Show a moment and take the keys that were pressed; False if the window is to end."""
@@ -74,7 +74,7 @@ class Window:
         if not self._sized:
             cv2.resizeWindow(TITLE, picture.shape[1], picture.shape[0])
             self._sized = True
-        cv2.imshow(TITLE, picture)
+        self._put(picture)
         paused = False
         while True:
             key = cv2.waitKey(30 if paused else 1) & 0xFF
@@ -87,16 +87,35 @@ class Window:
             elif key == ord("m"):
                 self._mirror = not self._mirror
                 picture = paint(moment, mirror=self._mirror)
-                cv2.imshow(TITLE, picture)
+                self._put(picture)
+            elif key == ord("h"):
+                self._helps = not self._helps
+                self._put(picture)
             elif key == ord(" "):
                 paused = not paused
             if not paused:
                 return True
 
+    def _put(self, picture: Image) -> None:
+        """Into the window, with the keys over it if they were asked for."""
+        cv2.imshow(TITLE, with_keys(picture) if self._helps else picture)
+
     def close(self) -> None:
         """Close it."""
         with contextlib.suppress(cv2.error):
             cv2.destroyAllWindows()
+
+
+def with_keys(picture: Image) -> Image:
+    """A copy of a picture, uint8 (H, W, 3) BGR, that names the keys, one a line."""
+    shown, unit = picture.copy(), max(picture.shape[:2]) / 640
+    texts = KEYS.split(", ")
+    height, width = round((26 * len(texts) + 18) * unit), round(230 * unit)
+    shown[:height, :width] //= 4
+    for line, text in enumerate(texts, 1):
+        place, thick = (round(14 * unit), round(26 * line * unit)), max(1, round(unit))
+        cv2.putText(shown, text, place, cv2.FONT_HERSHEY_DUPLEX, 0.55 * unit, (255, 255, 255), thick, cv2.LINE_AA)
+    return shown
 
 
 def _is_closed() -> bool:

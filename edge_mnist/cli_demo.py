@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from edge_mnist.errors import UsageError, missing_package
+from edge_mnist.files import check_folder
 
 
 @click.command()
@@ -34,7 +35,7 @@ from edge_mnist.errors import UsageError, missing_package
     is_flag=True,
     help="Open a TorchScript archive or a model.c that no manifest beside it knows: they carry code.",
 )
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Least confidence of a digit.  [default: the reader's]")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Least confidence of a digit.  [default: 0.65]")
 @click.option("--size", default="640x480", show_default=True, help="Of the camera's frames.")
 @click.option(
     "--fps",
@@ -46,15 +47,14 @@ from edge_mnist.errors import UsageError, missing_package
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds until the demo ends.")
 @click.option("--max-frames", type=click.IntRange(1), help="Frames until the demo ends.")
 @click.option("--record", type=click.Path(path_type=Path), help="An MP4 file that the picture is recorded in.")
+@click.option("--record-plain", is_flag=True, help="Record it as it comes from the camera, without boxes.")
 @click.option("--snapshot-dir", type=click.Path(path_type=Path), help="Where snapshots go.  [default: snapshots]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The page's address; 0.0.0.0 demands a token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="The page's port.")
 @click.option(
     "--corrections",
     type=click.Path(path_type=Path),
-    default=Path("corrections"),
-    show_default=True,
-    help="Where the page saves corrected digits, for train --extra.",
+    help="Where the page saves corrected digits, for train --extra.  [default: corrections]",
 )
 @click.option("--mqtt", help="Send events to a broker: mqtt://host:1883/topic, or mqtts://.")
 def demo(
@@ -70,16 +70,19 @@ def demo(
     duration: float | None,
     max_frames: int | None,
     record: Path | None,
+    record_plain: bool,
     snapshot_dir: Path | None,
     host: str,
     port: int,
-    corrections: Path,
+    corrections: Path | None,
     mqtt: str | None,
 ) -> None:
     """Read numbers live from a camera, in a window or in a browser.
 
     Events, a number read, changed or gone, are printed as they happen. `--camera sample` needs no camera. Exit status 1
     if an image of a folder could not be opened; the others are still read.
+
+    Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
@@ -93,6 +96,8 @@ def demo(
         if error.name == "cv2":
             raise missing_package("OpenCV", "demo") from error
         raise
+    if corrections is not None:
+        check_folder(corrections, "--corrections")
     options = Options(
         camera=camera,
         settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
@@ -103,9 +108,10 @@ def demo(
         as_json=as_json,
         limits=Limits(duration, max_frames, fps),
         record=record,
+        record_plain=record_plain,
         snapshots=snapshot_dir,
         mirror=mirror,
-        web=WebOptions(host, port, corrections),
+        web=WebOptions(host, port, corrections or Path("corrections")),
         mqtt=mqtt,
     )
     if not program.run(options):

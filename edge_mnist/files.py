@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -32,6 +33,28 @@ def write_whole(path: Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise EdgeMnistError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Try whether files can be written into a folder, which need not be there yet; nothing of the trial stays.
+
+    Args:
+        path: the folder.
+        option: that named it, for the error.
+
+    Raises:
+        EdgeMnistError: they cannot.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise EdgeMnistError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def read_bytes(path: Path) -> bytes:

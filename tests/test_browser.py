@@ -81,6 +81,9 @@ def test_a_visitor_sees_the_picture_move_draws_uploads_and_corrects(
     assert element(chromium, "state").get_attribute("data-state") == "live"
     assert len(text(chromium, "hash")) == 16 and float(text(chromium, "total")) > 0
 
+    element(chromium, "snapshot").click()
+    wait(lambda: "Snapshot saved" in text(chromium, "toast"))
+
     draw(chromium)
     wait(lambda: text(chromium, "verdict") == "It is a 7.")
     assert "7" in element(chromium, "bars").find_element("class name", "best").text
@@ -89,6 +92,9 @@ def test_a_visitor_sees_the_picture_move_draws_uploads_and_corrects(
     wait(lambda: "Saved as" in text(chromium, "toast"))
     (saved,) = (tmp_path / "mine" / "1").glob("*.png")
     assert cv2.imread(str(saved), cv2.IMREAD_UNCHANGED).shape == (28, 28)
+    assert text(chromium, "saved") == "1 corrected: 1 × 1"
+    element(chromium, "toast").find_element("tag name", "button").click()
+    wait(lambda: not saved.exists() and not element(chromium, "saved").is_displayed())
     element(chromium, "clear").click()
     assert "pen" in text(chromium, "verdict")
 
@@ -114,8 +120,10 @@ def test_the_page_says_when_the_demo_is_away_and_goes_on_when_it_is_back(chromiu
         chromium.get(first.url)
         wait(lambda: element(chromium, "state").get_attribute("data-state") == "live")
     wait(lambda: element(chromium, "state").get_attribute("data-state") == "away")
+    assert text(chromium, "state") == "offline" and not element(chromium, "snapshot").is_enabled()
     with demo(*arguments):
         wait(lambda: element(chromium, "state").get_attribute("data-state") == "live")
+        wait(lambda: element(chromium, "snapshot").is_enabled())
         before = wait(lambda: picture(chromium))
         wait(lambda: picture(chromium) != before)
         wait(lambda: text(chromium, "number"))

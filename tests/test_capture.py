@@ -218,7 +218,7 @@ def test_a_camera_module_is_read_through_picamera2(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_off(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "film.mp4"
+    path = tmp_path / "film.mp4"
     recording = Recording(path)
     times = [5 + i * 0.04 + (0.7 if i > 40 else 0.0) for i in range(75)]  # the camera was lost for a while
     for i, moment in enumerate(times):
@@ -239,6 +239,11 @@ def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_o
     assert another.path == path.with_name("film-2.mp4")
     with pytest.raises(EdgeMnistError, match=r"--record .*cannot be written"):
         Recording(path / "film.mp4")
+    with pytest.raises(EdgeMnistError, match=r"--record .*there is no folder .*new: make it first"):
+        Recording(tmp_path / "new" / "film.mp4")
+    with pytest.raises(UsageError, match=r"--record .*film.avi: is recorded as MP4: name it film.mp4"):
+        Recording(tmp_path / "film.avi")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["film-2.mp4", "film.mp4"]
 
 
 def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from demos import Demo, demo, film, frames_of, sheet, wait
 
 from edge_mnist import cli
@@ -37,6 +38,19 @@ def test_the_numbers_of_a_film_are_read_frame_by_frame_and_recorded(tmp_path: Pa
     assert frames_of(tmp_path / "seen.mp4") == 90
     seen = cv2.VideoCapture(str(tmp_path / "seen.mp4"), cv2.CAP_FFMPEG)
     assert seen.get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)  # it plays as fast as the film
+
+
+def test_a_film_recorded_plain_has_no_boxes_and_is_read_again(tmp_path: Path) -> None:
+    path, plain = film(tmp_path / "film.mp4", "402", seconds=1.0), tmp_path / "plain.mp4"
+    with demo("--camera", path, "--view", "none", "--record", plain, "--record-plain") as running:
+        assert running.wait() == 0
+    first, second = (cv2.VideoCapture(str(name), cv2.CAP_FFMPEG) for name in (path, plain))
+    for _ in range(30):
+        (_, shown), (_, kept) = first.read(), second.read()
+        assert np.abs(shown.astype(int) - kept).mean() < 3
+    with demo("--camera", plain, "--view", "none") as running:
+        assert running.wait() == 0
+    assert running.output[0].startswith("read     402 ")
 
 
 def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
@@ -65,6 +79,14 @@ MISTAKES = {
     "no size": (["--size", "vga"], 2, "--size vga: expected WIDTHxHEIGHT"),
     "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected a TorchScript, ONNX or"),
     "no window": (["--camera", "sample", "--view", "window"], 1, "--view web shows the demo in a browser"),
+    "no snapshots": (["--camera", "sample", "--view", "none", "--snapshot-dir", "/proc/q"], 1, "cannot be written"),
+    "no corrections": (
+        ["--camera", "sample", "--view", "none", "--corrections", f"{__file__}/q"],
+        1,
+        "cannot be written",
+    ),
+    "no MP4": (["--camera", "sample", "--view", "none", "--record", "x.avi"], 2, "x.avi: is recorded as MP4"),
+    "no film's folder": (["--camera", "sample", "--view", "none", "--record", "no/x.mp4"], 1, "there is no folder no"),
     "no folder": (["--camera", "sample", "--view", "none", "--record", f"{__file__}/x.mp4"], 1, "cannot be written"),
 }
 
@@ -261,3 +283,11 @@ def most(running: Demo, seconds: float) -> int:
         found = max(found, running.memory())
         time.sleep(1)
     return found
+
+
+def test_the_help_names_the_keys_and_the_threshold_that_are() -> None:
+    from edge_mnist.demo.reader import THRESHOLD
+    from edge_mnist.demo.window import KEYS
+
+    text = " ".join(CliRunner().invoke(cli.commands, ["demo", "--help"]).output.split())
+    assert f"Keys in the window: {KEYS}." in text and f"[default: {THRESHOLD:g}]" in text

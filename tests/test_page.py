@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from edge_mnist import extra, strokes
-from edge_mnist.demo import guard, models
+from edge_mnist.demo import guard, images, models, overlay, snapshots
 from edge_mnist.demo.capture import Frame, State
 from edge_mnist.demo.guard import Access, Bucket
 from edge_mnist.demo.live import Moment
@@ -91,6 +92,13 @@ def test_a_drawing_is_read_and_corrected_into_what_training_takes(page: Page, tm
     for wrong in ({"key": said["key"], "label": "../x"}, {"key": "0" * 16, "label": "1"}, {"key": [], "label": {}}):
         assert client("POST", "/correct", json.dumps(wrong).encode())[0] == 422
     assert client("POST", "/correct", b"no json")[0] == 400
+    assert json.loads(client("POST", "/correct", json.dumps({"key": said["key"], "label": "8"}).encode())[2])[
+        "corrections"
+    ] == {"8": 1}
+    undo = json.dumps({"key": said["key"], "label": None}).encode()
+    assert json.loads(client("POST", "/correct", undo)[2]) == {"saved": None, "corrections": {}}
+    assert list((tmp_path / "corrections").rglob("*.png")) == []
+    assert client("POST", "/correct", json.dumps({"key": "0" * 16, "label": None}).encode())[0] == 422
     assert client("POST", "/pad", b"no image")[0] == 422
 
 
@@ -149,12 +157,25 @@ def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_pa
         for server in (page, keeper):
             assert Client(server)("POST", "/snapshot")[0] == 503  # there is no picture yet
             server.show(moment(2))
-            status, headers, body = Client(server)("POST", "/snapshot")
-            picture = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR)
-            assert status == 200 and headers["Content-Type"] == "image/png" and picture.shape == (96, 96, 3)
+            status, _, body = Client(server)("POST", "/snapshot")
+            said = json.loads(body)
+            plain, read = (
+                cv2.imdecode(np.frombuffer(base64.b64decode(said[name]), np.uint8), cv2.IMREAD_COLOR)
+                for name in ("plain", "read")
+            )
+            assert status == 200 and said["name"].endswith("-7")
+            assert (plain == moment(2).frame.image).all() and read.shape == plain.shape and (read != plain).any()
         assert saved == ["7"] and not tmp_path.joinpath("corrections").exists()
     finally:
         keeper.close()
+
+
+def test_a_snapshot_can_be_read_again(tmp_path: Path) -> None:
+    seen = moment(2)
+    plain, read = seen.frame.image, overlay.draw(seen.frame.image, seen.reading.digits)
+    path = snapshots.save(tmp_path, snapshots.name(seen), snapshots.png(plain), snapshots.png(read))
+    assert images.find(tmp_path) == [path] and Reader(MODEL.classifier).read(images.load(path)).lines == ("7",)
+    assert (images.load(path.parent / "read" / path.name) == read).all()
 
 
 def test_events_tell_what_is_read(page: Page) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 from demos import Demo, demo, frames_of, wait
 
@@ -68,7 +69,12 @@ def press(key: str) -> None:
 def test_keys(shown: Demo, tmp_path: Path) -> None:
     wait(lambda: shown.output)
     press("s")
-    wait(lambda: list((tmp_path / "snapshots").glob("*.png")))
+    (snapshot,) = wait(lambda: list((tmp_path / "snapshots").glob("*.png")))
+    shown.said(r"snapshot .*png")
+    boxed = cv2.imread(str(snapshot.parent / "read" / snapshot.name))
+    assert boxed.shape == cv2.imread(str(snapshot)).shape and (boxed != cv2.imread(str(snapshot))).any()
+    shown.said("keys in the window: q or Esc quits, .*, h shows the keys")
+    press("h")
     press("r")  # it recorded from the start
     shown.said(r"recorded .*film.mp4")
     assert frames_of(tmp_path / "film.mp4") > 5

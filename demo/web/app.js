@@ -23,11 +23,17 @@ async function post(path, body) {
 }
 
 let toasting;
-function toast(text) {
-  $("toast").textContent = text;
+// A line that goes after a while; with a button, later.
+function toast(text, label = "", action = null) {
+  $("toast").replaceChildren(make("span", { textContent: text }));
+  if (action) {
+    const button = make("button", { type: "button", textContent: label });
+    button.addEventListener("click", () => { $("toast").hidden = true; action(); });
+    $("toast").append(button);
+  }
   $("toast").hidden = false;
   clearTimeout(toasting);
-  toasting = setTimeout(() => { $("toast").hidden = true; }, 5000);
+  toasting = setTimeout(() => { $("toast").hidden = true; }, action ? 10000 : 5000);
 }
 
 // The live picture: not fetched while nobody sees the page; fetched anew when it broke off.
@@ -48,13 +54,19 @@ let told = 0;
 let run = "";
 let broken = false;
 events.onopen = () => { if (broken) { broken = false; watch(); } };
-events.onerror = () => { broken = true; state("away", "the demo does not answer"); };
+events.onerror = () => {
+  broken = true;
+  state("away", "offline");
+  $("trouble").hidden = false;
+  $("trouble").textContent = "The demo does not answer – trying again";
+};
 events.onmessage = (event) => {
   const said = JSON.parse(event.data);
   const names = { live: "live", opening: "opening the camera", lost: "camera lost", ended: "ended" };
   state(said.state, names[said.state]);
   $("trouble").hidden = said.state !== "lost";
   $("trouble").textContent = `${said.trouble || ""} – trying again`;
+  count(said.corrections);
   $("source").textContent = said.size ? `${said.source} · ${said.size[0]} × ${said.size[1]}` : said.source;
   $("rate").textContent = said.rate ? said.rate.toFixed(0) : "–";
   const times = said.milliseconds || {};
@@ -81,6 +93,8 @@ events.onmessage = (event) => {
 
 function state(kind, text) {
   $("state").dataset.state = kind;
+  document.body.classList.toggle("away", kind === "away");
+  $("snapshot").disabled = kind === "away" || kind === "opening";
   $("state").lastElementChild.textContent = text;
 }
 
@@ -104,6 +118,14 @@ function crop(digit) {
   return button;
 }
 
+// What was corrected so far, in all sessions.
+function count(saved) {
+  const labels = Object.entries(saved);
+  const all = labels.reduce((sum, [, number]) => sum + number, 0);
+  $("saved").hidden = all === 0;
+  $("saved").textContent = `${all} corrected: ${labels.map(([label, number]) => `${number} × ${label}`).join(", ")}`;
+}
+
 let correcting;
 function correct(key, image) {
   correcting = key;
@@ -115,9 +137,11 @@ for (const label of ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "none"]) 
   button.dataset.label = label;
   button.addEventListener("click", async () => {
     $("dialog").close();
+    const key = correcting;
     try {
-      const answer = await post("correct", JSON.stringify({ key: correcting, label }));
-      toast(`Saved as ${(await answer.json()).saved}, for edge-mnist train --extra`);
+      const answer = await (await post("correct", JSON.stringify({ key, label }))).json();
+      count(answer.corrections);
+      toast(`Saved as ${answer.saved}, for edge-mnist train --extra`, "Undo", () => forget(key));
     } catch (error) {
       toast(error.message);
     }
@@ -125,13 +149,26 @@ for (const label of ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "none"]) 
   $("labels").append(button);
 }
 
+async function forget(key) {
+  try {
+    count((await (await post("correct", JSON.stringify({ key, label: null }))).json()).corrections);
+    toast("The correction is undone");
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
+function download(name, data) {
+  const picture = new Blob([Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], { type: "image/png" });
+  const link = make("a", { href: URL.createObjectURL(picture), download: `edge-mnist-${name}.png` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
 $("snapshot").addEventListener("click", async () => {
   try {
-    const picture = await (await post("snapshot")).blob();
-    const link = make("a", { href: URL.createObjectURL(picture), download: `edge-mnist-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.png` });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-    toast("Snapshot saved");
+    const said = await (await post("snapshot")).json();
+    download(said.name, said.plain);
+    toast("Snapshot saved, as the camera saw it", "With boxes too", () => download(`${said.name}-read`, said.read));
   } catch (error) {
     toast(error.message);
   }
