@@ -17,7 +17,7 @@ from edge_mnist.demo.options import Options, View
 from edge_mnist.demo.recording import Recording
 from edge_mnist.demo.screen import coloured, paint
 from edge_mnist.demo.sources import Source
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import check_folder
 
 
@@ -60,7 +60,12 @@ def run(options: Options) -> bool:
             stack.callback(window.close)
             tell(f"keys in the window: {KEYS}")
         if view == "web":
-            from edge_mnist.demo.server import Page
+            try:
+                from edge_mnist.demo.server import Page
+            except ModuleNotFoundError as error:
+                if error.name != "aiohttp":
+                    raise
+                raise missing_package("aiohttp", "demo") from error
 
             page = stack.enter_context(
                 closing(Page(options.web, model, source.name, output.snapshot if options.snapshots else None, tell))

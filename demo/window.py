@@ -18,6 +18,8 @@ from edge_mnist.demo.screen import paint
 from edge_mnist.errors import EdgeMnistError
 
 TITLE = "edge-mnist"
+NO_GUI = "this OpenCV has no windows"
+BUILD_WITH_GUI = "pip uninstall opencv-python-headless, then pip install opencv-python"
 _FONTS = Path("/usr/share/fonts/truetype/dejavu")
 KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys"
 
@@ -26,7 +28,7 @@ def why_not() -> str:
     """Why no window can be shown here; empty if one can."""
     gui = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
     if gui is None or gui[1] == "NONE":
-        return "this OpenCV has no windows: pip uninstall opencv-python-headless, then pip install opencv-python"
+        return NO_GUI
     if sys.platform != "linux" or os.environ.get("WAYLAND_DISPLAY"):
         return ""
     display = os.environ.get("DISPLAY", "")
@@ -58,7 +60,8 @@ class Window:
             EdgeMnistError: no window can be shown here.
         """
         if reason := why_not():
-            raise EdgeMnistError(f"--view window: {reason}; --view web shows the demo in a browser")
+            remedy = f": {BUILD_WITH_GUI}" if reason == NO_GUI else ""
+            raise EdgeMnistError(f"--view window: {reason}{remedy}; --view web shows the demo in a browser")
         self._mirror, self._snapshot, self._record = mirror, snapshot, record
         if _FONTS.is_dir():
             os.environ["QT_QPA_FONTDIR"] = str(_FONTS)  # OpenCV names a folder that it does not bring, and Qt complains

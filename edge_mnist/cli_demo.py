@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from edge_mnist.errors import UsageError, missing_package
+from edge_mnist.errors import UsageError, missing_opencv
 from edge_mnist.files import check_folder
 
 
@@ -94,7 +94,7 @@ def demo(
         from edge_mnist.demo.options import Options, WebOptions
     except ModuleNotFoundError as error:
         if error.name == "cv2":
-            raise missing_package("OpenCV", "demo") from error
+            raise missing_opencv() from error
         raise
     if corrections is not None:
         check_folder(corrections, "--corrections")

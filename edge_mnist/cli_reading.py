@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_mnist.errors import EdgeMnistError, missing_package
+from edge_mnist.errors import EdgeMnistError, missing_opencv
 
 if TYPE_CHECKING:
     from edge_mnist.demo.reader import Digit, Reading
@@ -81,7 +81,7 @@ def predict(
     except ModuleNotFoundError as error:
         if error.name != "cv2":
             raise
-        raise missing_package("opencv", "headless") from error
+        raise missing_opencv() from error
     from edge_mnist import runtime
 
     classifier = runtime.load(model, trust=trust) if model else None

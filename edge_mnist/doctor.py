@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge_mnist.errors import installing, opencv_build
+
 State = Literal["good", "lacking", "broken"]
 
 _LEAST_DISK, _LEAST_MEMORY = 200 << 20, 100 << 20
@@ -84,8 +86,7 @@ def numbers() -> Finding:
 
 def opencv() -> Finding:
     """OpenCV: that it loads, and that there is one."""
-    builds = [name for name in ("opencv-python", "opencv-python-headless") if _version(name)]
-    builds += [name for name in ("opencv-contrib-python", "opencv-contrib-python-headless") if _version(name)]
+    builds = _opencv_builds()
     try:
         import cv2
     except ImportError as error:
@@ -98,9 +99,9 @@ def opencv() -> Finding:
             return Finding(
                 "OpenCV", "broken", text, "it was built for another NumPy: pip install --upgrade numpy " + builds[0]
             )
-        return Finding("OpenCV", "broken", text, "pip install 'edge-mnist[demo]', or [headless] without a desktop")
+        return Finding("OpenCV", "broken", text, installing(*opencv_build()))
     if len(builds) > 1:
-        remedy = f"two builds overwrite each other: pip uninstall {' '.join(builds)}, then install one"
+        remedy = f"they overwrite each other: pip uninstall {' '.join(builds)}, then {installing(*opencv_build())}"
         return Finding("OpenCV", "lacking", f"{cv2.__version__}: {' and '.join(builds)}", remedy)
     return Finding("OpenCV", "good", f"{cv2.__version__}, {builds[0] if builds else 'of the system'}")
 
@@ -148,7 +149,7 @@ def _packages() -> Iterator[Finding]:
         if found:
             yield Finding(name, "good", found)
         else:
-            yield Finding(name, "lacking", f"not installed; for {use}", f"pip install 'edge-mnist[{extra}]'")
+            yield Finding(name, "lacking", f"not installed; for {use}", installing(package, extra))
 
 
 def processor(information: str, machine: str) -> Finding:
@@ -266,9 +267,13 @@ def display() -> Finding:
         from edge_mnist.demo import window
     except ImportError:
         return Finding("Window", "lacking", "OpenCV does not load", "see OpenCV")
-    reason = window.why_not()
+    reason, remedy = window.why_not(), "demo --view web shows it in a browser"
+    if reason and len(_opencv_builds()) > 1:  # whichever overwrote the other: that is mended first
+        remedy = "see OpenCV"
+    elif reason == window.NO_GUI:
+        remedy = window.BUILD_WITH_GUI
     if reason:
-        return Finding("Window", "lacking", reason, "demo --view web shows it in a browser")
+        return Finding("Window", "lacking", reason, remedy)
     return Finding("Window", "good", "a display is there and OpenCV has windows")
 
 
@@ -298,6 +303,15 @@ def _fields(text: str) -> Iterator[tuple[str, str]]:
         name, colon, value = line.partition(":")
         if colon:
             yield name.strip(), value.strip()
+
+
+def _opencv_builds() -> list[str]:
+    """The packages of OpenCV that are installed; all of them write the same files."""
+    return [
+        f"opencv-{kind}"
+        for kind in ("python", "python-headless", "contrib-python", "contrib-python-headless")
+        if _version(f"opencv-{kind}")
+    ]
 
 
 def _read(path: str) -> str:

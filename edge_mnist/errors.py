@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
+import re
+import shlex
+import sys
+
 
 class EdgeMnistError(Exception):
     """Something failed: a damaged file, a missing package, a network that cannot be exported.
@@ -23,5 +29,41 @@ class NotInstalledError(EdgeMnistError):
 
 
 def missing_package(package: str, extra: str) -> NotInstalledError:
-    """An error that names the package that is not installed and the extra that brings it."""
-    return NotInstalledError(f"{package} is not installed: pip install 'edge-mnist[{extra}]'")
+    """An error that names the package that is not installed, and the command that installs what its extra needs."""
+    return NotInstalledError(f"{package} is not installed: {installing(package, extra)}")
+
+
+def missing_opencv() -> NotInstalledError:
+    """The error that OpenCV is not installed, with the build that this machine needs."""
+    package, extra = opencv_build()
+    return NotInstalledError(f"OpenCV is not installed: {installing(package, extra)}")
+
+
+def opencv_build() -> tuple[str, str]:
+    """The package of OpenCV for this machine, and the extra that brings it: with windows where there is a desktop."""
+    desktop = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return ("opencv-python", "demo") if desktop else ("opencv-python-headless", "headless")
+
+
+def installing(package: str, extra: str) -> str:
+    """The command that installs a package, and what else its extra needs and this Python lacks."""
+    needs = {}
+    try:
+        needed = importlib.metadata.requires("edge-mnist") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        needed = []
+    for line in needed:
+        requirement, _, marker = (part.strip() for part in line.partition(";"))
+        if re.search(rf"extra == ['\"]{extra}['\"]", marker):
+            needs[re.split(r"[^\w.-]", requirement)[0]] = requirement
+    wanted = [needs.get(package, package)]
+    wanted += [requirement for name, requirement in needs.items() if name != package and not _is_installed(name)]
+    return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

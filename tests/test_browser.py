@@ -83,6 +83,8 @@ def test_a_visitor_sees_the_picture_move_draws_uploads_and_corrects(
 
     element(chromium, "snapshot").click()
     wait(lambda: "Snapshot saved" in text(chromium, "toast"))
+    element(chromium, "toast").find_element("tag name", "button").click()
+    assert not element(chromium, "toast").is_displayed()
 
     draw(chromium)
     wait(lambda: text(chromium, "verdict") == "It is a 7.")

@@ -56,6 +56,17 @@ def test_picamera2_that_does_not_load_has_a_remedy() -> None:
     assert doctor.picamera2(lambda name: None).state == "good"
 
 
+def test_two_builds_of_opencv_are_one_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edge_mnist.demo import window
+
+    monkeypatch.setattr(window, "why_not", lambda: window.NO_GUI)
+    assert doctor.display().remedy == window.BUILD_WITH_GUI
+    monkeypatch.setattr(doctor, "_opencv_builds", lambda: ["opencv-python", "opencv-python-headless"])
+    both, shown = doctor.opencv(), doctor.display()
+    assert "pip uninstall opencv-python opencv-python-headless, then " in both.remedy and both.state == "lacking"
+    assert (shown.text, shown.remedy) == (window.NO_GUI, "see OpenCV")
+
+
 def test_everything_is_looked_at_and_only_what_is_needed_decides() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "edge_mnist", "doctor", "--json"],

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -213,14 +214,14 @@ def test_what_has_no_runtime_is_not_run(run: Callable[..., Any], bundle: Path) -
     found = variants(output)
     assert (status, errors) == (0, "")
     assert [variant["status"] for variant in found.values()] == [*["not run"] * 2, *["passed"] * 4]
-    assert found["model_int8.pt"]["reason"] == "torch is not installed: pip install 'edge-mnist[train]'"
+    assert found["model_int8.pt"]["reason"].startswith(f"torch is not installed: {sys.executable} -m pip install ")
 
     everything = "torch onnx onnxruntime ai_edge_litert tflite_runtime"
     status, output, _ = run("verify", bundle, "--images", 1, "--json", blocked=everything)
     found = variants(output)
     assert status == 1 and not json.loads(output)["passed"]
     assert [variant["status"] for variant in found.values()] == ["not run"] * 6
-    assert found["model_int8.onnx"]["reason"] == "onnxruntime is not installed: pip install 'edge-mnist[onnx]'"
+    assert found["model_int8.onnx"]["reason"].startswith("onnxruntime is not installed: ")
     assert found["model_int8.tflite"]["reason"].endswith("pip install ai-edge-litert")
 
 
@@ -228,13 +229,25 @@ def test_what_has_no_runtime_is_not_run(run: Callable[..., Any], bundle: Path) -
     ("command", "package"),
     [("export", "torch"), ("export --network a:b", "torch"), ("train", "torch"), ("train", "matplotlib")],
 )
-def test_a_missing_package_is_named_with_its_extra(
+def test_a_missing_package_is_named_with_the_command_that_installs_it(
     command: str, package: str, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     status, output, errors = run(*command.split(), "--out", "out", blocked=package)
     assert (status, output, len(errors.splitlines())) == (1, "", 1)
-    assert errors.startswith(f"edge-mnist: {package} is not installed: pip install 'edge-mnist[train]'")
+    assert errors.startswith(f"edge-mnist: {package} is not installed: {sys.executable} -m pip install ")
+    assert re.search(rf"install '?{package}\b", errors)
     assert not (tmp_path / "out").exists()
+
+
+def test_predict_and_demo_name_the_same_build_of_opencv(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for display, build in (("", "opencv-python-headless"), (":0", "opencv-python")):
+        monkeypatch.setenv("DISPLAY", display)
+        found = [run(*command.split(), blocked="cv2") for command in ("predict a.png", "demo --camera sample")]
+        assert found[0] == found[1] and found[0][:2] == (1, "")
+        assert re.search(rf"OpenCV is not installed: .* -m pip install '?{build}\b(?!-)", found[0][2])
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
