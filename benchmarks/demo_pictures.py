@@ -24,8 +24,8 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 
 from edge_mnist.demo import models, overlay, scenes
-from edge_mnist.demo.reader import Reader
-from edge_mnist.demo.tracking import Tracker
+from edge_mnist.demo.reader import THRESHOLD, Reader
+from edge_mnist.demo.tracking import FADING, Tracker
 
 SCENE, PHOTOGRAPH = 4, 11
 WIDTH = 1240
@@ -92,9 +92,10 @@ def _use(driver: Any, photograph: str) -> None:
 
 def work(folder: Path) -> None:
     """Make the moving picture."""
-    reader, tracker, pictures = Reader(models.load().classifier), Tracker(), []
+    reader = Reader(models.load().classifier, threshold=THRESHOLD - FADING)
+    tracker, pictures = Tracker(THRESHOLD), []
     for index, frame in enumerate(itertools.islice(scenes.sample_frames(SCENE), SECONDS * FPS)):
-        reading = reader.read(frame)
+        reading = tracker.believed(reader.read(frame))
         tracker.update(reading, index / FPS)
         if index % EVERY == 0:
             picture = overlay.draw(frame, reading.digits)

@@ -38,7 +38,10 @@ def commands() -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(file: Path | None, as_json: bool) -> None:
-    """Say what FILE is: a checkpoint, an artifact or a bundle's folder; without FILE, the shipped checkpoint."""
+    """Say what FILE is: checkpoint, artifact, bundle.
+
+    A bundle is named by its folder; without FILE, it is the shipped checkpoint.
+    """
     from edge_mnist import summary, summary_text
     from edge_mnist.sources import SHIPPED
 
@@ -95,7 +98,9 @@ def export(
     no_verify: bool,
     force: bool,
 ) -> None:
-    """Write CHECKPOINT, or the shipped one, as TorchScript, ONNX and TFLite, and prove that they are the same model.
+    """Write CHECKPOINT as TorchScript, ONNX and TFLite.
+
+    Without CHECKPOINT, the shipped one; and prove that all are the same model.
 
     Batch normalisation is folded into the convolutions; with --int8 the network is quantized after training.
     """
@@ -171,10 +176,10 @@ def verify(
     layers: bool,
     as_json: bool,
 ) -> None:
-    """Hold every artifact in DIR against the oracle: int8 logits must be equal bit for bit.
+    """Hold every artifact in DIR against the oracle.
 
-    On MNIST's test images where they are to be had, on drawn digits elsewhere, and on the golden images in DIR. Exit
-    status 1 if anything differs.
+    Its int8 logits must be equal bit for bit. On MNIST's test images where they are to be had, on drawn digits
+    elsewhere, and on the golden images in DIR. Exit status 1 if anything differs.
     """
     from edge_mnist.export.bundle import read_bundle
     from edge_mnist.sources import test_images

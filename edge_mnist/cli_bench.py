@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
-    """Measure every artifact in DIR that this machine can run: latency, images/s, loading, memory, size.
+    """Measure every artifact in DIR: latency, memory, size.
+
+    Those that this machine can run; images/s and the time to load as well.
 
     DIR is a folder that `edge-mnist export` wrote, [default: artifacts]. One image and 32 at a time, on one thread and
     on all, the artifacts taking turns. What is timed is the runtime's call, from a prepared input to the output as an

@@ -12,7 +12,10 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def doctor(as_json: bool) -> None:
-    """Say what this machine has and what it lacks, with the remedy. Exit status 1 if no digit can be read on it."""
+    """Say what this machine lacks, and the remedy.
+
+    And what it has. Exit status 1 if no digit can be read on it.
+    """
     from edge_mnist import doctor as findings
 
     found = []

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge_mnist.demo.reader import Digit, Reading
 
 
-@click.command()
+@click.command(short_help="Read the numbers in pictures.")
 @click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|-...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image.")
 @click.option("--annotate", type=click.Path(path_type=Path), metavar="DIR", help="Save pictures with boxes there.")

@@ -79,7 +79,10 @@ def train(
     out: Path | None,
     resume: bool,
 ) -> None:
-    """Train a network; write checkpoint, metrics, curves and state into a folder of its own."""
+    """Train a network.
+
+    Checkpoint, metrics, curves and state are written into a folder of its own.
+    """
     from edge_mnist import checkpoint
     from edge_mnist.data import load
     from edge_mnist.extra import read
@@ -157,7 +160,10 @@ def experiments(
     out: Path,
     resume: bool,
 ) -> None:
-    """Repeat the four experiments of the study that the network comes from, and write a report beside its figures."""
+    """Repeat the study that the network comes from.
+
+    Its four experiments; a report sets the figures beside the study's.
+    """
     from edge_mnist.data import load
 
     with _training_packages():
@@ -220,7 +226,10 @@ def evaluate(
     confusion: Path | None,
     as_json: bool,
 ) -> None:
-    """Read MNIST's images with MODEL, an artifact or a checkpoint; without MODEL, with the shipped int8 one."""
+    """Measure how well MODEL reads MNIST's images.
+
+    MODEL is an artifact or a checkpoint; without it, the shipped int8 one.
+    """
     from rich.console import Console
 
     from edge_mnist import evaluation, evaluation_report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shlex
@@ -47,10 +46,12 @@ def opencv_build() -> tuple[str, str]:
 
 def installing(package: str, extra: str) -> str:
     """The command that installs a package, and what else its extra needs and this Python lacks."""
+    from importlib import metadata  # here, as no error is the rule and every command imports this module
+
     needs = {}
     try:
-        needed = importlib.metadata.requires("edge-mnist") or []
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        needed = metadata.requires("edge-mnist") or []
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
         needed = []
     for line in needed:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
@@ -62,8 +63,10 @@ def installing(package: str, extra: str) -> str:
 
 
 def _is_installed(package: str) -> bool:
+    from importlib import metadata
+
     try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
         return False
     return True

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from click.testing import CliRunner
 from digits import idx, put_digits
 
 from edge_mnist import calibration, cli, strokes
@@ -282,3 +283,10 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path, call: Call) -> None:
         assert call("export", "--format", "onnx", "--no-verify", "--out", tmp_path / "out")[0] == 0
     assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "model_float.onnx").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "out"]
+
+
+def test_no_command_is_cut_short_in_the_list() -> None:
+    text = CliRunner().invoke(cli.commands, ["--help"], terminal_width=80).output
+    commands = text.partition("Commands:")[2].strip().splitlines()
+    assert len(commands) == len(cli.commands.commands)
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands), commands
