@@ -94,7 +94,7 @@ def test_a_visitor_sees_the_picture_move_draws_uploads_and_corrects(
     wait(lambda: "Saved as" in text(chromium, "toast"))
     (saved,) = (tmp_path / "mine" / "1").glob("*.png")
     assert cv2.imread(str(saved), cv2.IMREAD_UNCHANGED).shape == (28, 28)
-    assert text(chromium, "saved") == "1 corrected: 1 × 1"
+    assert text(chromium, "saved") == "Corrections saved: 1 as 1"
     element(chromium, "toast").find_element("tag name", "button").click()
     wait(lambda: not saved.exists() and not element(chromium, "saved").is_displayed())
     element(chromium, "clear").click()

@@ -123,7 +123,7 @@ function count(saved) {
   const labels = Object.entries(saved);
   const all = labels.reduce((sum, [, number]) => sum + number, 0);
   $("saved").hidden = all === 0;
-  $("saved").textContent = `${all} corrected: ${labels.map(([label, number]) => `${number} × ${label}`).join(", ")}`;
+  $("saved").textContent = `Corrections saved: ${labels.map(([label, number]) => `${number} as ${label}`).join(", ")}`;
 }
 
 let correcting;
