@@ -270,7 +270,7 @@ def display() -> Finding:
     reason, remedy = window.why_not(), "demo --view web shows it in a browser"
     if reason and len(_opencv_builds()) > 1:  # whichever overwrote the other: that is mended first
         remedy = "see OpenCV"
-    elif reason == window.NO_GUI:
+    elif reason == window.NO_GUI and opencv_build()[0] == "opencv-python":
         remedy = window.BUILD_WITH_GUI
     if reason:
         return Finding("Window", "lacking", reason, remedy)

@@ -60,6 +60,10 @@ def test_two_builds_of_opencv_are_one_remedy(monkeypatch: pytest.MonkeyPatch) ->
     from edge_mnist.demo import window
 
     monkeypatch.setattr(window, "why_not", lambda: window.NO_GUI)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "--view web" in doctor.display().remedy or sys.platform != "linux"
+    monkeypatch.setenv("DISPLAY", ":0")
     assert doctor.display().remedy == window.BUILD_WITH_GUI
     monkeypatch.setattr(doctor, "_opencv_builds", lambda: ["opencv-python", "opencv-python-headless"])
     both, shown = doctor.opencv(), doctor.display()
