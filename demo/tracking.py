@@ -141,20 +141,23 @@ class Tracker:
         return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
 
     def believed(self, reading: Reading) -> Reading:
-        """What a frame says without the digits that are neither sure by themselves nor followed already."""
+        """What a frame says, the digits that are neither sure by themselves nor followed already being unsure."""
         weak = [digit.confidence < self._threshold for digit in reading.digits]
         if not any(weak):
             return reading
         followed = set(_match([track.digit.box for track in self._digits], [d.box for d in reading.digits]).values())
-        kept = [
-            digit
-            for index, digit in enumerate(reading.digits)
-            if not weak[index] or (index in followed and digit.confidence >= self._threshold - FADING)
-        ]
+        kept: list[Digit] = []
+        doubted = [*reading.unsure]
+        for index, digit in enumerate(reading.digits):
+            stays = not weak[index] or (index in followed and digit.confidence >= self._threshold - FADING)
+            (kept if stays else doubted).append(digit)
         numbers = {line: number for number, line in enumerate(dict.fromkeys(digit.line for digit in kept))}
-        digits = tuple(replace(digit, line=numbers[digit.line]) for digit in kept)
+        digits, unsure = (
+            tuple(replace(digit, line=numbers[digit.line]) for digit in found if digit.line in numbers)
+            for found in (kept, doubted)
+        )
         texts = ["".join(str(d.label) for d in digits if d.line == line) for line in numbers.values()]
-        return replace(reading, digits=digits, lines=tuple(texts))
+        return replace(reading, digits=digits, lines=tuple(texts), unsure=unsure)
 
     def update(self, reading: Reading, now: float) -> list[Event]:
         """Take in what a frame says.

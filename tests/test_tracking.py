@@ -109,7 +109,10 @@ def test_lines_without_a_believed_digit_are_not_counted() -> None:
     weak = reading("4", y=20, confidence=0.55).digits
     sure = [replace(digit, line=1) for digit in reading("19", y=200).digits]
     found = Tracker(0.65).believed(Reading((*weak, *sure), ("4", "19"), {}))
-    assert found.lines == ("19",) and [digit.line for digit in found.digits] == [0, 0]
+    assert found.lines == ("19",) and [digit.line for digit in found.digits] == [0, 0] and found.unsure == ()
+    doubted = Digit(7, 0.55, (200, 200, 20, 30), 1, sure[0].image)
+    beside = Tracker(0.65).believed(Reading((*weak, *sure, doubted), ("4", "197"), {}))
+    assert beside.lines == ("19",) and beside.doubtful() == {0: "19(7)"}
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 12), st.integers(-15, 15))
