@@ -86,8 +86,9 @@ def _use(driver: Any, photograph: str) -> None:
     driver.find_element("id", "file").send_keys(photograph)
     time.sleep(6)
     driver.execute_script("scrollTo(0, 0)")
-    while not driver.find_element("id", "number").text:
-        time.sleep(0.1)
+    for there in (True, False):  # a number that has just been read stands for seconds
+        while bool(driver.find_element("id", "number").text) == there:
+            time.sleep(0.1)
 
 
 def work(folder: Path) -> None:
