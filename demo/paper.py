@@ -39,7 +39,9 @@ def sheet(grey: NDArray[np.uint8]) -> NDArray[np.float32] | None:
     for bound in np.linspace(0.4 * middle, 0.9 * float(small.max()), LEVELS):
         bright = cv2.compare(small, float(bound), cv2.CMP_GT)
         count = cv2.countNonZero(bright)
-        if abs(count - last) > SAME * small.size and (area := _bright_area(small, bright)) is not None:
+        if not 0.5 * AREA[0] < count / small.size < AREA[1] or abs(count - last) < SAME * small.size:
+            continue
+        if (area := _bright_area(small, bright)) is not None:
             found.append(area)
             last = count
     # of two, one may be what a shadow has left of the other
