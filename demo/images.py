@@ -23,8 +23,6 @@ MOST_PIXELS = 40_000_000
 """A larger picture is refused; a JPEG is reduced while it is decoded."""
 MOST_JPEG_PIXELS = 64 * MOST_PIXELS
 REDUCED = ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4), (8, cv2.IMREAD_REDUCED_COLOR_8))
-
-
 DEEP = 64
 """A picture of 16 bits whose brightest pixel is darker, as one of 8, does not use them all."""
 

@@ -142,6 +142,7 @@ def is_light(grey: NDArray[np.uint8]) -> bool | None:
         light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel, borderType=cv2.BORDER_REPLICATE)
         strong = [levels.quantile(marks, 0.997) for marks in (dark, light)]
         if max(strong) > MARKED:
-            clear = max(strong) > LIGHTER * min(strong)
-            return strong[1] > strong[0] if clear else False if view.is_cut(grey.shape) else None
+            if max(strong) > LIGHTER * min(strong):
+                return strong[1] > strong[0]
+            return False if view.is_cut(grey.shape) else None
     return False

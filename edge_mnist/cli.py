@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edge_mnist import __version__
+from edge_mnist import __version__, cli_options
 from edge_mnist.cli_bench import bench
 from edge_mnist.cli_demo import demo
 from edge_mnist.cli_doctor import doctor
@@ -160,9 +160,7 @@ def export(
     show_default=True,
     help="Accuracy drop allowed, in points.",
 )
-@click.option(
-    "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
-)
+@cli_options.trust_changed
 @click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
 @click.option("--layers", is_flag=True, help="Print signal, noise and bias correction of each layer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json rather than the table.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_mnist import cli_options
 from edge_mnist.errors import EdgeMnistError
 
 if TYPE_CHECKING:
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="That each artifact runs for each size of batch and number of threads.",
 )
-@click.option(
-    "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
-)
+@cli_options.trust_changed
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
     """Measure every artifact in DIR: latency, memory, size.

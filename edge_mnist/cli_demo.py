@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from edge_mnist import cli_options
 from edge_mnist.errors import UsageError, missing_opencv
 from edge_mnist.files import check_folder
 
@@ -27,15 +28,9 @@ from edge_mnist.files import check_folder
     show_default=True,
     help="auto: a window where there is a display, else a page for the browser.",
 )
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="An artifact, float or int8.  [default: the shipped one]"
-)
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Open a TorchScript archive or a model.c that no manifest beside it knows: they carry code.",
-)
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Least confidence of a digit.  [default: 0.65]")
+@cli_options.reading_model
+@cli_options.trust_model
+@cli_options.threshold
 @click.option("--size", default="640x480", show_default=True, help="Of the camera's frames.")
 @click.option(
     "--fps",

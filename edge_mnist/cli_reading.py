@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_mnist import cli_options
 from edge_mnist.errors import EdgeMnistError, missing_opencv
 
 if TYPE_CHECKING:
@@ -43,21 +44,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Degrees by which pictures that lie on their side are first turned clockwise; boxes are of what is read.",
 )
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="The least confidence that a digit needs.  [default: 0.65]",
-)
-@click.option(
-    "--model",
-    type=click.Path(path_type=Path),
-    help="Any artifact, a model.c too.  [default: the shipped int8 TFLite]",
-)
-@click.option(
-    "--trust",
-    is_flag=True,
-    help="Open a TorchScript archive or a model.c that no manifest beside it knows as --model: they carry code.",
-)
+@cli_options.threshold
+@cli_options.reading_model
+@cli_options.trust_model
 def predict(
     sources: tuple[str, ...],
     as_json: bool,

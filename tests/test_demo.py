@@ -290,4 +290,7 @@ def test_the_help_names_the_keys_and_the_threshold_that_are() -> None:
     from edge_mnist.demo.window import KEYS
 
     text = " ".join(CliRunner().invoke(cli.commands, ["demo", "--help"]).output.split())
-    assert f"Keys in the window: {KEYS}." in text and f"[default: {THRESHOLD:g}]" in text
+    assert f"Keys in the window: {KEYS}." in text
+    for command in ("demo", "predict"):
+        text = " ".join(CliRunner().invoke(cli.commands, [command, "--help"]).output.split())
+        assert f"[default: {THRESHOLD:g}]" in text
