@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _FIRST_LINE = re.compile(rb"/\* (\w+): (\{.*\}) \*/\n")
-_LAYER = re.compile(r"^/\* layer (\S+): ", re.MULTILINE)
+_LAYER = re.compile(r"^/\* (L\d\w*): ", re.MULTILINE)
 _ARRAY = re.compile(r"^static const \w+ \w+_(weight|bias|multiplier|chain)\[\] = \{\n(.*?)^\};\n", re.M | re.S)
 _RECORDS = re.compile(r"^static const em_(layer|ring) \w+\[[^\]]*\] = \{\n(.*?)^\};\n", re.M | re.S)
 

@@ -99,13 +99,14 @@ def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", 
 
 def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:
     """SHA-256 of everything that a graph computes with, as hexadecimal digits."""
-    digest = hashlib.sha256(repr((graph.input_shape, graph.zero_pixel)).encode())
+    # ascii() rather than repr(), as which characters repr() escapes depends on Python's version.
+    digest = hashlib.sha256(ascii((graph.input_shape, graph.zero_pixel)).encode())
     for operation in graph.operations:
         if isinstance(operation, MaxPool2d):
-            digest.update(repr(operation).encode())
+            digest.update(ascii(operation).encode())
             continue
-        digest.update(repr((operation.name, operation.weight.shape, operation.window, operation.groups)).encode())
-        digest.update(repr((operation.relu, getattr(operation, "output", None))).encode())
+        digest.update(ascii((operation.name, operation.weight.shape, operation.window, operation.groups)).encode())
+        digest.update(ascii((operation.relu, getattr(operation, "output", None))).encode())
         for array in (operation.weight, getattr(operation, "weight_scale", None), operation.bias):
             digest.update(b"" if array is None else array.astype(array.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()

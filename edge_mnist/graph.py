@@ -13,6 +13,7 @@ docs/bit-exactness.md).
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,6 +27,10 @@ Shape = tuple[int, int, int]
 
 ACCUMULATOR_LIMIT = 1 << 24
 """Below it every int32 accumulator is exact as a float32 (24-bit significand), so that all runtimes round alike."""
+
+
+_LEFT_OUT = re.compile(r"[\W_]+", re.ASCII)
+"""What stands between the words of a name: an identifier has one underscore for it."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,17 @@ class _Graph(Generic[Convolution]):
         for operation in self.operations:
             shapes.append(operation.output_shape(shapes[-1]))
         return shapes
+
+    def identifiers(self) -> dict[str, str]:
+        """By the name of each operation: what the exported files call it, such as "L3_pool1".
+
+        The index makes it unique. As no other name in an exported file begins with "L" and a digit, and no language has
+        such a keyword, what a user chose can collide with nothing. It is ASCII, short, and valid in C and Python.
+        """
+        return {
+            operation.name: f"L{index}_{_LEFT_OUT.sub('_', operation.name)[:40].strip('_')}".rstrip("_")
+            for index, operation in enumerate(self.operations)
+        }
 
     @property
     def convolutions(self) -> tuple[Convolution, ...]:

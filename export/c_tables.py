@@ -74,7 +74,7 @@ def stages(graph: QuantizedGraph) -> tuple[Stage, ...]:
 def table(stage: Stage, name: str, graph: QuantizedGraph) -> str:
     """The constants of a stage, with a comment that says what it computes."""
     operation = stage.operation
-    title = f"/* layer {operation.name.replace('*/', '')}: {_described(stage)} */\n"
+    title = f"/* {name}: {_described(stage)} */\n"
     if isinstance(operation, MaxPool2d):
         return title
     weight = packed(operation)

@@ -8,7 +8,6 @@ requantization is monotonic.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -83,9 +82,11 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
         convolutions=" ".join(f"DO({i})" for i, stage in enumerate(steps) if stage.kind.startswith("EM_CONV")),
         terms=terms,
     )
-    tables = "\n".join(table(stage, name, graph) for stage, name in zip(steps, _names(steps), strict=True))
-    records = "".join(_record(stage, name) for stage, name in zip(steps, _names(steps), strict=True))
-    lines = "".join(_ring_text(ring, stage) for ring, stage in zip(rings, [None, *steps], strict=True))
+    identifiers = graph.identifiers()
+    names = [identifiers[stage.operation.name] for stage in steps]
+    tables = "\n".join(table(stage, name, graph) for stage, name in zip(steps, names, strict=True))
+    records = "".join(_record(stage, name) for stage, name in zip(steps, names, strict=True))
+    lines = "".join(_ring_text(ring, name) for ring, name in zip(rings, ["pixels", *names], strict=True))
     joined = (
         f"{text}\n{types}\n{tables}\n"
         f"static const em_layer em_layers[EM_LAYERS] = {{\n{records}}};\n\n"
@@ -166,15 +167,6 @@ def _runs(stage: Stage) -> int:
     return window.kernel_size[0] * columns * (2 if stage.pool else 1)
 
 
-def _names(steps: Sequence[Stage]) -> list[str]:
-    """A name in C for each stage: the layer's, if C allows it."""
-    names: list[str] = []
-    for index, stage in enumerate(steps):
-        name = re.sub(r"\W", "_", stage.operation.name, flags=re.ASCII)
-        names.append(f"layer{index}_{name}" if not name[:1].isalpha() or name in names else name)
-    return names
-
-
 def _record(stage: Stage, name: str) -> str:
     """One element of em_layers."""
     window = stage.operation.window
@@ -191,9 +183,9 @@ def _record(stage: Stage, name: str) -> str:
     return f"    {{{stage.kind}, {', '.join(map(str, numbers))}, {tables}}},\n"
 
 
-def _ring_text(ring: _Ring, stage: Stage | None) -> str:
+def _ring_text(ring: _Ring, name: str) -> str:
     numbers = (ring.at, ring.line, ring.slots, ring.height, ring.width, ring.beside, int(ring.below), ring.zero)
-    return f"    {{{', '.join(map(str, numbers))}}}, /* {stage.operation.name if stage else 'pixels'} */\n"
+    return f"    {{{', '.join(map(str, numbers))}}}, /* {name} */\n"
 
 
 _HEAD = """\

@@ -59,7 +59,7 @@ def first_difference(
 
 def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
     """The first layer of which a constant differs from a fresh export's."""
-    names = [operation.name for operation in graph.operations]
+    names = {identifier: name for name, identifier in graph.identifiers().items()}
     convolutions = [operation.name for operation in graph.convolutions]
     kind = format_of(data) or ""
     try:
@@ -69,7 +69,8 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
     for changed, original in zip_longest(constants, _constants(writer(kind)(graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
-            layer = convolutions[int(name)] if kind == "torchscript" else _owner(name, names)
+            # A constant's name begins with its layer's identifier: "L0_conv1.w".
+            layer = convolutions[int(name)] if kind == "torchscript" else names.get(name.partition(".")[0], name)
             return layer or None, f"{what} differs"
     return None, ""
 
@@ -130,8 +131,9 @@ def _layer_outputs(
     if kind == "c" and isinstance(graph, QuantizedGraph):
         yield from _c_layer_outputs(data, graph, inputs)
         return
+    names = graph.identifiers()
     for operation in graph.operations:
-        name = operation.name
+        name = names[operation.name]
         if kind == "onnx":
             values = OnnxClassifier(add_output(data, name, contract.output_type), name, 1, name).run(inputs)
         else:
@@ -163,11 +165,6 @@ def _constants(data: bytes) -> Iterator[Item]:
             yield from c_file.contents(data)
         case _:
             yield from torchscript_file.contents(data)
-
-
-def _owner(name: str, layers: list[str]) -> str:
-    """The layer that a constant belongs to: "conv1.w" is conv1's."""
-    return name if name in layers else name.rpartition(".")[0] or name
 
 
 def _one_line(error: Exception) -> str:

@@ -95,14 +95,14 @@ class _Body:
 
 
 def _float_body(graph: FloatGraph) -> _Body:
-    """Each operation's output is a tensor of the operation's name."""
+    """Each operation's output is a tensor that `FloatGraph.identifiers` names."""
     body = _Body()
-    tensor = INPUT
+    tensor, names = INPUT, graph.identifiers()
     if graph.zero_pixel:
         zero = body.constant("zero_pixel", np.array(graph.zero_pixel, dtype=np.float32))
         tensor = body.node("Sub", [tensor, zero], "centred")
     for operation in graph.operations:
-        name = operation.name
+        name = names[operation.name]
         if isinstance(operation, MaxPool2d):
             tensor = body.node("MaxPool", [tensor], name, name, **_window_attributes(operation.window))
             continue
@@ -116,11 +116,11 @@ def _float_body(graph: FloatGraph) -> _Body:
 
 
 def _quantized_body(graph: QuantizedGraph) -> _Body:
-    """Each operation's uint8 output is a tensor of the operation's name; the clamp at zero point 0 is the ReLU."""
+    """Each operation's uint8 output is named by `QuantizedGraph.identifiers`; the clamp at zero point 0 is the ReLU."""
     body = _Body()
-    tensor = INPUT
+    tensor, names = INPUT, graph.identifiers()
     for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
-        name = operation.name
+        name = names[operation.name]
         if isinstance(operation, MaxPool2d):
             tensor = body.node("MaxPool", [tensor], name, name, **_window_attributes(operation.window))
             continue

@@ -38,7 +38,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
         EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express.
     """
     model = Model(metadata={KEY: contract(graph, "int8", "NHWC").to_json().encode()})
-    shapes = graph.shapes()
+    shapes, names = graph.shapes(), graph.identifiers()
     quantizations: list[Quantization | None] = [None] * len(shapes)
     if isinstance(graph, QuantizedGraph):
         quantizations = [*graph.quantizations()]
@@ -52,7 +52,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     never_negative = graph.zero_pixel == 0
     for index, operation in enumerate(graph.operations):
         source, target = quantizations[index], quantizations[index + 1]
-        shape, size = shapes[index], shapes[index][1:]
+        shape, size, name = shapes[index], shapes[index][1:], names[operation.name]
         if operation.window.padding != (0, 0) and not _is_same(operation.window, size):
             if isinstance(operation, MaxPool2d) and not never_negative:
                 raise EdgeMnistError(
@@ -61,20 +61,22 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
                 )
             down, right = operation.window.padding
             shape = (shape[0], shape[1] + 2 * down, shape[2] + 2 * right)
-            tensor = _add_pad(model, f"{operation.name}.padded", tensor, operation.window, shape, source)
+            tensor = _add_pad(model, f"{name}.padded", tensor, operation.window, shape, source)
             padding = _VALID
         else:
             padding = _SAME if operation.window.padding != (0, 0) else _VALID
         is_last = index == len(graph.operations) - 1
         is_dense = is_last and _is_dense(operation, size)
-        output_name = OUTPUT if is_dense else operation.name
+        output_name = OUTPUT if is_dense else name
         output_shape = (0, shapes[index + 1][0]) if is_dense else _map(shapes[index + 1])
         output = model.add(_activation(output_name, output_shape, target))
         if isinstance(operation, MaxPool2d):
             model.operators.append(_max_pool(operation.window, padding, tensor, output, integer=target is not None))
         else:
             never_negative = operation.relu
-            model.operators.append(_convolution(model, operation, shape, source, padding, is_dense, tensor, output))
+            model.operators.append(
+                _convolution(model, name, operation, shape, source, padding, is_dense, tensor, output)
+            )
         tensor = output
         if is_last and not is_dense:
             tensor = _add_reshape(model, tensor, shapes[-1][0], target)
@@ -84,6 +86,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
 
 def _convolution(
     model: Model,
+    name: str,
     operation: Conv2d | QuantizedConv2d,
     shape: Shape,
     source: Quantization | None,
@@ -101,7 +104,7 @@ def _convolution(
         weight = weight.transpose(1, 2, 3, 0)  # (1, height, width, out)
     else:
         weight = weight.transpose(0, 2, 3, 1)  # (out, height, width, in / groups)
-    constants = _constants(operation, weight, source, dimension=3 if is_depthwise else 0)
+    constants = _constants(name, operation, weight, source, dimension=3 if is_depthwise else 0)
     inputs = (tensor, *(model.add(constant) for constant in constants))
     fields = {"Activation": _RELU if operation.relu else 0}
     if is_dense:
@@ -115,10 +118,14 @@ def _convolution(
 
 
 def _constants(
-    operation: Conv2d | QuantizedConv2d, weight: NDArray[np.generic], source: Quantization | None, dimension: int
+    name: str,
+    operation: Conv2d | QuantizedConv2d,
+    weight: NDArray[np.generic],
+    source: Quantization | None,
+    dimension: int,
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias; int8 with scales per channel, and zero points, which LiteRT and XNNPACK insist on, all zero."""
-    name, outputs = operation.name, len(operation.bias)
+    outputs = len(operation.bias)
     if isinstance(operation, Conv2d) or source is None:
         return (
             Tensor(f"{name}.w", "FLOAT32", weight.shape, weight),

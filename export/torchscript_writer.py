@@ -1,13 +1,12 @@
 """A graph as a TorchScript archive: loads in Python and C++, on x86 (FBGEMM) and on ARM (QNNPACK).
 
 The int8 form is a chain of torch.ao.nn.quantized modules with uint8 activations (the graph's int8 plus 128). Each
-operation is a submodule of the operation's name, in order.
+operation is a submodule, in order, that the graph's `identifiers` names.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -79,25 +78,27 @@ class _Integers(nn.Module):
 
 def _float_network(graph: FloatGraph) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+    names = graph.identifiers()
     if graph.zero_pixel:
         layers["centre"] = _Centre(graph.zero_pixel)
     for operation in graph.operations:
         if isinstance(operation, MaxPool2d):
-            _add(layers, operation.name, _max_pool(operation))
+            layers[names[operation.name]] = _max_pool(operation)
             continue
         convolution = _convolution(nn.Conv2d, operation)
         arrays = {"weight": operation.weight, "bias": operation.bias}
         convolution.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
-        _add(layers, operation.name, nn.Sequential(convolution, nn.ReLU()) if operation.relu else convolution)
-    _add(layers, "flatten", nn.Flatten())
+        layers[names[operation.name]] = nn.Sequential(convolution, nn.ReLU()) if operation.relu else convolution
+    layers["flatten"] = nn.Flatten()
     return nn.Sequential(layers)
 
 
 def _quantized_network(graph: QuantizedGraph) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(pixels=_Pixels(graph.zero_pixel))
+    names = graph.identifiers()
     for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
         if isinstance(operation, MaxPool2d):
-            _add(layers, operation.name, _max_pool(operation))
+            layers[names[operation.name]] = _max_pool(operation)
             continue
         convolution = _convolution(quantized.Conv2d, operation)
         scales = torch.from_numpy(operation.weight_scale).double()
@@ -107,8 +108,8 @@ def _quantized_network(graph: QuantizedGraph) -> nn.Sequential:
         bias = torch.from_numpy(operation.bias).float() * (torch.from_numpy(operation.weight_scale) * source.scale)
         convolution.set_weight_bias(weight, bias)
         convolution.scale, convolution.zero_point = _unsigned(operation.output)
-        _add(layers, operation.name, convolution)
-    _add(layers, "integers", _Integers())
+        layers[names[operation.name]] = convolution
+    layers["integers"] = _Integers()
     return nn.Sequential(layers)
 
 
@@ -134,14 +135,6 @@ def _max_pool(operation: MaxPool2d) -> nn.Module:
 def _unsigned(quantization: Quantization) -> tuple[float, int]:
     """Scale and zero point for uint8."""
     return quantization.scale, quantization.zero_point + 128
-
-
-def _add(layers: OrderedDict[str, nn.Module], name: str, layer: nn.Module) -> None:
-    """Append a layer under a name that is an identifier: "features.0" becomes "features_0"."""
-    identifier = re.sub(r"\W", "_", name)
-    while identifier in layers:
-        identifier += "_"
-    layers[identifier] = layer
 
 
 def _without_debug_files(archive: bytes) -> bytes:

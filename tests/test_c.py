@@ -312,7 +312,7 @@ def test_it_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: py
 
 
 def mutate(source: bytes, layer: str, what: str) -> bytes:
-    """One number of a layer's constants, moved."""
+    """One number of a layer's constants, moved; `layer` is its identifier."""
     lines = source.decode().split("\n")
 
     def at(beginning: str) -> int:
@@ -320,7 +320,7 @@ def mutate(source: bytes, layer: str, what: str) -> bytes:
 
     if what == "zero point":
         index = at("static const em_layer em_layers") + 1
-        index += [line.split(" ")[2].rstrip(":") for line in lines if line.startswith("/* layer ")].index(layer)
+        index += [line.split(" ")[1].rstrip(":") for line in lines if line.startswith("/* L")].index(layer)
         parts = lines[index].split(", ")
         parts[12] = str(int(parts[12]) + 1)
         lines[index] = ", ".join(parts)
@@ -356,7 +356,7 @@ def test_every_mutation_names_its_layer(
     assert first_difference(source, graph, reference.images[:8], trust=True) == (None, "")
     for operation in graph.convolutions:
         for what in ("weight", "bias", "multiplier", "zero point"):
-            changed = mutate(source, operation.name, what)
+            changed = mutate(source, graph.identifiers()[operation.name], what)
             assert changed != source
             for trust in (True, False) if (what, operation.name) in AT_RUN else (False,):
                 found, difference = first_difference(changed, graph, reference.images[:8], trust=trust)
@@ -396,7 +396,7 @@ def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: Quanti
     assert report.passed
     path = folder / "model_int8.c"
     assert runtime.load(path).contract.model == report_model(graph)
-    path.write_bytes(mutate(path.read_bytes(), "conv5", "weight"))
+    path.write_bytes(mutate(path.read_bytes(), graph.identifiers()["conv5"], "weight"))
     report = verify(folder, images_for((1, 28, 28), None, 20))
     assert [(v.status, v.layer) for v in report.variants] == [("failed", "conv5")]
     assert "changed since the export: weight differs" in report.variants[0].reason

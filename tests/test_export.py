@@ -34,10 +34,10 @@ ROOT = Path(__file__).parent.parent
 # The shipped checkpoint's artifacts, seen equal with Python 3.10 to 3.13, NumPy 1.26 to 2.5, and an emulated Haswell.
 # They change only when a writer, or the quantization, is changed on purpose.
 SHA256 = {
-    "model_float.onnx": "fd590f51a7f6b3f7aa623f45f6a6b99da2b23d440685b9d2fab4be4917a44675",
-    "model_float.tflite": "7d3a60b09c728dbac9922db524f82d1a45cb1c7e0122cbaa5c6bad432b1eacb7",
-    "model_int8.onnx": "a71771c210c6bd893d5872ee1f30a455a62adf7ed71c2ad0434fe58f1b3278c2",
-    "model_int8.tflite": "a813eaaeab17b5159d738f0857c92a80f64e43e80eb2b87d66f29207341cc235",
+    "model_float.onnx": "761d8df438b7f158202ceab6ccfbeac96a486dad4a57fd4360dc023f057c2865",
+    "model_float.tflite": "22a6697ef46133e17251c9da7c36525dd1bd0da03d7183470593eeac2102cc4a",
+    "model_int8.onnx": "fb7121af327c755495404683c90e8f04ca1cfa6c1cf99f152a5c122412ff6e45",
+    "model_int8.tflite": "30d99ec7899f715e56dfe615f2c048b375b8028bddd494cef2753196a32f860f",
 }
 
 PRECISIONS = pytest.mark.parametrize("precision", ["float", "int8"])
@@ -88,7 +88,7 @@ def test_the_shipped_int8_model_is_the_shipped_checkpoints() -> None:
 
 @pytest.mark.parametrize("name", ["model_int8.onnx", "model_int8.tflite"])
 def test_int8_is_small(name: str, bundle_folder: Path) -> None:
-    assert (bundle_folder / name).stat().st_size <= 24_000
+    assert (bundle_folder / name).stat().st_size <= 25_000
 
 
 def test_the_manifest_says_what_is_in_the_folder(bundle_folder: Path) -> None:

@@ -19,7 +19,7 @@ from edge_mnist.export import WRITERS, bundle
 from edge_mnist.export.localize import first_difference
 from edge_mnist.export.reference import Reference
 from edge_mnist.export.verification import verify
-from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
+from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.sources import test_images as images_for
 
 Mutate = Callable[[bytes, str, str], bytes]
@@ -111,10 +111,10 @@ def mutate_torchscript(data: bytes, layer: str, what: str, layers: list[str]) ->
     return result.getvalue()
 
 
-def mutate(kind: str, data: bytes, layer: str, what: str, layers: list[str]) -> bytes:
+def mutate(kind: str, data: bytes, layer: str, what: str, graph: FloatGraph | QuantizedGraph) -> bytes:
     if kind == "torchscript":
-        return mutate_torchscript(data, layer, what, layers)
-    return {"onnx": mutate_onnx, "tflite": mutate_tflite}[kind](data, layer, what)
+        return mutate_torchscript(data, layer, what, [operation.name for operation in graph.convolutions])
+    return {"onnx": mutate_onnx, "tflite": mutate_tflite}[kind](data, graph.identifiers()[layer], what)
 
 
 def cases(graph: FloatGraph | QuantizedGraph) -> list[tuple[str, str]]:
@@ -130,13 +130,12 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
     assert graph is not None
     data = WRITERS[kind](graph)
-    layers = [operation.name for operation in graph.convolutions]
     trusts = (True, False) if kind == "torchscript" else (True,)
     assert [first_difference(data, graph, reference.images[:24], trust=trust) for trust in trusts] == [
         (None, "")
     ] * len(trusts)
     for layer, what in cases(graph):
-        changed = mutate(kind, data, layer, what, layers)
+        changed = mutate(kind, data, layer, what, graph)
         assert changed != data
         for trust in trusts:
             found, difference = first_difference(changed, graph, reference.images[:24], trust=trust)
@@ -167,8 +166,9 @@ def test_verify_fails_and_names_the_layer(
     folder = tmp_path / "artifacts"
     shutil.copytree(bundle_folder, folder)
     path = folder / bundle.artifact_name(kind, precision)
-    layers = [o.name for o in reference.float_graph.operations if not isinstance(o, MaxPool2d)]
-    path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", layers))
+    graph = reference.float_graph if precision == "float" else reference.quantized_graph
+    assert graph is not None
+    path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", graph))
     report = verify(folder, images_for((1, 28, 28), None, 20))
     assert not report.passed
     failed = [variant for variant in report.variants if variant.status == "failed"]
