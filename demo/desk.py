@@ -18,6 +18,7 @@ import numpy as np
 
 from edge_mnist.demo import crops, images, pieces
 from edge_mnist.demo.cameras import Image
+from edge_mnist.demo.decoder import Decoder
 from edge_mnist.demo.models import Model
 from edge_mnist.demo.reader import Digit, Reader
 from edge_mnist.errors import EdgeMnistError
@@ -34,7 +35,10 @@ _LONGEST_PAD = 512
 
 
 class Desk:
-    """Reads what visitors bring, one thing at a time; any thread may let it remember digits."""
+    """Reads what visitors bring, one thing at a time; any thread may call it.
+
+    A photograph is decoded in a process of its own, meanwhile others are read.
+    """
 
     def __init__(self, corrections: Path) -> None:
         """With the folder that corrected digits are saved in."""
@@ -44,6 +48,8 @@ class Desk:
         self._opened: tuple[Model, Classifier] | None = None
         self._kept: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._decoder = Decoder("the photograph")
 
     def drawing(self, data: bytes, model: Model) -> dict[str, Any]:
         """The ten probabilities of a digit that was drawn.
@@ -55,7 +61,7 @@ class Desk:
         Raises:
             EdgeMnistError: it is no small image.
         """
-        image = images.decode(data, "the drawing")
+        image = images.decode(data, "the drawing", most_bytes=4 * _LONGEST_PAD**2, formats=("PNG",))
         if max(image.shape[:2]) > _LONGEST_PAD:
             raise EdgeMnistError(f"the drawing has {max(image.shape[:2])} pixels, expected {_LONGEST_PAD} at most")
         strength = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image, np.uint8)
@@ -64,20 +70,22 @@ class Desk:
         if piece is None:
             return {"probabilities": None}
         digit = crops.normalize(strength, piece)
-        logits = self._classifier(model).logits(digit[None])[0].astype(np.float64)
+        with self._reading:
+            logits = self._classifier(model).logits(digit[None])[0].astype(np.float64)
         powers = np.exp(logits - logits.max())
         chances = powers / powers.sum()
         key = self.keep(digit)
         return {"probabilities": [round(float(p), 4) for p in chances], "key": key, "image": picture(digit)}
 
     def photograph(self, data: bytes, model: Model) -> dict[str, Any]:
-        """What a photograph says, and its size.
+        """What a photograph says, and the size at which it was read.
 
         Raises:
-            EdgeMnistError: it is no image, or too large a one.
+            EdgeMnistError: it is no image, or takes too much memory or time.
         """
-        image = images.decode(data, "the photograph")
-        reading = Reader(self._classifier(model)).read(image)
+        image = self._decoder.decode(data)
+        with self._reading:
+            reading = Reader(self._classifier(model)).read(image)
         return {
             "lines": list(reading.lines),
             "digits": self.digits(reading.digits),
@@ -137,6 +145,10 @@ class Desk:
         if not isinstance(key, str) or key not in self._kept:
             raise EdgeMnistError("this digit is not kept any more: delete its file in the folder of corrections")
         self._remove(f"{key}.png")
+
+    def close(self) -> None:
+        """End the process that waits for a photograph."""
+        self._decoder.close()
 
     def _remove(self, name: str, kept: str = "") -> None:
         """Delete a digit's file under each label but one."""

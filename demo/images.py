@@ -1,17 +1,24 @@
 """Image files as frames: whatever a camera, a phone, a scanner or a drawing program has written.
 
-OpenCV decodes; a Raspberry Pi has it anyway. Sizes are read from the headers before anything is decoded, so that no
-file takes the memory that it claims to need.
+Pillow reads a file's header, OpenCV decodes it. What decoding will take is computed from the header first, and on Linux
+the memory of the process is limited to about that while OpenCV decodes, whatever the file does then.
 """
 
 from __future__ import annotations
 
-import struct
+import io
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes
@@ -19,12 +26,58 @@ from edge_mnist.quiet import quiet_stderr
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
 """Of the files that a folder is searched for, in lower case."""
-MOST_PIXELS = 40_000_000
-"""A larger picture is refused; a JPEG is reduced while it is decoded."""
-MOST_JPEG_PIXELS = 64 * MOST_PIXELS
-REDUCED = ((2, cv2.IMREAD_REDUCED_COLOR_2), (4, cv2.IMREAD_REDUCED_COLOR_4), (8, cv2.IMREAD_REDUCED_COLOR_8))
-DEEP = 64
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""The formats that are opened, by Pillow's names."""
+EXPECTED = "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
+MOST_BYTES = 120_000_000
+"""What a decoded picture may take: 40 million pixels of 8-bit colour. A JPEG is reduced while it is decoded."""
+_SPARE = 64_000_000
+"""Bytes that decoders may take beside two copies of the decoded picture (one is turned as EXIF says)."""
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_DEEP = 64
 """A picture of 16 bits whose brightest pixel is darker, as one of 8, does not use them all."""
+_FOREIGN = {
+    b"%PDF": "a PDF",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "a Photoshop document",
+    b"PK\x03\x04": "a ZIP archive",
+}
+"""What else people take for an image, by its first bytes."""
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
+"""ISO/IEC 14496-12 files that hold pictures, by their major brand; the others are films."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a file says of itself.
+
+    Attributes:
+        format: one of `FORMATS`, or MPO, which is a JPEG with further pictures behind it.
+        width, height: in pixels, before it is turned.
+        depth: bytes of a channel of a pixel.
+        transparent: whether pixels may have an opacity.
+        coefficients: bytes that the decoder keeps beside the picture, of a progressive JPEG.
+    """
+
+    format: str
+    width: int
+    height: int
+    depth: int
+    transparent: bool
+    coefficients: int
+
+    def bytes(self, factor: int) -> int:
+        """What it takes, decoded with its sides reduced by a factor."""
+        channels = 4 if self.transparent else 3
+        return self.width * self.height * channels * self.depth // factor**2
 
 
 def find(folder: Path) -> list[Path]:
@@ -48,8 +101,10 @@ def load(path: Path) -> NDArray[np.uint8]:
     return decode(read_bytes(path), str(path))
 
 
-def decode(data: bytes, name: str) -> NDArray[np.uint8]:
-    """An image in memory: JPEG, PNG, WebP, BMP, TIFF, or what else OpenCV knows.
+def decode(
+    data: bytes, name: str, *, most_bytes: int = MOST_BYTES, formats: tuple[str, ...] = FORMATS
+) -> NDArray[np.uint8]:
+    """An image in memory: JPEG, PNG, WebP, BMP, TIFF, GIF or PNM.
 
     It is turned as its EXIF says, 16 bits become 8, what is transparent becomes white, of an animation the first
     picture counts.
@@ -57,37 +112,36 @@ def decode(data: bytes, name: str) -> NDArray[np.uint8]:
     Args:
         data: the file.
         name: what errors call it.
+        most_bytes: what it may take when it is decoded. A larger JPEG is reduced.
+        formats: those of `FORMATS` that are opened.
 
     Returns:
         uint8 (H, W, 3), BGR.
 
     Raises:
-        EdgeMnistError: it is empty, no image, damaged or too large.
+        EdgeMnistError: it is empty, no image, of another format, damaged or too large.
     """
     if not data:
         raise EdgeMnistError(f"{name}: is empty, expected an image")
-    width, height = size = _size(data)
-    is_jpeg = data[:2] == b"\xff\xd8"
-    if width * height > (MOST_JPEG_PIXELS if is_jpeg else MOST_PIXELS):
-        raise EdgeMnistError(
-            f"{name}: is {width}x{height} pixels, at most {MOST_PIXELS // 10**6} million are read: reduce it, to about "
-            "2000 pixels across"
-        )
-    flag = cv2.IMREAD_COLOR
-    for factor, reduced in REDUCED:
-        if width * height // (factor // 2) ** 2 > MOST_PIXELS:
-            flag = reduced
-    picture = _decoded(data, flag)
+    with quiet_stderr():  # Pillow, OpenCV, libpng and libjpeg would each tell what they think of it
+        with _limited_memory(_SPARE + 4 * most_bytes):  # Pillow sets memory aside for two frames of a WebP
+            header = _header(data, name, formats)
+        factors = _REDUCED if header.format in ("JPEG", "MPO") else (1,)
+        factor = next((factor for factor in factors if header.bytes(factor) <= most_bytes), None)
+        if factor is None or header.coefficients > most_bytes:
+            raise EdgeMnistError(
+                f"{name}: is {header.width}x{header.height} pixels, which take "
+                f"{_megabytes(max(header.bytes(1), header.coefficients))} to decode, at most {_megabytes(most_bytes)} "
+                "are given: reduce it, to about 2000 pixels across"
+            )
+        with _limited_memory(_SPARE + 2 * header.bytes(factor) + header.coefficients):
+            picture = _picture(data, header, _REDUCED[factor])
     if picture is None:
-        raise EdgeMnistError(f"{name}: is no image that can be read{_found(data, size)}")
-    if is_jpeg or picture.ndim != 3:
-        return picture
-    if picture.max() < DEEP:
-        picture = _stretched(data, picture)
-    layered = _decoded(data, cv2.IMREAD_UNCHANGED)
-    if layered is None or layered.ndim != 3 or layered.shape[2] != 4:
-        return picture
-    return _on_white(layered)
+        raise EdgeMnistError(
+            f"{name}: is no image that can be read: it is damaged, or {header.width}x{header.height} pixels of a kind "
+            "that OpenCV does not know"
+        )
+    return picture
 
 
 def turned(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
@@ -95,12 +149,103 @@ def turned(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(picture, -degrees // 90))
 
 
-def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
+def _header(data: bytes, name: str, formats: tuple[str, ...]) -> _Header:
+    """Read a file's header; nothing is decoded."""
     try:
-        with quiet_stderr():  # OpenCV, libpng and libjpeg would each tell what they think of it
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are judged here, and of odd metadata
+            with Image.open(io.BytesIO(data), formats=formats) as image:
+                header = _Header(
+                    str(image.format), *image.size, _depth(image), _is_transparent(image), _coefficients(image)
+                )
+                if header.format == "PNG":
+                    image.verify()  # libpng believes the length that a chunk claims, of up to 4 GB
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise EdgeMnistError(f"{name}: has more than {most} million pixels: reduce it") from error
+    except UnidentifiedImageError as error:
+        raise EdgeMnistError(f"{name}: is no image that can be read: {_found(data)}") from error
+    except Exception as error:  # on damaged files Pillow's readers raise nearly anything
+        raise EdgeMnistError(f"{name}: is no image that can be read: it is damaged") from error
+    return header
+
+
+def _depth(image: ImageFile.ImageFile) -> int:
+    """Bytes of a channel, by the mode that Pillow shows and, for colour of 16 bits, the one that the file has."""
+    if image.mode in ("I", "F"):
+        return 4
+    return 2 if ";16" in f"{image.mode} {image.tile}" else 1
+
+
+def _is_transparent(image: ImageFile.ImageFile) -> bool:
+    return image.mode in ("RGBA", "RGBa", "RGBX", "LA", "La", "PA") or "transparency" in image.info
+
+
+def _coefficients(image: ImageFile.ImageFile) -> int:
+    """Bytes of all coefficients of a progressive JPEG, 2 each; any other is decoded block by block."""
+    if "progressive" not in image.info:
+        return 0
+    layers: list[tuple[int, int, int, int]] = image.layer  # type: ignore[attr-defined]  # a JPEG's sampling factors
+    parts = sum(across * down for _, across, down, _ in layers)
+    most = max(across for _, across, _, _ in layers) * max(down for _, _, down, _ in layers)
+    return 2 * image.width * image.height * parts // most
+
+
+def _found(data: bytes) -> str:
+    """What the file, which is of no known format, seems to be instead."""
+    foreign = next((kind for start, kind in _FOREIGN.items() if data.startswith(start)), None)
+    if data[4:8] == b"ftyp":
+        foreign = _BRANDS.get(data[8:12], "a film")
+    if foreign:
+        return f"it is {foreign}, {EXPECTED}: export it as JPEG"
+    head = data[:512]
+    if not any(head):
+        return f"it begins with {len(head)} zero bytes, {EXPECTED}"
+    return f"it holds text, {EXPECTED}" if head.isascii() and b"\0" not in head else EXPECTED
+
+
+def _megabytes(count: int) -> str:
+    return f"{-(-count // 10**6):,} MB"
+
+
+@contextmanager
+def _limited_memory(more: int) -> Iterator[None]:
+    """A context in which the process may take so many bytes more than it has; of a process with threads, any number.
+
+    Only on Linux, which tells how much it has.
+    """
+    if sys.platform != "linux" or threading.active_count() > 1:  # the others' memory would be limited too
+        yield
+        return
+    import resource
+
+    soft, hard = before = resource.getrlimit(resource.RLIMIT_AS)
+    limits = (int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + more, soft, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (min(limit for limit in limits if limit != resource.RLIM_INFINITY), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _picture(data: bytes, header: _Header, flag: int) -> NDArray[np.uint8] | None:
+    """Decode a file: uint8 (H, W, 3) BGR; None where OpenCV or the memory fails."""
+    try:
+        if header.transparent:
+            layered = _decoded(data, cv2.IMREAD_UNCHANGED)
+            if layered is not None and layered.ndim == 3 and layered.shape[2] == 4:
+                return _on_white(layered)
+            del layered
+        picture = _decoded(data, flag)
+        if picture is not None and header.depth > 1 and picture.max() < _DEEP:
+            return _stretched(data, picture)
+        return picture
     except (cv2.error, MemoryError):
         return None
+
+
+def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     return None if picture is None or not picture.size else np.asarray(picture)
 
 
@@ -115,80 +260,8 @@ def _stretched(data: bytes, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _on_white(layered: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Colours over white paper: (H, W, 4) BGR and opacity, uint8 or uint16, as uint8 (H, W, 3)."""
     most = np.iinfo(layered.dtype).max if layered.dtype.kind == "u" else 1
-    colours, opacity = layered[..., :3].astype(np.float32) / most, layered[..., 3:].astype(np.float32) / most
-    mixed: NDArray[np.uint8] = np.rint(255 * (colours * opacity + 1 - opacity)).clip(0, 255).astype(np.uint8)
+    mixed = np.empty((*layered.shape[:2], 3), np.uint8)
+    for row, target in zip(layered, mixed, strict=True):  # all at once would take several times as much memory
+        colours, opacity = row[:, :3].astype(np.float32) / most, row[:, 3:].astype(np.float32) / most
+        target[:] = np.rint(255 * (colours * opacity + 1 - opacity)).clip(0, 255)
     return mixed
-
-
-def _found(data: bytes, size: tuple[int, int]) -> str:
-    """What the file seems to be instead, for an error."""
-    if size != (0, 0):
-        return f": it is damaged, or {size[0]}x{size[1]} pixels of a kind that OpenCV does not know"
-    if data[4:8] == b"ftyp":
-        return ": HEIC, AVIF or a film; expected JPEG, PNG, WebP, BMP or TIFF: export it as JPEG"
-    try:
-        data[:512].decode("ascii")
-        return ": it holds text"
-    except UnicodeDecodeError:
-        return ": expected JPEG, PNG, WebP, BMP or TIFF"
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    """Width and height that the header states; 0, 0 where it states none."""
-    try:
-        if data[:8] == b"\x89PNG\r\n\x1a\n":
-            width, height = struct.unpack(">II", data[16:24])  # PNG 3rd edition, 11.2.1
-        elif data[:2] == b"BM":
-            width, height = struct.unpack("<ii", data[18:26])  # BITMAPINFOHEADER
-        elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            width, height = _webp_size(data)
-        elif data[:2] == b"\xff\xd8":
-            width, height = _jpeg_size(data)
-        elif data[:4] in (b"II*\0", b"MM\0*"):
-            width, height = _tiff_size(data)
-        else:
-            return 0, 0
-    except (struct.error, IndexError):
-        return 0, 0
-    return abs(width), abs(height)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """From the first frame header (ITU-T T.81, B.2.2)."""
-    place = 2
-    while data[place] == 0xFF:
-        marker = data[place + 1]
-        if marker == 0xFF:  # a fill byte
-            place += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
-            return width, height
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return 0, 0
-
-
-def _webp_size(data: bytes) -> tuple[int, int]:
-    """From the first chunk (RFC 9649, 2.5 to 2.7)."""
-    kind, content = data[12:16], data[20:]
-    if kind == b"VP8X":
-        return 1 + int.from_bytes(content[4:7], "little"), 1 + int.from_bytes(content[7:10], "little")
-    if kind == b"VP8L":
-        bits = int.from_bytes(content[1:5], "little")
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    width, height = struct.unpack("<HH", content[6:10])
-    return width & 0x3FFF, height & 0x3FFF
-
-
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """From the first directory's ImageWidth (256) and ImageLength (257) (TIFF 6.0, section 2)."""
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack(order + "I", data[4:8])
-    (count,) = struct.unpack(order + "H", data[start : start + 2])
-    sides = {256: 0, 257: 0}
-    for number in range(count):
-        entry = data[start + 2 + 12 * number : start + 14 + 12 * number]
-        tag, kind = struct.unpack(order + "HH", entry[:4])
-        if tag in sides:
-            (sides[tag],) = struct.unpack(order + ("H" if kind == 3 else "I"), entry[8 : 10 if kind == 3 else 12])
-    return sides[256], sides[257]

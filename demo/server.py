@@ -74,8 +74,9 @@ class Page:
         self._access = guard.access(options.host)
         self._desk = Desk(options.corrections)
         self._worker = ThreadPoolExecutor(1, "desk")
+        self._photographs = ThreadPoolExecutor(2, "photographs")  # one that takes long keeps no other waiting
         self._encoder = ThreadPoolExecutor(1, "jpeg")
-        self._waiting = 0
+        self._waiting = dict.fromkeys(("/pad", "/photo"), 0)
         self._buckets = {path: guard.Bucket(*rates) for path, rates in _RATES.items()}
         self._files = {name: resources.files("edge_mnist.demo").joinpath("web", name).read_bytes() for name in _TYPES}
         self._moment: Moment | None = None
@@ -112,6 +113,8 @@ class Page:
             self._loop.call_soon_threadsafe(self._ended.set_result, None)
             self._thread.join(3.0)
         self._worker.shutdown(wait=False, cancel_futures=True)
+        self._photographs.shutdown(wait=False, cancel_futures=True)
+        self._desk.close()
         self._encoder.shutdown(wait=False, cancel_futures=True)
 
     def _run(self, listening: threading.Event) -> None:
@@ -272,23 +275,25 @@ class Page:
         }
 
     async def _pad(self, request: web.Request) -> web.Response:
-        return await self._read(self._desk.drawing, request)
+        return await self._read(self._desk.drawing, request, self._worker)
 
     async def _photo(self, request: web.Request) -> web.Response:
-        return await self._read(self._desk.photograph, request)
+        return await self._read(self._desk.photograph, request, self._photographs)
 
-    async def _read(self, read: Callable[[bytes, Model], dict[str, Any]], request: web.Request) -> web.Response:
-        """Let the desk read in its thread, a few at once in the queue."""
-        if self._waiting >= 4:
+    async def _read(
+        self, read: Callable[[bytes, Model], dict[str, Any]], request: web.Request, executor: ThreadPoolExecutor
+    ) -> web.Response:
+        """Let the desk read in a thread of an executor, a few at once in its queue."""
+        if self._waiting[request.path] >= 4:
             return _refuse(429, "too many requests: wait a second")
         data = await request.read()
         if len(data) > _LARGEST[request.path]:  # its length was not told beforehand
             return _refuse(413, f"too large: at most {_LARGEST[request.path] >> 10} KiB are taken")
-        self._waiting += 1
+        self._waiting[request.path] += 1
         try:
-            return web.json_response(await self._loop.run_in_executor(self._worker, read, data, self._model))
+            return web.json_response(await self._loop.run_in_executor(executor, read, data, self._model))
         finally:
-            self._waiting -= 1
+            self._waiting[request.path] -= 1
 
     async def _correct(self, request: web.Request) -> web.Response:
         try:

@@ -33,18 +33,24 @@ class View:
 
 def view(frame: NDArray[np.uint8]) -> View:
     """A frame, uint8 (H, W) or (H, W, 3) BGR, as it is read."""
-    grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    size = max(grey.shape)
-    scale, margin = 1.0, 0
-    if size > LARGEST:
-        scale = LARGEST / size
-        height, width = (max(1, round(side * scale)) for side in grey.shape)
-        grey = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
-    elif size < SMALLEST:
+    grey = reduced(frame)
+    size = max(frame.shape[:2])
+    scale, margin = min(1.0, LARGEST / size), 0
+    if size < SMALLEST:
         scale, margin = ENLARGED, MARGIN
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         grey = cv2.copyMakeBorder(grey, margin, margin, margin, margin, cv2.BORDER_REPLICATE)
     return View(grey, np.array([[1 / scale, 0, -margin / scale], [0, 1 / scale, -margin / scale]]))
+
+
+def reduced(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame, uint8 (H, W) or (H, W, 3) BGR, in grey and no larger than `LARGEST`: uint8 (h, w)."""
+    grey = frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    scale = LARGEST / max(grey.shape)
+    if scale >= 1:
+        return grey
+    height, width = (max(1, round(side * scale)) for side in grey.shape)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def is_cut(shape: tuple[int, ...]) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from edge_mnist import cli_options
-from edge_mnist.errors import UsageError, missing_opencv
+from edge_mnist.errors import UsageError, missing_for_pictures
 from edge_mnist.files import check_folder
 
 
@@ -88,9 +88,7 @@ def demo(
         from edge_mnist.demo.live import Limits
         from edge_mnist.demo.options import Options, WebOptions
     except ModuleNotFoundError as error:
-        if error.name == "cv2":
-            raise missing_opencv() from error
-        raise
+        raise missing_for_pictures(error) from error
     if corrections is not None:
         check_folder(corrections, "--corrections")
     options = Options(

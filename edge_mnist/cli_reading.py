@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_mnist import cli_options
-from edge_mnist.errors import EdgeMnistError, missing_opencv
+from edge_mnist.errors import EdgeMnistError, missing_for_pictures
 
 if TYPE_CHECKING:
     from edge_mnist.demo.reader import Digit, Reading
@@ -68,9 +68,7 @@ def predict(
         from edge_mnist.demo import images
         from edge_mnist.demo.reader import THRESHOLD, Reader
     except ModuleNotFoundError as error:
-        if error.name != "cv2":
-            raise
-        raise missing_opencv() from error
+        raise missing_for_pictures(error) from error
     from edge_mnist import runtime
 
     classifier = runtime.load(model, trust=trust) if model else None

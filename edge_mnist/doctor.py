@@ -140,6 +140,7 @@ def runtime() -> Finding:
 def _packages() -> Iterator[Finding]:
     """What only some commands need."""
     for name, package, extra, use in (
+        ("Pillow", "pillow", opencv_build()[1], "reading pictures"),
         ("aiohttp", "aiohttp", "demo", "the demo's page"),
         ("ONNX Runtime", "onnxruntime", "onnx", "ONNX models"),
         ("PyTorch", "torch", "train", "training and TorchScript"),

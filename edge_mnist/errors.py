@@ -32,10 +32,12 @@ def missing_package(package: str, extra: str) -> NotInstalledError:
     return NotInstalledError(f"{package} is not installed: {installing(package, extra)}")
 
 
-def missing_opencv() -> NotInstalledError:
-    """The error that OpenCV is not installed, with the build that this machine needs."""
+def missing_for_pictures(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
+    """The error that OpenCV, in the build that this machine needs, or Pillow is not installed; any other as it is."""
     package, extra = opencv_build()
-    return NotInstalledError(f"OpenCV is not installed: {installing(package, extra)}")
+    if error.name == "cv2":
+        return NotInstalledError(f"OpenCV is not installed: {installing(package, extra)}")
+    return missing_package("pillow", extra) if error.name == "PIL" else error
 
 
 def opencv_build() -> tuple[str, str]:

@@ -248,6 +248,8 @@ def test_predict_and_demo_name_the_same_build_of_opencv(
         found = [run(*command.split(), blocked="cv2") for command in ("predict a.png", "demo --camera sample")]
         assert found[0] == found[1] and found[0][:2] == (1, "")
         assert re.search(rf"OpenCV is not installed: .* -m pip install '?{build}\b(?!-)", found[0][2])
+    for command in ("predict a.png", "demo --camera sample"):
+        assert "pillow is not installed: " in run(*command.split(), blocked="PIL")[2]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

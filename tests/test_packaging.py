@@ -34,7 +34,7 @@ USE_TORCH = {
 NEED_TRAIN = USE_TORCH | {
     f"edge_mnist.{name}" for name in ("curves", "progress", "follower", "experiments", "experiments_report")
 }
-EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2", "aiohttp", "paho")
+EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2", "PIL", "aiohttp", "paho")
 
 
 def modules() -> dict[str, ast.Module]:
