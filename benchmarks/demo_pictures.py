@@ -99,7 +99,7 @@ def work(folder: Path) -> None:
         reading = tracker.believed(reader.read(frame))
         tracker.update(reading, index / FPS)
         if index % EVERY == 0:
-            picture = overlay.draw(frame, reading.digits)
+            picture = overlay.draw(frame, reading.digits, reading.unsure)
             picture[-44:] //= 4
             text = "   ".join(number.text for number in tracker.numbers)
             place, colour = (14, picture.shape[0] - 12), (150, 230, 110)

@@ -1,9 +1,10 @@
 """How well the reader reads: `python -m benchmarks.reading TRUTH.json | --scenes PART | --negatives PART`.
 
 Of photographs with truth, of scenes that are rendered, or of frames without a digit. The last two have a half to tune
-on, "train", and a half to judge by, "held-out", of other writers, seeds and pictures. Prints, by group: the digit error
-rate (edit distance over digits), images of which all is right, digits wrong or invented an image, and milliseconds by
-stage. `--failures DIR` keeps pictures of what was not right.
+on, "train", and a half to judge by, "held-out", of other writers, seeds and pictures. Prints, by group: wrong digits
+(the edit distance, in which the `?` of a doubtful digit costs nothing, whatever is written there), their part of all
+digits, doubtful digits, images of which all is right, wrong digits an image, and milliseconds by stage. `--failures
+DIR` keeps pictures of what was not right.
 
 TRUTH.json: a list of {"path", "lines", "order_defined", "kind"}, paths relative to it.
 """
@@ -27,7 +28,7 @@ from benchmarks import negatives
 from edge_mnist import data, runtime
 from edge_mnist.demo import images, overlay
 from edge_mnist.demo import scenes as rendered
-from edge_mnist.demo.reader import Reader, Reading
+from edge_mnist.demo.reader import DOUBTFUL, Reader, Reading
 from edge_mnist.demo.scenes import Scene
 
 
@@ -63,22 +64,29 @@ def photographs(truth: Path) -> Iterator[Case]:
 
 
 def distance(found: str, expected: str) -> int:
-    """The least number of digits to insert, delete or replace (Levenshtein 1966)."""
+    """The least number of digits to insert, delete or replace (Levenshtein 1966).
+
+    A `?` in `found` may be any digit, or none.
+    """
     row = list(range(len(expected) + 1))
-    for index, digit in enumerate(found, 1):
-        before, row[0] = row[0], index
+    for digit in found:
+        cost = digit != DOUBTFUL
+        before, row[0] = row[0], row[0] + cost
         for place, other in enumerate(expected, 1):
-            before, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, before + (digit != other))
+            differs = cost and digit != other
+            before, row[place] = row[place], min(row[place] + cost, row[place - 1] + 1, before + differs)
     return row[-1]
 
 
 def errors(reading: Reading, case: Case) -> int:
-    """Wrong digits: by edit distance, or as multisets where the order is not defined."""
+    """Wrong digits: by edit distance, or as multisets where the order is not defined. Doubtful ones are not wrong."""
     found, expected = "".join(reading.lines), "".join(case.lines)
     if case.ordered:
         return distance(found, expected)
-    missing, more = Counter(expected) - Counter(found), Counter(found) - Counter(expected)
-    return max(missing.total(), more.total())
+    doubtful = found.count(DOUBTFUL)
+    sure = Counter(found.replace(DOUBTFUL, ""))
+    missing, more = Counter(expected) - sure, sure - Counter(expected)
+    return max(missing.total() - doubtful, more.total())
 
 
 def main() -> None:
@@ -116,6 +124,7 @@ def main() -> None:
             row["images"] += 1
             row["digits"] += sum(map(len, case.lines))
             row["wrong"] += errors(reading, case)
+            row["doubtful"] += len(reading.unsure)
             row["right"] += list(reading.lines) == case.lines
         for stage, spent in reading.milliseconds.items():
             stages[stage].append(spent)
@@ -128,14 +137,15 @@ def main() -> None:
             )
         )
         return
-    table = Table("group", "images", "digits", "wrong digits", "error rate", "all right", "wrong an image")
+    table = Table(
+        "group", "images", "digits", "wrong digits", "error rate", "doubtful digits", "all right", "wrong an image"
+    )
     for group, row in rows.items():
         rate = f"{row['wrong'] / row['digits']:.2%}" if row["digits"] else "-"
         counts = (f"{row[name]:.0f}" for name in ("images", "digits", "wrong"))
-        table.add_row(
-            group, *counts, rate, f"{row['right'] / row['images']:.1%}", f"{row['wrong'] / row['images']:.3f}"
-        )
-    Console(width=110).print(table)
+        right, each = f"{row['right'] / row['images']:.1%}", f"{row['wrong'] / row['images']:.3f}"
+        table.add_row(group, *counts, rate, f"{row['doubtful']:.0f}", right, each)
+    Console(width=130).print(table)
     print("median ms: " + ", ".join(f"{stage} {np.median(spent):.2f}" for stage, spent in stages.items()))
 
 
@@ -143,7 +153,8 @@ def _keep(folder: Path, case: Case, reading: Reading) -> None:
     """Save a picture of what was read, with what is written in its name."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{case.name.replace('/', '_').rsplit('.', 1)[0]} is {'_'.join(case.lines)} read {'_'.join(reading.lines)}"
-    cv2.imwrite(str(folder / f"{name[:200]}.png"), overlay.draw(case.frame, reading.digits))
+    name = name.replace(DOUBTFUL, "x")
+    cv2.imwrite(str(folder / f"{name[:200]}.png"), overlay.draw(case.frame, reading.digits, reading.unsure))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
+from edge_mnist.demo.reader import is_complete
 from edge_mnist.demo.tracking import Event
 
 
@@ -16,10 +17,20 @@ def facts(event: Event) -> dict[str, Any]:
         **({"source": event.source} if event.source else {}),
         "event": event.kind,
         "number": number.text,
+        "complete": is_complete(number.text),
         "was": event.was,
         "id": number.id,
         "confidence": round(number.confidence, 4),
         "box": list(number.box),
+        "unsure": [
+            {
+                "place": digit.place,
+                "label": digit.label,
+                "confidence": round(digit.confidence, 4),
+                "box": list(digit.box),
+            }
+            for digit in number.unsure
+        ],
         "seconds": round(event.time - number.since, 3),
         "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
     }

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from edge_mnist.demo import crops, images, pieces
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.decoder import Decoder
 from edge_mnist.demo.models import Model
-from edge_mnist.demo.reader import Digit, Reader
+from edge_mnist.demo.reader import Digit, Reader, in_order
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.extra import NONE
 from edge_mnist.files import write_whole
@@ -40,9 +40,9 @@ class Desk:
     A photograph is decoded in a process of its own, meanwhile others are read.
     """
 
-    def __init__(self, corrections: Path) -> None:
-        """With the folder that corrected digits are saved in."""
-        self._corrections = corrections
+    def __init__(self, corrections: Path, threshold: float) -> None:
+        """With the folder that corrected digits are saved in, and the confidence, 0 to 1, that a digit needs."""
+        self._corrections, self._threshold = corrections, threshold
         self.saved = self._count()
         """How many corrected digits the folder holds of each label that it holds."""
         self._opened: tuple[Model, Classifier] | None = None
@@ -75,7 +75,12 @@ class Desk:
         powers = np.exp(logits - logits.max())
         chances = powers / powers.sum()
         key = self.keep(digit)
-        return {"probabilities": [round(float(p), 4) for p in chances], "key": key, "image": picture(digit)}
+        return {
+            "probabilities": [round(float(p), 4) for p in chances],
+            "unsure": bool(chances.max() < self._threshold),
+            "key": key,
+            "image": picture(digit),
+        }
 
     def photograph(self, data: bytes, model: Model) -> dict[str, Any]:
         """What a photograph says, and the size at which it was read.
@@ -85,17 +90,17 @@ class Desk:
         """
         image = self._decoder.decode(data)
         with self._reading:
-            reading = Reader(self._classifier(model)).read(image)
+            reading = Reader(self._classifier(model), threshold=self._threshold).read(image)
         return {
             "lines": list(reading.lines),
-            "digits": self.digits(reading.digits),
+            "digits": self.digits(reading.digits, reading.unsure),
             "milliseconds": round(reading.milliseconds["total"], 1),
             "width": image.shape[1],
             "height": image.shape[0],
         }
 
-    def digits(self, digits: Iterable[Digit]) -> list[dict[str, Any]]:
-        """Digits for the page, which may now be corrected."""
+    def digits(self, digits: Iterable[Digit], unsure: Collection[Digit]) -> list[dict[str, Any]]:
+        """Digits, and the doubtful ones among them, for the page, in reading order; they may now be corrected."""
         return [
             {
                 "key": self.keep(digit.image),
@@ -103,9 +108,10 @@ class Desk:
                 "confidence": round(digit.confidence, 4),
                 "box": list(digit.box),
                 "line": digit.line,
+                "unsure": digit in unsure,
                 "image": picture(digit.image),
             }
-            for digit in digits
+            for digit in in_order([*digits, *unsure])
         ]
 
     def keep(self, image: Image) -> str:

@@ -40,7 +40,7 @@ class Moment:
     Attributes:
         frame: the frame; the last one while the source is lost.
         reading: what it says, as far as it is believed.
-        numbers: that stand.
+        numbers: that stand, also those with a doubtful digit.
         events: what happened to numbers in this frame.
         state: of the source.
         rate: frames read a second.

@@ -1,7 +1,8 @@
 """Sends events to an MQTT broker, for many cameras in one place.
 
 Below the topic of the address: `availability` is online or offline (retained; the broker says offline for a camera that
-is cut off), `state` is the camera's (retained), `numbers` the numbers that stand (retained), `events` each event.
+is cut off), `state` is the camera's (retained), `numbers` the numbers that stand (retained; `?` is a doubtful digit),
+`events` each event.
 """
 
 from __future__ import annotations

@@ -20,11 +20,13 @@ class WebOptions:
         host: address to listen on.
         port: to listen on; 0 takes a free one.
         corrections: folder that corrected digits are saved in, for `train --extra`.
+        threshold: least confidence of a digit in what visitors bring; None is the reader's own.
     """
 
     host: str = "127.0.0.1"
     port: int = 8090
     corrections: Path = Path("corrections")
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from edge_mnist.demo.reader import Digit
 
 COLOUR, UNSURE = (60, 160, 0), (0, 110, 230)
-"""Of boxes, BGR: green, and orange for what is not sure; dark enough for white letters."""
+"""Of boxes, BGR: green, and orange for doubtful digits; dark enough for white letters."""
 WHITE = (255, 255, 255)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(frame: NDArray[np.uint8], digits: Sequence[Digit], unsure: Sequence[Digit] = ()) -> NDArray[np.uint8]:
-    """A copy of a frame, uint8 (H, W, 3) BGR; in it each digit has a box, its label and its confidence in percent."""
+    """A copy of a frame, uint8 (H, W, 3) BGR; in it each digit has a box, its label and its confidence in percent.
+
+    The label of a doubtful digit is the most probable one, with a question mark.
+    """
     picture = frame.copy()
     scale = max(0.4, min(frame.shape[:2]) / 1000)
     thick = max(1, round(1.6 * scale))

@@ -7,6 +7,7 @@ through each line.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import cv2
@@ -26,7 +27,9 @@ from edge_mnist.sources import SHIPPED_INT8
 THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""
 UNSURE = 0.2
-"""What has less, but this, beside digits that can be believed is told as unsure: a number with a hole is none."""
+"""A component with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
+DOUBTFUL = "?"
+"""What `Reading.lines` hold in the place of a doubtful digit: without it they would give another, shorter number."""
 LEAST_HEIGHT = 12
 """What is lower, in pixels, is no digit by itself."""
 LEAST_AREA = 8
@@ -62,6 +65,7 @@ class Digit:
         confidence: 0 to 1, the probability that it is this digit.
         box: x, y, width, height in pixels of the frame.
         line: number of its line, from 0.
+        place: its index in the line's text, from 0: doubtful digits are counted too.
         image: uint8 (28, 28), what the network was given.
         features: what the confidence was made from, see `credit.NAMES`.
     """
@@ -70,6 +74,7 @@ class Digit:
     confidence: float
     box: tuple[int, int, int, int]
     line: int
+    place: int
     image: NDArray[np.uint8]
     features: tuple[float, ...] = ()
 
@@ -79,25 +84,42 @@ class Reading:
     """What a frame says.
 
     Attributes:
-        digits: in reading order.
-        lines: their labels, a string a line.
+        digits: that have the confidence asked for, in reading order.
+        unsure: the doubtful digits in the same lines, which have less, in reading order.
         milliseconds: by stage, and "total".
-        unsure: what stands in these lines and may be a digit, with less confidence than asked for.
     """
 
     digits: tuple[Digit, ...]
-    lines: tuple[str, ...]
+    unsure: tuple[Digit, ...]
     milliseconds: dict[str, float]
-    unsure: tuple[Digit, ...] = ()
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The text of each line: the labels of its digits, and `?` in the place of each doubtful one: 641937?6."""
+        return tuple(self._texts(DOUBTFUL).values())
 
     def doubtful(self) -> dict[int, str]:
-        """The lines, by number, in which something is unsure, that in brackets: 641937(9)6."""
-        written = sorted([*self.digits, *self.unsure], key=lambda digit: digit.box[0] + digit.box[2] / 2)
-        told = {digit.line: "" for digit in self.unsure}
-        for digit in written:
-            if digit.line in told:
-                told[digit.line] += f"({digit.label})" if digit in self.unsure else str(digit.label)
-        return told
+        """The lines, by number, that have a doubtful digit, with its most probable label in brackets: 641937(9)6."""
+        texts = self._texts("({})")
+        return {digit.line: texts[digit.line] for digit in self.unsure}
+
+    def _texts(self, doubtful: str) -> dict[int, str]:
+        """The text of each line, by number, with a format for the labels of doubtful digits."""
+        shown = [(digit, "{}") for digit in self.digits] + [(digit, doubtful) for digit in self.unsure]
+        texts: dict[int, str] = {}
+        for digit, form in sorted(shown, key=lambda one: (one[0].line, one[0].place)):
+            texts[digit.line] = texts.get(digit.line, "") + form.format(digit.label)
+        return texts
+
+
+def is_complete(text: str) -> bool:
+    """Whether the text of a line or number has no doubtful digit."""
+    return DOUBTFUL not in text
+
+
+def in_order(digits: Iterable[Digit]) -> list[Digit]:
+    """Digits as they are read: line by line, each from left to right."""
+    return sorted(digits, key=lambda digit: (digit.line, digit.place))
 
 
 class Reader:
@@ -132,13 +154,10 @@ class Reader:
             ),
             key=lambda both: sum(digit.confidence for digit in both[0]),
         )
-        texts = [""] * (1 + max((digit.line for digit in digits), default=-1))
-        for digit in digits:
-            texts[digit.line] += str(digit.label)
-        return Reading(tuple(digits), tuple(texts), clock.milliseconds(), tuple(unsure))
+        return Reading(tuple(digits), tuple(unsure), clock.milliseconds())
 
     def _read(self, seen: View, sheet: NDArray[np.float32] | None, clock: _Clock) -> tuple[list[Digit], list[Digit]]:
-        """The digits of dark ink in a view, and what is unsure beside them."""
+        """The digits of dark ink in a view, and the doubtful ones in their lines."""
         found, marks = _marks(seen, sheet)
         clock.tick("ink")
         tilt = 0.0 if _is_strip(seen) else lines.tilt(marks, LEAST_HEIGHT)
@@ -178,7 +197,7 @@ class Reader:
         images: NDArray[np.uint8],
         chances: NDArray[np.float64],
     ) -> tuple[list[Digit], list[Digit]]:
-        """The digits on the best path through each line that can be believed, and what is unsure beside them.
+        """The digits on the best path through each line that can be believed, and the doubtful ones in these lines.
 
         Args:
             seen: the view.
@@ -199,7 +218,7 @@ class Reader:
         strongest = max((credit.line_strength(found, chosen) for chosen in used), default=0.0)
         digits: list[Digit] = []
         unsure: list[Digit] = []
-        count = 0
+        count, least = 0, min(UNSURE, self.threshold)
         for own, path, chosen in zip(written, paths, used, strict=True):
             if not path:
                 continue
@@ -207,10 +226,18 @@ class Reader:
             rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
             # where somebody cut it out there is no doubt whether something is written
             certain = (credit.chance if view.is_cut(found.mask.shape) else credit.confidence)(rows)
+            kept = [entry for entry in zip(path, chosen, certain, rows, strict=True) if entry[2] >= least]
             likely = [
-                Digit(int(chances[index].argmax()), float(sure), _box(seen, piece), count, images[index], tuple(row))
-                for index, piece, sure, row in zip(path, chosen, certain, rows, strict=True)
-                if sure >= min(UNSURE, self.threshold)
+                Digit(
+                    int(chances[index].argmax()),
+                    float(sure),
+                    _box(seen, piece),
+                    count,
+                    place,
+                    images[index],
+                    tuple(row),
+                )
+                for place, (index, piece, sure, row) in enumerate(kept)
             ]
             believed = [digit for digit in likely if digit.confidence >= self.threshold]
             if believed:

@@ -10,6 +10,7 @@ import numpy as np
 from edge_mnist.demo import overlay
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.live import Moment
+from edge_mnist.demo.reader import Digit
 
 _LIGHT, _RED, _WHITE = (150, 230, 110), (60, 60, 220), (255, 255, 255)  # BGR
 _FONT = cv2.FONT_HERSHEY_DUPLEX
@@ -29,10 +30,10 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
     height, width = picture.shape[:2]
     unit = max(width, height) / 640  # of letters
     lost = moment.state.kind == "lost"
-    digits = () if lost else moment.reading.digits
+    digits, unsure = ((), ()) if lost else (moment.reading.digits, moment.reading.unsure)
     if mirror:
-        digits = tuple(replace(digit, box=(width - digit.box[0] - digit.box[2], *digit.box[1:])) for digit in digits)
-    picture = overlay.draw(picture, digits)
+        digits, unsure = _mirrored(digits, width), _mirrored(unsure, width)
+    picture = overlay.draw(picture, digits, unsure)
     if lost:
         picture //= 3
     if lost and bar:
@@ -41,6 +42,11 @@ def paint(moment: Moment, *, mirror: bool = False, bar: bool = True) -> Image:
     if bar:
         _bar(picture, moment, unit)
     return picture
+
+
+def _mirrored(digits: tuple[Digit, ...], width: int) -> tuple[Digit, ...]:
+    """Digits of a frame that many pixels wide, where they are when left and right change places."""
+    return tuple(replace(digit, box=(width - digit.box[0] - digit.box[2], *digit.box[1:])) for digit in digits)
 
 
 def coloured(frame: Image) -> Image:

@@ -27,6 +27,7 @@ from edge_mnist.demo.desk import Desk
 from edge_mnist.demo.live import Moment
 from edge_mnist.demo.models import Model
 from edge_mnist.demo.options import WebOptions
+from edge_mnist.demo.reader import THRESHOLD
 from edge_mnist.demo.screen import paint
 from edge_mnist.errors import EdgeMnistError
 
@@ -72,7 +73,7 @@ class Page:
         """
         self._options, self._model, self._source, self._snapshot = options, model, source, snapshot
         self._access = guard.access(options.host)
-        self._desk = Desk(options.corrections)
+        self._desk = Desk(options.corrections, THRESHOLD if options.threshold is None else options.threshold)
         self._worker = ThreadPoolExecutor(1, "desk")
         self._photographs = ThreadPoolExecutor(2, "photographs")  # one that takes long keeps no other waiting
         self._encoder = ThreadPoolExecutor(1, "jpeg")
@@ -157,7 +158,8 @@ class Page:
         self._moment, self._model = moment, moment.model
         for event in moment.events:
             self._count += 1
-            digits = self._desk.digits(event.number.digits) if event.kind != "gone" else []
+            number = event.number
+            digits = self._desk.digits(number.digits, number.unsure) if event.kind != "gone" else []
             self._history.append({**announce.facts(event), "digits": digits, "count": self._count})
         self._next.set_result(None)
         self._next = self._loop.create_future()

@@ -12,6 +12,7 @@ import cv2
 
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.live import Moment
+from edge_mnist.demo.reader import DOUBTFUL
 from edge_mnist.files import write_whole
 
 READ = "read"
@@ -19,8 +20,11 @@ READ = "read"
 
 
 def name(moment: Moment) -> str:
-    """A name for a moment's snapshot: when it is taken, and the numbers that stand."""
-    text = "_".join(number.text for number in moment.numbers)
+    """A name for a moment's snapshot: when it is taken, and the numbers that stand; x is a doubtful digit.
+
+    The file systems of Windows and of memory cards have no question mark in a name.
+    """
+    text = "_".join(number.text.replace(DOUBTFUL, "x") for number in moment.numbers)
     return f"{stamp()}{'-' if text else ''}{text[:60]}"
 
 

@@ -2,17 +2,18 @@
 
 A digit that is misread in a frame is outvoted; a number that only flickers up, or moves too fast to be read, is none.
 A digit that was once believed may fade a little before it is dropped (hysteresis, as of a Schmitt trigger). Where most
-digits of a number become others, it is another number: the old one is gone and a new one is read.
+digits of a number become others, it is another number: the old one is gone and a new one is read. A number with a
+doubtful digit is followed and shown like any other, with `?` in its place, but it is never read.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from edge_mnist.demo.reader import Digit, Reading
+from edge_mnist.demo.reader import DOUBTFUL, Digit, Reading, in_order, is_complete
 
 Box = tuple[int, int, int, int]
 
@@ -24,6 +25,8 @@ GAP = 0.2
 """Seconds that a number may be out of sight while it stands."""
 MEMORY = 0.4
 """Seconds in which a vote's weight falls to 37 %."""
+FORGOTTEN = 0.01
+"""A text of a number whose votes weigh less is forgotten."""
 MAJORITY = 0.6
 """Part of the votes that a number needs, and part of the frames that it must be seen in."""
 SURE = 0.7
@@ -44,10 +47,11 @@ class Number:
 
     Attributes:
         id: from 1, kept while it is followed.
-        text: its digits.
-        confidence: 0 to 1, of its digits on average.
+        text: its digits, with `?` in the place of a doubtful one.
+        confidence: 0 to 1, on average, of its digits that are not doubtful.
         box: x, y, width, height in pixels of the frame.
-        digits: as they were read last.
+        digits: those that are not doubtful, as they were in the last frame that showed this text.
+        unsure: the doubtful ones of the same frame: their `place` is their index in the text.
         since: when it was first seen, in seconds.
     """
 
@@ -56,6 +60,7 @@ class Number:
     confidence: float
     box: Box
     digits: tuple[Digit, ...]
+    unsure: tuple[Digit, ...]
     since: float
 
 
@@ -64,14 +69,15 @@ class Event:
     """Something that happened to a number.
 
     Attributes:
-        kind: "read", it is new; "changed", it is another now; "gone", it is not there any more.
+        kind: "read", it is new; "changed", it is another now; "unsure", it cannot be read, because it has a doubtful
+            digit; "gone", it is not there any more.
         number: as it is now; if it is gone, as it was.
-        was: what it was before it changed.
+        was: its text before it changed or became unsure.
         time: in seconds, as the frames'.
         source: the image file that it stands in; empty if frames are of no image file.
     """
 
-    kind: Literal["read", "changed", "gone"]
+    kind: Literal["read", "changed", "unsure", "gone"]
     number: Number
     was: str | None
     time: float
@@ -110,6 +116,7 @@ class _Track:
     born: float
     seen: float
     votes: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, tuple[Digit, ...]] = field(default_factory=dict)
     confidence: float = 0.0
     sightings: int = 0
     present: float = 0.0
@@ -117,10 +124,15 @@ class _Track:
     leading: str = ""
     stands: float = 0.0
     confirmed: str | None = None
+    was_read: bool = False
     other_since: float | None = None
 
     def number(self) -> Number:
-        return Number(self.id, self.confirmed or self.leading, self.confidence, self.box, self.digits, self.born)
+        text = self.confirmed or self.leading
+        shown = list(zip(self.shown[text], text, strict=True))
+        digits = tuple(digit for digit, sign in shown if sign != DOUBTFUL)
+        unsure = tuple(digit for digit, sign in shown if sign == DOUBTFUL)
+        return Number(self.id, text, self.confidence, self.box, digits, unsure, self.born)
 
 
 class Tracker:
@@ -136,12 +148,15 @@ class Tracker:
 
     @property
     def numbers(self) -> tuple[Number, ...]:
-        """The numbers that were read and are still there, from top to bottom."""
+        """The numbers that have been steady for long enough and are still there, from top to bottom.
+
+        Those with a doubtful digit are among them.
+        """
         standing = [track.number() for track in self._tracks if track.confirmed is not None]
         return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
 
     def believed(self, reading: Reading) -> Reading:
-        """What a frame says, the digits that are neither sure by themselves nor followed already being unsure."""
+        """What a frame says, in which digits that are neither sure by themselves nor followed already are doubtful."""
         weak = [digit.confidence < self._threshold for digit in reading.digits]
         if not any(weak):
             return reading
@@ -156,8 +171,7 @@ class Tracker:
             tuple(replace(digit, line=numbers[digit.line]) for digit in found if digit.line in numbers)
             for found in (kept, doubted)
         )
-        texts = ["".join(str(d.label) for d in digits if d.line == line) for line in numbers.values()]
-        return replace(reading, digits=digits, lines=tuple(texts), unsure=unsure)
+        return replace(reading, digits=digits, unsure=unsure)
 
     def update(self, reading: Reading, now: float) -> list[Event]:
         """Take in what a frame says.
@@ -168,24 +182,26 @@ class Tracker:
         """
         fade = math.exp(-(now - (now if self._now is None else self._now)) / MEMORY)
         self._now = now
-        voted = self._vote(reading.digits, now)
-        lines: dict[int, list[int]] = {}
-        for index, digit in enumerate(reading.digits):
-            lines.setdefault(digit.line, []).append(index)
-        boxes = {line: _around([reading.digits[i].box for i in members]) for line, members in lines.items()}
+        voted = dict(zip(reading.digits, self._vote(reading.digits, now), strict=True))
+        lines: dict[int, list[Digit]] = {}
+        for digit in in_order([*reading.digits, *reading.unsure]):
+            lines.setdefault(digit.line, []).append(digit)
+        boxes = {line: _around([digit.box for digit in members]) for line, members in lines.items()}
         matched = _match([track.box for track in self._tracks], list(boxes.values()))
         of_track = {list(boxes)[new]: self._tracks[old] for old, new in matched.items()}
         for track in self._tracks:
             track.frames, track.present = track.frames * fade + 1.0, track.present * fade
-            track.votes = {text: weight * fade for text, weight in track.votes.items()}
+            track.votes = {text: weight * fade for text, weight in track.votes.items() if weight * fade > FORGOTTEN}
+            track.shown = {
+                text: shown for text, shown in track.shown.items() if text in {*track.votes, track.confirmed}
+            }
         for line, members in lines.items():
             found = of_track.get(line)
             if found is None:
                 self._ids += 1
                 found = _Track(self._ids, boxes[line], (), now, now, frames=1.0, stands=now)
                 self._tracks.append(found)
-            winners = [voted[i] for i in members]
-            _see(found, winners, boxes[line], tuple(reading.digits[i] for i in members), now)
+            _see(found, members, voted, boxes[line], now)
         self._displace(now)
         gone = [track for track in self._tracks if _is_gone(track, now)]
         self._tracks = [track for track in self._tracks if track not in gone]
@@ -225,15 +241,19 @@ class Tracker:
         )
         if not steady or leading == track.confirmed:
             return []
-        was, before = track.confirmed, track.number()
+        was, before, events = track.confirmed, track.number(), []
         track.confirmed, track.other_since = leading, None
-        if was is None:
-            return [Event("read", track.number(), None, now)]
-        if not _is_another(was, leading):
-            return [Event("changed", track.number(), was, now)]
-        self._ids += 1
-        track.id, track.born = self._ids, track.stands
-        return [Event("gone", before, None, now), Event("read", track.number(), None, now)]
+        if was is not None and _is_another(was, leading):
+            events = [Event("gone", before, None, now)]
+            self._ids += 1
+            track.id, track.born, track.was_read, was = self._ids, track.stands, False, None
+        if not is_complete(leading):
+            return [*events, Event("unsure", track.number(), was, now)]
+        event = (
+            Event("changed", track.number(), was, now) if track.was_read else Event("read", track.number(), None, now)
+        )
+        track.was_read = True
+        return [*events, event]
 
     def _vote(self, digits: Sequence[Digit], now: float) -> list[tuple[int, float]]:
         """The label and confidence that each digit has by the votes of the frames that it was followed through."""
@@ -250,19 +270,24 @@ class Tracker:
         return [track.winner() for track in tracks]
 
 
-def _see(track: _Track, winners: Sequence[tuple[int, float]], box: Box, digits: tuple[Digit, ...], now: float) -> None:
-    """A number was seen: its digits' labels and confidences by vote, its box."""
-    text = "".join(str(label) for label, _ in winners)
+def _see(
+    track: _Track, digits: Sequence[Digit], voted: Mapping[Digit, tuple[int, float]], box: Box, now: float
+) -> None:
+    """A number was seen: its digits, the labels and confidences by vote of those that are not doubtful, its box."""
+    text = "".join(str(voted[digit][0]) if digit in voted else DOUBTFUL for digit in digits)
+    confidences = [voted[digit][1] for digit in digits if digit in voted]
     elapsed = now - track.seen
     if elapsed > 0 and _distance(track.box, box) > SPEED * max(box[3], 1) * elapsed + 0.15 * box[3]:
         track.stands = now  # it moves
     track.votes[text] = track.votes.get(text, 0.0) + 1.0
     track.present += 1.0
     track.sightings += 1
-    track.confidence = sum(confidence for _, confidence in winners) / len(winners)
-    track.box, track.digits, track.seen = box, digits, now
+    track.confidence = sum(confidences) / len(confidences)
+    track.box, track.seen = box, now
+    track.digits, track.shown[text] = tuple(digit for digit in digits if digit in voted), tuple(digits)
     # The frame's own labels: the votes are still the old number's.
-    if track.confirmed is None or not _is_another(track.confirmed, "".join(str(digit.label) for digit in digits)):
+    seen = "".join(str(digit.label) if digit in voted else DOUBTFUL for digit in digits)
+    if track.confirmed is None or not _is_another(track.confirmed, seen):
         track.other_since = None
     elif track.other_since is None:
         track.other_since = now
@@ -275,14 +300,17 @@ def _is_gone(track: _Track, now: float) -> bool:
 
 
 def _is_another(text: str, other: str) -> bool:
-    """Whether most digits of two numbers differ: their edit distance is more than half of the longer one's length."""
+    """Whether most digits of two numbers differ: their edit distance is more than half of the longer one's length.
+
+    A doubtful digit may be any.
+    """
     if text == other:
         return False
     row = list(range(len(other) + 1))  # Wagner, Fischer, "The String-to-String Correction Problem", 1974
     for i, a in enumerate(text, 1):
         corner, row[0] = row[0], i
         for j, b in enumerate(other, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b))
+            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b and DOUBTFUL not in (a, b)))
     return row[-1] > max(len(text), len(other)) / 2
 
 

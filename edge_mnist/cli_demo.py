@@ -104,7 +104,7 @@ def demo(
         record_plain=record_plain,
         snapshots=snapshot_dir,
         mirror=mirror,
-        web=WebOptions(host, port, corrections or Path("corrections")),
+        web=WebOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
     )
     if not program.run(options):

@@ -61,8 +61,8 @@ def predict(
     """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
 
     One picture's lines are printed as they are, those of several behind the picture's name. Where a digit in a line is
-    not sure, stderr shows the line with it in brackets. Exit status 1 if a picture could not be opened; the others are
-    still read.
+    not sure, `?` is in its place, and stderr shows the line with its most probable label in brackets. Exit status 1 if
+    a picture could not be opened; the others are still read.
     """
     try:
         from edge_mnist.demo import images
@@ -128,9 +128,12 @@ def _shown(names: list[str]) -> Iterator[str]:
 
 def _facts(name: str, reading: Reading) -> dict[str, Any]:
     """What --json prints of an image."""
+    from edge_mnist.demo.reader import is_complete
+
     return {
         "image": name,
         "lines": list(reading.lines),
+        "complete": [is_complete(line) for line in reading.lines],
         "digits": _digits(reading.digits),
         "unsure": _digits(reading.unsure),
         "milliseconds": {stage: round(spent, 3) for stage, spent in reading.milliseconds.items()},
@@ -144,6 +147,7 @@ def _digits(digits: Sequence[Digit]) -> list[dict[str, Any]]:
             "confidence": round(digit.confidence, 4),
             "box": list(digit.box),
             "line": digit.line,
+            "place": digit.place,
         }
         for digit in digits
     ]

@@ -38,6 +38,13 @@ def sheet(text: str, seed: int = 3) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(paper, cv2.COLOR_GRAY2BGR), np.uint8)
 
 
+def doubtful() -> NDArray[np.uint8]:
+    """7385 on paper, uint8 (480, 640, 3), the upper half of whose 3 is gone: it is read as 7?85."""
+    paper = sheet("7385")
+    paper[190:230, 136:220] = 220
+    return paper
+
+
 def film(path: Path, *texts: str, seconds: float = 1.5) -> Path:
     """A film of numbers, each for some time, with a camera's noise and a hand's unrest."""
     random = np.random.Generator(np.random.PCG64(1))

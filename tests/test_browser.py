@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 import pytest
-from demos import Demo, browser, browser_missing, demo, sheet, wait
+from demos import Demo, browser, browser_missing, demo, doubtful, sheet, wait
 
 pytestmark = pytest.mark.slow
 
@@ -145,6 +145,37 @@ def test_on_a_phone_nothing_is_cut_off_and_a_finger_draws(running: Demo, tmp_pat
         draw(phone)
         wait(lambda: text(phone, "verdict") == "It is a 7.")
         assert complaints(phone) == []
+
+
+@pytest.mark.parametrize(("width", "height", "phone"), [(1280, 1000, False), (390, 844, True)])
+def test_a_doubtful_digit_is_orange_and_can_be_corrected(width: int, height: int, phone: bool, tmp_path: Path) -> None:
+    if reason := browser_missing():
+        pytest.skip(reason)
+    path = tmp_path / "page.png"
+    cv2.imwrite(str(path), doubtful())
+    arguments = ("--camera", path, "--view", "web", "--port", 0, "--corrections", tmp_path / "mine")
+    with demo(*arguments) as running, browser(tmp_path, width, height, phone=phone) as driver:
+        driver.get(running.url)
+        wait(lambda: text(driver, "number") == "7?85")
+        assert "7?85not sure" in wait(lambda: text(driver, "history"))
+        element(driver, "file").send_keys(str(path))
+        wait(lambda: text(driver, "photo-text") == "7?85")
+        assert "4 digits" in text(driver, "photo-quiet") and "1 of them not sure" in text(driver, "photo-quiet")
+        orange = driver.execute_script("return getComputedStyle(document.querySelector('.legend i')).borderTopColor")
+        for shown in ("#photo-digits", "#history .crops"):
+            buttons = driver.find_elements("css selector", f"{shown} button")[:4]
+            colours = [button.value_of_css_property("border-top-color") for button in buttons]
+            assert [as_rgb(colour) == as_rgb(orange) for colour in colours] == [False, True, False, False]
+        driver.find_elements("css selector", "#photo-digits button")[1].click()
+        element(driver, "labels").find_element("css selector", "[data-label='3']").click()
+        wait(lambda: list((tmp_path / "mine" / "3").glob("*.png")))
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        assert complaints(driver) == []
+
+
+def as_rgb(colour: str) -> list[str]:
+    """Red, green and blue of a colour as CSS gives it."""
+    return re.findall(r"\d+", colour)[:3]
 
 
 def test_a_foreign_name_and_a_wrong_token_show_nothing(chromium: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from demos import Demo, demo, film, frames_of, sheet, wait
+from demos import Demo, demo, doubtful, film, frames_of, sheet, wait
 
 from edge_mnist import cli
 from edge_mnist.sources import SHIPPED_INT8
@@ -63,6 +63,19 @@ def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert told == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
     assert [event["id"] for event in running.events()] == [1, 1, 2, 2]
     assert len(running.errors) == 2 and "13.jpg: is no image that can be read" in running.errors[0]
+
+
+def test_a_number_with_a_doubtful_digit_is_shown_and_never_read(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "page.png"), doubtful())
+    with demo("--camera", tmp_path / "page.png", "--view", "none", "--json") as running:
+        assert running.wait() == 0
+    unsure, gone = running.events()
+    assert (unsure["event"], unsure["number"], unsure["complete"], unsure["was"]) == ("unsure", "7?85", False, None)
+    assert [(digit["place"], digit["label"]) for digit in unsure["unsure"]] == [(1, 5)]
+    assert (gone["event"], gone["number"], gone["complete"]) == ("gone", "7?85", False)
+    with demo("--camera", tmp_path / "page.png", "--view", "none") as running:
+        assert running.wait() == 0
+    assert [line.split()[:2] for line in running.output] == [["unsure", "7?85"], ["gone", "7?85"]]
 
 
 def test_a_folder_without_a_good_image_is_an_error(tmp_path: Path) -> None:

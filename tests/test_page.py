@@ -10,20 +10,25 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from demos import doubtful
 
 from edge_mnist import extra, strokes
 from edge_mnist.demo import guard, images, models, overlay, snapshots
 from edge_mnist.demo.capture import Frame, State
+from edge_mnist.demo.desk import Desk
 from edge_mnist.demo.guard import Access, Bucket
 from edge_mnist.demo.live import Moment
 from edge_mnist.demo.options import WebOptions
 from edge_mnist.demo.reader import Reader
+from edge_mnist.demo.screen import paint
 from edge_mnist.demo.server import Page
 from edge_mnist.demo.tracking import Event, Number
 from edge_mnist.errors import EdgeMnistError, UsageError
@@ -39,7 +44,7 @@ def moment(number: int) -> Moment:
     image = cv2.cvtColor(255 - seven, cv2.COLOR_GRAY2BGR)
     image[:4] = number % 256
     reading = Reader(MODEL.classifier).read(image)
-    stands = Number(1, "7", 0.97, (20, 16, 55, 66), reading.digits, 0.0)
+    stands = Number(1, "7", 0.97, (20, 16, 55, 66), reading.digits, (), 0.0)
     events = (Event("read", stands, None, 1.0),) if number == 1 else ()
     times = {"network": 0.5, "total": 4.0}
     return Moment(
@@ -111,6 +116,41 @@ def test_a_photograph_is_read(page: Page) -> None:
     assert Client(page)("POST", "/photo", b"\xff\xd8 no photograph")[0] == 422
 
 
+def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: Page, tmp_path: Path) -> None:
+    client, image = Client(page), doubtful()
+    said = json.loads(client("POST", "/photo", png(image))[2])
+    assert said["lines"] == ["7?85"] and [digit["unsure"] for digit in said["digits"]] == [False, True, False, False]
+    correction = json.dumps({"key": said["digits"][1]["key"], "label": "3"}).encode()
+    assert client("POST", "/correct", correction)[0] == 200
+    assert len(list((tmp_path / "corrections" / "3").glob("*.png"))) == 1
+
+    reading = Reader(MODEL.classifier).read(image)
+    stands = Number(1, "7?85", 0.97, (60, 190, 320, 84), reading.digits, reading.unsure, 0.0)
+    seen = replace(
+        moment(1), frame=Frame(1, image, 0.0), reading=reading, numbers=(stands,),
+        events=(Event("unsure", stands, None, 1.0),),
+    )  # fmt: skip
+    page.show(seen)
+    status = next_status(page)
+    assert [number["text"] for number in status["numbers"]] == ["7?85"]
+    (event,) = status["history"]
+    assert (event["event"], event["number"], event["complete"]) == ("unsure", "7?85", False)
+    assert [digit["unsure"] for digit in event["digits"]] == [False, True, False, False]
+    assert snapshots.name(seen).endswith("-7x85")
+    for mirror in (False, True):
+        ((x, y, width, _),) = [digit.box for digit in reading.unsure]
+        column = image.shape[1] - x - width if mirror else x
+        assert (paint(seen, mirror=mirror)[y + 5, column - 1] == overlay.UNSURE).all()
+
+
+def test_what_visitors_bring_is_read_with_the_threshold_of_the_demo(tmp_path: Path) -> None:
+    seven = png(255 - cv2.cvtColor(moment(2).frame.image, cv2.COLOR_BGR2GRAY)[4:])
+    with closing(Desk(tmp_path, 0.2)) as low, closing(Desk(tmp_path, 1.0)) as high:
+        said = low.photograph(png(doubtful()), MODEL)
+        assert said["lines"] == ["7585"] and not any(digit["unsure"] for digit in said["digits"])
+        assert not low.drawing(seven, MODEL)["unsure"] and high.drawing(seven, MODEL)["unsure"]
+
+
 def test_the_live_picture_moves_and_a_picture_is_encoded_only_while_someone_watches(
     page: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,16 +220,22 @@ def test_a_snapshot_can_be_read_again(tmp_path: Path) -> None:
     assert (images.load(path.parent / "read" / path.name) == read).all()
 
 
-def test_events_tell_what_is_read(page: Page) -> None:
-    page.show(moment(1))
+def next_status(page: Page) -> dict[str, Any]:
+    """The first message that a visitor of the page gets."""
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
     connection.request("GET", "/events")
     answer = connection.getresponse()
-    said = json.loads(answer.readline().removeprefix(b"data: "))
-    assert said["state"] == "live" and said["numbers"][0]["text"] == "7" and said["model"]["sha256"] == MODEL.sha256
-    assert said["history"][0]["event"] == "read" and said["history"][0]["digits"][0]["label"] == 7
+    said: dict[str, Any] = json.loads(answer.readline().removeprefix(b"data: "))
     answer.close()
     connection.close()
+    return said
+
+
+def test_events_tell_what_is_read(page: Page) -> None:
+    page.show(moment(1))
+    said = next_status(page)
+    assert said["state"] == "live" and said["numbers"][0]["text"] == "7" and said["model"]["sha256"] == MODEL.sha256
+    assert said["history"][0]["event"] == "read" and said["history"][0]["digits"][0]["label"] == 7
 
 
 def test_foreign_names_and_sites_are_refused_and_each_answer_is_guarded(page: Page) -> None:

@@ -13,9 +13,13 @@ import pytest
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("ai_edge_litert")
 
+from demos import doubtful  # noqa: E402
+
+from benchmarks.reading import Case, distance, errors  # noqa: E402
+from benchmarks.reading_pictures import desk  # noqa: E402
 from edge_mnist import data, strokes  # noqa: E402
 from edge_mnist.demo import lines, pieces, scenes, surroundings, view  # noqa: E402
-from edge_mnist.demo.reader import Digit, Reader  # noqa: E402
+from edge_mnist.demo.reader import Digit, Reader, Reading  # noqa: E402
 
 READER = Reader()
 DRAWN = strokes.draw(3000, 11)
@@ -189,23 +193,68 @@ def test_predict_reads_files_folders_and_standard_input(tmp_path: Path) -> None:
     (line,) = done.stdout.decode().splitlines()
     facts = json.loads(line)
     assert facts["lines"] == NUMBERS and [digit["line"] for digit in facts["digits"]] == [0] * 4 + [1] * 5
-    assert set(facts["digits"][0]) == {"label", "confidence", "box", "line"}
+    assert set(facts["digits"][0]) == {"label", "confidence", "box", "line", "place"}
     assert (marked / "page.png").exists()
     saved = sorted(path.parent.name for path in crops.glob("*/*.png"))
     assert saved == sorted("".join(NUMBERS))
     assert cv2.imread(str(next(crops.glob("3/*.png"))), cv2.IMREAD_UNCHANGED).shape == (28, 28)
 
 
-def test_what_is_not_sure_is_told_in_its_place() -> None:
+def test_a_doubtful_digit_is_a_question_mark_in_its_place() -> None:
     sheet = written(["31415"], 60, size=(560, 160))
     sure = READER.read(sheet)
     bounds = sorted(digit.confidence for digit in sure.digits)
     doubting = Reader(threshold=(bounds[0] + bounds[1]) / 2).read(sheet)
     (unsure,) = doubting.unsure
     place = next(place for place, digit in enumerate(sure.digits) if digit.confidence == bounds[0])
-    expected = f"{'31415'[:place]}({'31415'[place]}){'31415'[place + 1 :]}"
-    assert doubting.lines == ("31415"[:place] + "31415"[place + 1 :],) and unsure.box == sure.digits[place].box
-    assert doubting.doubtful() == {0: expected} and sure.doubtful() == {}
+    before, label, after = "31415"[:place], "31415"[place], "31415"[place + 1 :]
+    assert doubting.lines == (f"{before}?{after}",) and unsure.box == sure.digits[place].box and unsure.place == place
+    assert doubting.doubtful() == {0: f"{before}({label}){after}"}
+    assert sure.lines == ("31415",) and sure.doubtful() == {}
+
+
+def test_predict_prints_a_question_mark_for_a_doubtful_digit(tmp_path: Path) -> None:
+    path = tmp_path / "page.png"
+    cv2.imwrite(str(path), doubtful())
+    done = predict(path)
+    assert done.stdout == b"7?85\n" and b"not sure: 7(5)85" in done.stderr and done.returncode == 0
+    facts = json.loads(predict(path, "--json", "--annotate", tmp_path / "marked").stdout)
+    assert facts["lines"] == ["7?85"] and facts["complete"] == [False]
+    assert [(digit["label"], digit["line"], digit["place"]) for digit in facts["unsure"]] == [(5, 0, 1)]
+    assert [(digit["label"], digit["place"]) for digit in facts["digits"]] == [(7, 0), (8, 2), (5, 3)]
+
+
+def test_the_desk_of_the_readme_is_read_as_it_is_written() -> None:
+    root = Path(__file__).parent.parent
+    scene = desk()
+    picture = cv2.imread(str(root / "docs" / "desk.jpg"))
+    assert picture.shape == scene.frame.shape
+    assert np.abs(picture.astype(int) - scene.frame).mean() < 5  # it is the picture of that scene
+    done = predict("docs/desk.jpg")
+    assert done.returncode == 0 and done.stderr == b"" and done.stdout.decode().split() == list(scene.lines)
+    assert (
+        f"on which {', '.join(scene.lines[:-1])} and {scene.lines[-1]} are written" in (root / "README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "expected", "wrong"),
+    [
+        ("641937?6", "64193796", 0),
+        ("641937?6", "6419376", 0),  # nothing is written there
+        ("6419376", "64193796", 1),
+        ("641?37?5", "64193796", 1),
+        ("??", "1234", 2),
+        ("", "12", 2),
+        ("1?2", "", 2),
+    ],
+)
+def test_a_doubtful_digit_is_not_counted_as_a_wrong_one(found: str, expected: str, wrong: int) -> None:
+    assert distance(found, expected) == wrong
+    digits = [Digit(int(sign), 0.9, (0, 0, 1, 1), 0, n, np.empty(0)) for n, sign in enumerate(found) if sign != "?"]
+    unsure = [Digit(0, 0.4, (0, 0, 1, 1), 0, n, np.empty(0)) for n, sign in enumerate(found) if sign == "?"]
+    case = Case("", "", np.empty(0), [expected], ordered=False)
+    assert errors(Reading(tuple(digits), tuple(unsure), {}), case) == wrong
 
 
 def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Path) -> None:

@@ -20,12 +20,19 @@ FPS = 30
 
 
 def reading(text: str, x: float = 100, y: float = 100, confidence: float = 0.95) -> Reading:
-    """A line of digits, 20 wide and 30 high."""
+    """A line of digits, 20 wide and 30 high; `?` is a doubtful one."""
     image = np.zeros((28, 28), np.uint8)
     digits = [
-        Digit(int(label), confidence, (round(x + 25 * i), round(y), 20, 30), 0, image) for i, label in enumerate(text)
+        Digit(int(label), confidence, (round(x + 25 * i), round(y), 20, 30), 0, i, image)
+        for i, label in enumerate(text)
+        if label != "?"
     ]
-    return Reading(tuple(digits), (text,) if text else (), {"total": 1.0})
+    unsure = [
+        Digit(8, 0.4, (round(x + 25 * i), round(y), 20, 30), 0, i, image)
+        for i, label in enumerate(text)
+        if label == "?"
+    ]
+    return Reading(tuple(digits), tuple(unsure), {"total": 1.0})
 
 
 def follow(readings: Sequence[Reading], tracker: Tracker | None = None) -> list[Event]:
@@ -82,8 +89,8 @@ def test_what_is_not_sure_is_no_number() -> None:
 def test_two_numbers_are_told_apart_and_listed_from_top_to_bottom() -> None:
     tracker = Tracker()
     below, above = reading("22", y=300), reading("11", y=40)
-    lower = [Digit(d.label, d.confidence, d.box, 1, d.image) for d in below.digits]
-    both = Reading((*above.digits, *lower), ("11", "22"), {})
+    lower = [replace(digit, line=1) for digit in below.digits]
+    both = Reading((*above.digits, *lower), (), {})
     assert sorted(said(follow([both] * 30, tracker))) == [("read", "11", None), ("read", "22", None)]
     assert [number.text for number in tracker.numbers] == ["11", "22"]
     assert sorted(said(tracker.clear(2.0))) == [("gone", "11", None), ("gone", "22", None)]
@@ -93,7 +100,7 @@ def test_two_numbers_are_told_apart_and_listed_from_top_to_bottom() -> None:
 def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> None:
     def fading(confidence: float) -> Reading:
         first, second = reading("27").digits
-        return Reading((first, replace(second, confidence=confidence)), ("27",), {})
+        return Reading((first, replace(second, confidence=confidence)), (), {})
 
     def believed(confidences: Sequence[float]) -> list[tuple[str, str, str | None]]:
         tracker = Tracker(0.65)
@@ -101,18 +108,56 @@ def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> 
         return said([e for i, f in enumerate(frames) for e in tracker.update(tracker.believed(f), i / FPS)])
 
     assert believed([0.8] * 30 + [0.55, 0.6, 0.64, 0.52] * 15) == [("read", "27", None)]
-    assert believed([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("changed", "2", "27")]
-    assert believed([0.64] * 60) == [("read", "2", None)]
+    assert believed([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("unsure", "2?", "27")]
+    assert believed([0.64] * 60) == [("unsure", "2?", None)]
 
 
 def test_lines_without_a_believed_digit_are_not_counted() -> None:
     weak = reading("4", y=20, confidence=0.55).digits
     sure = [replace(digit, line=1) for digit in reading("19", y=200).digits]
-    found = Tracker(0.65).believed(Reading((*weak, *sure), ("4", "19"), {}))
+    found = Tracker(0.65).believed(Reading((*weak, *sure), (), {}))
     assert found.lines == ("19",) and [digit.line for digit in found.digits] == [0, 0] and found.unsure == ()
-    doubted = Digit(7, 0.55, (200, 200, 20, 30), 1, sure[0].image)
-    beside = Tracker(0.65).believed(Reading((*weak, *sure, doubted), ("4", "197"), {}))
-    assert beside.lines == ("19",) and beside.doubtful() == {0: "19(7)"}
+    doubted = Digit(7, 0.55, (200, 200, 20, 30), 1, 2, sure[0].image)
+    beside = Tracker(0.65).believed(Reading((*weak, *sure, doubted), (), {}))
+    assert beside.lines == ("19?",) and beside.doubtful() == {0: "19(7)"}
+
+
+def test_a_number_with_a_doubtful_digit_stands_with_a_question_mark_and_is_never_read() -> None:
+    tracker = Tracker()
+    events = follow([reading("64?6")] * 60 + [reading("")] * 30, tracker)
+    assert said(events) == [("unsure", "64?6", None), ("gone", "64?6", None)]
+    assert [digit.place for digit in events[0].number.unsure] == [2] and len(events[0].number.digits) == 3
+    assert follow([reading("64?6")] * 20, tracker := Tracker()) and [n.text for n in tracker.numbers] == ["64?6"]
+
+
+def test_a_number_that_becomes_unsure_and_sure_again_keeps_its_id() -> None:
+    frames = [reading("?08")] * 40 + [reading("408")] * 60 + [reading("4?8")] * 60 + [reading("4??")] * 60
+    events = follow([*frames, *[reading("418")] * 60])
+    assert said(events) == [
+        ("unsure", "?08", None), ("read", "408", None), ("unsure", "4?8", "408"), ("unsure", "4??", "4?8"),
+        ("changed", "418", "4??"),
+    ]  # fmt: skip
+    assert {event.number.id for event in events} == {1}
+
+
+def test_a_number_of_other_digits_is_another_one_where_the_old_one_was_unsure() -> None:
+    events = follow([reading("40?8")] * 40 + [reading("15?2")] * 60 + [reading("1532")] * 60)
+    assert said(events) == [
+        ("unsure", "40?8", None), ("gone", "40?8", None), ("unsure", "15?2", None), ("read", "1532", None),
+    ]  # fmt: skip
+    assert [event.number.id for event in events] == [1, 1, 2, 2]
+
+
+@given(
+    st.lists(st.text("0123456789?", min_size=1, max_size=6).filter(lambda text: text != "?" * len(text)), max_size=3)
+)
+def test_nothing_with_a_doubtful_digit_is_ever_read_and_no_text_that_was_not_seen(texts: list[str]) -> None:
+    events = follow([reading(text) for text in texts for _ in range(40)])
+    assert all(("?" in event.number.text) == (event.kind == "unsure") for event in events if event.kind != "gone")
+    assert {event.number.text for event in events} <= set(texts)
+    for number in (event.number for event in events):
+        assert [digit.place for digit in number.unsure] == [i for i, sign in enumerate(number.text) if sign == "?"]
+        assert len(number.digits) + len(number.unsure) == len(number.text)
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 12), st.integers(-15, 15))
@@ -127,10 +172,10 @@ def test_another_sheet_is_another_number_and_the_old_one_does_not_stay(a: int, b
     assert [number.text for number in tracker.numbers] == [new]
 
 
-@given(st.text("0123456789", max_size=6), st.text("0123456789", max_size=6))
+@given(st.text("0123456789?", max_size=6), st.text("0123456789?", max_size=6))
 def test_whether_two_numbers_are_the_same_one_does_not_depend_on_their_order(a: str, b: str) -> None:
     assert _is_another(a, b) == _is_another(b, a) and not _is_another(a, a)
-    if a and b and not set(a) & set(b):
+    if a and b and not set(a) & set(b) and "?" not in a + b:
         assert _is_another(a, b)
 
 

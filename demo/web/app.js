@@ -6,7 +6,8 @@ const make = (tag, options = {}, ...children) => {
   return element;
 };
 const percent = (value) => `${(100 * value).toFixed(value > 0.0995 ? 0 : 1)} %`;
-const SURE = 0.6;
+// A number's text; the ? of its doubtful digits is orange.
+const spell = (text) => [...text].map((sign) => (sign === "?" ? make("span", { className: "doubtful", textContent: sign }) : sign));
 
 async function post(path, body) {
   let answer;
@@ -79,7 +80,7 @@ events.onmessage = (event) => {
   const texts = said.numbers.map((number) => number.text);
   if ($("number").dataset.texts !== texts.join(" ")) {
     $("number").dataset.texts = texts.join(" ");
-    $("number").replaceChildren(...texts.map((text) => make("div", { textContent: text })));
+    $("number").replaceChildren(...texts.map((text) => make("div", {}, ...spell(text))));
     $("number").classList.toggle("many", texts.length > 2 || texts.join("").length > 9);
     $("none").hidden = texts.length > 0;
     document.title = texts.length ? `${texts.join(" ")} – edge-mnist` : "edge-mnist";
@@ -100,8 +101,8 @@ function state(kind, text) {
 
 function remember(item) {
   $("empty").hidden = true;
-  const number = make("b", {}, ...(item.was ? [make("s", { textContent: item.was })] : []), item.number);
-  const said = item.event === "gone" ? "gone" : percent(item.confidence);
+  const number = make("b", {}, ...(item.was ? [make("s", { textContent: item.was })] : []), ...spell(item.number));
+  const said = { gone: "gone", unsure: "not sure" }[item.event] || percent(item.confidence);
   const time = make("time", { dateTime: item.time, textContent: `${said} · ${new Date(item.time).toLocaleTimeString([], { hourCycle: "h23" })}` });
   const row = make("li", { className: item.event }, number, time);
   if (item.digits.length) row.append(make("div", { className: "crops" }, ...item.digits.map(crop)));
@@ -111,9 +112,11 @@ function remember(item) {
 
 // A digit as the network saw it; touched, it can be corrected.
 function crop(digit) {
-  const image = make("img", { src: digit.image, alt: `read as ${digit.label}` });
-  const button = make("button", { type: "button", title: `read as ${digit.label}, ${percent(digit.confidence)}: touch if that is wrong` }, image);
-  button.classList.toggle("unsure", digit.confidence < 0.9);
+  const said = digit.unsure ? `not sure, perhaps ${digit.label}` : `read as ${digit.label}`;
+  const image = make("img", { src: digit.image, alt: said });
+  const title = `${said}, ${percent(digit.confidence)}: touch ${digit.unsure ? "to say what it is" : "if that is wrong"}`;
+  const button = make("button", { type: "button", title }, image);
+  button.classList.toggle("unsure", digit.unsure);
   button.addEventListener("click", () => correct(digit.key, digit.image));
   return button;
 }
@@ -233,7 +236,7 @@ async function ask() {
       show(said.probabilities);
       drawing = said;
       $("relabel").hidden = false;
-      $("verdict").textContent = sure >= SURE ? `It is a ${said.probabilities.indexOf(sure)}.` : "Not sure: is it a digit?";
+      $("verdict").textContent = said.unsure ? "Not sure: is it a digit?" : `It is a ${said.probabilities.indexOf(sure)}.`;
     }
   } catch (error) {
     $("verdict").textContent = error.message;
@@ -287,9 +290,10 @@ async function read(file) {
     await sketch(file, said);
     drop.classList.add("small");
     $("photo-text").hidden = said.lines.length === 0;
-    $("photo-text").replaceChildren(...said.lines.map((line) => make("div", { textContent: line })));
+    $("photo-text").replaceChildren(...said.lines.map((line) => make("div", {}, ...spell(line))));
+    const doubtful = said.digits.filter((digit) => digit.unsure).length;
     $("photo-quiet").textContent = said.lines.length
-      ? `${said.digits.length} digits in ${said.milliseconds.toFixed(0)} ms. Touch one that is wrong.`
+      ? `${said.digits.length} digits in ${said.milliseconds.toFixed(0)} ms${doubtful ? `, ${doubtful} of them not sure` : ""}. Touch one that is wrong${doubtful ? " or not sure" : ""}.`
       : "No number found.";
     $("photo-digits").replaceChildren(...said.digits.map(crop));
   } catch (error) {
@@ -311,8 +315,8 @@ async function sketch(file, said) {
   brush.font = `600 ${Math.max(13, canvas.width / 40)}px system-ui, sans-serif`;
   for (const digit of said.digits) {
     const [x, y, w, h] = digit.box.map((value) => value * scale);
-    brush.strokeStyle = brush.fillStyle = digit.confidence >= 0.9 ? "#0b8a4b" : "#d97706";
+    brush.strokeStyle = brush.fillStyle = digit.unsure ? "#d97706" : "#0b8a4b";
     brush.strokeRect(x - 2, y - 2, w + 4, h + 4);
-    brush.fillText(String(digit.label), x, y - 6);
+    brush.fillText(`${digit.label}${digit.unsure ? "?" : ""}`, x, y - 6);
   }
 }
