@@ -37,6 +37,8 @@ MOST_COMPONENTS = 300
 """Of a frame; the largest count."""
 MOST_PIECES = 40
 """What holds more pieces is no line of numbers but a texture."""
+MOST_CANDIDATES = 4_000
+"""Of a frame: lines beyond are left out. Photographs of pages have up to 1,300."""
 WEAK = 0.66
 """In a line that somebody has cut out, what is weaker than this part of the strongest ink was not written with it."""
 STRIP = 1.6
@@ -166,7 +168,7 @@ class Reader:
             found, marks = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
             tilt = 0.0
         clock.tick("tilt")
-        written = [_cut(line) for line in lines.group(marks, LEAST_HEIGHT, tilt) if len(line.pieces) <= MOST_PIECES]
+        written = _written(lines.group(marks, LEAST_HEIGHT, tilt))
         clock.tick("segmentation")
         considered = [candidate.piece for own in written for candidate in own.candidates]
         images = np.zeros((len(considered), crops.SIZE, crops.SIZE), np.uint8)
@@ -256,9 +258,18 @@ class _Written:
     candidates: list[Candidate]
 
 
-def _cut(line: Line) -> _Written:
-    parts = segmentation.parts(line)
-    return _Written(line, parts, segmentation.candidates(parts, line.height))
+def _written(found: list[Line]) -> list[_Written]:
+    """The lines of a frame, cut, as long as there are not too many candidates."""
+    written, left = [], MOST_CANDIDATES
+    for line in found:
+        if len(line.pieces) <= MOST_PIECES:
+            parts = segmentation.parts(line)
+            candidates = segmentation.candidates(parts, line.height)
+            left -= len(candidates)
+            if left < 0:
+                break
+            written.append(_Written(line, parts, candidates))
+    return written
 
 
 def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Piece]]:
