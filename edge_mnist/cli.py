@@ -162,6 +162,11 @@ def export(
 )
 @cli_options.trust_changed
 @click.option("--run-with", default="", help="A command to run each artifact with, such as 'qemu-x86_64 -cpu Haswell'.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["tflite-micro"]),
+    help="Run the TFLite artifacts in this runtime too: TensorFlow Lite Micro, for microcontrollers.",
+)
 @click.option("--layers", is_flag=True, help="Print signal, noise and bias correction of each layer too.")
 @click.option("--json", "as_json", is_flag=True, help="Print parity.json rather than the table.")
 def verify(
@@ -171,6 +176,7 @@ def verify(
     max_drop: float,
     trust: bool,
     run_with: str,
+    runtime: str | None,
     layers: bool,
     as_json: bool,
 ) -> None:
@@ -188,7 +194,7 @@ def verify(
         raise UsageError(f"--run-with {run_with}: {error}") from error
     _, reference = read_bundle(folder)
     shown = test_images(reference.float_graph.input_shape, data, images)
-    options = {"max_drop": max_drop, "trust": trust, "run_with": command}
+    options = {"max_drop": max_drop, "trust": trust, "run_with": command, "runtime": runtime or ""}
     _verify(folder, shown, as_json=as_json, layers=layers, **options)
 
 

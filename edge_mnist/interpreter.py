@@ -17,9 +17,16 @@ from numpy.typing import NDArray
 from edge_mnist.arithmetic import requantize, requantize_fixed_point, requantize_single_rounding
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, Window, image_batch
 
-Rounding = Literal["float", "fixed-point", "fixed-point, ties away", "fixed-point, single rounding"]
+Rounding = Literal[
+    "float",
+    "fixed-point",
+    "fixed-point, ties away",
+    "fixed-point, single rounding",
+    "fixed-point, reference kernels",
+]
 """How a kernel family requantizes. "float": XNNPACK, MLAS, FBGEMM, QNNPACK. The others are TensorFlow Lite's own:
-"fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM since."""
+"fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM since, "reference kernels"
+in TensorFlow Lite Micro."""
 
 BATCH = 128
 """Images at a time: the patches of a batch then stay within some tens of megabytes."""
@@ -85,7 +92,7 @@ def quantized_activations(
             elif rounding == "fixed-point, single rounding" and operation.groups == 1:
                 values = requantize_single_rounding(accumulator.astype(np.int64), multiplier, zero_point)
             else:
-                away = ties_away(operation, in_ruy=rounding == "fixed-point, ties away")
+                away = ties_away(operation, rounding)
                 values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point, away)
         yield values
 
@@ -118,18 +125,21 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     return np.asarray(sums.reshape(*positions, outputs), dtype=np.float32)
 
 
-def ties_away(operation: QuantizedConv2d, *, in_ruy: bool = False) -> NDArray[np.bool_]:
+def ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-point") -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
-    Convolutions and fully connected layers go through ruy, which rounds upward, or, with `in_ruy`, away from zero too;
-    grouped convolutions through the reference kernel, which rounds with gemmlowp; the depthwise kernel does eight
-    channels at a time upward, and those left over as gemmlowp. Found by comparing, with LiteRT 2.3 and tflite-runtime
-    2.14 on x86 and ARM.
+    Convolutions and fully connected layers go through ruy, which rounds upward, or, in "fixed-point, ties away", away
+    from zero too; grouped convolutions through the reference kernel, which rounds with gemmlowp; the depthwise kernel
+    does eight channels at a time upward, and those left over as gemmlowp. Found by comparing, with LiteRT 2.3 and
+    tflite-runtime 2.14 on x86 and ARM. TensorFlow Lite Micro has reference kernels only, which all round with gemmlowp
+    (tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier).
     """
     outputs, group_channels, *_ = operation.weight.shape
     channels = np.arange(outputs)
+    if rounding == "fixed-point, reference kernels":
+        return np.full(outputs, True)
     if operation.groups == 1:
-        return np.full(outputs, in_ruy)
+        return np.full(outputs, rounding == "fixed-point, ties away")
     return channels >= (outputs - outputs % 8 if group_channels == 1 else 0)
 
 

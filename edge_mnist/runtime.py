@@ -30,6 +30,12 @@ from edge_mnist.quiet import quiet_stderr
 MANIFEST = "manifest.json"
 """Name of the file beside a bundle's artifacts that holds their hashes."""
 
+MICRO = "tflite-micro"
+"""The runtime TensorFlow Lite Micro, by the name of its package."""
+
+_MICRO_ARENA = 1 << 26
+"""Bytes that TensorFlow Lite Micro may use for activations: 64 MiB. It touches only what a model needs."""
+
 
 def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False) -> Classifier:
     """Open an artifact: TorchScript, ONNX, TFLite or C, float or int8, told apart by content.
@@ -67,8 +73,11 @@ def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
         )
 
 
-def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
-    """Open an artifact that is in memory, and trusted; `name` is what errors call it. Otherwise as `load`."""
+def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> Classifier:
+    """Open an artifact that is in memory, and trusted; `name` is what errors call it. Otherwise as `load`.
+
+    `runtime` is MICRO to run a TFLite artifact in TensorFlow Lite Micro, and "" for the format's usual runtime.
+    """
     classifiers: dict[str, Callable[[bytes, str, int], Classifier]] = {
         "torchscript": TorchScriptClassifier,
         "onnx": OnnxClassifier,
@@ -78,6 +87,10 @@ def load_bytes(data: bytes, name: str, threads: int = 1) -> Classifier:
     kind = format_of(data)
     if kind is None:
         raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
+    if runtime:
+        if (runtime, kind) != (MICRO, "tflite"):
+            raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
+        return MicroClassifier(data, name)
     return classifiers[kind](data, name, threads)
 
 
@@ -172,6 +185,46 @@ class TFLiteClassifier(Classifier):
         self._interpreter.set_tensor(self._input["index"], inputs)
         self._interpreter.invoke()
         return np.asarray(self._interpreter.get_tensor(self._output))
+
+
+class MicroClassifier(Classifier):
+    """TensorFlow Lite Micro with its reference kernels, as on a microcontroller: one image at a time, on one thread.
+
+    It checks little of a file: one that is damaged may end the process.
+    """
+
+    rounding = "fixed-point, reference kernels"
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.contract = contract_of(data, name)
+        interpreter = micro_interpreter()
+        self.runtime = f"TensorFlow Lite Micro {version('tflite-micro')}"
+        try:
+            with quiet_stderr():  # it explains there in several lines what its exception says in one
+                self._interpreter = interpreter.from_bytes(data, arena_size=_MICRO_ARENA)
+        except Exception as error:  # its own reader lets through whatever damage leads to: struct.error, TypeError
+            raise _unreadable(name, error) from error
+        self._shape = self._interpreter.get_output_details(0)["shape"][1:]
+
+    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """See Classifier."""
+        outputs = np.empty((len(inputs), *self._shape), self.contract.output_type)
+        for index in range(len(inputs)):
+            self._interpreter.set_input(inputs[index : index + 1], 0)
+            self._interpreter.invoke()
+            outputs[index] = self._interpreter.get_output(0)[0]
+        return outputs
+
+
+def micro_interpreter() -> Any:
+    """TensorFlow Lite Micro's class `Interpreter`; NotInstalledError if it is not installed."""
+    try:
+        from tflite_micro import runtime
+    except ImportError as error:
+        if platform.system() != "Linux" or not _is_x86():
+            raise NotInstalledError("tflite-micro has no wheel for this machine, only for Linux on x86-64") from error
+        raise missing_package("tflite-micro", "micro") from error
+    return runtime.Interpreter
 
 
 class OnnxClassifier(Classifier):

@@ -52,19 +52,29 @@ def proven(report: ParityReport) -> str:
     """What the variants that passed have in common: the same integers, or float logits within the tolerance."""
     passed = [v for v in report.variants if v.status == "passed"]
     exact = [v for v in passed if v.precision == "int8"]
-    compared = sum(v.logits_compared for v in exact or passed)
-    formats = list(dict.fromkeys(FORMATS.get(v.format, v.format) for v in exact or passed))
+    # A reason to note although it passed: integers of another rounding than the other runtimes'.
+    own = [v for v in exact if v.reason]
+    exact = [v for v in exact if not v.reason]
+    compared = sum(v.logits_compared for v in exact or own or passed)
+    formats = list(dict.fromkeys(FORMATS.get(v.format, v.format) for v in exact or own or passed))
     usual = {name for kind, name in FORMATS.items() if kind != "c"}  # C is written on request
     where = "every format" if usual <= set(formats) else " and ".join(formats)
-    if any(v.reason for v in exact):
-        # A reason to note although it passed: integers of another rounding than the other runtimes'.
-        return f"the integers of the oracle's mode of each runtime in {where}; {compared:,} logits compared"
     if exact:
-        differing = sum(v.logits_differing for v in exact)
         same = "the same integers as the oracle" if len(formats) == 1 else "the same integers"
-        return f"{same} in {where}: {differing:,} of {compared:,} logits differ"
+        others = "".join(
+            f"; {v.name} rounds in its own way, and equals the oracle's mode for that: {_differing(v)}" for v in own
+        )
+        return f"{same} in {where}: {_differing(*exact)}{others}"
+    if own:
+        return f"the integers of the oracle's mode of each runtime in {where}; {compared:,} logits compared"
     largest = max((v.max_abs_difference or 0.0 for v in passed), default=0.0)
     return f"the same float logits in {where}, within {difference(largest)} of the oracle's, {compared:,} compared"
+
+
+def _differing(*variants: Variant) -> str:
+    """How many logits of variants differ from the oracle's."""
+    differing, compared = (sum(getattr(v, f"logits_{what}") for v in variants) for what in ("differing", "compared"))
+    return f"{differing:,} of {compared:,} logits differ"
 
 
 def failures(report: ParityReport) -> list[str]:

@@ -1,6 +1,7 @@
 """Names the first layer in which an artifact departs from the reference.
 
-`python -m edge_mnist.export.localize ARTIFACT REFERENCE float|int8 trust|distrust`
+`python -m edge_mnist.export.localize ARTIFACT REFERENCE float|int8 trust|distrust [RUNTIME]`, where RUNTIME is as in
+`runtime.load_bytes`.
 
 The artifact is cut after each layer in turn, run over the golden images, and held against the oracle. If no output
 differs (a weight behind a dead ReLU, a bias scale that no kernel reads), its constants are held against a fresh
@@ -29,15 +30,15 @@ from edge_mnist.export.reference import deserialize
 from edge_mnist.export.worker import FLOAT_TOLERANCE
 from edge_mnist.formats import contract_of, format_of
 from edge_mnist.graph import FloatGraph, QuantizedGraph
-from edge_mnist.interpreter import float_activations, quantized_activations
-from edge_mnist.runtime import OnnxClassifier, TFLiteClassifier, TorchScriptClassifier
+from edge_mnist.interpreter import Rounding, float_activations, quantized_activations
+from edge_mnist.runtime import OnnxClassifier, TorchScriptClassifier, load_bytes
 
 Item = tuple[str, str, bytes]
 """A constant of an artifact: its name, what of it, its bytes."""
 
 
 def first_difference(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool, runtime: str = ""
 ) -> tuple[str | None, str]:
     """The first layer of an artifact that departs from a graph, and how; (None, "") if none does.
 
@@ -46,9 +47,10 @@ def first_difference(
         graph: what it should compute.
         images: uint8, to run it over.
         trust: run the code that a TorchScript archive or a model.c carries; otherwise only its constants are compared.
+        runtime: what to run it in, as in `runtime.load_bytes`.
     """
     is_run = trust or format_of(data) not in ("torchscript", "c")
-    found = [_first_output_difference(data, graph, images)] if is_run else []
+    found = [_first_output_difference(data, graph, images, runtime)] if is_run else []
     found.append(_first_constant_difference(data, graph))
     order = [operation.name for operation in graph.operations]
     # A changed constant may show later in the outputs than where it is, or not at all.
@@ -76,11 +78,15 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
 
 
 def _first_output_difference(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
 ) -> tuple[str | None, str]:
-    """The first layer whose output departs from the oracle's."""
-    found = _layer_outputs(data, graph, images)
-    for operation, expected in zip(graph.operations, _oracle(graph, images), strict=True):
+    """The first layer whose output departs from that of the oracle's mode of the runtime."""
+    try:
+        rounding = load_bytes(data, "the artifact", runtime=runtime).rounding
+    except Exception:  # what damage does shows below, at its layer
+        rounding = "float"
+    found = _layer_outputs(data, graph, images, runtime)
+    for operation, expected in zip(graph.operations, _oracle(graph, images, rounding), strict=True):
         try:
             values = next(found)
         except Exception as error:  # damage may break a reader or a runtime anywhere; they share no base class
@@ -93,10 +99,14 @@ def _first_output_difference(
     return None, ""
 
 
-def _oracle(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> Iterator[NDArray[Any]]:
+def _oracle(
+    graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding
+) -> Iterator[NDArray[Any]]:
     """Output of each operation: (N, height, width, channels)."""
     steps: Iterator[NDArray[Any]] = (
-        float_activations(graph, images) if isinstance(graph, FloatGraph) else quantized_activations(graph, images)
+        float_activations(graph, images)
+        if isinstance(graph, FloatGraph)
+        else quantized_activations(graph, images, rounding)
     )
     next(steps)
     return steps
@@ -115,7 +125,7 @@ def _difference(found: NDArray[Any], expected: NDArray[Any]) -> str:
 
 
 def _layer_outputs(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
 ) -> Iterator[NDArray[Any] | None]:
     """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements.
 
@@ -138,7 +148,7 @@ def _layer_outputs(
             values = OnnxClassifier(add_output(data, name, contract.output_type), name, 1, name).run(inputs)
         else:
             is_last = operation is graph.operations[-1]
-            values = TFLiteClassifier(data if is_last else tflite_file.cut(data, name), name, 1).run(inputs)
+            values = load_bytes(data if is_last else tflite_file.cut(data, name), name, runtime=runtime).run(inputs)
             values = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
         yield contract.signed(values)
 
@@ -172,7 +182,7 @@ def _one_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def main(artifact: str, reference_file: str, precision: str, trust: str) -> None:
+def main(artifact: str, reference_file: str, precision: str, trust: str, runtime: str = "") -> None:
     """Run as the module's text says."""
     reference = deserialize(Path(reference_file).read_bytes(), reference_file)
     graph = reference.quantized_graph if precision == "int8" else reference.float_graph
@@ -180,7 +190,7 @@ def main(artifact: str, reference_file: str, precision: str, trust: str) -> None
     if graph is not None:
         try:
             data = Path(artifact).read_bytes()
-            layer, difference = first_difference(data, graph, reference.images, trust=trust == "trust")
+            layer, difference = first_difference(data, graph, reference.images, trust=trust == "trust", runtime=runtime)
         except EdgeMnistError as error:
             difference = str(error)
     print(json.dumps({"layer": layer, "difference": difference}))

@@ -13,10 +13,11 @@ Status = Literal["passed", "failed", "not run"]
 
 @dataclass(frozen=True)
 class Variant:
-    """One artifact and how it compared.
+    """One artifact in one runtime, and how it compared.
 
     Attributes:
-        name: format and precision, such as "tflite int8".
+        name: format and precision, such as "tflite int8", and the runtime if it is not the format's usual one:
+            "tflite int8 (tflite-micro)".
         format: "torchscript", "onnx", "tflite" or "c".
         precision: "float" or "int8".
         runtime: the runtime that executed it with its version, such as "LiteRT 2.3.0, XNNPACK".

@@ -51,7 +51,8 @@ def to_html(report: ParityReport, manifest: dict[str, Any]) -> str:
         scope=escape(scope(report)),
         seconds=f"{report.seconds:.1f}",
         variants="".join(_variant(variant, report.images) for variant in report.variants),
-        files="".join(_file(variant) for variant in report.variants),
+        # A file may have been run in several runtimes.
+        files="".join({variant.file: _file(variant) for variant in report.variants}.values()),
         comparison=_comparison(report),
         changed=_changed(report),
         layers=_layers(report.layers),

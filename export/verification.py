@@ -30,6 +30,7 @@ from edge_mnist.formats import format_of
 from edge_mnist.graph import MaxPool2d
 from edge_mnist.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.processes import environment
+from edge_mnist.runtime import micro_interpreter
 from edge_mnist.significance import mcnemar_exact
 from edge_mnist.sources import Images
 
@@ -46,12 +47,14 @@ class Options:
         trust: open TorchScript archives although they were changed since the export.
         run_with: a command to start each artifact's process with, such as ("qemu-x86_64", "-cpu", "Haswell").
         jobs: artifacts that run at the same time.
+        runtime: `runtime.MICRO` to run the TFLite artifacts in TensorFlow Lite Micro too, as variants of their own.
     """
 
     max_drop: float = 0.1
     trust: bool = False
     run_with: tuple[str, ...] = ()
     jobs: int = 2
+    runtime: str = ""
 
 
 def verify(folder: Path, images: Images, options: Options | None = None) -> ParityReport:
@@ -64,24 +67,39 @@ def verify(folder: Path, images: Images, options: Options | None = None) -> Pari
 
     Raises:
         EdgeMnistError: the folder is no bundle, the images do not fit, or this machine's oracle does not reproduce the
-            bundle's golden logits.
+            bundle's golden logits, or `options.runtime` is not installed or runs no artifact of the bundle.
     """
     options = options or Options()
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
+    runs = _runs(folder, manifest, options.runtime)
     oracle = _Oracle(reference, images)
-    artifacts = {name: entry for name, entry in manifest["files"].items() if "format" in entry}
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         work = Path(scratch)
         np.save(work / "images.npy", oracle.images)
         check = partial(_check, folder, work, oracle=oracle, options=options)
         try:
-            variants = tuple(pool.map(lambda item: check(*item), artifacts.items()))
+            variants = tuple(pool.map(lambda run: check(*run), runs))
         except BaseException:  # Ctrl-C included: the pool would wait for what still runs
             for process in tuple(_RUNNING):
                 process.kill()
             raise
     return _report(reference, images, oracle, variants, options.max_drop, start)
+
+
+def _runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[str, dict[str, Any], str]]:
+    """What to run: the name and the manifest's entry of an artifact, and the runtime, "" for its format's usual one."""
+    runs = []
+    for name, entry in manifest["files"].items():
+        if "format" in entry:
+            runs.append((name, entry, ""))
+            if runtime and entry["format"] == "tflite":
+                runs.append((name, entry, runtime))
+    if runtime:
+        micro_interpreter()
+        if all(not chosen for *_, chosen in runs):
+            raise EdgeMnistError(f"{folder}: holds no TFLite artifact, and {runtime} runs no other format")
+    return runs
 
 
 class _Oracle:
@@ -120,11 +138,14 @@ class _Oracle:
         return float((logits[self.golden :].argmax(axis=1) == self.labels).mean())
 
 
-def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle: _Oracle, options: Options) -> Variant:
-    """Run one artifact and compare it."""
+def _check(
+    folder: Path, work: Path, name: str, entry: dict[str, Any], runtime: str, *, oracle: _Oracle, options: Options
+) -> Variant:
+    """Run one artifact in one runtime and compare it."""
     start = time.perf_counter()
     kind, precision = entry["format"], entry["precision"]
-    blank = Variant(f"{kind} {precision}", kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
+    title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
+    blank = Variant(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
     try:
         data = read_bytes(folder / name)
     except EdgeMnistError as error:
@@ -132,15 +153,18 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
     variant = replace(blank, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     changed = variant.sha256 != entry["sha256"]
     # Runs and comparisons see one and the same content, whatever happens to the file meanwhile.
-    copy = work / name
+    copy = work / runtime / name
+    copy.parent.mkdir(exist_ok=True)
     copy.write_bytes(data)
     if format_of(data) != kind:
         return replace(variant, reason=f"changed since the export: it holds {len(data):,} bytes that are not {kind}")
+    if changed and runtime:
+        return replace(variant, status="not run", reason="changed since the export, see the other runtime")
     if changed:
-        layer, difference = _locate(copy, folder, precision, options)
+        layer, difference = _locate(copy, folder, precision, "", options)
         return replace(variant, layer=layer, reason=f"changed since the export{_described(difference)}")
-    outputs_file = work / f"{name}.npy"
-    result = _run("worker", [str(copy), str(work / "images.npy"), str(outputs_file)], options)
+    outputs_file = copy.with_name(f"{name}.npy")
+    result = _run("worker", [str(copy), str(work / "images.npy"), str(outputs_file), runtime], options)
     variant = replace(variant, seconds=time.perf_counter() - start)
     if result.returncode:
         message = (result.stderr.strip().splitlines() or [f"its process ended with status {result.returncode}"])[-1]
@@ -153,11 +177,11 @@ def _check(folder: Path, work: Path, name: str, entry: dict[str, Any], *, oracle
     if not told["same_alone"]:
         return replace(variant, status="failed", reason="one image at a time gives other logits than many")
     if variant.status == "failed":
-        layer, difference = _locate(copy, folder, precision, replace(options, trust=True))
+        layer, difference = _locate(copy, folder, precision, runtime, replace(options, trust=True))
         return replace(variant, layer=layer, reason=f"logits differ{_described(difference)}")
     if told["rounding"] != "float" and precision == "int8":
         apart = np.abs(outputs.astype(np.int16) - oracle.logits(precision, "float"))
-        note = "requantizes in fixed point, as that mode of the oracle; from the others' logits "
+        note = f"requantizes in fixed point, as the oracle's mode {told['rounding']!r}; from the others' logits "
         return replace(variant, reason=f"{note}{np.count_nonzero(apart)} differ, by at most {apart.max()}")
     return variant
 
@@ -180,10 +204,10 @@ def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> 
     }
 
 
-def _locate(artifact: Path, folder: Path, precision: str, options: Options) -> tuple[str | None, str]:
+def _locate(artifact: Path, folder: Path, precision: str, runtime: str, options: Options) -> tuple[str | None, str]:
     """The first layer of an artifact that differs, found in a process of its own."""
     trust = "trust" if options.trust else "distrust"
-    result = _run("localize", [str(artifact), str(folder / REFERENCE), precision, trust], options)
+    result = _run("localize", [str(artifact), str(folder / REFERENCE), precision, trust, runtime], options)
     if result.returncode:
         return None, f"it cannot be run: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
     told = _last_object(result)

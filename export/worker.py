@@ -1,7 +1,8 @@
-"""Runs one artifact in a process of its own: `python -m edge_mnist.export.worker ARTIFACT IMAGES.npy OUTPUTS.npy`.
+"""Runs one artifact in a process of its own.
 
-It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it rounds, whether its
-outputs for one image at a time are those for many.
+`python -m edge_mnist.export.worker ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is as in
+`runtime.load_bytes`. It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it
+rounds, whether its outputs for one image at a time are those for many.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ NOT_INSTALLED = 3
 """Exit status if the artifact's runtime is not on this machine."""
 
 
-def main(artifact: str, images_file: str, outputs_file: str) -> None:
+def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") -> None:
     """Run as the module's text says; what a user can mend is one line on stderr and an exit status."""
     images = np.load(images_file)
     try:
-        classifier = load_bytes(Path(artifact).read_bytes(), Path(artifact).name)
+        classifier = load_bytes(Path(artifact).read_bytes(), Path(artifact).name, runtime=runtime)
         batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         alone = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
     except EdgeMnistError as error:

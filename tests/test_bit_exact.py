@@ -14,11 +14,14 @@ from edge_mnist.errors import EdgeMnistError
 from edge_mnist.export import WRITERS
 from edge_mnist.folding import fold
 from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph
-from edge_mnist.interpreter import run_float, run_quantized
+from edge_mnist.interpreter import Rounding, run_float, run_quantized
 from edge_mnist.quantization import quantize
 
 NETWORKS = 220
 IMAGES = 40
+OTHER_ROUNDINGS: tuple[Rounding, ...] = (
+    *("float", "fixed-point", "fixed-point, ties away", "fixed-point, single rounding"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,25 @@ def test_kernels_without_xnnpack_equal_the_fixed_point_mode(networks: list) -> N
         compared += expected.size
     print(f"\nwithout XNNPACK: {compared} logits compared with the fixed-point mode, {apart} differing")
     assert apart == 0
+
+
+def test_tensorflow_lite_micro_equals_the_mode_of_its_kernels(networks: list) -> None:
+    pytest.importorskip("tflite_micro", exc_type=ImportError)
+    apart = compared = 0
+    unlike: Counter[str] = Counter()
+    for _, graph, quantized, images in networks:
+        classifier = runtime.load_bytes(WRITERS["tflite"](quantized), "tflite", runtime=runtime.MICRO)
+        outputs = classifier.outputs(images)
+        apart += int((outputs != run_quantized(quantized, images, classifier.rounding)).sum())
+        compared += outputs.size
+        for rounding in OTHER_ROUNDINGS:
+            unlike[rounding] += int((outputs != run_quantized(quantized, images, rounding)).sum())
+        real = runtime.load_bytes(WRITERS["tflite"](graph), "tflite", runtime=runtime.MICRO).outputs(images)
+        expected = run_float(graph, images)
+        np.testing.assert_allclose(real, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max() / 10))
+    print(f"\n{classifier.runtime}: {len(networks)} networks, {compared} logits compared, {apart} differing")
+    print(", ".join(f"from {rounding} {count}" for rounding, count in unlike.items()))
+    assert apart == 0 and min(unlike.values()) > 0  # no other mode would do
 
 
 def test_archives_written_on_x86_give_the_same_on_qnnpack(networks: list, monkeypatch: pytest.MonkeyPatch) -> None:
