@@ -173,7 +173,7 @@ def _header(data: bytes, name: str, formats: tuple[str, ...]) -> _Header:
 def _depth(image: ImageFile.ImageFile) -> int:
     """Bytes of a channel, by the mode that Pillow shows and, for colour of 16 bits, the one that the file has."""
     if image.mode in ("I", "F"):
-        return 4
+        return 2 if image.format == "PNG" else 4  # a PNG's grey of 16 bits, by earlier versions of Pillow
     return 2 if ";16" in f"{image.mode} {image.tile}" else 1
 
 
