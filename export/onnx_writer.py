@@ -1,11 +1,11 @@
 """A graph as ONNX bytes, written in protobuf's wire format by hand: no package needed, the same bytes everywhere.
 
 Field numbers are those of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto); the wire format is
-https://protobuf.dev/programming-guides/encoding/. Operators are of opset 17, IR version 8.
+https://protobuf.dev/programming-guides/encoding/. Every node has its output's name, which no other node can have.
 
 The int8 form is "QDQ" with uint8 activations (the graph's int8 plus 128): each convolution stands between
-DequantizeLinear and QuantizeLinear, which ONNX Runtime fuses into integer kernels. With int8 activations it leaves
-some layers in float.
+DequantizeLinear and QuantizeLinear, which ONNX Runtime fuses into integer kernels. With int8 activations it takes three
+times as long. The other form, QLinearConv, is refused by OpenVINO and OpenCV.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from edge_mnist.contract import KEY, contract
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
 
-IR_VERSION, OPSET = 8, 17
+# IR version and opset. Old readers know 17; the onnx package's reference evaluator has DequantizeLinear from 19 on.
+_FLOAT_VERSIONS, _INT8_VERSIONS = (8, 17), (9, 19)
 
 # TensorProto.DataType
 _FLOAT, _UINT8 = 1, 2
@@ -37,6 +38,7 @@ def write_onnx(graph: FloatGraph | QuantizedGraph) -> bytes:
     """
     body = _float_body(graph) if isinstance(graph, FloatGraph) else _quantized_body(graph)
     terms = contract(graph, "uint8", "NCHW")
+    ir_version, opset = _FLOAT_VERSIONS if isinstance(graph, FloatGraph) else _INT8_VERSIONS
     classes = graph.shapes()[-1][0]
     parts = [_field(1, node) for node in body.nodes]
     parts.append(_field(2, b"edge-mnist"))
@@ -46,10 +48,10 @@ def write_onnx(graph: FloatGraph | QuantizedGraph) -> bytes:
     entry = _field(1, KEY.encode()) + _field(2, terms.to_json().encode())
     return b"".join(
         [
-            _integer_field(1, IR_VERSION),
+            _integer_field(1, ir_version),
             _field(2, b"edge-mnist"),
             _field(7, b"".join(parts)),
-            _field(8, _integer_field(2, OPSET)),
+            _field(8, _integer_field(2, opset)),
             _field(14, entry),
         ]
     )
@@ -81,14 +83,10 @@ class _Body:
             self.initializers[key] = _tensor(name, array)
         return self._names[key]
 
-    def node(
-        self, operator: str, inputs: Iterable[str], output: str, name: str = "", **attributes: int | list[int]
-    ) -> str:
-        """Add a node; return its output's name."""
+    def node(self, operator: str, inputs: Iterable[str], output: str, **attributes: int | list[int]) -> str:
+        """Add a node that is called what its output is; return that name."""
         parts = [_field(1, text.encode()) for text in inputs]
-        parts.append(_field(2, output.encode()))
-        parts.extend([_field(3, name.encode())] if name else [])
-        parts.append(_field(4, operator.encode()))
+        parts.extend([_field(2, output.encode()), _field(3, output.encode()), _field(4, operator.encode())])
         parts.extend(_field(5, _attribute(key, value)) for key, value in attributes.items())
         self.nodes.append(b"".join(parts))
         return output
@@ -104,11 +102,11 @@ def _float_body(graph: FloatGraph) -> _Body:
     for operation in graph.operations:
         name = names[operation.name]
         if isinstance(operation, MaxPool2d):
-            tensor = body.node("MaxPool", [tensor], name, name, **_window_attributes(operation.window))
+            tensor = body.node("MaxPool", [tensor], name, **_window_attributes(operation.window))
             continue
         inputs = [tensor, body.constant(f"{name}.w", operation.weight), body.constant(f"{name}.b", operation.bias)]
         sums = f"{name}.sum" if operation.relu else name
-        tensor = body.node("Conv", inputs, sums, name, **_convolution_attributes(operation))
+        tensor = body.node("Conv", inputs, sums, **_convolution_attributes(operation))
         if operation.relu:
             tensor = body.node("Relu", [tensor], name)
     body.node("Flatten", [tensor], OUTPUT)
@@ -122,7 +120,7 @@ def _quantized_body(graph: QuantizedGraph) -> _Body:
     for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
         name = names[operation.name]
         if isinstance(operation, MaxPool2d):
-            tensor = body.node("MaxPool", [tensor], name, name, **_window_attributes(operation.window))
+            tensor = body.node("MaxPool", [tensor], name, **_window_attributes(operation.window))
             continue
         weight, scale = body.constant(f"{name}.w", operation.weight), body.constant(f"{name}.s", operation.weight_scale)
         bias = body.constant(f"{name}.b", operation.bias)
@@ -132,7 +130,7 @@ def _quantized_body(graph: QuantizedGraph) -> _Body:
             body.node("DequantizeLinear", [weight, scale], f"{name}.W", axis=0),
             body.node("DequantizeLinear", [bias, bias_scale], f"{name}.B", axis=0),
         ]
-        sums = body.node("Conv", inputs, f"{name}.y", name, **_convolution_attributes(operation))
+        sums = body.node("Conv", inputs, f"{name}.y", **_convolution_attributes(operation))
         tensor = body.node("QuantizeLinear", [sums, *_parameters(body, operation.output)], name)
     body.node("Flatten", [tensor], OUTPUT)
     return body

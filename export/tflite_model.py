@@ -20,7 +20,6 @@ _TENSOR_TYPES = {"FLOAT32": 0, "INT32": 2, "INT8": 9}
 _OPERATORS = {
     "CONV_2D": (3, 1),
     "DEPTHWISE_CONV_2D": (4, 2),
-    "FULLY_CONNECTED": (9, 8),
     "MAX_POOL_2D": (17, 5),
     "RESHAPE": (22, 17),
     "PAD": (34, 22),
@@ -38,7 +37,6 @@ _OPTIONS = {
         "DilationW": (5, "i", 1),
         "DilationH": (6, "i", 1),
     },
-    "FULLY_CONNECTED": {"Activation": (0, "b", 0)},
     "MAX_POOL_2D": {**_WINDOW, "FilterWidth": (3, "i", 0), "FilterHeight": (4, "i", 0)},
     "RESHAPE": {},
     "PAD": {},
@@ -47,6 +45,7 @@ _OPTIONS = {
 
 _SCHEMA_VERSION = 3
 _BUFFER_ALIGNMENT = 16  # force_align of Buffer.data
+_SIGNATURE = "serving_default"  # the key that TensorFlow's own converter gives
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +134,14 @@ def serialize(model: Model) -> bytes:
         builder.table({0: builder.string(name), 1: ("I", first_metadata + index)})
         for index, name in enumerate(model.metadata)
     ]
+    signature = builder.table(
+        {
+            0: _write_ends(builder, model, model.inputs),
+            1: _write_ends(builder, model, model.outputs),
+            2: builder.string(_SIGNATURE),
+            4: ("I", 0),  # of the one subgraph
+        }
+    )
     root = builder.table(
         {
             0: ("I", _SCHEMA_VERSION),
@@ -142,9 +149,17 @@ def serialize(model: Model) -> bytes:
             2: builder.references([subgraph]),
             4: builder.references(buffers),
             6: builder.references(metadata),
+            7: builder.references([signature]),
         }
     )
     return builder.finish(root, b"TFL3")
+
+
+def _write_ends(builder: Builder, model: Model, indices: tuple[int, ...]) -> Reference:
+    """The TensorMaps of a signature: inputs or outputs by their tensors' names."""
+    names = [builder.string(model.tensors[index].name) for index in indices]
+    maps = [builder.table({0: name, 1: ("I", index)}) for name, index in zip(names, indices, strict=True)]
+    return builder.references(maps)
 
 
 def _write_buffers(builder: Builder, contents: list[bytes]) -> list[Reference]:

@@ -24,8 +24,8 @@ _SAME, _VALID = 0, 1  # Padding
 _RELU = 1  # ActivationFunctionType
 
 # The least operator versions that know int8 (tensorflow/lite/tools/versioning/op_version.cc).
-_FLOAT_VERSIONS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "MAX_POOL_2D": 1, "PAD": 1}
-_INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "MAX_POOL_2D": 2, "PAD": 2}
+_FLOAT_VERSIONS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "MAX_POOL_2D": 1, "PAD": 1}
+_INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MAX_POOL_2D": 2, "PAD": 2}
 
 
 def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
@@ -65,21 +65,14 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
             padding = _VALID
         else:
             padding = _SAME if operation.window.padding != (0, 0) else _VALID
-        is_last = index == len(graph.operations) - 1
-        is_dense = is_last and _is_dense(operation, size)
-        output_name = OUTPUT if is_dense else name
-        output_shape = (0, shapes[index + 1][0]) if is_dense else _map(shapes[index + 1])
-        output = model.add(_activation(output_name, output_shape, target))
+        output = model.add(_activation(name, _map(shapes[index + 1]), target))
         if isinstance(operation, MaxPool2d):
             model.operators.append(_max_pool(operation.window, padding, tensor, output, integer=target is not None))
         else:
             never_negative = operation.relu
-            model.operators.append(
-                _convolution(model, name, operation, shape, source, padding, is_dense, tensor, output)
-            )
+            model.operators.append(_convolution(model, name, operation, shape, source, padding, tensor, output))
         tensor = output
-        if is_last and not is_dense:
-            tensor = _add_reshape(model, tensor, shapes[-1][0], target)
+    tensor = _add_reshape(model, tensor, shapes[-1][0], quantizations[-1])
     model.outputs = (tensor,)
     return serialize(model)
 
@@ -91,25 +84,21 @@ def _convolution(
     shape: Shape,
     source: Quantization | None,
     padding: int,
-    is_dense: bool,
     tensor: int,
     output: int,
 ) -> Operator:
     """The operator of a convolution; its constants are added to the model."""
     is_depthwise = operation.groups == shape[0] and operation.groups > 1
     weight = operation.weight
-    if is_dense:
-        weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)  # (out, height * width * in)
-    elif is_depthwise:
+    if is_depthwise:
         weight = weight.transpose(1, 2, 3, 0)  # (1, height, width, out)
     else:
         weight = weight.transpose(0, 2, 3, 1)  # (out, height, width, in / groups)
     constants = _constants(name, operation, weight, source, dimension=3 if is_depthwise else 0)
     inputs = (tensor, *(model.add(constant) for constant in constants))
-    fields = {"Activation": _RELU if operation.relu else 0}
-    if is_dense:
-        return _operator("FULLY_CONNECTED", source, inputs, output, fields)
-    fields |= _window_fields(operation.window, padding)
+    fields = _window_fields(operation.window, padding)
+    if operation.relu and source is None:  # in int8 the clamp at the zero point -128 is the ReLU
+        fields["Activation"] = _RELU
     fields |= {"DilationH": operation.window.dilation[0], "DilationW": operation.window.dilation[1]}
     if is_depthwise:
         fields["DepthMultiplier"] = len(operation.weight) // operation.groups
@@ -158,7 +147,7 @@ def _add_pad(
 
 
 def _add_reshape(model: Model, tensor: int, classes: int, quantization: Quantization | None) -> int:
-    """(N, 1, 1, classes) to (N, classes), where the last operation is not a fully connected one."""
+    """(N, 1, 1, classes) to (N, classes)."""
     target = np.array([-1, classes], np.int32)
     shape = model.add(Tensor("logits.shape", "INT32", target.shape, target))
     output = model.add(_activation(OUTPUT, (0, classes), quantization))
@@ -187,11 +176,6 @@ def _activation(name: str, shape: tuple[int, ...], quantization: Quantization | 
 
 def _window_fields(window: Window, padding: int) -> dict[str, int]:
     return {"Padding": padding, "StrideH": window.stride[0], "StrideW": window.stride[1]}
-
-
-def _is_dense(operation: Conv2d | QuantizedConv2d | MaxPool2d, size: tuple[int, int]) -> bool:
-    """Whether it is a fully connected layer: its kernel covers the whole input, in one group."""
-    return not isinstance(operation, MaxPool2d) and operation.groups == 1 and operation.window.covers(size)
 
 
 def _is_same(window: Window, size: tuple[int, int]) -> bool:
