@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from edge_mnist.errors import EdgeMnistError, UsageError
-from edge_mnist.files import read_bytes
 from edge_mnist.quiet import quiet_stderr
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -31,6 +31,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 EXPECTED = "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
 MOST_BYTES = 120_000_000
 """What a decoded picture may take: 40 million pixels of 8-bit colour. A JPEG is reduced while it is decoded."""
+MOST_FILE = 160_000_000
+"""Bytes of a file: somewhat more than a picture that is stored without compression may take."""
 _SPARE = 64_000_000
 """Bytes that decoders may take beside two copies of the decoded picture (one is turned as EXIF says)."""
 _REDUCED = {
@@ -98,7 +100,19 @@ def find(folder: Path) -> list[Path]:
 
 def load(path: Path) -> NDArray[np.uint8]:
     """Read an image file: uint8 (H, W, 3) BGR. Otherwise as `decode`."""
-    return decode(read_bytes(path), str(path))
+    try:
+        with path.open("rb") as file:
+            return load_from(file, str(path))
+    except OSError as error:
+        raise EdgeMnistError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def load_from(file: BinaryIO, name: str) -> NDArray[np.uint8]:
+    """As `load`, of an open file, such as standard input; of one that never ends no more than `MOST_FILE` is read."""
+    data = file.read(MOST_FILE + 1)
+    if len(data) > MOST_FILE:
+        raise EdgeMnistError(f"{name}: is larger than {_megabytes(MOST_FILE)}, expected an image")
+    return decode(data, name)
 
 
 def decode(

@@ -84,7 +84,7 @@ def predict(
     annotated: set[str] = set()
     for name in _shown(names):
         try:
-            frame = images.decode(sys.stdin.buffer.read(), name) if name == "-" else images.load(Path(name))
+            frame = images.load_from(sys.stdin.buffer, name) if name == "-" else images.load(Path(name))
             frame = images.turned(frame, int(rotate))
             reading = reader.read(frame)
             if annotate:

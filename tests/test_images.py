@@ -154,6 +154,16 @@ def test_what_is_no_image_is_told_in_one_line(data: bytes, expected: str, capfd:
     assert capfd.readouterr().err == ""
 
 
+def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MOST_FILE", 1_000_000)
+    with pytest.raises(EdgeMnistError, match="/dev/zero: is larger than 1 MB, expected an image"):
+        images.load(Path("/dev/zero"))
+    with pytest.raises(EdgeMnistError, match="-: is larger than 1 MB"):
+        images.load_from(io.BytesIO(bytes(1_000_001)), "-")
+    with pytest.raises(EdgeMnistError, match="nowhere.png: cannot be read: No such file"):
+        images.load(Path("nowhere.png"))
+
+
 def test_a_folder_lists_its_images(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no images, expected files named .bmp, .jpeg"):
         images.find(tmp_path)
