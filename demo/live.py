@@ -46,6 +46,7 @@ class Moment:
         rate: frames read a second.
         milliseconds: per stage, the mean of the last frames.
         model: that read.
+        refused: why the model file's present content was not taken up; empty if it was.
         is_new: whether the frame is another than the moment's before.
     """
 
@@ -58,6 +59,7 @@ class Moment:
     milliseconds: dict[str, float]
     model: Model
     is_new: bool
+    refused: str = ""
 
 
 @dataclass(eq=False)
@@ -116,6 +118,7 @@ def moments(
         if watch is not None and (fresh := watch.fresh()) is not None:
             model, reader = fresh, _reader(fresh, needed)
             tell(f"the new model is taken up: {model.path}, SHA-256 {model.sha256[:16]}")
+        refused = watch.refused if watch is not None else ""
         frame = capture.newest(_PATIENCE)
         if frame is None:
             state = capture.state
@@ -129,7 +132,7 @@ def moments(
                 tell(f"{trouble}; trying again")
             if state.kind == "lost" and last is not None:
                 gone = tuple(tracker.clear(time.monotonic()))
-                last = replace(last, numbers=(), events=gone, state=state, rate=0.0, is_new=False)
+                last = replace(last, numbers=(), events=gone, state=state, rate=0.0, is_new=False, refused=refused)
                 yield last
             continue
         if trouble:
@@ -145,7 +148,16 @@ def moments(
         rates.add(reading, now)
         events = ended + _at(tracker.update(reading, frame.time), frame.source)
         last = Moment(
-            frame, reading, tracker.numbers, events, State("live"), rates.rate(), dict(rates.milliseconds), model, True
+            frame,
+            reading,
+            tracker.numbers,
+            events,
+            State("live"),
+            rates.rate(),
+            dict(rates.milliseconds),
+            model,
+            True,
+            refused,
         )
         yield last
         while limits.fps and not stop and (left := begun + 1 / limits.fps - time.monotonic()) > 0:

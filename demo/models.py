@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnist import runtime
+from edge_mnist.demo import trial
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import read_bytes
 from edge_mnist.runtime import Classifier
@@ -18,6 +20,8 @@ from edge_mnist.sources import SHIPPED_INT8
 
 PERIOD = 1.0
 """Seconds between two looks at the file."""
+_LARGEST = 128 << 20
+"""Bytes of the largest model file that is opened; the shipped one has 24,000."""
 _DRAWN = 64
 """Drawn digits that a network without a bundle is tried on."""
 _LEAST_RIGHT = 0.8
@@ -54,14 +58,37 @@ def load(path: Path | None = None, *, trust: bool = False) -> Model:
         EdgeMnistError: it is no artifact, cannot be opened, or does not tell ten digits of 28x28 pixels apart.
     """
     path = path or SHIPPED_INT8
-    data = read_bytes(path)
-    classifier = runtime.load(path, trust=trust)
+    data = read_bytes(path, _LARGEST)
+    runtime.check_origin(path, data, trust=trust)
+    classifier = runtime.load_bytes(data, str(path))
     if classifier.contract.input_shape != (1, 28, 28):
         raise EdgeMnistError(f"{path}: takes images of {classifier.contract.input_shape}, expected (1, 28, 28)")
     classes = classifier.logits(np.zeros((1, 28, 28), np.uint8)).shape[1]
     if classes != 10:
         raise EdgeMnistError(f"{path}: tells {classes} classes apart, expected the 10 digits")
     return Model(path, data, hashlib.sha256(data).hexdigest(), classifier)
+
+
+def load_tried(path: Path | None = None, *, trust: bool = False) -> Model:
+    """Open a model file as `load` does; but first in a process of its own, unless its origin is known.
+
+    That is the shipped one's, and that of one whose hash the manifest beside it holds. In others damage may crash the
+    runtime, which here becomes an error.
+
+    Raises:
+        EdgeMnistError: as `load`, or the runtime crashed, or took too much memory or time.
+    """
+    if path is None or runtime.is_in_manifest(path, read_bytes(path, _LARGEST)):
+        return load(path, trust=trust)
+    return _load_same(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
+
+
+def _load_same(path: Path, sha256: str, *, trust: bool) -> Model:
+    """Open a model file that was tried, if it is still the same."""
+    model = load(path, trust=trust)
+    if model.sha256 != sha256:
+        raise EdgeMnistError(f"{path}: changed while it was tried")
+    return model
 
 
 def check_golden(model: Model) -> None:
@@ -95,10 +122,15 @@ def check_golden(model: Model) -> None:
 
 
 class Watch:
-    """Looks at a model's file every second, and opens and tries a new one in a thread of its own."""
+    """Looks at a model's file every second, in a thread of its own; a new one is first tried in another process.
+
+    Attributes:
+        refused: why the file's present model was not taken up; empty if it was.
+    """
 
     def __init__(self, model: Model, tell: Callable[[str], None], *, trust: bool = False, period: float = PERIOD):
         """Begin to watch; `tell` is called with a line when a file is refused."""
+        self.refused = ""
         self._path, self._sha256 = model.path, model.sha256
         self._tell, self._trust, self._period = tell, trust, period
         self._fresh: Model | None = None
@@ -124,19 +156,26 @@ class Watch:
             # A file that still grows is left alone until two looks agree.
             if now is not None and now == last and now != self._seen:
                 self._seen = now
-                self._try()
+                try:
+                    self._try()
+                except Exception as error:  # whatever a file does, the next one shall be looked at
+                    self._refuse(error)
             last = now
 
     def _try(self) -> None:
-        try:
-            model = load(self._path, trust=self._trust)
-            if model.sha256 == self._sha256:
-                return
-            check_golden(model)
-        except EdgeMnistError as error:
-            self._tell(f"the new model is not taken up, the old one goes on: {error}")
+        """Take a new model up if it is good."""
+        tried = trial.try_model(self._path, trust=self._trust, golden=True, stop=self._stopping)
+        if tried != self._sha256:
+            self._fresh, self._sha256 = _load_same(self._path, tried, trust=self._trust), tried
+        self.refused = ""
+
+    def _refuse(self, error: Exception) -> None:
+        """Say why a model is not taken up."""
+        if self._stopping.is_set():
             return
-        self._fresh, self._sha256 = model, model.sha256
+        self.refused = str(error) if isinstance(error, EdgeMnistError) else f"{self._path}: {error!r}"
+        with contextlib.suppress(OSError, ValueError):  # stderr is closed
+            self._tell(f"the new model is not taken up, the old one goes on: {self.refused}")
 
 
 def _signature(path: Path) -> _Signature | None:

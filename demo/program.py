@@ -49,7 +49,7 @@ def run(options: Options) -> bool:
         paced = options.settings.fps > 0 and (shown or source.kind == "sample")
         repeat = shown and not source.is_live
         capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=repeat, tell=tell)))
-        model = models.load(options.model, trust=options.trust)
+        model = models.load_tried(options.model, trust=options.trust)
         output = stack.enter_context(closing(_Output(options, source)))
         watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
         window = page = sender = None

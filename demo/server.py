@@ -269,6 +269,7 @@ class Page:
             "source": self._source,
             "size": [moment.frame.image.shape[1], moment.frame.image.shape[0]],
             "model": model,
+            "refused": moment.refused,
             "corrections": self._desk.saved,
             "numbers": numbers,
             "rate": round(moment.rate, 1),

@@ -31,6 +31,9 @@ int edge_mnist_processor(void) {
 """
 _X86_FLAGS: tuple[tuple[str, ...], ...] = ((), ("-mavx2", "-mfma"), ("-mavx2", "-mfma", "-mavx512vl", "-mavx512vnni"))
 
+_MOST_SECONDS = 300
+"""That a compiler may take: for the shipped network a Raspberry Pi's takes some seconds."""
+
 _BEFORE = b"""
 static void edge_mnist_tap(int layer, const void *values, int count);
 #define EDGE_MNIST_TAP edge_mnist_tap
@@ -135,7 +138,8 @@ class Library:
             arena = self._own.arena = ctypes.create_string_buffer(self._arena_size)
         # An array's own `ctypes.data` takes as long as a tenth of the network.
         target = ctypes.byref(ctypes.c_char.from_buffer(logits.data))
-        self._library.edge_mnist_many(images.ctypes.data, target, len(images), arena)
+        if self._library.edge_mnist_many(images.ctypes.data, target, len(images), arena) < 0:
+            raise RuntimeError("its code refuses the memory that it asked for")
         return logits
 
     def trace(self, images: NDArray[np.uint8], layers: int) -> list[NDArray[np.int8]]:
@@ -207,7 +211,10 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
 
 def _run(command: list[str], name: str) -> bytes:
     """The output of a compiler."""
-    result = subprocess.run(command, capture_output=True)
+    try:
+        result = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise EdgeMnistError(f"{name}: {command[0]} takes more than {_MOST_SECONDS} s to compile it") from error
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
         told = next((line for line in lines if "error" in line), (lines or ["no message"])[0])

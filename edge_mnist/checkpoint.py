@@ -20,7 +20,7 @@ import safetensors.numpy
 
 from edge_mnist import architecture as layers
 from edge_mnist.errors import EdgeMnistError
-from edge_mnist.files import read_bytes, write_whole
+from edge_mnist.files import parse_json, read_bytes, write_whole
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -117,13 +117,13 @@ def unpack_bytes(data: bytes, where: str) -> tuple[dict[str, npt.NDArray[Any]], 
     try:
         tensors = safetensors.numpy.load(data)
         # the header's length is a little-endian uint64 (safetensors' format specification)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except KeyError as error:
         raise EdgeMnistError(f"{where}: holds tensors of {error.args[0]}, expected float32") from error
     except (safetensors.SafetensorError, ValueError) as error:
         raise EdgeMnistError(f"{where}: is not a safetensors file, or cut short: {error}") from error
     try:
-        header = json.loads(metadata[_KEY])
+        header = parse_json(metadata[_KEY])
     except (KeyError, TypeError, ValueError) as error:
         raise EdgeMnistError(
             f"{where}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"

@@ -65,13 +65,11 @@ def predict(
     a picture could not be opened; the others are still read.
     """
     try:
-        from edge_mnist.demo import images
+        from edge_mnist.demo import images, models
         from edge_mnist.demo.reader import THRESHOLD, Reader
     except ModuleNotFoundError as error:
         raise missing_for_pictures(error) from error
-    from edge_mnist import runtime
-
-    classifier = runtime.load(model, trust=trust) if model else None
+    classifier = models.load_tried(model, trust=trust).classifier if model else None
     reader = Reader(classifier, threshold=THRESHOLD if threshold is None else threshold, invert=invert)
     names: list[str] = []
     failed = 0

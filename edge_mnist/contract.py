@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.files import parse_json
 from edge_mnist.graph import FloatGraph, MaxPool2d, QuantizedGraph, image_batch
 
 Precision = Literal["float", "int8"]
 
 KEY = "edge_mnist"
 """Name of the metadata entry that holds the contract."""
+_TYPES = ("uint8", "int8", "float32")
+_LARGEST_INPUT = 1 << 26
+"""Values of the largest image that a contract may state: more is damage."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +79,28 @@ class Contract:
         """Read `to_json` back; unknown keys, of a newer version, are passed over.
 
         Raises:
-            ValueError: it is not such a text.
+            ValueError: it is not such a text, or states a type, layout or number that cannot be.
         """
-        fields: dict[str, Any] = json.loads(text)
+        fields = parse_json(text)
         if not isinstance(fields, dict) or not fields.keys() >= Contract.__dataclass_fields__.keys():
             raise ValueError("not a contract")
         known = {key: fields[key] for key in Contract.__dataclass_fields__}
-        try:
-            channels, height, width = known["input_shape"]
-        except TypeError as error:
-            raise ValueError("not a contract") from error
-        return Contract(**{**known, "input_shape": (channels, height, width)})
+        shape, scale, zero_point = (known[key] for key in ("input_shape", "output_scale", "output_zero_point"))
+        possible = {"input_type": _TYPES, "output_type": _TYPES, "layout": ("NCHW", "NHWC")}
+        if not (
+            isinstance(shape, list)
+            and len(shape) == 3
+            and all(type(length) is int and length > 0 for length in shape)
+            and math.prod(shape) <= _LARGEST_INPUT
+            and all(known[key] in values for key, values in possible.items())
+            and type(scale) in (int, float)
+            and 0 < scale < math.inf
+            and type(zero_point) is int
+            and -128 <= zero_point <= 255
+            and isinstance(known["model"], str)
+        ):
+            raise ValueError("not a contract")
+        return Contract(**{**known, "input_shape": tuple(shape)})
 
 
 def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", "int8"], layout: str) -> Contract:

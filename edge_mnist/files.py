@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from edge_mnist.errors import EdgeMnistError
+
+LARGEST = 1 << 29
+"""Bytes of the largest file that is read into memory."""
+_CHUNK = 1 << 20
+"""Bytes that are read at a time."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -57,16 +64,39 @@ def check_folder(path: Path, option: str) -> None:
                 folder.rmdir()
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
+    """The content of a file, or of a pipe.
+
+    Args:
+        path: the file.
+        largest: the bytes that it may have; of a larger one, or of a device that never ends, no more are read.
 
     Raises:
-        EdgeMnistError: there is no such file, or it cannot be read.
+        EdgeMnistError: there is no such file, it cannot be read, or it is larger.
     """
+    chunks, size = [], 0
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+                if size > largest:
+                    raise EdgeMnistError(f"{path}: is larger than {largest:,} bytes, more than is read into memory")
+                chunks.append(chunk)
     except OSError as error:
         raise EdgeMnistError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return b"".join(chunks)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply for Python's parser.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
 
 
 def umask() -> int:

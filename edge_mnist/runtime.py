@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
+import math
 import os
 import platform
 import warnings
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.contract import Contract
+from edge_mnist import torchscript_file
 from edge_mnist.errors import EdgeMnistError, NotInstalledError, missing_package
-from edge_mnist.files import read_bytes
+from edge_mnist.files import parse_json, read_bytes
 from edge_mnist.formats import EXPECTED, contract_of, format_of
 from edge_mnist.interpreter import Rounding
 from edge_mnist.quiet import quiet_stderr
@@ -66,7 +66,7 @@ def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
         EdgeMnistError: it carries code, and no manifest beside it holds its hash.
     """
     what = {"torchscript": "a TorchScript archive", "c": "a model.c"}.get(format_of(data) or "")
-    if what and not (trust or _in_manifest(path, data)):
+    if what and not (trust or is_in_manifest(path, data)):
         raise EdgeMnistError(
             f"{path}: {what} carries code, and {path.parent / MANIFEST} does not hold its hash: "
             "put the manifest of its export beside it, or, if you trust its origin, say so (trust=True, --trust)"
@@ -87,25 +87,33 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
     kind = format_of(data)
     if kind is None:
         raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
-    if runtime:
-        if (runtime, kind) != (MICRO, "tflite"):
-            raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
-        return MicroClassifier(data, name)
-    return classifiers[kind](data, name, threads)
+    if runtime and (runtime, kind) != (MICRO, "tflite"):
+        raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
+    try:
+        return MicroClassifier(data, name) if runtime else classifiers[kind](data, name, threads)
+    except EdgeMnistError:
+        raise
+    except Exception as error:  # damage raises anything in a runtime; their exceptions share no other base class
+        raise _unreadable(name, error) from error
 
 
 class Classifier(ABC):
     """An opened artifact.
 
     Attributes:
+        name: what errors call it.
         contract: what the artifact takes and gives.
         runtime: the runtime's name and version.
         rounding: how an int8 artifact requantizes there, see `interpreter.Rounding`.
     """
 
-    contract: Contract
     runtime: str
     rounding: Rounding = "float"
+
+    def __init__(self, data: bytes, name: str) -> None:
+        """Read the contract inside an artifact, which errors call `name`."""
+        self.name = name
+        self.contract = contract_of(data, name)
 
     def outputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """What the artifact gives, made comparable.
@@ -118,9 +126,16 @@ class Classifier(ABC):
             shifted.
 
         Raises:
-            EdgeMnistError: the images are of another type or shape.
+            EdgeMnistError: the images are of another type or shape; or the artifact cannot be run, or gives something
+                other than its contract says.
         """
-        return self.contract.signed(self.run(self.contract.inputs(images)))
+        outputs = self.run(self.contract.inputs(images))
+        if outputs.ndim != 2 or len(outputs) != len(images) or outputs.dtype != self.contract.output_type:
+            raise EdgeMnistError(
+                f"{self.name}: gives {outputs.dtype} {outputs.shape} for {len(images)} images, expected "
+                f"{self.contract.output_type} ({len(images)}, classes): it is damaged, export it again"
+            )
+        return self.contract.signed(outputs)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits, float32 (N, classes), of uint8 images (N, height, width) or (N, channels, height, width)."""
@@ -135,16 +150,28 @@ class Classifier(ABC):
         """Classes, int64 (N,), of uint8 images; of equal logits the first."""
         return np.asarray(self.outputs(images).argmax(axis=1), dtype=np.int64)
 
-    @abstractmethod
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """The artifact's own outputs for its own inputs."""
+        """The artifact's own outputs for its own inputs.
+
+        Raises:
+            EdgeMnistError: the runtime cannot run it.
+        """
+        try:
+            return self._run(inputs)
+        except Exception as error:  # as in `load_bytes`
+            what = f"{inputs.dtype} {inputs.shape}"
+            raise EdgeMnistError(f"{self.name}: the runtime cannot run it on {what}: {_first_line(error)}") from error
+
+    @abstractmethod
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        """As `run`, with the runtime's own exceptions."""
 
 
 class TFLiteClassifier(Classifier):
     """LiteRT (ai-edge-litert), or tflite-runtime where that is what is installed."""
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
-        self.contract = contract_of(data, name)
+        super().__init__(data, name)
         try:
             from ai_edge_litert.interpreter import Interpreter
 
@@ -158,12 +185,9 @@ class TFLiteClassifier(Classifier):
                 self.rounding = "fixed-point" if _is_x86() else "fixed-point, ties away"
             except ImportError as error:
                 raise NotInstalledError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
-        try:
-            with quiet_stderr():  # it announces its kernels on stderr; `runtime` says them
-                self._interpreter = Interpreter(model_content=data, num_threads=threads)
-                self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise _unreadable(name, error) from error
+        with quiet_stderr():  # it announces its kernels on stderr; `runtime` says them
+            self._interpreter = Interpreter(model_content=data, num_threads=threads)
+            self._interpreter.allocate_tensors()
         if self.runtime.startswith("LiteRT"):
             # XNNPACK is a delegate: it shows as an operation of its own, after those that it replaces.
             has_xnnpack = any(operation["op_name"] == "DELEGATE" for operation in self._interpreter._get_ops_details())
@@ -174,8 +198,7 @@ class TFLiteClassifier(Classifier):
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._batch = 1
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """See Classifier."""
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         if not len(inputs):
             return np.zeros((0, *self._interpreter.get_output_details()[0]["shape"][1:]), self.contract.output_type)
         if len(inputs) != self._batch:
@@ -196,18 +219,14 @@ class MicroClassifier(Classifier):
     rounding = "fixed-point, reference kernels"
 
     def __init__(self, data: bytes, name: str) -> None:
-        self.contract = contract_of(data, name)
+        super().__init__(data, name)
         interpreter = micro_interpreter()
         self.runtime = f"TensorFlow Lite Micro {version('tflite-micro')}"
-        try:
-            with quiet_stderr():  # it explains there in several lines what its exception says in one
-                self._interpreter = interpreter.from_bytes(data, arena_size=_MICRO_ARENA)
-        except Exception as error:  # its own reader lets through whatever damage leads to: struct.error, TypeError
-            raise _unreadable(name, error) from error
+        with quiet_stderr():  # it explains there in several lines what its exception says in one
+            self._interpreter = interpreter.from_bytes(data, arena_size=_MICRO_ARENA)
         self._shape = self._interpreter.get_output_details(0)["shape"][1:]
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """See Classifier."""
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         outputs = np.empty((len(inputs), *self._shape), self.contract.output_type)
         for index in range(len(inputs)):
             self._interpreter.set_input(inputs[index : index + 1], 0)
@@ -234,7 +253,7 @@ class OnnxClassifier(Classifier):
     """
 
     def __init__(self, data: bytes, name: str, threads: int, output: str | None = None) -> None:
-        self.contract = contract_of(data, name)
+        super().__init__(data, name)
         # From 1.32 on it would write an identifier of the machine into the user's cache, and send reports.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         try:
@@ -245,16 +264,15 @@ class OnnxClassifier(Classifier):
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common base but Exception
-            raise _unreadable(name, error) from error
+        # With its fallback it would print to stdout when it fails, and try the same again.
+        self._session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}, all optimisations"
         self._input = self._session.get_inputs()[0].name
         self._output = output or self._session.get_outputs()[0].name
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """See Classifier."""
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._session.run([self._output], {self._input: inputs})[0])
 
 
@@ -262,27 +280,24 @@ class TorchScriptClassifier(Classifier):
     """PyTorch: FBGEMM for int8 on x86, QNNPACK on ARM."""
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
-        self.contract = contract_of(data, name)
+        super().__init__(data, name)
         try:
             import torch
         except ImportError as error:
             raise missing_package("torch", "train") from error
+        torchscript_file.check(data)
         engine = quantized_engine()
         torch.backends.quantized.engine = engine
         torch.set_num_threads(threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript is deprecated in the version that is pinned
-            try:
-                self._module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
-            except RuntimeError as error:
-                raise _unreadable(name, error) from error
+            self._module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
         self.runtime = f"PyTorch {torch.__version__.split('+')[0]}"
         if self.contract.precision == "int8":
             self.runtime += f", {engine}"
         self._torch = torch
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """See Classifier."""
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         with self._torch.inference_mode():
             return self._array(self._module(self._torch.from_numpy(inputs)))
 
@@ -308,13 +323,14 @@ class CClassifier(Classifier):
     def __init__(self, data: bytes, name: str, threads: int) -> None:
         from edge_mnist.c_library import open_library
 
-        self.contract = contract_of(data, name)
+        super().__init__(data, name)
         self._library = open_library(data, name)
+        if self._library.pixels != math.prod(self.contract.input_shape):
+            raise ValueError(f"its code takes {self._library.pixels} pixels, its contract says otherwise")
         self.runtime = self._library.built
         self.rounding = "fixed-point" if self._library.is_fixed_point else "float"
 
-    def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """See Classifier."""
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         return self._library.run(inputs)
 
 
@@ -327,18 +343,23 @@ def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
-def _in_manifest(path: Path, data: bytes) -> bool:
+def is_in_manifest(path: Path, data: bytes) -> bool:
     """Whether the manifest beside an artifact holds its hash."""
     try:
-        manifest = json.loads((path.parent / MANIFEST).read_bytes())
+        manifest = parse_json(read_bytes(path.parent / MANIFEST))
         return bool(manifest["files"][path.name]["sha256"] == hashlib.sha256(data).hexdigest())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (EdgeMnistError, ValueError, LookupError, TypeError):
         return False
 
 
 def _unreadable(name: str, error: Exception) -> EdgeMnistError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    if "Didn't find op" in lines[0]:  # LiteRT's and tflite-runtime's words
+    line = _first_line(error)
+    if "Didn't find op" in line:  # LiteRT's and tflite-runtime's words
         remedy = "pip install --upgrade ai-edge-litert"
-        return EdgeMnistError(f"{name}: this runtime lacks a kernel that the model needs: {remedy}: {lines[0]}")
-    return EdgeMnistError(f"{name}: the runtime cannot open it, it is damaged or of a newer version: {lines[0]}")
+        return EdgeMnistError(f"{name}: this runtime lacks a kernel that the model needs: {remedy}: {line}")
+    return EdgeMnistError(f"{name}: the runtime cannot open it, it is damaged or of a newer version: {line}")
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

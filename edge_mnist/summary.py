@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from edge_mnist.architecture import Layer, output_shapes, parameter_count
 from edge_mnist.checkpoint import Checkpoint, load
 from edge_mnist.contract import Contract, graph_hash
 from edge_mnist.errors import EdgeMnistError, UsageError
-from edge_mnist.files import read_bytes
+from edge_mnist.files import parse_json, read_bytes
 from edge_mnist.folding import fold
 from edge_mnist.formats import Format, contract_of, format_of
 from edge_mnist.runtime import MANIFEST
@@ -149,12 +148,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
     contract = contract_of(data, name)
-    try:
-        feeding, reading = _in_words(contract)
-    except (ValueError, TypeError, KeyError) as error:
-        raise EdgeMnistError(
-            f"{name}: no contract of edge-mnist inside: damaged, or not written by edge-mnist export"
-        ) from error
+    feeding, reading = _in_words(contract)
     return {
         "kind": "artifact",
         "format": kind,
@@ -166,11 +160,7 @@ def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
 
 
 def _in_words(contract: Contract) -> tuple[str, str]:
-    """What to feed an artifact, and how to read what it gives.
-
-    Raises:
-        KeyError: a type or layout that this version does not know.
-    """
+    """What to feed an artifact, and how to read what it gives."""
     channels, height, width = contract.input_shape
     layout = {"NCHW": (channels, height, width), "NHWC": (height, width, channels)}[contract.layout]
     values = {
@@ -191,7 +181,7 @@ def _describe_bundle(folder: Path) -> Facts:
     if not path.is_file():
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
-        manifest = json.loads(read_bytes(path))
+        manifest = parse_json(read_bytes(path))
         files = [
             {
                 "name": name,
@@ -204,7 +194,7 @@ def _describe_bundle(folder: Path) -> Facts:
             for name, entry in manifest["files"].items()
         ]
         golden = {"golden_images": int(manifest["golden"]["images"]), "quantized": len(manifest["quantization"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
     told = {"tool", "format", "files", "golden", "quantization"}
     recorded = {key: value for key, value in manifest.items() if key not in told}

@@ -20,9 +20,12 @@ _METADATA_NAME, _METADATA_BUFFER = 0, 1
 def metadata(data: bytes, name: str) -> bytes | None:
     """The content of the metadata entry called `name`; None if there is none, or the file is damaged."""
     try:
-        model = _u32(data, 0)
+        model, wanted = _u32(data, 0), name.encode()
         for entry in _tables(data, model, _MODEL_METADATA):
-            if _bytes(data, entry, _METADATA_NAME) == name.encode():
+            at = _field(data, entry, _METADATA_NAME)
+            start, count = _vector(data, at) if at else (0, 0)
+            # A damaged length may take in the whole file, in each entry: no more is copied than can be equal.
+            if data[start : start + min(count, len(wanted) + 1)] == wanted:
                 return _buffer(data, _u32(data, _field(data, entry, _METADATA_BUFFER)))
     except struct.error:
         pass

@@ -8,14 +8,38 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LARGEST_RATIO = 10
+"""How many times its own size an archive may unpack to; those that PyTorch writes unpack to less than their size."""
+_MOST_FILES = 10_000
+"""In an archive: the network that is shipped has 53."""
+_DIRECTORY_ENTRY = b"PK\x01\x02"
+"""Begins the description of each file in a ZIP archive (APPNOTE.TXT, section 4.3.12)."""
 
 
 def metadata(data: bytes, name: str) -> bytes | None:
     """The content of the extra file called `name`; None if there is none, or the archive is damaged."""
-    for path, content in _entries(data):
-        if path == f"extra/{name}":
-            return content
+    try:
+        with _opened(data) as archive:
+            for entry in archive.infolist():
+                if entry.filename.partition("/")[2] == f"extra/{name}":
+                    return _content(data, archive, entry)
+    except ValueError:
+        pass
     return None
+
+
+def check(data: bytes) -> None:
+    """Hold each file of an archive against its checksum, which PyTorch does not do: it runs what damage made of it.
+
+    Raises:
+        ValueError: the archive is cut short or damaged.
+    """
+    with _opened(data) as archive:
+        for entry in archive.infolist():
+            if zlib.crc32(_content(data, archive, entry)) != entry.CRC:
+                raise ValueError(f"its part {entry.filename} does not have the checksum that it was written with")
 
 
 def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
@@ -27,9 +51,8 @@ def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     Raises:
         ValueError: the archive is cut short or damaged.
     """
-    entries = list(_entries(data))
-    if not entries:
-        raise ValueError("it is no whole ZIP archive")
+    with _opened(data) as archive:
+        entries = [(entry.filename.partition("/")[2], _content(data, archive, entry)) for entry in archive.infolist()]
     tensors = sorted((int(path[5:]), content) for path, content in entries if re.fullmatch(r"data/\d+", path))
     classes = [
         content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)
@@ -46,26 +69,42 @@ def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     yield "0", "the code that takes the pixels", b"\n".join(statements)
 
 
-def _entries(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Path, less the archive's name, and content of each file; none of a damaged archive.
+@contextmanager
+def _opened(data: bytes) -> Iterator[zipfile.ZipFile]:
+    """A context that holds the archive, of which no more is unpacked than its size allows.
 
-    What is stored uncompressed, as TorchScript does, is read whatever its checksum says: one changed byte shall be
-    found where it is, not end the list.
+    Raises:
+        ValueError: the archive, or what is read of it in the context, is cut short or damaged.
     """
     try:
+        if data.count(_DIRECTORY_ENTRY) > _MOST_FILES:
+            raise ValueError(f"it holds more than {_MOST_FILES:,} files")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for entry in archive.infolist():
-                stored = entry.compress_type == zipfile.ZIP_STORED
-                yield entry.filename.partition("/")[2], _stored(data, entry) if stored else archive.read(entry)
-    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError):
-        return  # RuntimeError: encrypted, or compressed in a way that is unknown
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            if unpacked > _LARGEST_RATIO * len(data):
+                raise ValueError(
+                    f"it would unpack to {unpacked:,} bytes, more than {_LARGEST_RATIO} times its {len(data):,}"
+                )
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError) as error:
+        # RuntimeError: it is encrypted
+        raise ValueError(f"it is no whole ZIP archive: {error}") from error
 
 
-def _stored(data: bytes, entry: zipfile.ZipInfo) -> bytes:
-    """The content of an uncompressed file, which follows its local header (APPNOTE.TXT, section 4.3.7)."""
-    name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)
-    start = entry.header_offset + 30 + name + extra
-    return data[start : start + entry.file_size]
+def _content(data: bytes, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The content of a file of an archive, never more than the size that the archive states.
+
+    What is stored uncompressed is read whatever its checksum says: one changed byte shall be found where it is.
+    """
+    if entry.compress_type == zipfile.ZIP_STORED:
+        # It follows its local header (APPNOTE.TXT, section 4.3.7).
+        name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)
+        start = entry.header_offset + 30 + name + extra
+        return data[start : start + entry.file_size]
+    if entry.compress_type != zipfile.ZIP_DEFLATED:  # PyTorch knows no other, and Python unpacks others without a limit
+        raise ValueError(f"its part {entry.filename} is compressed in a way that PyTorch does not know")
+    with archive.open(entry) as file:
+        return file.read(entry.file_size)
 
 
 def _unnumbered(code: bytes) -> bytes:

@@ -20,7 +20,7 @@ from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.export import ON_REQUEST, SUFFIXES, WRITERS, writer
 from edge_mnist.export.c_writer import c_contract, write_header
 from edge_mnist.export.reference import Reference, deserialize, serialize
-from edge_mnist.files import read_bytes, write_whole
+from edge_mnist.files import parse_json, read_bytes, write_whole
 from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.runtime import MANIFEST
 
@@ -181,7 +181,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     if not path.is_file():
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
-        manifest = json.loads(read_bytes(path))
+        manifest = parse_json(read_bytes(path))
         if manifest["format"] > FORMAT:
             made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
             raise EdgeMnistError(
@@ -195,7 +195,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
             if name not in _NAMES or name != artifact_name(entry["format"], entry["precision"]):
                 raise ValueError(f"{name} is no artifact's name")
         expected = hashes[REFERENCE]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
     data = read_bytes(folder / REFERENCE)
     if _sha256(data) != expected:

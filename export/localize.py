@@ -27,10 +27,11 @@ from edge_mnist.export import writer
 from edge_mnist.export.c_tables import stages
 from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.reference import deserialize
-from edge_mnist.export.worker import FLOAT_TOLERANCE
+from edge_mnist.export.worker import FLOAT_TOLERANCE, MEMORY
 from edge_mnist.formats import contract_of, format_of
 from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.interpreter import Rounding, float_activations, quantized_activations
+from edge_mnist.processes import limit_memory
 from edge_mnist.runtime import OnnxClassifier, TorchScriptClassifier, load_bytes
 
 Item = tuple[str, str, bytes]
@@ -184,6 +185,7 @@ def _one_line(error: Exception) -> str:
 
 def main(artifact: str, reference_file: str, precision: str, trust: str, runtime: str = "") -> None:
     """Run as the module's text says."""
+    limit_memory(MEMORY)
     reference = deserialize(Path(reference_file).read_bytes(), reference_file)
     graph = reference.quantized_graph if precision == "int8" else reference.float_graph
     layer, difference = None, ""

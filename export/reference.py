@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from edge_mnist import strokes
 from edge_mnist.errors import EdgeMnistError
+from edge_mnist.files import parse_json
 from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Shape, Window
 from edge_mnist.interpreter import run_float, run_quantized
 from edge_mnist.quantization import LayerReport
@@ -133,7 +134,7 @@ def deserialize(data: bytes, name: str) -> Reference:
     try:
         arrays = safetensors.numpy.load(data)
         size = int.from_bytes(data[:8], "little")
-        structure = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["edge_mnist"])
+        structure = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["edge_mnist"])
         if structure["format"] > FORMAT:
             raise EdgeMnistError(
                 f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
@@ -154,7 +155,7 @@ def deserialize(data: bytes, name: str) -> Reference:
             arrays.get("golden/int8_logits"),
             structure["recorded_accuracy"],
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{name}: not a reference of edge-mnist, or damaged ({error}): export again") from error
 
 

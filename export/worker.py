@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnist.errors import EdgeMnistError, NotInstalledError
+from edge_mnist.files import read_bytes
+from edge_mnist.processes import limit_memory
 from edge_mnist.runtime import load_bytes
 
 BATCH = 200
@@ -21,6 +23,9 @@ BATCH = 200
 
 SINGLE = 16
 """Images that are run one at a time, too."""
+
+MEMORY = 4 << 30
+"""Bytes of memory that an artifact's process may take."""
 
 FLOAT_TOLERANCE = 1e-4
 """How far a float logit may be from the oracle's."""
@@ -32,9 +37,10 @@ NOT_INSTALLED = 3
 
 def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") -> None:
     """Run as the module's text says; what a user can mend is one line on stderr and an exit status."""
+    limit_memory(MEMORY)
     images = np.load(images_file)
     try:
-        classifier = load_bytes(Path(artifact).read_bytes(), Path(artifact).name, runtime=runtime)
+        classifier = load_bytes(read_bytes(Path(artifact)), Path(artifact).name, runtime=runtime)
         batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
         alone = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
     except EdgeMnistError as error:

@@ -188,10 +188,11 @@ def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Pat
         before = running.status()["model"]["sha256"]
         model.write_bytes(b"TFL3 is not all")
         running.said("the old one goes on: .*model.tflite")
+        wait(lambda: "model.tflite: expected a TorchScript" in running.status()["refused"])
         assert running.status()["model"]["sha256"] == before
         shutil.copy(bundle_folder / "model_float.tflite", model)
         running.said("the new model is taken up")
-        wait(lambda: running.status()["model"]["sha256"] != before)
+        wait(lambda: running.status()["model"]["sha256"] != before and not running.status()["refused"])
 
 
 def processor_seconds(run: Callable[[], object]) -> float:

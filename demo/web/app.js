@@ -77,6 +77,8 @@ events.onmessage = (event) => {
   $("hash").textContent = said.model.sha256.slice(0, 16);
   $("hash").title = `SHA-256 ${said.model.sha256}`;
   $("runtime").textContent = said.model.runtime;
+  $("refused").hidden = !said.refused;
+  $("refused").textContent = `A new model was refused, this one goes on. ${said.refused || ""}`;
   const texts = said.numbers.map((number) => number.text);
   if ($("number").dataset.texts !== texts.join(" ")) {
     $("number").dataset.texts = texts.join(" ");
