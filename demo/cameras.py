@@ -30,6 +30,10 @@ class Lost(EdgeMnistError):
     """A source that gave frames, or should, gives none now; it may come back."""
 
 
+class Incomplete(EdgeMnistError):
+    """A film ended before its end; its frames until then were given."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a camera is asked for; it may grant something else.

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from edge_mnist.demo.cameras import Image, Lost, none_found
+from edge_mnist.demo.cameras import Image, Incomplete, Lost, none_found
 from edge_mnist.demo.sources import Source
 from edge_mnist.errors import EdgeMnistError
 
@@ -77,12 +77,13 @@ class Capture:
             repeat: begin again at a file's end.
             freeze: see FREEZE.
             pauses: see PAUSES.
-            tell: takes a line about each image of a folder that cannot be read; the others are shown all the same.
+            tell: takes a line about each image of a folder that cannot be read, while the others are shown all the
+                same, and about a film that ends too early.
         """
         self._source, self._paced, self._repeat = source, paced, repeat
         self._freeze, self._pauses, self._tell = freeze, pauses, tell
         self.skipped: set[str] = set()
-        """The images of a folder that could not be read."""
+        """The images of a folder that could not be read, and the film whose end could not be."""
         self._changed = threading.Condition()
         self._frame: Frame | None = None
         self._taken = 0  # number of the last frame that was asked for
@@ -170,9 +171,10 @@ class Capture:
             except Lost:
                 raise
             except EdgeMnistError as error:
-                if len(parts) == 1:
-                    raise
-                bad += 1
+                if not isinstance(error, Incomplete):
+                    if len(parts) == 1:
+                        raise
+                    bad += 1
                 if part.name not in self.skipped and self._tell is not None:
                     self._tell(str(error))
                 self.skipped.add(part.name)

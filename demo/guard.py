@@ -1,4 +1,4 @@
-"""Who may use the page: the Host header, the token, the origin of a request, and how often.
+"""Who may use the page: the Host header, the token, guesses of it, the origin of a request, and how often.
 
 A page of another site that is open in the same browser can send requests here, and with a name of its own that leads
 here (DNS rebinding) read the answers too: hence the checks of Host and Origin, on 127.0.0.1 as well.
@@ -6,12 +6,14 @@ here (DNS rebinding) read the answers too: hence the checks of Host and Origin, 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import os
 import secrets
 import socket
 import time
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from edge_mnist.errors import UsageError
@@ -28,6 +30,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Of every answer."""
+
+_CLIENTS = 1024
+"""Addresses that are remembered at most; those that were not seen for longest are forgotten."""
+_GUESSES = (0.1, 10)
+"""Wrong tokens of one address: a second, and at once."""
+_GUESSES_IN_ALL = (1.0, 100)
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,10 @@ class Access:
 
     def knows_token(self, given: str | None) -> bool:
         """Whether a request's token is the right one; compared in a time that does not tell how much of it is right."""
-        return self.token is None or hmac.compare_digest((given or "").encode(), self.token.encode())
+        if self.token is None:
+            return True
+        # A cookie may hold bytes that are no UTF-8, which aiohttp gives as lone surrogates.
+        return hmac.compare_digest((given or "").encode(errors="surrogatepass"), self.token.encode())
 
 
 def access(host: str) -> Access:
@@ -123,3 +134,57 @@ class Bucket:
             return False
         self.level -= 1
         return True
+
+    def is_empty(self) -> bool:
+        """Whether nothing can be taken now."""
+        return self.level + (time.monotonic() - self.filled) * self.rate < 1
+
+
+class Buckets:
+    """A bucket for each client."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        """With the rate and the burst of each bucket."""
+        self._sizes = rate, burst
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def of(self, client: str) -> Bucket:
+        """The bucket of a client's address; a new one is full."""
+        bucket = self._buckets.setdefault(client, Bucket(*self._sizes))
+        self._buckets.move_to_end(client)
+        if len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+class Guesses:
+    """Counts wrong tokens, so that nobody can try many.
+
+    A page that was left open while the demo began anew sends one old token again and again: that is one guess. A client
+    that had the right token before does not suffer from the guesses of others.
+    """
+
+    def __init__(self) -> None:
+        """No token was guessed so far."""
+        self._in_all, self._clients = Bucket(*_GUESSES_IN_ALL), Buckets(*_GUESSES)
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._wrong: deque[bytes] = deque(maxlen=_CLIENTS)
+
+    def are_used_up(self, client: str) -> bool:
+        """Whether a client must wait before its token is looked at."""
+        return self._clients.of(client).is_empty() or (client not in self._known and self._in_all.is_empty())
+
+    def add_right(self, client: str) -> None:
+        """A client had the right token."""
+        self._known[client] = None
+        self._known.move_to_end(client)
+        if len(self._known) > _CLIENTS:
+            self._known.popitem(last=False)
+
+    def add_wrong(self, client: str, token: str) -> None:
+        """A client had a wrong token."""
+        digest = hashlib.sha256(f"{client} {token}".encode(errors="surrogatepass")).digest()
+        if digest not in self._wrong:
+            self._wrong.append(digest)
+            self._clients.of(client).take()
+            self._in_all.take()

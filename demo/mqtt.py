@@ -8,6 +8,7 @@ is cut off), `state` is the camera's (retained), `numbers` the numbers that stan
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from urllib.parse import urlsplit
 from edge_mnist.demo import announce
 from edge_mnist.demo.live import Moment
 from edge_mnist.demo.models import Model
+from edge_mnist.demo.notices import Notices
 from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
 
 USER, PASSWORD, AUTHORITY = "EDGE_MNIST_MQTT_USER", "EDGE_MNIST_MQTT_PASSWORD", "EDGE_MNIST_MQTT_CA"
@@ -29,6 +31,8 @@ USER, PASSWORD, AUTHORITY = "EDGE_MNIST_MQTT_USER", "EDGE_MNIST_MQTT_PASSWORD", 
 _QUEUED = 1000
 """Messages that are kept while the broker is away; older ones are dropped first."""
 _LAST_SECONDS = 2.0
+_LARGEST_PACKET = 1024
+"""Bytes of a packet from the broker. Nothing is subscribed to: only acknowledgements come, which have 2 bytes."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +89,16 @@ class Sender:
         """
         self._broker = parse(address)
         try:
-            from paho.mqtt import client as paho
-            from paho.mqtt.enums import CallbackAPIVersion
+            import paho.mqtt.client  # noqa: F401
         except ImportError as error:
             raise missing_package("paho-mqtt", "mqtt") from error
-        self._tell, self._source = tell, source
+        self._notices, self._source = Notices(tell), source
         self._numbers: str | None = None
         self._state = ""
         self._trouble = ""
         # A name of its own for each camera: the broker cuts off the older of two clients of one name.
         name = f"edge-mnist-{socket.gethostname()}-{os.getpid()}"
-        client = self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name)
+        client = self._client = _client(name, functools.partial(self._complain, "packet"))
         client.will_set(f"{self._broker.topic}/availability", "offline", qos=1, retain=True)
         client.reconnect_delay_set(1, 30)
         client.max_queued_messages_set(_QUEUED)
@@ -138,23 +141,39 @@ class Sender:
 
     def _connected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._complain(f"refuses: {reason} ({USER} and {PASSWORD} give the credentials)")
+            self._complain("refused", f"refuses: {reason} ({USER} and {PASSWORD} give the credentials)")
             return
         if self._trouble:
-            self._tell("--mqtt: the broker is back")
+            self._notices("back", "--mqtt: the broker is back")
         self._trouble = ""
         self._publish("availability", "online", retain=True)
 
     def _unreached(self, client: Any, data: Any) -> None:
         error = sys.exc_info()[1]  # paho calls this while it handles the error, which it does not hand over
-        self._complain(f"cannot be reached: {error}" if error is not None else "cannot be reached")
+        self._complain("unreached", f"cannot be reached: {error}" if error is not None else "cannot be reached")
 
     def _disconnected(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
-            self._complain(f"is gone: {reason}")
+            self._complain("gone", f"is gone: {reason}")
 
-    def _complain(self, text: str) -> None:
+    def _complain(self, kind: str, text: str) -> None:
         """Say once what is wrong with the broker."""
         if not self._trouble:
-            self._tell(f"--mqtt: the broker {self._broker.host}:{self._broker.port} {text}; trying again")
+            self._notices(kind, f"--mqtt: the broker {self._broker.host}:{self._broker.port} {text}; trying again")
         self._trouble = text
+
+
+def _client(name: str, complain: Callable[[str], None]) -> Any:
+    """A client of paho's that ends a connection on which a large packet comes; paho itself has no limit."""
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    class Client(paho.Client):
+        def _sock_recv(self, bufsize: int) -> bytes:
+            # paho asks for all that is left of a packet at once, and memory for that is taken before it has come.
+            if bufsize > _LARGEST_PACKET:
+                complain(f"sent a packet of {bufsize:,} bytes, expected {_LARGEST_PACKET:,} at most")
+                raise ConnectionError("the packet is too large")
+            return super()._sock_recv(bufsize)
+
+    return Client(CallbackAPIVersion.VERSION2, client_id=name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from edge_mnist import quiet, signals
+from edge_mnist import quiet
 from edge_mnist.demo import announce, live, models, snapshots, sources
 from edge_mnist.demo.cameras import Image
 from edge_mnist.demo.capture import Capture
@@ -27,11 +29,15 @@ def tell(text: str) -> None:
         print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
 
 
-def run(options: Options) -> bool:
+def run(options: Options, stop: Sequence[int] = ()) -> bool:
     """Show the demo until it ends, or is ended by a signal, the window or a limit.
 
+    Args:
+        options: what the user asked for.
+        stop: signals that came; see `signals.watch`.
+
     Returns:
-        Whether all could be read: False if images of a folder were left out.
+        Whether all could be read: False if images of a folder were left out, or a film ended too early.
 
     Raises:
         UsageError: the camera is named wrongly.
@@ -74,14 +80,13 @@ def run(options: Options) -> bool:
             from edge_mnist.demo.mqtt import Sender
 
             sender = stack.enter_context(closing(Sender(options.mqtt, model, source.name, tell)))
-        caught = stack.enter_context(signals.watch())
         flow = live.moments(
             capture,
             model,
             threshold=options.threshold,
             limits=options.limits,
             watch=watch,
-            stop=caught,
+            stop=stop,
             tell=tell,
         )
         for moment in flow:
@@ -92,7 +97,7 @@ def run(options: Options) -> bool:
                 sender.show(moment)
             if window is not None and not window.show(moment):
                 break
-        output.end(caught)
+        output.end()
         return not capture.skipped
 
 
@@ -136,6 +141,8 @@ class _Output:
                 self._recording.add(picture, now)
             except EdgeMnistError as error:
                 tell(f"the recording ends here: {error}")
+                with contextlib.suppress(EdgeMnistError):  # the disk is full, which was said
+                    self._recording.close()
                 self._recording = None
 
     def switch(self) -> None:
@@ -162,10 +169,12 @@ class _Output:
         """End the recording."""
         if self._recording is not None:
             recording, self._recording = self._recording, None
-            recording.close()
-            tell(f"recorded {recording.path}")
+            if recording.close():
+                tell(f"recorded {recording.path}")
+            else:
+                tell(f"nothing was recorded in {recording.path}: no picture came, and no file is left")
 
-    def end(self, caught: list[int]) -> None:
+    def end(self) -> None:
         """Say what the demo came to."""
         if self._last is None or self._first is None:
             return

@@ -45,7 +45,7 @@ class Recording:
         self._size: tuple[int, int] | None = None
         self._pending: list[tuple[bytes, float]] = []
         self._start = 0.0
-        self._sequence = 0
+        self._sequence = 0  # of the last fragment
         try:
             self._file: BinaryIO = self.path.open("xb", buffering=0)
         except OSError as error:
@@ -72,8 +72,11 @@ class Recording:
             self._flush(time)
         self._pending.append((jpeg, time))
 
-    def close(self) -> None:
-        """End the file.
+    def close(self) -> bool:
+        """End the file; one without pictures is deleted.
+
+        Returns:
+            Whether there is a file.
 
         Raises:
             EdgeMnistError: the disk is full. What was written is playable.
@@ -83,6 +86,9 @@ class Recording:
                 self._flush(self._pending[-1][1] + _LAST / _TIMESCALE)
         finally:
             self._file.close()
+            if self._sequence == 0:
+                self.path.unlink(missing_ok=True)
+        return self._sequence > 0
 
     def _flush(self, end: float) -> None:
         """Write what is pending as a fragment that lasts until `end`."""
@@ -90,8 +96,8 @@ class Recording:
         ticks.append(max(round((end - self._start) * _TIMESCALE), ticks[-1] + 1))
         pictures = [jpeg for jpeg, _ in self._pending]
         self._pending = []
+        self._write(_fragment(self._sequence + 1, ticks, pictures))
         self._sequence += 1
-        self._write(_fragment(self._sequence, ticks, pictures))
 
     def _write(self, data: bytes) -> None:
         position = self._file.tell()

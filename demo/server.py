@@ -10,22 +10,26 @@ import asyncio
 import base64
 import errno
 import json
+import logging
+import re
 import secrets
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
-from typing import Any
+from typing import Any, cast
 
 import cv2
 from aiohttp import web
 
-from edge_mnist.demo import announce, guard, snapshots
+from edge_mnist.demo import announce, connections, guard, snapshots
 from edge_mnist.demo.cameras import Image
+from edge_mnist.demo.connections import Connection, Connections
 from edge_mnist.demo.desk import Desk
 from edge_mnist.demo.live import Moment
 from edge_mnist.demo.models import Model
+from edge_mnist.demo.notices import Notices
 from edge_mnist.demo.options import WebOptions
 from edge_mnist.demo.reader import THRESHOLD
 from edge_mnist.demo.screen import paint
@@ -34,15 +38,15 @@ from edge_mnist.errors import EdgeMnistError
 QUALITY = 80
 VIEWERS = 32
 """Most live pictures at once."""
-STALL = 20.0
-"""Seconds after which a viewer that takes nothing is let go."""
 HISTORY = 60
 _PERIOD = 0.1
 """Seconds between two messages on how it goes."""
 _LARGEST = {"/photo": 16 << 20, "/pad": 1 << 18, "/correct": 1 << 12, "/snapshot": 1 << 10}
 """Bytes of a request."""
 _RATES = {"/photo": (1.0, 4), "/pad": (25.0, 50), "/correct": (5.0, 20), "/snapshot": (2.0, 5)}
-"""Requests a second, and at once."""
+"""Requests of one client: a second, and at once."""
+_LINGER = 2.0
+"""Seconds in which the rest of a body that was refused is thrown away, so that its sender can see why."""
 _TYPES = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -78,7 +82,9 @@ class Page:
         self._photographs = ThreadPoolExecutor(2, "photographs")  # one that takes long keeps no other waiting
         self._encoder = ThreadPoolExecutor(1, "jpeg")
         self._waiting = dict.fromkeys(("/pad", "/photo"), 0)
-        self._buckets = {path: guard.Bucket(*rates) for path, rates in _RATES.items()}
+        self._notices = Notices(tell)
+        self._guesses = guard.Guesses()
+        self._buckets = {path: guard.Buckets(*rates) for path, rates in _RATES.items()}
         self._files = {name: resources.files("edge_mnist.demo").joinpath("web", name).read_bytes() for name in _TYPES}
         self._moment: Moment | None = None
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
@@ -120,29 +126,44 @@ class Page:
 
     def _run(self, listening: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
+        self._loop.set_exception_handler(self._note_trouble)
         try:
             self._loop.run_until_complete(self._serve(listening))
         finally:
             listening.set()
+            # What still runs is ended here: it would complain if it found the loop closed.
+            running = asyncio.all_tasks(self._loop)
+            for task in running:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*running, return_exceptions=True))
             self._loop.close()
 
     async def _serve(self, listening: threading.Event) -> None:
-        app = web.Application(middlewares=[self._guarded], client_max_size=max(_LARGEST.values()))
+        app = web.Application(middlewares=[self._guarded])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/", self._file)
-        app.router.add_get("/{name:style.css|app.js|icon.svg}", self._file)
+        app.router.add_get("/{name:" + "|".join(map(re.escape, sorted(_TYPES))) + "}", self._file)
         app.router.add_get("/live.mjpg", self._live)
         app.router.add_get("/events", self._events)
         app.router.add_post("/pad", self._pad)
         app.router.add_post("/photo", self._photo)
         app.router.add_post("/correct", self._correct)
         app.router.add_post("/snapshot", self._take_snapshot)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        logger = logging.Logger("edge_mnist.page")
+        logger.addHandler(_ToNotices(self._notices))
+        # A body that is compressed could be many times larger than it seems; browsers send none.
+        options: dict[str, Any] = {"logger": logger, "lingering_time": _LINGER, "auto_decompress": False}
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, **options)
         await runner.setup()
+        all_connections, serve = Connections(self._notices), cast(Callable[[], asyncio.Protocol], runner.server)
         try:
-            site = web.TCPSite(runner, self._options.host, self._options.port)
-            await site.start()
-            self.port = int(runner.addresses[0][1])
+            server = await self._loop.create_server(
+                lambda: Connection(all_connections, serve),
+                self._options.host,
+                self._options.port,
+                backlog=connections.BACKLOG,
+            )
+            self.port = int(server.sockets[0].getsockname()[1])
         except OSError as error:
             self._error = error
             await runner.cleanup()
@@ -151,6 +172,7 @@ class Page:
         painter = self._loop.create_task(self._paint())
         await self._ended
         painter.cancel()
+        server.close()
         await runner.cleanup()
 
     def _take(self, moment: Moment) -> None:
@@ -179,13 +201,54 @@ class Page:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Refuse who may not; answer errors as JSON."""
+        """Refuse who may not; receive the body; answer errors as JSON."""
+        connection = connections.of(request)
+        refusal = self._refusal(request, connection.client)
+        if refusal is not None:
+            return refusal
+        try:
+            if request.method == "POST":
+                await connection.read_body(request, _LARGEST.get(request.path, 0))
+                if request.path in self._buckets and not self._buckets[request.path].of(connection.client).take():
+                    return _refuse(429, "too many requests: wait a second")
+            with connection.answering():
+                answer = await handler(request)
+                await answer.prepare(request)
+                await answer.write_eof()
+                return answer
+        except EdgeMnistError as error:
+            return _refuse(422, str(error))
+        except web.HTTPRequestEntityTooLarge:
+            return _refuse(413, _too_large(request))
+        except web.HTTPException as error:
+            return _refuse(error.status, error.reason)
+        except web.RequestPayloadError:
+            return _refuse(400, "the body is malformed")
+        except ConnectionError:
+            raise
+        except Exception as error:
+            self._notices(
+                f"failure {request.path} {type(error).__name__}", f"the page failed at {request.path}: {error!r}"
+            )
+            return _refuse(500, "this failed: the demo's stderr says why")
+
+    def _refusal(self, request: web.Request, client: str) -> web.Response | None:
+        """The answer to a request that may not be served; may set the cookie."""
         host = request.headers.get("Host", "")
         if not self._access.knows_host(host):
             return _refuse(403, "this machine is not known by that name: use its address, or localhost")
         cookie = f"edge_mnist_{self.port}"
-        if not self._access.knows_token(request.query.get("token") or request.cookies.get(cookie)):
+        token = request.query.get("token") or request.cookies.get(cookie)
+        if self._access.token is not None and token and self._guesses.are_used_up(client):
+            self._notices(
+                "guesses", f"the page refuses tokens for some time: too many wrong ones, the last from {client}"
+            )
+            return _refuse(429, "too many wrong tokens: wait a minute")
+        if not self._access.knows_token(token):
+            if token:
+                self._guesses.add_wrong(client, token)
             return _refuse(403, "the link that the demo printed holds a token, which is missing here or wrong")
+        self._guesses.add_right(client)
         if "token" in request.query and self._access.token is not None:
             answer = web.Response(status=303, headers={"Location": "/"})
             answer.set_cookie(cookie, self._access.token, httponly=True, samesite="Strict", max_age=30 * 86400)
@@ -195,15 +258,13 @@ class Page:
             if origin is not None and origin.partition("://")[2] != host:
                 return _refuse(403, "requests of other sites are refused")
             if (request.content_length or 0) > _LARGEST.get(request.path, 0):
-                return _refuse(413, f"too large: at most {_LARGEST.get(request.path, 0) >> 10} KiB are taken")
-            if request.path in self._buckets and not self._buckets[request.path].take():
-                return _refuse(429, "too many requests: wait a second")
-        try:
-            return await handler(request)
-        except EdgeMnistError as error:
-            return _refuse(422, str(error))
-        except web.HTTPException as error:
-            return _refuse(error.status, error.reason)
+                return _refuse(413, _too_large(request))
+        return None
+
+    def _note_trouble(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Write a line where asyncio would write a traceback, such as when no more connections can be opened."""
+        error = context.get("exception")
+        self._notices(f"loop {type(error).__name__}", f"the page: {context['message']}: {error!r}")
 
     async def _file(self, request: web.Request) -> web.Response:
         name = request.match_info.get("name", "index.html")
@@ -225,11 +286,7 @@ class Page:
                 sent, jpeg = self._picture
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
                 # A browser shows a picture when it sees the boundary after it.
-                await asyncio.wait_for(answer.write(head + jpeg + b"\r\n--picture\r\n"), STALL)
-        except (ConnectionError, asyncio.TimeoutError):
-            if request.transport is not None:
-                request.transport.abort()
-            return answer
+                await answer.write(head + jpeg + b"\r\n--picture\r\n")
         finally:
             self._viewers -= 1
 
@@ -238,18 +295,13 @@ class Page:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         told = 0
-        try:
-            while True:
-                fresh = [item for item in self._history if item["count"] > told]
-                told = self._count
-                message = json.dumps({**self._status(), "history": fresh})
-                await asyncio.wait_for(answer.write(f"data: {message}\n\n".encode()), STALL)
-                await asyncio.sleep(_PERIOD)
-                await asyncio.shield(self._next)
-        except (ConnectionError, asyncio.TimeoutError):
-            if request.transport is not None:
-                request.transport.abort()
-            return answer
+        while True:
+            fresh = [item for item in self._history if item["count"] > told]
+            told = self._count
+            message = json.dumps({**self._status(), "history": fresh})
+            await answer.write(f"data: {message}\n\n".encode())
+            await asyncio.sleep(_PERIOD)
+            await asyncio.shield(self._next)
 
     def _status(self) -> dict[str, Any]:
         """How it goes, for the page."""
@@ -289,20 +341,18 @@ class Page:
         """Let the desk read in a thread of an executor, a few at once in its queue."""
         if self._waiting[request.path] >= 4:
             return _refuse(429, "too many requests: wait a second")
-        data = await request.read()
-        if len(data) > _LARGEST[request.path]:  # its length was not told beforehand
-            return _refuse(413, f"too large: at most {_LARGEST[request.path] >> 10} KiB are taken")
         self._waiting[request.path] += 1
         try:
-            return web.json_response(await self._loop.run_in_executor(executor, read, data, self._model))
+            body = connections.of(request).body
+            return web.json_response(await self._loop.run_in_executor(executor, read, body, self._model))
         finally:
             self._waiting[request.path] -= 1
 
     async def _correct(self, request: web.Request) -> web.Response:
         try:
-            said = json.loads(await request.read())
+            said = json.loads(connections.of(request).body)
             key, label = said["key"], said["label"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return _refuse(400, "expected a key and a label")
         if label is None:
             await self._loop.run_in_executor(self._worker, self._desk.forget, key)
@@ -324,9 +374,29 @@ class Page:
         return web.json_response({"name": snapshots.name(moment), **pictures})
 
 
+class _ToNotices(logging.Handler):
+    """Turns what aiohttp logs about a malformed request, with a traceback, into a line."""
+
+    def __init__(self, notices: Notices) -> None:
+        super().__init__()
+        self._notices = notices
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, ConnectionError):  # the client is gone, as it may
+            return
+        kind, what = type(error).__name__, getattr(error, "message", repr(error))
+        self._notices(f"request {kind}", f"the page: {record.getMessage()}: {' '.join(str(what).split())}")
+
+
 async def _add_headers(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers.update(guard.HEADERS)
     answer.headers["Server"] = "edge-mnist"
+
+
+def _too_large(request: web.Request) -> str:
+    return f"too large: at most {_LARGEST.get(request.path, 0) >> 10} KiB are taken"
 
 
 def _refuse(status: int, reason: str) -> web.Response:

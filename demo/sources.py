@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from edge_mnist.demo import cameras, images
-from edge_mnist.demo.cameras import Image, Lost, Settings
+from edge_mnist.demo.cameras import Image, Incomplete, Lost, Settings
 from edge_mnist.errors import EdgeMnistError, UsageError
 
 Kind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
@@ -29,6 +29,8 @@ STILL_SECONDS = 1.0
 STILL_FPS = 10.0
 SAMPLE_FPS = 60.0
 """Most frames a second of the sample: drawing one takes some milliseconds, and faster ones would only come late."""
+_SHORTER = (2.0, 0.1)
+"""Seconds and part by which a film may end before its container says so: sound may be that much longer."""
 _TIMEOUT = 5_000
 """Milliseconds that a stream may take to answer."""
 
@@ -81,6 +83,7 @@ class Source:
 
         Raises:
             Lost: there is none, or it is there no more.
+            Incomplete: after the last frame: a film holds fewer than it declares.
             EdgeMnistError: a file holds no pictures.
         """
         if self.kind == "v4l2":
@@ -160,11 +163,52 @@ def _video(path: Path) -> Iterator[Image]:
         good, image = capture.read()
         if not good:
             raise EdgeMnistError(f"{path}: holds no video that can be read")
+        declared, rate, count = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS), 0
         while good:
+            count += 1
             yield np.asarray(image, np.uint8)
+            end = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             good, image = capture.read()
     finally:
         capture.release()
+    is_mp4, is_cut, seconds = _read_boxes(path)
+    if is_cut and count < declared:
+        raise Incomplete(f"{path}: breaks off: {count} of its {declared:.0f} frames can be read")
+    if rate > 0:  # an MP4's sound may be longer, and frames that an edit list leaves out are counted
+        seconds = min(seconds, declared / rate) if is_mp4 else declared / rate
+    if seconds - end > max(_SHORTER[0], _SHORTER[1] * seconds):
+        raise Incomplete(f"{path}: breaks off or is damaged: its picture ends after {end:.1f} s of {seconds:.1f} s")
+
+
+def _read_boxes(path: Path) -> tuple[bool, bool, float]:
+    """Look at the boxes that a film is made of (ISO/IEC 14496-12, 4.2), as OpenCV does not say what is wrong with it.
+
+    Returns:
+        Whether it is an MP4 or MOV, whether it ends within a box, and how many seconds it declares; 0 is not known.
+    """
+    seconds, at = 0.0, 0
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        while at < size:
+            file.seek(at)
+            head = file.read(256)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if at == 0 and kind not in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+                return False, False, 0.0
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length == 0:  # it reaches to the end
+                break
+            start = head.find(b"mvhd") + 4
+            if kind == b"moov" and 4 < start < 64:  # 8.2.2, with times of 4 bytes each, or in version 1 of 8
+                width = 8 if head[start] == 1 else 4
+                scale, duration = start + 4 + 2 * width, start + 8 + 2 * width
+                ticks = int.from_bytes(head[duration : duration + width], "big")
+                seconds = ticks / max(1, int.from_bytes(head[scale : scale + 4], "big"))
+                if ticks == (1 << 8 * width) - 1:  # not known
+                    seconds = 0.0
+            at += max(length, 8)
+    return True, at > size, seconds
 
 
 def _stream(address: str, name: str) -> Iterator[Image]:

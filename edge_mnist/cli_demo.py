@@ -9,7 +9,7 @@ from typing import Literal
 
 import click
 
-from edge_mnist import cli_options
+from edge_mnist import cli_options, signals
 from edge_mnist.errors import UsageError, missing_for_pictures
 from edge_mnist.files import check_folder
 
@@ -79,6 +79,7 @@ def demo(
 
     Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """
+    stop = click.get_current_context().with_resource(signals.watch())  # here, as to load the libraries takes a while
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
         raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
@@ -107,5 +108,5 @@ def demo(
         web=WebOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
     )
-    if not program.run(options):
+    if not program.run(options, stop):
         sys.exit(1)

@@ -133,6 +133,16 @@ class Demo:
                 stream.close()
         return status
 
+    @contextmanager
+    def ended(self) -> Iterator[Demo]:
+        """A context at whose end it is over."""
+        try:
+            yield self
+        finally:
+            if self.process.poll() is None:
+                self.process.kill()
+            self.wait()
+
 
 def _collect(stream: Any, lines: list[str]) -> None:
     for line in stream:
@@ -142,13 +152,8 @@ def _collect(stream: Any, lines: list[str]) -> None:
 @contextmanager
 def demo(*arguments: object, **environment: str) -> Iterator[Demo]:
     """A demo that is over when the test is."""
-    running = Demo(*arguments, **environment)
-    try:
+    with Demo(*arguments, **environment).ended() as running:
         yield running
-    finally:
-        if running.process.poll() is None:
-            running.process.kill()
-        running.wait()
 
 
 def browser_missing() -> str:

@@ -235,8 +235,9 @@ def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_o
         assert values == pytest.approx([3 * i for i in range(len(values))], abs=2)
         assert found == pytest.approx([moment - 5 for moment in times[: len(found)]], abs=0.002)
     another = Recording(path)
-    another.close()
     assert another.path == path.with_name("film-2.mp4")
+    another.add(image(1), 0.0)
+    assert another.close()
     with pytest.raises(EdgeMnistError, match=r"--record .*cannot be written"):
         Recording(path / "film.mp4")
     with pytest.raises(EdgeMnistError, match=r"--record .*there is no folder .*new: make it first"):
@@ -244,6 +245,98 @@ def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_o
     with pytest.raises(UsageError, match=r"--record .*film.avi: is recorded as MP4: name it film.mp4"):
         Recording(tmp_path / "film.avi")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["film-2.mp4", "film.mp4"]
+
+
+def test_a_recording_without_a_picture_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(tmp_path / "film.mp4")
+    assert not recording.close()
+    full = Recording(tmp_path / "film.mp4")  # the disk is full before the first second is written
+    full.add(image(1), 0.0)
+    monkeypatch.setattr(full, "_write", lambda _: (_ for _ in ()).throw(EdgeMnistError("no space")))
+    with pytest.raises(EdgeMnistError, match="no space"):
+        full.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def moving(path: Path, code: str) -> bytes:
+    """A film of 6 seconds, 10 frames each, as OpenCV writes it."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+    noise = np.random.Generator(np.random.PCG64(1))
+    for _ in range(60):
+        writer.write(noise.integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+def streamable(film: bytes) -> tuple[bytes, bytearray, bytes]:
+    """An MP4's boxes ftyp, moov, and the rest, in an order in which it can be played before it is all there."""
+    boxes, at = {}, 0
+    while at < len(film):
+        length = int.from_bytes(film[at : at + 4], "big")
+        boxes[film[at + 4 : at + 8]] = film[at : at + length]
+        at += length
+    moov = bytearray(boxes[b"moov"])
+    table = moov.index(b"stco") + 8
+    (count,) = struct.unpack_from(">I", moov, table)
+    offsets = struct.unpack_from(f">{count}I", moov, table + 4)
+    struct.pack_into(f">{count}I", moov, table + 4, *(offset + len(moov) for offset in offsets))
+    return boxes[b"ftyp"], moov, boxes[b"free"] + boxes[b"mdat"]
+
+
+def read_film(path: Path) -> tuple[int, str, bool]:
+    """How many frames of a film are given, what is said about it, and whether it was read to its end."""
+    told: list[str] = []
+    capture = Capture(sources.find(str(path), Settings()), paced=False, tell=told.append)
+    count = 0
+    while capture.newest(5.0) is not None:
+        count += 1
+    capture.close()
+    assert capture.state.kind == "ended"
+    return count, "".join(told), not capture.skipped
+
+
+def test_a_film_that_breaks_off_is_read_as_far_as_it_goes_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    whole = ftyp + bytes(moov) + rest
+    for part, least, most in ((0.97, 50, 59), (0.7, 30, 50), (0.2, 2, 20)):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        count, told, is_whole = read_film(path)
+        assert least <= count <= most and not is_whole
+        assert told == f"{path}: breaks off: {count} of its 60 frames can be read"
+    path.write_bytes(whole)
+    assert read_film(path) == (60, "", True)
+
+
+def test_a_film_that_was_trimmed_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    for box, place, value in ((b"mvhd", 20, 3000), (b"elst", 12, 3000), (b"elst", 16, 3 * 10240)):
+        struct.pack_into(">I", moov, moov.index(box) + place, value)  # it begins after 3 of 6 seconds
+    path.write_bytes(ftyp + bytes(moov) + rest)
+    assert read_film(path) == (30, "", True)
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv"])
+def test_a_film_that_ends_before_its_time_is_said(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    whole = moving(path, "MJPG")
+    assert read_film(path) == (60, "", True)
+    path.write_bytes(whole[: len(whole) // 2])
+    count, told, is_whole = read_film(path)
+    assert 15 < count < 40 and not is_whole
+    assert told.startswith(f"{path}: breaks off or is damaged: its picture ends after ")
+
+
+def test_a_film_damaged_in_the_middle_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    table = moov.index(b"stsz") + 12  # where the frames from the 20th on begin is lost
+    (count,) = struct.unpack_from(">I", moov, table)
+    struct.pack_into(f">{count - 20}I", moov, table + 4 + 80, *[0x7FFFFFFF] * (count - 20))
+    path.write_bytes(ftyp + bytes(moov) + rest)
+    count, told, is_whole = read_film(path)
+    assert 10 <= count <= 21 and not is_whole and "its picture ends after" in told
 
 
 def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:

@@ -140,6 +140,32 @@ def test_a_signal_ends_it_cleanly_with_a_whole_recording(view: str, number: sign
     assert frames_of(path) == int(said[1]) and "Traceback" not in "".join(running.errors)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_starts_ends_it_too_and_nothing_is_recorded(number: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "seen.mp4"
+    with demo("--camera", "sample", "--view", "web", "--port", 0, "--record", path) as running:
+        libraries = Path(f"/proc/{running.process.pid}/maps")
+        if libraries.exists():
+            wait(lambda: "cv2" in libraries.read_text())  # the command runs, and loads what it needs
+        else:
+            running.said("the demo is at")
+        running.process.send_signal(number)
+        assert running.wait(20) == 0
+    assert "Traceback" not in "".join(running.errors) and not running.output
+    running.said(r"nothing was recorded in .*seen\.mp4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_breaks_off_gives_status_1(tmp_path: Path) -> None:
+    path = film(tmp_path / "film.mp4", "402", seconds=2.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
+    with demo("--camera", path, "--view", "none", "--json") as running:
+        assert running.wait() == 1
+    assert [event["event"] for event in running.events()] == ["read", "gone"]
+    running.said(r"film\.mp4: breaks off: \d+ of its \d+ frames can be read\n")
+    running.said("frames in .* first answer after")
+
+
 @pytest.mark.slow
 def test_what_was_recorded_until_it_was_killed_can_be_played(tmp_path: Path) -> None:
     path = tmp_path / "seen.mp4"

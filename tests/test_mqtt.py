@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edge_mnist.demo.mqtt import AUTHORITY, PASSWORD, USER, Broker, parse
+from edge_mnist.demo import models
+from edge_mnist.demo.mqtt import AUTHORITY, PASSWORD, USER, Broker, Sender, parse
 from edge_mnist.errors import UsageError
 
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
@@ -28,6 +35,80 @@ def test_an_address_is_read_and_a_password_in_it_refused() -> None:
             parse(wrong)
     with pytest.raises(UsageError, match=USER):
         parse("mqtt://me:secret@host/a")
+
+
+@contextmanager
+def bad_broker(answer: Callable[[int], bytes]) -> Iterator[int]:
+    """A broker that sends whatever a test wants when a client has connected, by the number of the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.1)
+        stopping, count = threading.Event(), itertools.count()
+
+        def run() -> None:
+            while not stopping.is_set():
+                try:
+                    connection = listening.accept()[0]
+                except TimeoutError:
+                    continue
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(2)
+                    connection.recv(4096)  # its CONNECT
+                    connection.sendall(answer(next(count)))
+                    time.sleep(0.05)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield int(listening.getsockname()[1])
+        finally:
+            stopping.set()
+            thread.join()
+
+
+CONNACK = b"\x20\x02\0\0"
+
+
+def length(value: int) -> bytes:
+    """A length as MQTT 3.1.1, 2.2.3 writes it."""
+    written = bytearray()
+    while value > 127:
+        written.append(value & 127 | 128)
+        value >>= 7
+    return bytes((*written, value))
+
+
+def test_a_large_packet_from_a_broker_takes_no_memory_and_is_said_once() -> None:
+    claimed, lines = 200_000_000, list[str]()
+    publish = b"\x30" + length(claimed) + b"\0\1a"
+    tracemalloc.start()
+    try:
+        with bad_broker(lambda _: CONNACK + publish + bytes(1 << 20)) as port:
+            sender = Sender(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
+            Mosquitto.wait(lambda: len(lines) >= 2)  # it has come back
+            sender.close()
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert lines[0].endswith(f"sent a packet of {claimed:,} bytes, expected 1,024 at most; trying again")
+    assert lines[1:] == ["--mqtt: the broker is back"]
+    assert most < 50 << 20
+
+
+def test_malformed_packets_do_not_end_the_sending() -> None:
+    choose, lines, sent = random.Random(1), list[str](), list[bytes]()
+
+    def answer(number: int) -> bytes:
+        kind = choose.choice((0x20, 0x30, 0x32, 0x34, 0x40, 0x50, 0x62, 0x70, 0x90, 0xB0, 0xD0, 0xE0, 0xF0))
+        body = choose.randbytes(choose.randrange(12))
+        sent.append(bytes((kind, len(body))) + body)
+        return choose.choice((b"", CONNACK)) + sent[-1]
+
+    with bad_broker(answer) as port:
+        sender = Sender(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
+        sender._client.reconnect_delay_set(0.001, 0.001)
+        Mosquitto.wait(lambda: len(sent) > 40)
+        sender.close()
+    assert len(lines) <= 4, lines  # of each kind one
 
 
 class Mosquitto:
