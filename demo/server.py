@@ -22,6 +22,7 @@ from typing import Any, cast
 
 import cv2
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edge_mnist.demo import announce, connections, guard, snapshots
 from edge_mnist.demo.cameras import Image
@@ -386,8 +387,11 @@ class _ToNotices(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, ConnectionError):  # the client is gone, as it may
             return
-        kind, what = type(error).__name__, getattr(error, "message", repr(error))
-        self._notices(f"request {kind}", f"the page: {record.getMessage()}: {' '.join(str(what).split())}")
+        text = f"the page: {record.getMessage()}: {error!r}"
+        if isinstance(error, HttpProcessingError):
+            client = record.args[0] if isinstance(record.args, tuple) and record.args else "a client"
+            text = f"the page refused a malformed request of {client}: {' '.join(error.message.split())}"
+        self._notices(f"request {type(error).__name__}", text)
 
 
 async def _add_headers(request: web.Request, answer: web.StreamResponse) -> None:

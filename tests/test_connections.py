@@ -185,7 +185,10 @@ def test_a_kind_of_malformed_request_is_one_line(page: tuple[Page, list[str]]) -
             with closing(connect(page[0].port, data)) as connection:
                 assert connection.recv(100).startswith(b"HTTP/1.0 400")
     assert 1 <= len(page[1][1:]) <= 3
-    assert all(line.startswith("the page: ") and line.isprintable() for line in page[1][1:])
+    assert all(
+        line.startswith("the page refused a malformed request of 127.0.0.1: ") and line.isprintable()
+        for line in page[1][1:]
+    )
 
 
 def test_lines_are_counted_and_come_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
