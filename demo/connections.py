@@ -186,6 +186,8 @@ class Connection(asyncio.Protocol):
         """
         chunks = []
         self.wait(BODY_SECONDS)
+        if self._transport is not None and request.headers.get("Expect", "").lower() == "100-continue":
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async for chunk in request.content.iter_any():
                 chunks.append(chunk)

@@ -142,14 +142,13 @@ class Page:
     async def _serve(self, listening: threading.Event) -> None:
         app = web.Application(middlewares=[self._guarded])
         app.on_response_prepare.append(_add_headers)
-        app.router.add_get("/", self._file)
-        app.router.add_get("/{name:" + "|".join(map(re.escape, sorted(_TYPES))) + "}", self._file)
-        app.router.add_get("/live.mjpg", self._live)
-        app.router.add_get("/events", self._events)
-        app.router.add_post("/pad", self._pad)
-        app.router.add_post("/photo", self._photo)
-        app.router.add_post("/correct", self._correct)
-        app.router.add_post("/snapshot", self._take_snapshot)
+        names = "|".join(map(re.escape, sorted(_TYPES)))
+        for path, show in (("/", self._file), (f"/{{name:{names}}}", self._file), ("/live.mjpg", self._live)):
+            app.router.add_get(path, show, expect_handler=_ignore)
+        app.router.add_get("/events", self._events, expect_handler=_ignore)
+        for path, do in (("/pad", self._pad), ("/photo", self._photo), ("/correct", self._correct)):
+            app.router.add_post(path, do, expect_handler=_ignore)
+        app.router.add_post("/snapshot", self._take_snapshot, expect_handler=_ignore)
         logger = logging.Logger("edge_mnist.page")
         logger.addHandler(_ToNotices(self._notices))
         # A body that is compressed could be many times larger than it seems; browsers send none.
@@ -397,6 +396,10 @@ class _ToNotices(logging.Handler):
 async def _add_headers(request: web.Request, answer: web.StreamResponse) -> None:
     answer.headers.update(guard.HEADERS)
     answer.headers["Server"] = "edge-mnist"
+
+
+async def _ignore(request: web.Request) -> None:
+    """Leave `Expect: 100-continue` to `read_body`; aiohttp's own way fails on other words that are no UTF-8."""
 
 
 def _too_large(request: web.Request) -> str:

@@ -235,6 +235,19 @@ def test_a_token_may_hold_any_bytes(tmp_path: Path) -> None:
         assert len(lines) == 1
 
 
+def test_a_client_that_asks_before_it_sends_is_told_to_and_other_expectations_are_ignored(
+    page: tuple[Page, list[str]],
+) -> None:
+    head = b"POST /correct HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: "
+    with closing(connect(page[0].port, head + b"100-continue\r\n\r\n")) as connection:
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"{}")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    with closing(connect(page[0].port, head + b"\xff\r\n\r\n{}")) as connection:
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert len(page[1]) == 1
+
+
 @contextmanager
 def few_files(most: int) -> Iterator[None]:
     """Processes that are started in this context may open few files, as after `ulimit -n`."""
