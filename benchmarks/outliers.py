@@ -14,11 +14,11 @@ from pathlib import Path
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from edge_mnist import data, evaluation, runtime
 from edge_mnist.sources import SHIPPED_INT8
+from edge_mnist.tables import make_console
 
 COUNT = 2000
 # no letter that somebody writes as a digit
@@ -114,7 +114,7 @@ def main(model: Path) -> None:
     for name, images in kinds.items():
         sure = evaluation.softmax(classifier.logits(images)).max(1)
         table.add_row(name, f"{evaluation.auroc(digits, sure):.4f}", f"{(sure >= bound).mean():.2%}")
-    Console().print(table)
+    make_console().print(table)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from edge_mnist import benchmark, c_library, calibration, checkpoint, data, runtime
-from edge_mnist.benchmark_text import show_machine, table
+from edge_mnist.benchmark_text import show_machine
 from edge_mnist.benchmark_worker import Model, serve
 from edge_mnist.cli_bench import machine, progress
 from edge_mnist.contract import Contract
@@ -39,6 +39,7 @@ from edge_mnist.network import MEAN, STD, DigitNet, set_weights
 from edge_mnist.quantization import quantize
 from edge_mnist.quiet import quiet_stderr
 from edge_mnist.sources import SHIPPED
+from edge_mnist.tables import make_console, make_table, print_table
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -260,14 +261,13 @@ def show(facts: dict[str, Any], console: Console) -> None:
     show_machine(facts, console)
     console.print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()), soft_wrap=True)
     numbers = ("bytes", "median", "p5", "p99", "ratio", "accuracy", "as its\nfloat")
-    made = table(
-        f"1 image at a time, 1 thread, microseconds; {facts['images']:,} test images", ("made by", "runs in"), numbers
-    )
+    title = f"\n1 image at a time, 1 thread, microseconds; {facts['images']:,} test images"
+    made = make_table(title, ("made by", "runs in"), numbers, wraps=("runs in",))
     for row in facts["sides"]:
         times = (f"{row[name]:,.1f}" for name in ("median_us", "p5_us", "p99_us"))
         shares = (f"{row[name]:.2%}" for name in ("accuracy", "same_class_as_float"))
         made.add_row(row["side"], row["runtime"], f"{row['bytes']:,}", *times, f"{row['ratio']:.2f}", *shares)
-    console.print(made)
+    print_table(made, console)
 
 
 @click.group(invoke_without_command=True)
@@ -294,7 +294,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        show(facts, Console(highlight=False))
+        show(facts, make_console(highlight=False))
 
 
 @main.command(hidden=True)

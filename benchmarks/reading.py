@@ -21,7 +21,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks import negatives
@@ -30,6 +29,7 @@ from edge_mnist.demo import images, overlay
 from edge_mnist.demo import scenes as rendered
 from edge_mnist.demo.reader import DOUBTFUL, Reader, Reading
 from edge_mnist.demo.scenes import Scene
+from edge_mnist.tables import make_console
 
 
 @dataclass
@@ -145,7 +145,7 @@ def main() -> None:
         counts = (f"{row[name]:.0f}" for name in ("images", "digits", "wrong"))
         right, each = f"{row['right'] / row['images']:.1%}", f"{row['wrong'] / row['images']:.3f}"
         table.add_row(group, *counts, rate, f"{row['doubtful']:.0f}", right, each)
-    Console(width=130).print(table)
+    make_console().print(table)
     print("median ms: " + ", ".join(f"{stage} {np.median(spent):.2f}" for stage, spent in stages.items()))
 
 

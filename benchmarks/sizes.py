@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,6 +21,7 @@ from edge_mnist.contract import KEY
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import read_bytes
 from edge_mnist.formats import format_of
+from edge_mnist.tables import make_console
 
 PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
 
@@ -85,7 +85,7 @@ def main(files: tuple[Path, ...], as_json: bool) -> None:
         table.add_row(part, *(f"{sizes[part]:,}" for sizes in found.values()))
     table.add_section()
     table.add_row("the file", *(f"{sum(sizes.values()):,}" for sizes in found.values()))
-    Console().print(table)
+    make_console().print(table)
 
 
 if __name__ == "__main__":

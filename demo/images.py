@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from edge_mnist.errors import EdgeMnistError, UsageError
+from edge_mnist.errors import EdgeMnistError
+from edge_mnist.files import path_error
 from edge_mnist.quiet import quiet_stderr
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
@@ -86,15 +87,14 @@ def find(folder: Path) -> list[Path]:
     """The image files in a folder, by name.
 
     Raises:
-        UsageError: it holds none.
-        EdgeMnistError: it cannot be looked into.
+        EdgeMnistError: it holds none, or cannot be looked into.
     """
     try:
         found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
         raise EdgeMnistError(f"{folder}: cannot be looked into: {error.strerror or error}") from error
     if not found:
-        raise UsageError(f"{folder}: no images, expected files named {', '.join(sorted(SUFFIXES))}")
+        raise EdgeMnistError(f"{folder}: no images, expected files named {', '.join(sorted(SUFFIXES))}")
     return found
 
 
@@ -104,7 +104,7 @@ def load(path: Path) -> NDArray[np.uint8]:
         with path.open("rb") as file:
             return load_from(file, str(path))
     except OSError as error:
-        raise EdgeMnistError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise path_error(path, "cannot be read", error) from error
 
 
 def load_from(file: BinaryIO, name: str) -> NDArray[np.uint8]:

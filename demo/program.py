@@ -21,12 +21,19 @@ from edge_mnist.demo.screen import coloured, paint
 from edge_mnist.demo.sources import Source
 from edge_mnist.errors import EdgeMnistError, missing_package
 from edge_mnist.files import check_folder
+from edge_mnist.progress import is_quiet
 
 
 def tell(text: str) -> None:
     """A line about what goes on, to stderr."""
     with quiet.LOCK:
         print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """A line that --quiet leaves out."""
+    if not is_quiet():
+        tell(text)
 
 
 def run(options: Options, stop: Sequence[int] = ()) -> bool:
@@ -47,7 +54,7 @@ def run(options: Options, stop: Sequence[int] = ()) -> bool:
     if options.snapshots is not None:
         check_folder(options.snapshots, "--snapshot-dir")
     if source.kind == "sample" and options.settings.fps > source.rate():
-        tell(f"--fps {options.settings.fps:g}: the sample is drawn {source.rate():g} times a second at most")
+        note(f"--fps {options.settings.fps:g}: the sample is drawn {source.rate():g} times a second at most")
     view = _choose(options.view)
     shown = view != "none"
     with ExitStack() as stack:
@@ -64,7 +71,7 @@ def run(options: Options, stop: Sequence[int] = ()) -> bool:
 
             window = Window(mirror=options.mirror, snapshot=output.snapshot, record=output.switch)
             stack.callback(window.close)
-            tell(f"keys in the window: {KEYS}")
+            note(f"keys in the window: {KEYS}")
         if view == "web":
             try:
                 from edge_mnist.demo.server import Page
@@ -152,7 +159,7 @@ class _Output:
             return
         try:
             self._recording = Recording(self._options.record or Path(f"edge-mnist-{snapshots.stamp()}.mp4"))
-            tell(f"recording {self._recording.path}")
+            note(f"recording {self._recording.path}")
         except EdgeMnistError as error:
             tell(str(error))
 
@@ -161,7 +168,7 @@ class _Output:
         folder = self._options.snapshots or Path("snapshots")
         stem, plain, read = snapshots.name(moment), snapshots.png(moment.frame.image), snapshots.png(picture)
         try:
-            tell(f"snapshot {snapshots.save(folder, stem, plain, read)}")
+            note(f"snapshot {snapshots.save(folder, stem, plain, read)}")
         except EdgeMnistError as error:
             tell(str(error))
 
@@ -170,7 +177,7 @@ class _Output:
         if self._recording is not None:
             recording, self._recording = self._recording, None
             if recording.close():
-                tell(f"recorded {recording.path}")
+                note(f"recorded {recording.path}")
             else:
                 tell(f"nothing was recorded in {recording.path}: no picture came, and no file is left")
 
@@ -183,7 +190,7 @@ class _Output:
             frames = f"{self._frames} frames in {seconds:.1f} s, {self._frames / max(seconds, 1e-9):.1f} a second"
         else:
             frames = "1 frame"  # whose time has no beginning
-        tell(
+        note(
             f"{frames}; reading a frame {times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
             f"first answer after {self._first:.2f} s"
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from edge_mnist.benchmark import Facts
+from edge_mnist.tables import make_table, print_table
 
 
 def show(facts: Facts, console: Console) -> None:
@@ -14,8 +14,8 @@ def show(facts: Facts, console: Console) -> None:
     show_machine(facts, console)
     for batch in facts["batches"]:
         for threads in facts["threads"]:
-            console.print(_latencies(facts, threads, batch))
-    console.print(_weights(facts))
+            print_table(_latencies(facts, threads, batch), console)
+    print_table(_weights(facts), console)
     for reason in facts["not_run"].values():
         console.print(f"not run: {reason}", soft_wrap=True)
 
@@ -31,20 +31,10 @@ def show_machine(facts: Facts, console: Console) -> None:
             console.print(f"{finding['name']:<11} {finding['text']} afterwards", soft_wrap=True)
 
 
-def table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    """An empty table with columns of names and of numbers."""
-    made = Table(title=f"\n{title}", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for header in names:
-        made.add_column(header)
-    for header in numbers:
-        made.add_column(header, justify="right")
-    return made
-
-
 def _latencies(facts: Facts, threads: int, batch: int) -> Table:
     images = "1 image at a time" if batch == 1 else f"{batch} images at a time"
     title = f"{images}, {threads} thread{'s' if threads > 1 else ''}; microseconds"
-    made = table(title, ("artifact",), ("median", "p5", "p99", "images/s"))
+    made = make_table(f"\n{title}", ("artifact",), ("median", "p5", "p99", "images/s"))
     for row in facts["artifacts"]:
         for found in row["latency"]:
             if (found["threads"], found["batch"]) == (threads, batch):
@@ -55,9 +45,8 @@ def _latencies(facts: Facts, threads: int, batch: int) -> Table:
 
 def _weights(facts: Facts) -> Table:
     headers = ("bytes", "load\nms", "with\nimport", "Rss\nMB", "private\nMB")
-    made = table(
-        "Size; loading; memory of a process that only runs the model, one thread", ("artifact", "runtime"), headers
-    )
+    title = "\nSize; loading; memory of a process that only runs the model, one thread"
+    made = make_table(title, ("artifact", "runtime"), headers, wraps=("runtime",))
     for row in facts["artifacts"]:
         cells = [f"{row['bytes']:,}", f"{row['load_ms']:.1f}", f"{row['start_ms']:,.0f}"]
         made.add_row(row["file"], row["runtime"], *cells, *_megabytes(row["memory"]))

@@ -6,7 +6,9 @@ command that needs no torch.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import shlex
 import signal
 import sys
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from edge_mnist import __version__, cli_options
+from edge_mnist import __version__, cli_options, progress
 from edge_mnist.cli_bench import bench
 from edge_mnist.cli_demo import demo
 from edge_mnist.cli_doctor import doctor
@@ -26,6 +28,9 @@ from edge_mnist.errors import EdgeMnistError, UsageError
 
 if TYPE_CHECKING:
     from edge_mnist.sources import Images
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,6 +111,7 @@ def export(
     """
     from edge_mnist.export import bundle, choose_formats
     from edge_mnist.export.reference import make_reference
+    from edge_mnist.files import locked
     from edge_mnist.folding import fold
     from edge_mnist.quantization import LayerReport, quantize
     from edge_mnist.sources import calibrated, origin, test_images, trained
@@ -119,32 +125,39 @@ def export(
         bundle.check_folder(out, force)
     if "c" in kinds and not int8:
         raise UsageError("--format c: C is written from the quantized network only: add --int8")
-    source = trained(checkpoint, network)
-    graph = fold(source)
-    quantized = None
-    layers: tuple[LayerReport, ...] = ()
-    if int8:
-        source = calibrated(source, graph, data, recalibrate)
-        quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
-    reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
-    if standalone is not None:
-        from edge_mnist.export.standalone import write_standalone
-        from edge_mnist.files import write_whole
+    with locked(standalone or out):
+        with progress.status("reading the network"):
+            source = trained(checkpoint, network)
+            graph = fold(source)
+            quantized = None
+            layers: tuple[LayerReport, ...] = ()
+            if int8:
+                _LOG.info("calibrating and quantizing")
+                source = calibrated(source, graph, data, recalibrate)
+                quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
+            _LOG.info("running the golden images")
+            reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
+        if standalone is not None:
+            from edge_mnist.export.standalone import write_standalone
+            from edge_mnist.files import write_whole
 
-        write_whole(standalone, write_standalone(reference))
-        click.echo(f"{standalone}: {standalone.stat().st_size:,} bytes: model, 64 golden images, classify.py", err=True)
-        return
-    details = {
-        "checkpoint": origin(checkpoint, network, source),
-        "calibration": {"method": calibration, "weights": weight_range},
-    }
-    # Images that cannot be read show before anything is replaced.
-    images = None if no_verify else test_images(graph.input_shape, data, 10_000)
-    if gone := bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details)):
-        told = f"{out}: the bundle that was here also held {', '.join(gone)}; a bundle is one export, so that is gone: "
-        click.echo(f"{told}name every --format at once to have them together", err=True)
-    if images is not None:
-        _verify(out, images)
+            write_whole(standalone, write_standalone(reference))
+            size = f"{standalone.stat().st_size:,}"
+            _LOG.warning("%s: %s bytes: model, 64 golden images, classify.py", standalone, size)
+            return
+        details = {
+            "checkpoint": origin(checkpoint, network, source),
+            "calibration": {"method": calibration, "weights": weight_range},
+        }
+        with progress.status("writing the artifacts"):
+            # Images that cannot be read show before anything is replaced.
+            images = None if no_verify else test_images(graph.input_shape, data, 10_000)
+            gone = bundle.write_bundle(out, bundle.make_bundle(reference, kinds, details))
+        if gone:
+            text = "%s: the bundle that was here also held %s; a bundle is one export, so that is gone: "
+            _LOG.warning(text + "name every --format at once to have them together", out, ", ".join(gone))
+        if images is not None:
+            _verify(out, images)
 
 
 @commands.command()
@@ -186,27 +199,28 @@ def verify(
     elsewhere, and on the golden images in DIR. Exit status 1 if anything differs.
     """
     from edge_mnist.export.bundle import read_bundle
+    from edge_mnist.files import locked
     from edge_mnist.sources import test_images
 
     try:
         command = tuple(shlex.split(run_with))
     except ValueError as error:
         raise UsageError(f"--run-with {run_with}: {error}") from error
-    _, reference = read_bundle(folder)
-    shown = test_images(reference.float_graph.input_shape, data, images)
-    options = {"max_drop": max_drop, "trust": trust, "run_with": command, "runtime": runtime or ""}
-    _verify(folder, shown, as_json=as_json, layers=layers, **options)
+    with locked(folder):
+        _, reference = read_bundle(folder)
+        shown = test_images(reference.float_graph.input_shape, data, images)
+        options = {"max_drop": max_drop, "trust": trust, "run_with": command, "runtime": runtime or ""}
+        _verify(folder, shown, as_json=as_json, layers=layers, **options)
 
 
 def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool = False, **options: Any) -> None:
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
-    from rich.console import Console
-
     from edge_mnist.export import bundle, report
     from edge_mnist.export.verification import Options, verify
+    from edge_mnist.tables import make_console
 
     manifest, _ = bundle.read_bundle(folder)
-    with Console(stderr=True).status(f"verifying on {len(images.pixels):,} images ({images.name})"):
+    with progress.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
         found = verify(folder, images, Options(**options))
     text = report.to_json(found)
     try:
@@ -219,8 +233,8 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
         click.echo(text)
     else:
         if layers:
-            report.print_layers(found, Console())
-        report.print_table(found, Console())
+            report.print_layers(found, make_console())
+        report.print_table(found, make_console())
         click.echo(kept)
     if not found.passed:
         sys.exit(1)
@@ -228,13 +242,16 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
 
 for _command in (train, experiments, evaluate, bench, predict, demo, doctor):
     commands.add_command(_command)
+for _command in commands.commands.values():
+    cli_options.add_verbosity(_command)
 
 
 def main() -> None:
     """Run the command line; a user's mistake becomes one line on stderr and an exit status."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        commands.main(prog_name="edge-mnist", standalone_mode=False)
+        with progress.report():
+            commands.main(prog_name="edge-mnist", standalone_mode=False)
         click.echo(nl=False)  # what is left to be written meets a full disk here
     except EdgeMnistError as error:
         click.echo(f"edge-mnist: {error}", err=True)
@@ -242,7 +259,7 @@ def main() -> None:
     except OSError as error:  # a full disk under stdout, a folder that may not be looked into, no scratch space
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"edge-mnist: {where}{error.strerror or error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)  # such a path is wrong in itself
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,9 +15,12 @@ import click
 
 from edge_mnist import cli_options
 from edge_mnist.errors import EdgeMnistError
+from edge_mnist.progress import INTERVAL, make_bar
 
 if TYPE_CHECKING:
     from edge_mnist.benchmark import Tell
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -39,15 +44,16 @@ def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
     array; memory is that of a process that does nothing else. On a Raspberry Pi the board, the governor of its clock
     and its throttling are told too.
     """
-    from rich.console import Console
-
     from edge_mnist import benchmark, benchmark_text
     from edge_mnist.export.bundle import read_bundle
+    from edge_mnist.tables import make_console
 
     manifest, reference = read_bundle(folder)
     paths = [folder / name for name, entry in manifest["files"].items() if "format" in entry]
     if not paths:
         raise EdgeMnistError(f"{folder}: holds no artifact: export again")
+    if missing := [path for path in paths if not path.is_file()]:
+        raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
     facts: dict[str, Any] = {"machine": machine()}
     with progress() as tell:
         facts |= benchmark.measure(paths, reference.images, tell, seconds, trust=trust)
@@ -55,7 +61,7 @@ def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        benchmark_text.show(facts, Console(highlight=False))
+        benchmark_text.show(facts, make_console(highlight=False))
 
 
 def machine() -> list[dict[str, str]]:
@@ -67,12 +73,21 @@ def machine() -> list[dict[str, str]]:
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """A bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    """A bar on stderr where that is a terminal, else what is under way as a step."""
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True, highlight=False)
-    columns = (BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with make_bar(BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)) as bar:
         task = bar.add_task("", total=1.0)
-        yield lambda what, done: bar.update(task, description=what, completed=done)
+        begun: set[str] = set()
+        logged = 0.0
+
+        def tell(what: str, done: float) -> None:
+            nonlocal logged
+            bar.update(task, description=what, completed=done)
+            if what not in begun or time.monotonic() - logged >= INTERVAL:  # it is called many times a second
+                begun.add(what)
+                logged = time.monotonic()
+                _LOG.info("%s, %s of the time", what, f"{done:.0%}")
+
+        yield tell
+        _LOG.info("")

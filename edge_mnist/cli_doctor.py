@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import time
 from dataclasses import asdict
 
 import click
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -19,8 +23,11 @@ def doctor(as_json: bool) -> None:
     from edge_mnist import doctor as findings
 
     found = []
+    start = time.perf_counter()
     for finding in findings.examine():
         found.append(finding)
+        _LOG.debug("%s: examined in %.2f s", finding.name, time.perf_counter() - start)
+        start = time.perf_counter()
         if not as_json:
             sign = {"good": "ok", "lacking": "--", "broken": "!!"}[finding.state]
             remedy = f": {finding.remedy}" if finding.remedy else ""

@@ -6,6 +6,39 @@ from pathlib import Path
 
 import click
 
+from edge_mnist import progress
+from edge_mnist.progress import Verbosity
+
+
+def add_verbosity(command: click.Command) -> None:
+    """Give a command the options that say how much it writes to stderr."""
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_choose_verbosity,
+        help="Say what is done in detail too: steps and their times, files read and written, runtimes.",
+    )(command)
+    click.option(
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_choose_verbosity,
+        help="Print results and errors only: no progress, no notes.",
+    )(command)
+
+
+def _choose_verbosity(context: click.Context, option: click.Parameter, is_given: bool) -> None:
+    chosen: Verbosity = "quiet" if option.name == "quiet" else "verbose"
+    if not is_given:
+        return
+    if context.meta.setdefault(__name__, chosen) != chosen:
+        raise click.UsageError("--verbose and --quiet exclude each other: leave one out")
+    progress.choose_verbosity(chosen)
+
+
 trust_changed = click.option(
     "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -14,9 +15,13 @@ import click
 
 from edge_mnist import cli_options
 from edge_mnist.errors import EdgeMnistError, missing_for_pictures
+from edge_mnist.files import check_folder
+from edge_mnist.progress import make_bar
 
 if TYPE_CHECKING:
     from edge_mnist.demo.reader import Digit, Reading
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command(short_help="Read the numbers in pictures.")
@@ -61,49 +66,53 @@ def predict(
     """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
 
     One picture's lines are printed as they are, those of several behind the picture's name. Where a digit in a line is
-    not sure, `?` is in its place, and stderr shows the line with its most probable label in brackets. Exit status 1 if
-    a picture could not be opened; the others are still read.
+    not sure, `?` is in its place, and stderr shows the line with its most probable label in brackets. The exit
+    status is 1 if a picture could not be read, 2 if there is no such picture; the others are still read.
     """
     try:
         from edge_mnist.demo import images, models
         from edge_mnist.demo.reader import THRESHOLD, Reader
     except ModuleNotFoundError as error:
         raise missing_for_pictures(error) from error
+    for option, folder in (("--annotate", annotate), ("--save-digits", crops)):
+        if folder is not None:
+            check_folder(folder, option)
     classifier = models.load_tried(model, trust=trust).classifier if model else None
     reader = Reader(classifier, threshold=THRESHOLD if threshold is None else threshold, invert=invert)
     names: list[str] = []
-    failed = 0
+    status = 0
     for source in sources:
         try:
             names += _names(source)
         except EdgeMnistError as error:
             click.echo(f"edge-mnist: {error}", err=True)
-            failed += 1
+            status = max(status, error.exit_status)
     annotated: set[str] = set()
     for name in _shown(names):
         try:
             frame = images.load_from(sys.stdin.buffer, name) if name == "-" else images.load(Path(name))
             frame = images.turned(frame, int(rotate))
             reading = reader.read(frame)
+            _LOG.debug("%s: read in %.1f ms", name, reading.milliseconds["total"])
             if annotate:
                 _write_picture(annotate / _own_name(_stem(name), annotated), _annotated(frame, reading))
             if crops:
                 _save_digits(crops, name, reading)
         except EdgeMnistError as error:
             click.echo(f"edge-mnist: {error}", err=True)
-            failed += 1
+            status = max(status, error.exit_status)
             continue
         if as_json:
             click.echo(json.dumps(_facts(name, reading)))
         elif not reading.lines:
-            click.echo(f"{name}: no digits found", err=True)
+            _LOG.warning("%s: no digits found", name)
         else:
             for line in reading.lines:
                 click.echo(line if len(names) == 1 else f"{name}: {line}")
             for line in reading.doubtful().values():
-                click.echo(f"{name}: not sure: {line}", err=True)
-    if failed:
-        sys.exit(1)
+                _LOG.warning("%s: not sure: %s", name, line)
+    if status:
+        sys.exit(status)
 
 
 def _names(source: str) -> list[str]:
@@ -115,13 +124,15 @@ def _names(source: str) -> list[str]:
 
 def _shown(names: list[str]) -> Iterator[str]:
     """The names, with a bar on stderr where many are read before a terminal."""
-    from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    if len(names) < 8 or not console.is_terminal:
-        return iter(names)
-    return iter(track(names, description="reading", console=console, transient=True))
+    with make_bar(TextColumn("reading"), BarColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=len(names), visible=len(names) >= 8)
+        for number, name in enumerate(names, 1):
+            _LOG.info("reading picture %s of %s: %s", number, len(names), name)
+            yield name
+            bar.advance(task)
+    _LOG.info("")
 
 
 def _facts(name: str, reading: Reading) -> dict[str, Any]:

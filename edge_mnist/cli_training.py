@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge_mnist import __version__
+from edge_mnist import __version__, progress
 from edge_mnist.errors import UsageError, missing_package
 from edge_mnist.files import read_bytes
 
 if TYPE_CHECKING:
     from edge_mnist.runtime import Classifier
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command()
@@ -114,6 +117,7 @@ def train(
         init=_digest(start) if start else None,
         teachers=",".join(map(_digest, teachers)) or None,
     )
+    _LOG.info("reading checkpoints and images")
     first = checkpoint.load(start) if start else None
     known = [checkpoint.load(path) for path in teachers]
     parts = load("train", data), load("test", data)
@@ -230,12 +234,11 @@ def evaluate(
 
     MODEL is an artifact or a checkpoint; without it, the shipped int8 one.
     """
-    from rich.console import Console
-
     from edge_mnist import evaluation, evaluation_report
     from edge_mnist.data import learn_validate, load
     from edge_mnist.files import write_whole
     from edge_mnist.outliers import TRAINING, UNSEEN
+    from edge_mnist.tables import make_console
 
     if confusion is not None:
         with _training_packages():
@@ -248,17 +251,18 @@ def evaluate(
     if part == "validation":
         _, kept = learn_validate(labels)
         images, labels = images[kept], labels[kept]
-    found = evaluation.evaluate(classifier.logits, images, labels)
+    with progress.status(f"reading {len(labels):,} images"):
+        found = evaluation.evaluate(classifier.logits, images, labels)
     facts: dict[str, Any] = {"model": name, "hash": classifier.contract.model, "runtime": classifier.runtime}
     facts |= {"data": f"{digits.source} {part}", **found.facts()}
     errors, areas = {}, {}
-    with Console(stderr=True).status("reading") as status:
+    with progress.status("reading"):
         if corruptions:
-            errors = evaluation.read_corrupted(classifier.logits, images, labels, status.update)
+            errors = evaluation.read_corrupted(classifier.logits, images, labels, _LOG.info)
             facts["corruptions"] = {"errors": errors, "mean": evaluation.mean_error(errors)}
         if outliers:
             for seen, kinds in (("yes", TRAINING), ("no", UNSEEN)):
-                status.update("no digits")
+                _LOG.info("reading what is no digit")
                 areas[seen] = evaluation.tell_apart(classifier.logits, found.confidences, kinds, images)
             facts["outliers"] = {"training": areas["yes"], "unseen": areas["no"]}
     if confusion is not None:
@@ -267,9 +271,9 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(facts))
         return
-    console = Console()
+    console = make_console()
     what = f"{len(labels):,} images of {digits.source} {part}"
-    console.print(f"{name}, {classifier.runtime}, on {what}", highlight=False)
+    console.print(f"{name}, {classifier.runtime}, on {what}", highlight=False, soft_wrap=True)
     evaluation_report.show(found, console)
     if errors:
         evaluation_report.show_corruptions(errors, console)

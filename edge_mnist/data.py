@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
 import math
 import os
 import sys
@@ -23,6 +24,8 @@ import numpy.typing as npt
 from edge_mnist.arithmetic import SPLITMIX64_STEP, splitmix64
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.files import read_bytes, write_whole
+
+_LOG = logging.getLogger(__name__)
 
 Part = Literal["train", "test"]
 
@@ -98,7 +101,7 @@ def load(part: Part, folder: Path | None = None, *, download: bool = True) -> Di
     both.update(files[1])
     if not known:
         note = f"not MNIST's own {part} files (unknown hash {both.hexdigest()[:12]}...)"
-        print(f"note: {paths[0]}, {paths[1].name}: {note}", file=sys.stderr)
+        _LOG.warning("note: %s, %s: %s", paths[0], paths[1].name, note)
     return Digits(images, labels, "mnist" if known else "unknown", both.hexdigest())
 
 

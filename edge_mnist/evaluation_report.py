@@ -8,12 +8,11 @@ from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from edge_mnist.evaluation import Evaluation, mean_error
 from edge_mnist.significance import wilson_interval
+from edge_mnist.tables import make_table, print_table
 
 _SHOWN = 40
 
@@ -26,7 +25,8 @@ def show(found: Evaluation, console: Console) -> None:
     console.print(f"mistakes           {wrong:,} of {count:,} images")
     console.print(f"calibration error  {found.calibration_error:.2%}, mean confidence {found.confidences.mean():.2%}")
     console.print(f"log likelihood     {-found.nll:.4f} nats an image")
-    table = _table("class", "images", "read rightly", "95 % interval", "read as")
+    table = make_table("", ("class",), ("images", "read rightly", "95 % interval"))
+    table.add_column("read as")
     for digit, row in enumerate(found.confusion):
         if not row.sum():
             continue
@@ -35,36 +35,31 @@ def show(found: Evaluation, console: Console) -> None:
         said = ", ".join(f"{other} {times}x" for times, other in sorted(others, reverse=True))
         interval = f"{100 * low:.2f}-{100 * high:.2f}"
         table.add_row(str(digit), f"{row.sum():,}", f"{row[digit] / row.sum():.2%}", interval, said)
-    console.print(table)
+    console.print()
+    print_table(table, console)
 
 
 def show_corruptions(errors: Mapping[str, Sequence[float]], console: Console) -> None:
     """The error by corruption and strength, and the mean."""
-    table = _table("read wrongly, %", "weak", "medium", "strong", "mean")
+    table = make_table("", ("read wrongly, %",), ("weak", "medium", "strong", "mean"))
     for name, values in errors.items():
         table.add_row(name, *(f"{100 * value:.2f}" for value in (*values, mean(values))))
     table.add_section()
     by_strength = (mean(values) for values in zip(*errors.values(), strict=True))
     table.add_row("mean", *(f"{100 * value:.2f}" for value in (*by_strength, mean_error(errors))))
-    console.print(table)
+    console.print()
+    print_table(table, console)
 
 
 def show_outliers(areas: Mapping[str, Mapping[str, float]], console: Console) -> None:
     """How well confidence tells digits from what is no digit, by whether training may have seen the kind."""
-    table = _table("no digit", "training saw it", "AUROC")
+    table = make_table("", ("no digit", "training saw it"), ("AUROC",))
     for seen, kinds in areas.items():
         for name, area in kinds.items():
             table.add_row(name, seen, f"{area:.4f}")
         table.add_row("mean", seen, f"{mean(kinds.values()):.4f}", end_section=True)
-    console.print(table)
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-    for heading in headings:
-        left = heading in ("class", "read as", "read wrongly, %", "no digit", "training saw it")
-        table.add_column(heading, justify="left" if left else "right")
-    return table
+    console.print()
+    print_table(table, console)
 
 
 def draw(found: Evaluation, images: NDArray[np.uint8], labels: NDArray[np.int64], title: str) -> bytes:

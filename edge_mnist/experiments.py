@@ -6,11 +6,10 @@ The one place where test images are looked at after each epoch, because the stud
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from edge_mnist import checkpoint, training
 from edge_mnist.data import Digits
@@ -18,6 +17,8 @@ from edge_mnist.errors import UsageError
 from edge_mnist.recipes import RECIPES, Recipe
 from edge_mnist.runs import STATE, Settings, recorded_settings
 from edge_mnist.study import EXPERIMENTS, READINGS, History
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ def run(
     """
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds runs, or other files: go on with them with --resume, or name another --runs")
-    console = Console(stderr=True, highlight=False)
     histories = {}
     for number, trial in enumerate(plan, 1):
         folder = out / trial.folder
@@ -73,7 +73,7 @@ def run(
         if started and (recorded := recorded_settings(folder)) != trial.settings:
             raise UsageError(f"{folder}: was started otherwise ({recorded}): delete it, or name another --runs")
         ended = started and _ended(folder, train_part.sha256)
-        console.print(f"run {number} of {len(plan)}: {trial.folder}{', done' if ended else ''}", soft_wrap=True)
+        _LOG.warning("run %s of %s: %s%s", number, len(plan), trial.folder, ", done" if ended else "")
         if not ended:
             training.train(trial.settings, train_part, test_part, folder, resume=started, size=size)
         histories[trial.folder] = checkpoint.unpack(folder / STATE)[1]["history"]

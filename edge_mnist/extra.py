@@ -39,8 +39,8 @@ def read(folder: Path) -> Extra:
     """Read the images in the folders 0 to 9 and `none` in a folder, each 28x28 pixels, light ink on dark.
 
     Raises:
-        UsageError: there is no such folder, or no image in it.
-        EdgeMnistError: a file is no image of that size.
+        UsageError: there is no such folder.
+        EdgeMnistError: no image is in it, or a file is no image of that size.
     """
     if not folder.is_dir():
         raise UsageError(f"--extra {folder}: no such folder")
@@ -52,7 +52,7 @@ def read(folder: Path) -> Extra:
                 images.append(_image(path))
                 labels.append(label)
     if not images:
-        raise UsageError(f"--extra {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
+        raise EdgeMnistError(f"--extra {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
     stacked, classes = np.stack(images), np.array(labels, np.int64)
     is_digit = classes < 10
     digest = hashlib.sha256(stacked.tobytes() + classes.tobytes()).hexdigest()

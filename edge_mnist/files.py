@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.errors import EdgeMnistError
+from edge_mnist.errors import EdgeMnistError, UsageError
+
+_LOG = logging.getLogger(__name__)
+
+_WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+"""Errors of a path that is wrong in itself, rather than of the disk or of permissions."""
+
+
+def path_error(what: object, trouble: str, error: OSError) -> EdgeMnistError:
+    """The error of a path that the user named.
+
+    Args:
+        what: the path, perhaps with the option that named it.
+        trouble: what cannot be done, such as "cannot be read".
+        error: the system's.
+
+    Returns:
+        A UsageError if nothing is there, or a folder instead of a file, or a file instead of a folder.
+    """
+    kind = UsageError if error.errno in _WRONG_PATHS else EdgeMnistError
+    return kind(f"{what}: {trouble}: {error.strerror or error}")
+
 
 LARGEST = 1 << 29
 """Bytes of the largest file that is read into memory."""
@@ -23,6 +47,7 @@ def write_whole(path: Path, data: bytes) -> None:
     Written beside, flushed to the disk, then renamed: a full disk or a power cut leaves the old file.
 
     Raises:
+        UsageError: it is a folder, or a file is where its folder should be.
         EdgeMnistError: the folder is read-only, the disk is full.
     """
     try:
@@ -39,7 +64,8 @@ def write_whole(path: Path, data: bytes) -> None:
             os.unlink(name)
             raise
     except OSError as error:
-        raise EdgeMnistError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise path_error(path, "cannot be written", error) from error
+    _LOG.debug("wrote %s, %s bytes", path, f"{len(data):,}")
 
 
 def check_folder(path: Path, option: str) -> None:
@@ -50,18 +76,56 @@ def check_folder(path: Path, option: str) -> None:
         option: that named it, for the error.
 
     Raises:
+        UsageError: it is a file, or inside one.
         EdgeMnistError: they cannot.
     """
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        with _made(path):
+            tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise EdgeMnistError(f"{option} {path}: cannot be written: {error.strerror or error}") from error
+        raise path_error(f"{option} {path}", "cannot be written", error) from error
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder; what was made for it and is empty at the end of the context is removed."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     finally:
-        for folder in missing:
+        for place in missing:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                place.rmdir()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A context in which no other process of edge-mnist writes to a folder, or to a file.
+
+    The system holds the lock, on a hidden file beside the path, and releases it however this process ends. Where no
+    file can be made beside it, as on a read-only disk, there is no lock.
+
+    Raises:
+        EdgeMnistError: another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    place = Path(os.path.realpath(path))
+    file = place.with_name(f".{place.name}.lock")
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_made(place.parent))
+            stack.enter_context(FileLock(file, timeout=0, fallback_to_soft=False))
+        except Timeout as error:
+            raise EdgeMnistError(
+                f"{path}: another edge-mnist writes here at this moment: wait until it has ended, or name another place"
+            ) from error
+        except OSError as error:
+            _LOG.debug("%s is not locked: %s", path, error.strerror or error)
+        else:
+            stack.callback(file.unlink, missing_ok=True)  # while the lock is held: who waits for it looks again
+        yield
 
 
 def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
@@ -72,7 +136,8 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
         largest: the bytes that it may have; of a larger one, or of a device that never ends, no more are read.
 
     Raises:
-        EdgeMnistError: there is no such file, it cannot be read, or it is larger.
+        UsageError: there is no such file, or it is a folder.
+        EdgeMnistError: it cannot be read, or it is larger.
     """
     chunks, size = [], 0
     try:
@@ -83,7 +148,8 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
                     raise EdgeMnistError(f"{path}: is larger than {largest:,} bytes, more than is read into memory")
                 chunks.append(chunk)
     except OSError as error:
-        raise EdgeMnistError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise path_error(path, "cannot be read", error) from error
+    _LOG.debug("read %s, %s bytes", path, f"{size:,}")
     return b"".join(chunks)
 
 

@@ -1,35 +1,172 @@
-"""What a training run says on stderr while it goes on: a bar where there is a terminal, a line an epoch everywhere."""
+"""What commands say on stderr while they work.
+
+The package logs to the logger "edge_mnist": a note for the user as a warning, the step that begins as INFO, and what is
+done in detail as DEBUG. `report` writes that to stderr while a command runs. On a terminal the present step is shown
+and replaced by the next one; elsewhere it is a plain line every ten seconds, so that short commands stay silent and
+long ones do not.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+import click
 
-from edge_mnist.runs import Run
+from edge_mnist import quiet
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+    from edge_mnist.runs import Run
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+
+INTERVAL = 10.0
+"""Seconds between two lines of a long step where stderr is no terminal."""
+
+_LEVELS: dict[Verbosity, int] = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
+_LOG = logging.getLogger("edge_mnist")
+_LOCK = threading.RLock()
+"""Held while a line is written, or the present step changes."""
+
+
+def choose_verbosity(verbosity: Verbosity) -> None:
+    """Choose how much is said: nothing, notes and progress, or what is done in detail too."""
+    _LOG.setLevel(_LEVELS[verbosity])
+
+
+def is_quiet() -> bool:
+    """Whether neither notes nor progress are wanted."""
+    return not _LOG.isEnabledFor(logging.WARNING)
+
+
+@contextmanager
+def report() -> Iterator[None]:
+    """A context in which notes, progress and details go to stderr."""
+    reporter, level = _Reporter(), _LOG.level
+    choose_verbosity("normal")
+    _LOG.addHandler(reporter)
+    threading.Thread(target=reporter.repeat, daemon=True).start()
+    try:
+        yield
+    finally:
+        reporter.ended.set()
+        _LOG.removeHandler(reporter)
+        _LOG.setLevel(level)
+
+
+class _Reporter(logging.Handler):
+    """Writes notes and details as they come, and the present step every ten seconds.
+
+    Attributes:
+        show: shows a step on the terminal; None where there is no terminal, or nothing is shown on it now.
+        ended: set when the command has ended.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.show: Callable[[str], None] | None = None
+        self.ended = threading.Event()
+        self._start = self._since = self._written = time.monotonic()
+        self._step = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or keep it as the present step; an empty step ends the one before."""
+        text, now = record.getMessage(), time.monotonic()
+        if record.levelno >= logging.WARNING:
+            self._write(text)
+        elif _LOG.isEnabledFor(logging.DEBUG) and text:
+            self._write(f"{now - self._start:6.1f} s  {text}")
+        elif self.show is not None:
+            self.show(text)
+        if record.levelno == logging.INFO:
+            self._step, self._since = text, now
+
+    def repeat(self) -> None:
+        """Until the command has ended, write the present step whenever nothing was written for ten seconds."""
+        while not self.ended.wait(INTERVAL / 20):
+            with _LOCK:
+                now = time.monotonic()
+                due = self._step and now - self._written >= INTERVAL
+                if due and _LOG.isEnabledFor(logging.INFO) and not _is_terminal():
+                    passed = now - self._since
+                    self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
+
+    def createLock(self) -> None:  # noqa: N802  # logging's name
+        """Share one lock with the thread that repeats."""
+        self.lock = _LOCK
+
+    def _write(self, text: str) -> None:
+        self._written = time.monotonic()
+        with quiet.LOCK, suppress(OSError):  # a full disk under stderr must not end the work
+            click.echo(text, err=True)
+
+
+@contextmanager
+def status(step: str) -> Iterator[None]:
+    """A context in which a terminal shows the present step beside a spinner, `step` at first."""
+    reporter = next((found for found in _LOG.handlers if isinstance(found, _Reporter)), None)
+    _LOG.info(step)
+    try:
+        if reporter is None or not _is_live():
+            yield
+            return
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        with make_bar(SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()) as bar:
+            task = bar.add_task(step, total=None)
+            reporter.show = lambda text: bar.update(task, description=text)
+            try:
+                yield
+            finally:
+                reporter.show = None
+    finally:
+        _LOG.info("")
+
+
+def make_bar(*columns: ProgressColumn) -> Progress:
+    """A bar on stderr that is gone once it has ended; it shows nothing in quiet mode or without a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False)
+    # Results that go to a file must not be taken for lines above the bar, which is on stderr.
+    to_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal, disable=not _is_live())
+
+
+def _is_live() -> bool:
+    return _is_terminal() and not is_quiet()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 class TrainingProgress:
-    """A context in which the steps and epochs of a run are shown."""
+    """A context in which the steps and epochs of a run are shown: a bar on a terminal, a line an epoch everywhere."""
 
     def __init__(self, epochs: int) -> None:
         """For a run of so many epochs."""
-        console = Console(stderr=True, highlight=False)
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
         self._epochs = epochs
-        self._progress = Progress(
+        self._progress = make_bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("", total=epochs, epoch=f"1/{epochs}", figures="")
+        self._written = time.monotonic()
 
     def __enter__(self) -> TrainingProgress:
         """Show the bar."""
@@ -43,30 +180,34 @@ class TrainingProgress:
         self._progress.stop()
 
     def step(self, epochs_done: float, run: Run) -> None:
-        """Move the bar; show what the present epoch has come to."""
-        if self._progress.disable:
+        """Show what the present epoch has come to: in the bar, or where there is none in a line every ten seconds."""
+        if self._progress.disable and time.monotonic() - self._written < INTERVAL:
             return
         figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
         figures += f"  {run.seen / run.seconds:,.0f} images/s"
         epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
-        self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
+        if self._progress.disable:
+            self.note(f"epoch {epoch}, {epochs_done - math.ceil(epochs_done) + 1:.0%} done  {figures}")
+        else:
+            self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Write the line of an epoch that is over, a row of metrics.jsonl."""
         self._progress.update(self._task, completed=row["epoch"])
         validation, test = row["validation_accuracy"], row["test_accuracy"]
-        self._progress.console.print(
+        self.note(
             f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
             + (f"  validation {validation:.2%}" if validation is not None else "")
             + (f"  test {test:.2%}" if test is not None else "")
-            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s",
-            soft_wrap=True,
+            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
         )
 
     def note(self, text: str) -> None:
         """Write a line."""
-        self._progress.console.print(text, soft_wrap=True)
+        self._written = time.monotonic()
+        if not is_quiet():
+            self._progress.console.print(text, soft_wrap=True, markup=False)
 
     def end(self, test_accuracy: float) -> None:
         """Write the accuracy (0 to 1) on the test images."""
-        self._progress.console.print(f"test {test_accuracy:.2%}")
+        self.note(f"test {test_accuracy:.2%}")

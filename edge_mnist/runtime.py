@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
 import os
 import platform
@@ -27,6 +28,8 @@ from edge_mnist.formats import EXPECTED, contract_of, format_of
 from edge_mnist.interpreter import Rounding
 from edge_mnist.quiet import quiet_stderr
 
+_LOG = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 """Name of the file beside a bundle's artifacts that holds their hashes."""
 
@@ -46,6 +49,7 @@ def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False)
         trust: open a TorchScript archive or a model.c although no manifest beside it holds its hash. They carry code.
 
     Raises:
+        UsageError: there is no such file, or it is a folder.
         EdgeMnistError: the file is not such an artifact, is damaged, or its runtime (for C: a compiler) is missing.
     """
     path = Path(path)
@@ -90,11 +94,13 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
     if runtime and (runtime, kind) != (MICRO, "tflite"):
         raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
     try:
-        return MicroClassifier(data, name) if runtime else classifiers[kind](data, name, threads)
+        classifier = MicroClassifier(data, name) if runtime else classifiers[kind](data, name, threads)
     except EdgeMnistError:
         raise
     except Exception as error:  # damage raises anything in a runtime; their exceptions share no other base class
         raise _unreadable(name, error) from error
+    _LOG.debug("%s: opened in %s", name, classifier.runtime)
+    return classifier
 
 
 class Classifier(ABC):

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from edge_mnist.summary import Facts
+from edge_mnist.tables import make_console, make_table, print_table
 
 _LABEL_WIDTH = 18
 
 
 def show(facts: Facts) -> None:
     """Print the facts about a checkpoint, an artifact or a bundle to stdout."""
-    console = Console(markup=False, highlight=False, emoji=False)  # a name in a file may look like markup
+    console = make_console(markup=False, highlight=False, emoji=False)  # a name in a file may look like markup
     kinds = {"checkpoint": _show_checkpoint, "artifact": _show_artifact, "bundle": _show_bundle}
     kinds[facts["kind"]](facts, console)
 
 
 def _show_checkpoint(facts: Facts, console: Console) -> None:
-    table = _table("layer", "operation", "output", "parameters", "receptive\nfield", "jump", "MACs")
+    names, numbers = ("layer", "operation", "output"), ("parameters", "receptive\nfield", "jump", "MACs")
+    table = make_table("", names, numbers, wraps=("operation",))
     for stage in facts["layers"]:
         table.add_row(
             _clean(stage["name"]),
@@ -35,7 +35,8 @@ def _show_checkpoint(facts: Facts, console: Console) -> None:
         )
     table.add_section()
     table.add_row("in all", "", "", f"{facts['parameters']:,}", "", "", f"{facts['multiply_accumulates']:,}")
-    console.print(table)
+    print_table(table, console)
+    console.print()
     recorded = facts["recorded"]
     _lines(
         console,
@@ -61,25 +62,19 @@ def _show_artifact(facts: Facts, console: Console) -> None:
 
 
 def _show_bundle(facts: Facts, console: Console) -> None:
-    table = _table("file", "format", "precision", "bytes", "since export")
+    table = make_table("", ("file", "format", "precision"), ("bytes",))
+    table.add_column("since export", no_wrap=True)
     for entry in facts["files"]:
         table.add_row(
             _clean(entry["name"]), _said(entry["format"] or ""), _said(entry["precision"] or ""),
             f"{entry['bytes']:,}", entry["state"],
         )  # fmt: skip
-    console.print(table)
+    print_table(table, console)
+    console.print()
     quantized = f"{facts['quantized']} convolutions" if facts["quantized"] else "none, float only"
     recorded = ((_clean(key), _said(value)) for key, value in facts["recorded"].items())
     golden = f"{facts['golden_images']} images"
     _lines(console, [("bundle", _clean(facts["file"])), ("quantized", quantized), ("golden", golden), *recorded])
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)  # 80 columns hold it
-    for heading in headings:
-        is_number = heading not in ("layer", "operation", "output", "file", "format", "precision", "since export")
-        table.add_column(heading, justify="right" if is_number else "left")
-    return table
 
 
 def _file(facts: Facts) -> list[tuple[str, str]]:

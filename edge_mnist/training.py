@@ -7,6 +7,7 @@ resumed, with as many workers or with others, ends with the weights of one that 
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import platform
 import time
@@ -28,13 +29,15 @@ from edge_mnist.checkpoint import Checkpoint
 from edge_mnist.data import Digits
 from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.extra import Extra
-from edge_mnist.files import write_whole
+from edge_mnist.files import locked, write_whole
 from edge_mnist.network import CLASSES, MEAN, STD, build, set_weights
 from edge_mnist.progress import TrainingProgress
 from edge_mnist.runs import Run, Settings, pack_state, parse_settings, restore, save_state, to_arrays, unpack_state
 from edge_mnist.signals import Stopped, watch
 from edge_mnist.steps import Plan, Stepper, accuracy, make_optimizer, make_plan
 from edge_mnist.workers import Team, WorkerLost
+
+_LOG = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 CURVES = "curves.png"
@@ -97,31 +100,35 @@ def train(
         set_weights(network, init.weights, "--init: its weights are of another network than --network builds")
     run = Run(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{extra.sha256}" if extra else "")
-    if resume:
-        restore(run, out, settings.network, data_hash)
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
-    taught, factories = distillation.send(teachers)
-    arrays = _arrays(train_part, test_part, extra) | taught
-    plan = make_plan(settings, arrays, distillation.receive(arrays, factories, settings.device))
-    size = workers.choose_size(plan.ghosts, size, settings.device)
-    save_state(run, out, settings, data_hash)  # a folder that cannot be written shows now
-    with TrainingProgress(settings.recipe.epochs) as progress:
-        lead = _Lead(out, layers, train_part.source, data_hash, progress, size)
-        if absent := np.setdiff1d(np.arange(CLASSES), plan.labels[plan.learn].cpu()).tolist():
-            progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
-        with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
-            if size > 1:
-                header = {"settings": dataclasses.asdict(settings), "teachers": factories}
-                team.broadcast(checkpoints.pack(arrays, header))
-            test_accuracy = _go(run, plan, team, lead)
-        result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
-        few = plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]
-        shown = plan.images[torch.from_numpy(few)].cpu().numpy()
-        result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
-        checkpoints.save(out / CHECKPOINT, result)
-        write_whole(out / CURVES, curves.draw(settings.recipe.name, run.history))
-        progress.end(test_accuracy)
+    with locked(out):
+        if resume:
+            restore(run, out, settings.network, data_hash)
+        elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UsageError(f"{out}: holds other files, perhaps another run: name another --out, or --resume that run")
+        taught, factories = distillation.send(teachers)
+        arrays = _arrays(train_part, test_part, extra) | taught
+        plan = make_plan(settings, arrays, distillation.receive(arrays, factories, settings.device))
+        size = workers.choose_size(plan.ghosts, size, settings.device)
+        _LOG.info("starting to train in %s with %s worker%s", out, size, "s" if size > 1 else "")
+        save_state(run, out, settings, data_hash)  # a folder that cannot be written shows now
+        with TrainingProgress(settings.recipe.epochs) as progress:
+            lead = _Lead(out, layers, train_part.source, data_hash, progress, size)
+            if absent := np.setdiff1d(np.arange(CLASSES), plan.labels[plan.learn].cpu()).tolist():
+                progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
+            with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
+                if size > 1:
+                    header = {"settings": dataclasses.asdict(settings), "teachers": factories}
+                    team.broadcast(checkpoints.pack(arrays, header))
+                test_accuracy = _go(run, plan, team, lead)
+            _LOG.info("collecting the statistics of the activations")
+            result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
+            few = plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]
+            shown = plan.images[torch.from_numpy(few)].cpu().numpy()
+            result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), shown))
+            checkpoints.save(out / CHECKPOINT, result)
+            write_whole(out / CURVES, curves.draw(settings.recipe.name, run.history))
+            progress.end(test_accuracy)
+            _LOG.info("")
     return result
 
 
@@ -153,6 +160,7 @@ def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None) -> float:
     """Run the epochs that are left, the same in each worker, and return the accuracy on the test images."""
     with watch() as signals:
         stepper = Stepper(run, plan, team)
+        _LOG.info("")  # from here on the progress of the run is shown
         try:
             while len(run.history) < plan.settings.recipe.epochs:
                 _align(run, plan, team)
@@ -164,6 +172,7 @@ def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None) -> float:
                 if stopped:
                     where = f"after step {run.step} of {plan.steps}"
                     raise Stopped(stopped, where + (f"; go on with --resume --out {lead.out}" if lead else ""))
+            _LOG.info("reading the test images")
             return accuracy(run.network, plan.test_images, plan.test_labels, team)
         except WorkerLost as error:
             if lead is None:

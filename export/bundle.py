@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import tempfile
@@ -20,9 +21,11 @@ from edge_mnist.errors import EdgeMnistError, UsageError
 from edge_mnist.export import ON_REQUEST, SUFFIXES, WRITERS, writer
 from edge_mnist.export.c_writer import c_contract, write_header
 from edge_mnist.export.reference import Reference, deserialize, serialize
-from edge_mnist.files import parse_json, read_bytes, write_whole
+from edge_mnist.files import parse_json, path_error, read_bytes, write_whole
 from edge_mnist.graph import FloatGraph, QuantizedGraph
 from edge_mnist.runtime import MANIFEST
+
+_LOG = logging.getLogger(__name__)
 
 REFERENCE = "reference.safetensors"
 REPORT, PARITY = "report.html", "parity.json"
@@ -64,6 +67,7 @@ def make_bundle(reference: Reference, formats: Sequence[str], details: Mapping[s
             if graph is None or (kind in ON_REQUEST and precision == "float"):
                 continue
             name = artifact_name(kind, precision)
+            _LOG.info("writing %s", name)
             files[name] = writer(kind)(graph)
             terms = _terms(kind, graph)
             entries[name] = {"format": kind, "precision": precision, **_measures(files[name])}
@@ -93,23 +97,23 @@ def check_folder(folder: Path, force: bool) -> None:
     """Refuse a folder that holds something other than a bundle, unless forced; never write over it.
 
     Raises:
-        EdgeMnistError: it does, or it is a file.
+        UsageError: it does, or it is a file.
     """
     if folder.is_dir():
         others = sorted(_others(folder))
         if others and not force:
-            raise EdgeMnistError(
+            raise UsageError(
                 f"{folder}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}, which no export wrote: "
                 "choose another --out, or --force to leave them there and write beside them"
             )
         if in_the_way := [name for name in others if name in _NAMES]:
-            raise EdgeMnistError(
+            raise UsageError(
                 f"{folder}: holds {in_the_way[0]}, which no export wrote and this one would replace: "
                 "choose another --out"
             )
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise EdgeMnistError(f"{place}: is a file, expected a folder: choose another --out")
+            raise UsageError(f"{place}: is a file, expected a folder: choose another --out")
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
@@ -141,7 +145,8 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
             else:
                 _exchange(fresh, place, old)
     except OSError as error:
-        raise EdgeMnistError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise path_error(folder, "cannot be written", error) from error
+    _LOG.debug("wrote %s", folder)
     return gone
 
 
@@ -170,14 +175,14 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     """The manifest and the reference of a bundle.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder, or it is a file.
         EdgeMnistError: the folder is not a bundle, is of a newer version, or its reference was changed.
     """
     path = folder / MANIFEST
     if not folder.exists():
         raise UsageError(f"{folder}: there is no such folder: expected one that `edge-mnist export` wrote")
     if folder.is_file():
-        raise EdgeMnistError(f"{folder}: is a file, expected a folder that `edge-mnist export` wrote")
+        raise UsageError(f"{folder}: is a file, expected a folder that `edge-mnist export` wrote")
     if not path.is_file():
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
@@ -197,6 +202,8 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
         expected = hashes[REFERENCE]
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
+    if not (folder / REFERENCE).is_file():
+        raise EdgeMnistError(f"{folder / REFERENCE}: is missing, though {MANIFEST} names it: export again")
     data = read_bytes(folder / REFERENCE)
     if _sha256(data) != expected:
         raise EdgeMnistError(

@@ -6,7 +6,6 @@ import json
 import math
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,6 +23,8 @@ from edge_mnist.export.findings import (
 from edge_mnist.export.parity import LayerSignal, ParityReport, Variant
 from edge_mnist.export.report_page import to_html
 from edge_mnist.significance import wilson_interval
+from edge_mnist.tables import make_table
+from edge_mnist.tables import print_table as print_whole
 
 __all__ = ["print_layers", "print_table", "to_html", "to_json"]
 
@@ -90,16 +91,16 @@ def _finite(value: Any) -> Any:
 def print_table(report: ParityReport, console: Console) -> None:
     """Print every variant against the oracle, float against int8, and the verdict.
 
-    A variant stands on one line where the console is wide enough, else on a few; nothing is cut off.
+    A variant is on one line where the console is wide enough, else on a few; no value is cut.
     """
     wide = console.width >= _WIDE
     headers = ["variant", "runtime"] if wide else ["variant"]
     numbers = ["bytes", "accuracy", "same\nclass", "logits\ndiffering", "off by\nat most"]
-    table = _table(f"Against the oracle: {scope(report)}", headers, numbers)
-    table.add_column("status", overflow="fold")
+    table = make_table(f"Against the oracle: {scope(report)}", headers, numbers, wraps=headers[-1:])
+    table.add_column("status", no_wrap=True)
     for variant in report.variants:
         table.add_row(*_cells(variant, report.images, wide))
-    console.print(table)
+    print_whole(table, console)
     console.print()
     for variant in report.variants:
         if variant.reason:
@@ -115,22 +116,11 @@ def print_layers(report: ParityReport, console: Console) -> None:
     if not report.layers:
         return
     numbers = ["output", "scale", "zero\npoint", "signal to\nnoise", "bias shift,\nsteps", "clipped"]
-    table = _table("Float against int8, layer by layer", ["layer"], numbers)
+    table = make_table("Float against int8, layer by layer", ["layer"], numbers)
     for layer in report.layers:
         table.add_row(*(Text(cell) for cell in _layer_cells(layer)))
     console.print()
-    console.print(table)
-
-
-def _table(title: str, names: list[str], numbers: list[str]) -> Table:
-    """An empty table with columns of names, then of numbers, that is as clear without colours."""
-    table = Table(title=Text(title, "bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.show_edge = table.pad_edge = False
-    for header in names:
-        table.add_column(header, overflow="fold")
-    for header in numbers:
-        table.add_column(header, justify="right", overflow="fold")
-    return table
+    print_whole(table, console)
 
 
 def _cells(variant: Variant, images: int, wide: bool) -> list[Text]:

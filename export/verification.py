@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from edge_mnist.processes import environment
 from edge_mnist.runtime import micro_interpreter
 from edge_mnist.significance import mcnemar_exact
 from edge_mnist.sources import Images
+
+_LOG = logging.getLogger(__name__)
 
 _RUNNING: set[subprocess.Popen[str]] = set()
 """Processes of artifacts, to be ended when the verification is."""
@@ -73,6 +76,7 @@ def verify(folder: Path, images: Images, options: Options | None = None) -> Pari
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
     runs = _runs(folder, manifest, options.runtime)
+    _LOG.info("running the oracle on %s images", f"{len(reference.images) + len(images.pixels):,}")
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         work = Path(scratch)
@@ -145,6 +149,7 @@ def _check(
     start = time.perf_counter()
     kind, precision = entry["format"], entry["precision"]
     title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
+    _LOG.info("running %s%s", name, f" in {runtime}" if runtime else "")
     blank = Variant(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
     try:
         data = read_bytes(folder / name)
@@ -171,6 +176,7 @@ def _check(
         status: Status = "not run" if result.returncode == NOT_INSTALLED else "failed"
         return replace(variant, status=status, reason=message)
     told = _last_object(result)
+    _LOG.debug("%s ran in %s in %.1f s", name, told["runtime"], variant.seconds)
     outputs = np.load(outputs_file)
     expected = oracle.logits(precision, told["rounding"])
     variant = replace(variant, runtime=told["runtime"], **_compare(outputs, expected, oracle))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
+from edge_mnist import cli, progress
 from edge_mnist.export import WRITERS
 from edge_mnist.export.bundle import make_bundle, write_bundle
 from edge_mnist.export.reference import Reference, make_reference
 from edge_mnist.folding import fold
 from edge_mnist.quantization import quantize
 from edge_mnist.sources import trained
+
+Call = Callable[..., tuple[int, str, str]]
 
 # No database and no deadline: a result must depend neither on the last run nor on how busy the machine is.
 settings.register_profile("exact", derandomize=True, database=None, deadline=None)
@@ -36,6 +41,25 @@ def bundle_folder(reference: Reference, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("bundle") / "artifacts"
     write_bundle(folder, make_bundle(reference, list(WRITERS), {}))
     return folder
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
+    """Runs a command here: its exit status, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["edge-mnist", *map(str, arguments)])
+        status: Any = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    monkeypatch.setattr(progress, "INTERVAL", 1e6)  # on a slow machine too, stderr holds nothing but what is tested
+    usual = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, usual)
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ for line in sys.stdin:
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "edge_mnist", "bench", *map(str, arguments)]
+    command = [sys.executable, "-m", "edge_mnist", "bench", "--quiet", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,24 +71,6 @@ def number():
 '''
 
 
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Call]:
-    """Runs a command here: its exit status, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["edge-mnist", *map(str, arguments)])
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    usual = signal.getsignal(signal.SIGTERM)
-    yield run
-    signal.signal(signal.SIGTERM, usual)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of good and damaged things."""
@@ -141,8 +122,8 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "cut data to calibrate": ("export --int8 --recalibrate --no-verify --data cut", 1, "cut short: 9,000 bytes"),
     "swapped data": ("export --data swapped", 1, "holds labels, expected images: are the files"),
     "foreign data": ("export --data foreign", 1, "begins with 89 50 4e 47, expected 00 00 08 03"),
-    "no such checkpoint": ("export nothing", 1, "nothing: cannot be read: No such file"),
-    "a folder as checkpoint": ("export full", 1, "full: cannot be read: Is a directory"),
+    "no such checkpoint": ("export nothing", 2, "nothing: cannot be read: No such file"),
+    "a folder as checkpoint": ("export full", 2, "full: cannot be read: Is a directory"),
     "another shape": ("export shape.safetensors", 1, "conv3.weight has shape (16, 13, 3, 3), expected (16, 14, 3, 3)"),
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
@@ -159,15 +140,15 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "foreign accuracies": ("export accuracies.safetensors", 1, "accuracies are [1], expected numbers from 0 to 1"),
     "black statistics": ("export --int8 black.safetensors", 1, "every pixel of the calibration images is 0"),
     "black images": ("export --int8 --recalibrate --no-verify --data black", 1, "every pixel of the calibration"),
-    "other files": ("export --out full", 1, "full: holds notes.txt, which no export wrote: choose another --out, or"),
-    "a user's model": ("export --force --out mine", 1, "mine: holds model_float.onnx, which no export wrote and this"),
-    "a file as folder": ("export --out cut.safetensors", 1, "cut.safetensors: is a file, expected a folder"),
+    "other files": ("export --out full", 2, "full: holds notes.txt, which no export wrote: choose another --out, or"),
+    "a user's model": ("export --force --out mine", 2, "mine: holds model_float.onnx, which no export wrote and this"),
+    "a file as folder": ("export --out cut.safetensors", 2, "cut.safetensors: is a file, expected a folder"),
     "a file on the way": (
         "export --no-verify --out cut.safetensors/x",
-        1,
+        2,
         "cut.safetensors: is a file, expected a folder",
     ),
-    "a long name": (f"export --out {'x' * 300}", 1, "File name too long"),
+    "a long name": (f"export --out {'x' * 300}", 2, "File name too long"),
     "no such bundle": ("verify nothing", 2, "nothing: there is no such folder"),
     "no bundle": ("verify full", 1, "full: there is no manifest.json"),
     "an open quotation": ("verify bundle --run-with '\"qemu'", 2, "No closing quotation"),

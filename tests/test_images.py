@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 
 from edge_mnist.demo import images  # noqa: E402
-from edge_mnist.errors import EdgeMnistError, UsageError  # noqa: E402
+from edge_mnist.errors import EdgeMnistError  # noqa: E402
 from edge_mnist.processes import environment  # noqa: E402
 
 COLOURS = np.random.RandomState(0).randint(0, 256, (5, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)  # (40, 64, 3)
@@ -165,7 +165,7 @@ def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_folder_lists_its_images(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no images, expected files named .bmp, .jpeg"):
+    with pytest.raises(EdgeMnistError, match="no images, expected files named .bmp, .jpeg"):
         images.find(tmp_path)
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(SAME["PNG"])

@@ -285,7 +285,7 @@ def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     ("arguments", "status", "expected"),
     [
         ((), 2, "Missing argument"),
-        (("nowhere.png",), 1, "nowhere.png: cannot be read: No such file or directory"),
+        (("nowhere.png",), 2, "nowhere.png: cannot be read: No such file or directory"),
         (("--threshold", 2, "a.png"), 2, "2.0 is not in the range 0<=x<=1"),
         (("--model", "README.md", "a.png"), 1, "expected a TorchScript, ONNX or TFLite artifact"),
     ],
