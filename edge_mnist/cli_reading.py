@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import click
 from edge_mnist import cli_options
 from edge_mnist.errors import EdgeMnistError, missing_for_pictures
 from edge_mnist.files import check_folder
-from edge_mnist.progress import make_bar
+from edge_mnist.progress import is_live, make_bar
 
 if TYPE_CHECKING:
     from edge_mnist.demo.reader import Digit, Reading
@@ -123,16 +124,23 @@ def _names(source: str) -> list[str]:
 
 
 def _shown(names: list[str]) -> Iterator[str]:
-    """The names, with a bar on stderr where many are read before a terminal."""
+    """The names, each as a step; with a bar on stderr where many are read before a terminal.
+
+    The bar has no thread of its own: the memory of decoding is limited only in a process without threads.
+    """
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-    with make_bar(TextColumn("reading"), BarColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("", total=len(names), visible=len(names) >= 8)
+    bar = None
+    with ExitStack() as stack:
+        if len(names) >= 8 and is_live():
+            columns = (TextColumn("reading"), BarColumn(), TimeRemainingColumn())
+            bar = stack.enter_context(make_bar(*columns, auto_refresh=False))
+            task = bar.add_task("", total=len(names))
         for number, name in enumerate(names, 1):
             _LOG.info("reading picture %s of %s: %s", number, len(names), name)
             yield name
-            bar.advance(task)
-    _LOG.info("")
+            if bar is not None:
+                bar.update(task, completed=number, refresh=True)
 
 
 def _facts(name: str, reading: Reading) -> dict[str, Any]:

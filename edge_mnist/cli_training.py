@@ -121,7 +121,8 @@ def train(
     first = checkpoint.load(start) if start else None
     known = [checkpoint.load(path) for path in teachers]
     parts = load("train", data), load("test", data)
-    training.train(settings, *parts, out, init=first, extra=own, teachers=known, resume=resume, size=workers)
+    with progress.repeated():
+        training.train(settings, *parts, out, init=first, extra=own, teachers=known, resume=resume, size=workers)
     click.echo(out / training.CHECKPOINT)
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,8 +34,6 @@ INTERVAL = 10.0
 
 _LEVELS: dict[Verbosity, int] = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
 _LOG = logging.getLogger("edge_mnist")
-_LOCK = threading.RLock()
-"""Held while a line is written, or the present step changes."""
 
 
 def choose_verbosity(verbosity: Verbosity) -> None:
@@ -54,11 +52,9 @@ def report() -> Iterator[None]:
     reporter, level = _Reporter(), _LOG.level
     choose_verbosity("normal")
     _LOG.addHandler(reporter)
-    threading.Thread(target=reporter.repeat, daemon=True).start()
     try:
         yield
     finally:
-        reporter.ended.set()
         _LOG.removeHandler(reporter)
         _LOG.setLevel(level)
 
@@ -68,13 +64,11 @@ class _Reporter(logging.Handler):
 
     Attributes:
         show: shows a step on the terminal; None where there is no terminal, or nothing is shown on it now.
-        ended: set when the command has ended.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.show: Callable[[str], None] | None = None
-        self.ended = threading.Event()
         self._start = self._since = self._written = time.monotonic()
         self._step = ""
 
@@ -89,35 +83,56 @@ class _Reporter(logging.Handler):
             self.show(text)
         if record.levelno == logging.INFO:
             self._step, self._since = text, now
+            self._repeat_step()
 
-    def repeat(self) -> None:
-        """Until the command has ended, write the present step whenever nothing was written for ten seconds."""
-        while not self.ended.wait(INTERVAL / 20):
-            with _LOCK:
-                now = time.monotonic()
-                due = self._step and now - self._written >= INTERVAL
-                if due and _LOG.isEnabledFor(logging.INFO) and not _is_terminal():
-                    passed = now - self._since
-                    self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """A context in which a step is written every ten seconds however long it takes, by a thread."""
+        ended = threading.Event()
+
+        def repeat() -> None:
+            while not ended.wait(INTERVAL / 20):
+                self._repeat_step()
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _repeat_step(self) -> None:
+        """Write the present step if nothing was written for ten seconds and no terminal shows it."""
+        with quiet.LOCK:
+            now = time.monotonic()
+            due = self._step and now - self._written >= INTERVAL
+            if due and _LOG.isEnabledFor(logging.INFO) and not _is_terminal():
+                passed = now - self._since
+                self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
 
     def createLock(self) -> None:  # noqa: N802  # logging's name
-        """Share one lock with the thread that repeats."""
-        self.lock = _LOCK
+        """Share the lock of stderr, so that no two threads ever wait for each other."""
+        self.lock = quiet.LOCK
 
     def _write(self, text: str) -> None:
         self._written = time.monotonic()
-        with quiet.LOCK, suppress(OSError):  # a full disk under stderr must not end the work
+        with suppress(OSError):  # a full disk under stderr must not end the work
             click.echo(text, err=True)
 
 
 @contextmanager
 def status(step: str) -> Iterator[None]:
-    """A context in which a terminal shows the present step beside a spinner, `step` at first."""
-    reporter = next((found for found in _LOG.handlers if isinstance(found, _Reporter)), None)
+    """A context of a long step: a terminal shows it beside a spinner, elsewhere it is a line every ten seconds.
+
+    Steps that are logged meanwhile take its place.
+    """
+    reporter = _reporter()
     _LOG.info(step)
     try:
-        if reporter is None or not _is_live():
-            yield
+        if reporter is None or not is_live():
+            with repeated():
+                yield
             return
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -132,7 +147,20 @@ def status(step: str) -> Iterator[None]:
         _LOG.info("")
 
 
-def make_bar(*columns: ProgressColumn) -> Progress:
+@contextmanager
+def repeated() -> Iterator[None]:
+    """A context in which each step, however long it takes, is a line every ten seconds where there is no terminal."""
+    reporter = _reporter()
+    with nullcontext() if reporter is None or is_quiet() or _is_terminal() else reporter.repeating():
+        yield
+
+
+def _reporter() -> _Reporter | None:
+    """What writes to stderr; None outside a command."""
+    return next((found for found in _LOG.handlers if isinstance(found, _Reporter)), None)
+
+
+def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
     """A bar on stderr that is gone once it has ended; it shows nothing in quiet mode or without a terminal."""
     from rich.console import Console
     from rich.progress import Progress
@@ -140,10 +168,13 @@ def make_bar(*columns: ProgressColumn) -> Progress:
     console = Console(stderr=True, highlight=False)
     # Results that go to a file must not be taken for lines above the bar, which is on stderr.
     to_terminal = sys.stdout is not None and sys.stdout.isatty()
-    return Progress(*columns, console=console, transient=True, redirect_stdout=to_terminal, disable=not _is_live())
+    return Progress(
+        *columns, console=console, transient=True, redirect_stdout=to_terminal, disable=not is_live(), **options
+    )
 
 
-def _is_live() -> bool:
+def is_live() -> bool:
+    """Whether a terminal is there to show progress on, and progress is wanted."""
     return _is_terminal() and not is_quiet()
 
 

@@ -9,7 +9,9 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_mnist import cli, progress, runs
+from edge_mnist.errors import EdgeMnistError
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = sorted(cli.commands.commands)
@@ -68,6 +71,24 @@ def slow() -> click.Command:
         click.echo("0")
 
     return command
+
+
+def test_pictures_are_read_without_a_thread(
+    call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The memory that decoding takes is limited only where the process has a single thread."""
+    images = pytest.importorskip("edge_mnist.demo.images")
+    before, during = threading.active_count(), []
+
+    def load(path: Path) -> None:
+        during.append(threading.active_count())
+        raise EdgeMnistError("not today")
+
+    monkeypatch.setattr(images, "load", load)
+    for terminal in (False, True):
+        monkeypatch.setattr(progress, "_is_terminal", lambda terminal=terminal: terminal)
+        assert call("predict", *(f"{number}.jpg" for number in range(9)))[0] == 1
+    assert during == [before] * 18
 
 
 @pytest.fixture
