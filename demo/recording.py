@@ -16,6 +16,7 @@ import numpy as np
 
 from edge_mnist.demo.cameras import Image
 from edge_mnist.errors import EdgeMnistError, UsageError
+from edge_mnist.files import path_error
 
 QUALITY = 85
 _TIMESCALE = 1000
@@ -34,13 +35,13 @@ class Recording:
         """Begin a file; one that is there already is kept, and the new one gets a number.
 
         Raises:
-            UsageError: it is not named as an MP4.
-            EdgeMnistError: it cannot be written, or there is no such folder.
+            UsageError: it is not named as an MP4, or there is no such folder.
+            EdgeMnistError: it cannot be written.
         """
         if path.suffix.lower() != ".mp4":
             raise UsageError(f"--record {path}: is recorded as MP4: name it {path.with_suffix('.mp4').name}")
         if not path.parent.exists():
-            raise EdgeMnistError(f"--record {path}: there is no folder {path.parent}: make it first")
+            raise UsageError(f"--record {path}: there is no folder {path.parent}: make it first")
         self.path = _unused(path)
         self._size: tuple[int, int] | None = None
         self._pending: list[tuple[bytes, float]] = []
@@ -120,7 +121,7 @@ def _unused(path: Path) -> Path:
 
 
 def _failed(path: Path, error: OSError) -> EdgeMnistError:
-    return EdgeMnistError(f"--record {path}: cannot be written: {error.strerror or error}")
+    return path_error(f"--record {path}", "cannot be written", error)
 
 
 def _box(kind: bytes, *parts: bytes) -> bytes:

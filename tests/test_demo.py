@@ -92,15 +92,15 @@ MISTAKES = {
     "no size": (["--size", "vga"], 2, "--size vga: expected WIDTHxHEIGHT"),
     "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected a TorchScript, ONNX or"),
     "no window": (["--camera", "sample", "--view", "window"], 1, "--view web shows the demo in a browser"),
-    "no snapshots": (["--camera", "sample", "--view", "none", "--snapshot-dir", "/proc/q"], 1, "cannot be written"),
+    "no snapshots": (["--camera", "sample", "--view", "none", "--snapshot-dir", "/proc/q"], 2, "cannot be written"),
     "no corrections": (
         ["--camera", "sample", "--view", "none", "--corrections", f"{__file__}/q"],
-        1,
+        2,
         "cannot be written",
     ),
     "no MP4": (["--camera", "sample", "--view", "none", "--record", "x.avi"], 2, "x.avi: is recorded as MP4"),
-    "no film's folder": (["--camera", "sample", "--view", "none", "--record", "no/x.mp4"], 1, "there is no folder no"),
-    "no folder": (["--camera", "sample", "--view", "none", "--record", f"{__file__}/x.mp4"], 1, "cannot be written"),
+    "no film's folder": (["--camera", "sample", "--view", "none", "--record", "no/x.mp4"], 2, "there is no folder no"),
+    "no folder": (["--camera", "sample", "--view", "none", "--record", f"{__file__}/x.mp4"], 2, "cannot be written"),
 }
 
 
