@@ -52,7 +52,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "train --data digits --out text/run", "experiments --data digits --runs text", "export --out text",
         "export --out text/out", "export --bundle text/out.zip", "verify text", "bench text",
         "predict page.png --annotate text", "predict page.png --save-digits text",
-        f"{DEMO} --camera sample --record text/film.mp4", f"{DEMO} --camera sample --snapshot-dir text", f"{DEMO} --camera sample --corrections text",
+        f"{DEMO} --camera sample --record text/film.mp4",
+        f"{DEMO} --camera sample --snapshot-dir text", f"{DEMO} --camera sample --corrections text",
     ),
     "a path that is too long": (
         f"train --data {LONG}", f"train --data digits --init {LONG}", f"evaluate {LONG}", f"export --out {LONG}",
