@@ -85,6 +85,8 @@ def check_layer(layer: object) -> None:
     if not isinstance(layer, Mapping) or not isinstance(layer.get("name"), str) or not layer["name"]:
         raise EdgeMnistError(f"a layer is described by {_short(layer)}, expected a dict with op and name")
     name, operation = layer["name"], layer.get("op")
+    if any("\ud800" <= character <= "\udfff" for character in name):
+        raise EdgeMnistError(f"the layer {_short(name)} has half a character in its name: give it another")
     fields = _FIELDS.get(operation) if isinstance(operation, str) else None
     if fields is None:
         raise EdgeMnistError(

@@ -21,6 +21,7 @@ import safetensors.numpy
 from edge_mnist import architecture as layers
 from edge_mnist.errors import EdgeMnistError
 from edge_mnist.files import parse_json, read_bytes, write_whole
+from edge_mnist.torchscript_file import TORCH_SAVE, is_of_torch_save
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -121,6 +122,8 @@ def unpack_bytes(data: bytes, where: str) -> tuple[dict[str, npt.NDArray[Any]], 
     except KeyError as error:
         raise EdgeMnistError(f"{where}: holds tensors of {error.args[0]}, expected float32") from error
     except (safetensors.SafetensorError, ValueError) as error:
+        if is_of_torch_save(data):
+            raise EdgeMnistError(f"{where}: {TORCH_SAVE}") from error
         raise EdgeMnistError(f"{where}: is not a safetensors file, or cut short: {error}") from error
     try:
         header = parse_json(metadata[_KEY])

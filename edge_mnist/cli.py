@@ -254,7 +254,7 @@ def main() -> None:
             commands.main(prog_name="edge-mnist", standalone_mode=False)
         click.echo(nl=False)  # what is left to be written meets a full disk here
     except EdgeMnistError as error:
-        click.echo(f"edge-mnist: {error}", err=True)
+        click.echo(f"edge-mnist: {_printable(str(error))}", err=True)
         sys.exit(error.exit_status)
     except OSError as error:  # a full disk under stdout, a folder that may not be looked into, no scratch space
         where = f"{error.filename}: " if error.filename else ""
@@ -271,6 +271,11 @@ def main() -> None:
             raise
         click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
         sys.exit(1)
+
+
+def _printable(text: str) -> str:
+    """A text on one line: what a terminal would obey, in a file's or a layer's name, is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_memory(error: BaseException | None) -> bool:

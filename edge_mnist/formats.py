@@ -41,6 +41,8 @@ def contract_of(data: bytes, name: str) -> Contract:
     if kind is None:
         raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
     text = _READERS[kind](data, KEY)
+    if text is None and torchscript_file.is_of_torch_save(data):
+        raise EdgeMnistError(f"{name}: {torchscript_file.TORCH_SAVE}")
     try:
         return Contract.from_json((text or b"").decode())
     except ValueError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ import torch
 from torch import nn
 
 from edge_mnist.errors import EdgeMnistError, UsageError
+from edge_mnist.torchvision_shim import import_torchvision
 
 MEAN = 0.1307
 """Mean of MNIST's training pixels, scaled to [0, 1]."""
@@ -69,7 +73,7 @@ def build(factory: str) -> nn.Module:
     The folder the command was started in is searched too, as `python -m` would.
 
     Raises:
-        UsageError: there is no such module or factory, it fails, or it does not make an nn.Module.
+        UsageError: there is no such module or factory, it fails, or it does not make an nn.Module with weights.
     """
     module_name, colon, attribute = factory.partition(":")
     if not (module_name and colon and attribute):
@@ -77,20 +81,21 @@ def build(factory: str) -> nn.Module:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # a module's own code may fail in any way
-        raise UsageError(f"--network {factory}: {module_name} cannot be imported: {_told(error)}") from error
+        trouble = f"--network {factory}: {module_name} cannot be imported"
+        module = _run_users_code(lambda: importlib.import_module(module_name), trouble)
     finally:
         sys.path.remove(here)
     make = getattr(module, attribute, None)
     if not callable(make):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
-    try:
-        network = make()
-    except Exception as error:  # and so may a factory
-        raise UsageError(f"--network {factory}: the factory failed: {_told(error)}") from error
+    network = _run_users_code(make, f"--network {factory}: the factory failed")
     if not isinstance(network, nn.Module):
         raise UsageError(f"--network {factory}: expected a torch.nn.Module, found {type(network).__name__}")
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if tensor.is_meta:
+            raise UsageError(
+                f"--network {factory}: {name} is on the device meta, which holds no values: make the network on the CPU"
+            )
     return network
 
 
@@ -107,6 +112,37 @@ def set_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.float32
         raise EdgeMnistError(trouble) from error
     if unset := [name for name in missing if not name.endswith("num_batches_tracked")]:
         raise EdgeMnistError(f"{trouble}: {unset[0]} is missing")
+
+
+def _run_users_code(code: Callable[[], Any], trouble: str) -> Any:
+    """What a user's code gives; it sees a command line without arguments, which are not its own.
+
+    Raises:
+        UsageError: it fails, or ends the program; the text begins with `trouble`.
+    """
+    arguments, sys.argv = sys.argv, sys.argv[:1]
+    written = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(written):  # argparse writes its usage before it ends the program
+            try:
+                result = code()
+            except RuntimeError as error:
+                if "torchvision::" not in str(error):
+                    raise
+                import_torchvision()
+                result = code()
+    except SystemExit as error:
+        last = (written.getvalue().strip().splitlines() or [""])[-1]
+        raise UsageError(
+            f"{trouble}: it ends the program with sys.exit({error.code!r}){f', after {last!r}' if last else ''}: "
+            'put what only a script needs under if __name__ == "__main__":'
+        ) from error
+    except Exception as error:  # it may fail in any way
+        raise UsageError(f"{trouble}: {_told(error)}") from error
+    finally:
+        sys.argv = arguments
+    sys.stderr.write(written.getvalue())
+    return result
 
 
 def _told(error: Exception) -> str:

@@ -43,13 +43,13 @@ def trained(path: Path | None, network: str | None = None) -> Checkpoint:
     """The network to export.
 
     Args:
-        path: a checkpoint; None is the shipped one. With a network: its state_dict as safetensors, or None for the
-            weights that the factory gives it.
+        path: a checkpoint; None is the shipped one. With a network: its state_dict in a file of safetensors or
+            torch.save, or None for the weights that the factory gives it.
         network: a factory, package.module:factory.
 
     Raises:
         EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`,
-            `tracing.describe`.
+            `tracing.describe`, `same_logits.check_same_logits`.
     """
     from edge_mnist import checkpoint
 
@@ -118,29 +118,28 @@ def _built(network: str, path: Path | None) -> Checkpoint:
     try:
         from edge_mnist import network as networks
         from edge_mnist import runs, tracing
+        from edge_mnist.same_logits import check_same_logits
+        from edge_mnist.state_dict import read_state_dict
     except ImportError as error:
         raise missing_package("torch", "train") from error
-    module = networks.build(network).eval()
+    module = networks.build(network)
     shape = getattr(module, "input_shape", (1, 28, 28))
     architecture.check_input_shape(shape)
     shape = tuple(shape)
     layers = tracing.describe(module, shape)
-    found = _state_dict(path) if path is not None else runs.to_arrays(module.state_dict())
-    weights = {name: found[name] for name in architecture.weight_shapes(layers) if name in found}
+    state = module.state_dict()
+    names = architecture.weight_shapes(layers)
+    found = read_state_dict(path, names) if path else runs.to_arrays({name: state[name] for name in names})
+    weights = {name: found[name] for name in names if name in found}
     built = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)
     checkpoint.check(built, str(path or network))
+    if path:
+        if surplus := sorted(found.keys() - state.keys()):
+            more = f" and {len(surplus) - 5} more" if len(surplus) > 5 else ""
+            raise EdgeMnistError(
+                f"{path}: holds tensors that {network} has no place for: {', '.join(surplus[:5])}{more}: "
+                "is it another network's? Otherwise remove them from the file"
+            )
+        networks.set_weights(module, found, f"{path}: its weights do not fit {network}")
+    check_same_logits(module, built)
     return built
-
-
-def _state_dict(path: Path) -> dict[str, NDArray[Any]]:
-    """Weights by name, of a state_dict in a safetensors file or of a checkpoint."""
-    import safetensors.numpy
-    from safetensors import SafetensorError
-
-    try:
-        tensors = safetensors.numpy.load(read_bytes(path))
-    except KeyError as error:
-        raise EdgeMnistError(f"{path}: holds tensors of {error.args[0]}, expected float32") from error
-    except SafetensorError as error:
-        raise EdgeMnistError(f"{path}: is not a safetensors file, or cut short: {error}") from error
-    return {name.removeprefix("weights/"): tensor for name, tensor in tensors.items()}

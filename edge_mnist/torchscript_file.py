@@ -17,6 +17,15 @@ _MOST_FILES = 10_000
 _DIRECTORY_ENTRY = b"PK\x01\x02"
 """Begins the description of each file in a ZIP archive (APPNOTE.TXT, section 4.3.12)."""
 
+_OLD_TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+"""A pickle that begins with MAGIC_NUMBER of torch/serialization.py."""
+
+TORCH_SAVE = (
+    "is a file of torch.save, which holds weights without a network: name the factory of its network, "
+    "edge-mnist export FILE --network package.module:factory"
+)
+"""What is told where such a file is none of what was expected."""
+
 
 def metadata(data: bytes, name: str) -> bytes | None:
     """The content of the extra file called `name`; None if there is none, or the archive is damaged."""
@@ -40,6 +49,18 @@ def check(data: bytes) -> None:
         for entry in archive.infolist():
             if zlib.crc32(_content(data, archive, entry)) != entry.CRC:
                 raise ValueError(f"its part {entry.filename} does not have the checksum that it was written with")
+
+
+def is_of_torch_save(data: bytes) -> bool:
+    """Whether torch.save wrote a file, in its format of today or of before 2020: tensors without a network's code."""
+    if data.startswith(_OLD_TORCH_SAVE):
+        return True
+    try:
+        with _opened(data) as archive:
+            names = {name.partition("/")[2] for name in archive.namelist()}
+    except ValueError:
+        return False
+    return "data.pkl" in names and "constants.pkl" not in names
 
 
 def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:

@@ -5,7 +5,9 @@ Only a chain goes through: each operation takes what the one before gave. What c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +33,9 @@ _VANISHING = (
 )
 
 
+_HOOKS = "it has hooks, which would be lost: remove them"
+
+
 class _Refused(Exception):
     """Why an operation cannot be exported; `describe` adds its name."""
 
@@ -49,11 +54,14 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     Raises:
         EdgeMnistError: the module is not a chain of supported layers, or their shapes do not fit.
     """
+    if _has_hooks(module):
+        raise EdgeMnistError(f"{type(module).__name__}: {_HOOKS}")
     layers: list[Layer] = []
-    shape: Shape = input_shape
     before = "the input"
-    for node in _chain(module):
+    chain = _Chain(module, input_shape)
+    for node in chain.operations():
         name = _name(node, {layer["name"] for layer in layers})
+        shape = chain.shape
         try:
             if node.op == "call_module":
                 fields = _describe_module(module.get_submodule(str(node.target)), shape)
@@ -61,43 +69,149 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
                     name = str(node.target)
                     raise _Refused("it is used twice; a layer with weights can stand once in the chain")
             else:
-                fields = _describe_call(node, shape)
+                fields = _describe_call(node, chain)
         except _Refused as refusal:
             raise EdgeMnistError(f"{name}: {refusal}") from None
-        if fields is None:
-            continue
-        layer = {"op": fields["op"], "name": name, **fields}
-        architecture.check_layer(layer)
-        shape = architecture.output_shape(layer, shape, before)
-        before = name
-        layers.append(layer)
+        if fields is not None:
+            layer = {"op": fields["op"], "name": name, **fields}
+            architecture.check_layer(layer)
+            shape = architecture.output_shape(layer, shape, before)
+            before = name
+            layers.append(layer)
+        chain.append(node, shape)
     architecture.output_shapes(layers, input_shape)
     return tuple(layers)
 
 
-def _chain(module: nn.Module) -> list[torch.fx.Node]:
-    """The operations between input and output, in order, each known to take nothing but the one before."""
-    training = module.training
+class _Chain:
+    """The operations between a module's input and output, in order, and the shapes that they make."""
+
+    def __init__(self, module: nn.Module, input_shape: Shape) -> None:
+        placeholder, *self._nodes = _trace(module).nodes
+        self._last = placeholder
+        self._shapes: dict[torch.fx.Node, Shape] = {placeholder: input_shape}
+        self._sizes: dict[torch.fx.Node, tuple[Any, ...]] = {}  # what a node that computes sizes gives for `_BATCHES`
+
+    @property
+    def shape(self) -> Shape:
+        """Of what the last operation gave."""
+        return self._shapes[self._last]
+
+    def append(self, node: torch.fx.Node, shape: Shape) -> None:
+        """Note what an operation gives."""
+        self._last = node
+        self._shapes[node] = shape
+
+    def operations(self) -> Iterator[torch.fx.Node]:
+        """The operations, each known to take nothing but what the one before gave, and sizes.
+
+        Raises:
+            EdgeMnistError: one takes something else; the text names it.
+        """
+        for node in self._nodes:
+            if node.op == "placeholder":
+                raise EdgeMnistError(f"{node.target}: a second input; only a network of one input can be exported")
+            if node.op == "get_attr":
+                raise EdgeMnistError(
+                    f"{node.target}: a bare parameter, buffer or constant; only {_SUPPORTED} can be exported"
+                )
+            if _computes_sizes(node, self._shapes, self._sizes):
+                self._sizes[node] = self._for_batches(node)
+                continue
+            self._check_inputs(node)
+            if node.op != "output":
+                yield node
+
+    def settings(self, node: torch.fx.Node) -> tuple[list[Any], dict[str, Any]]:
+        """An operation's arguments after its input.
+
+        Where they hold sizes, these are the numbers that they come to; for a view, those for each of `_BATCHES`.
+
+        Raises:
+            _Refused: they depend on how many images there are.
+        """
+        views = []
+        for index in range(len(_BATCHES)):
+            arguments, kwargs = self._resolved(node, index)
+            if not arguments:
+                kwargs.pop("input", None)
+            views.append((list(arguments[1:]), kwargs))
+        if node.target in _VIEWS:
+            return [views], {}
+        if views[0] != views[-1]:
+            raise _Refused("it depends on the number of images, which may be any")
+        return views[0]
+
+    def _resolved(self, node: torch.fx.Node, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A node's arguments for one of `_BATCHES`: numbers for sizes, empty tensors for tensors."""
+
+        def resolve(item: torch.fx.Node) -> Any:
+            if item in self._sizes:
+                return self._sizes[item][index]
+            return torch.empty(_BATCHES[index], *self._shapes[item], device="meta") if item in self._shapes else item
+
+        arguments, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), resolve)
+        return arguments, dict(kwargs)
+
+    def _for_batches(self, node: torch.fx.Node) -> tuple[Any, ...]:
+        """What a node that computes sizes gives for each of `_BATCHES`."""
+        found = []
+        for index in range(len(_BATCHES)):
+            arguments, kwargs = self._resolved(node, index)
+            try:
+                function = node.target if callable(node.target) else getattr(arguments[0], str(node.target))
+                found.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
+            except Exception as error:  # it is the user's sum
+                raise EdgeMnistError(f"{node.name}: cannot be computed: {_one_line(error)}") from error
+        return tuple(found)
+
+    def _check_inputs(self, node: torch.fx.Node) -> None:
+        """Refuse an operation that takes something else than what the one before gave."""
+        inputs = [item for item in node.all_input_nodes if item not in self._sizes]
+        first = node.args[0] if node.args else node.kwargs.get("input")
+        name, last = _name(node, set()), _name(self._last, set()) if len(self._shapes) > 1 else str(self._last)
+        if node.op == "output":
+            if inputs == [self._last] and first is not self._last:
+                found = type(first).__name__.removeprefix("immutable_")
+                raise EdgeMnistError(f"{name}: expected the logits alone, found a {found} that holds them")
+        elif not inputs or (inputs == [self._last] and first is not self._last):
+            raise EdgeMnistError(f"{name}: {_unsupported(node)}")
+        if inputs == [self._last]:
+            return
+        if not self._last.users:
+            raise EdgeMnistError(f"{last}: nothing uses what it gives: assign it, as in x = ..., or remove it")
+        taken = ", ".join(str(item) for item in inputs) or "nothing"
+        raise EdgeMnistError(
+            f"{name}: takes {taken}, expected {self._last} alone: "
+            "only a chain can be exported, without branches or skip connections"
+        )
+
+
+def _trace(module: nn.Module) -> torch.fx.Graph:
+    """The operations of a module in inference, as torch.fx records them; the module's modes stay as they are."""
+    modes = {part: part.training for part in module.modules()}
     try:
-        graph = torch.fx.Tracer().trace(module.eval())
-    except Exception as error:  # the module's own code runs on fx's proxies and may fail in any way
-        reason = str(error).strip().partition("\n")[0]
-        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {reason}") from error
+        module.eval()
+        return torch.fx.Tracer().trace(module)
+    except (Exception, SystemExit) as error:  # the module's own code runs on fx's proxies and may fail in any way
+        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {_one_line(error)}") from error
     finally:
-        module.train(training)
-    nodes = list(graph.nodes)
-    for node, previous in zip(nodes[1:], nodes, strict=False):
-        if node.op == "placeholder":
-            raise EdgeMnistError(f"{node.target}: a second input; only a network of one input can be exported")
-        if node.op == "get_attr":
-            raise EdgeMnistError(f"{node.target}: a bare parameter or buffer; only {_SUPPORTED} can be exported")
-        if node.all_input_nodes != [previous] or list(node.args[:1]) != [previous]:
-            inputs = ", ".join(str(item) for item in node.all_input_nodes) or "nothing"
-            raise EdgeMnistError(
-                f"{_name(node, set())}: takes {inputs}, expected {previous} alone: "
-                "only a chain can be exported, without branches or skip connections"
-            )
-    return nodes[1:-1]
+        for part, training in modes.items():
+            part.training = training
+
+
+def _computes_sizes(
+    node: torch.fx.Node, shapes: Mapping[torch.fx.Node, Shape], sizes: Mapping[torch.fx.Node, object]
+) -> bool:
+    """Whether a node asks for a tensor's sizes, or does sums with some."""
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[0] in shapes and node.args[1] in ("shape", "ndim")
+    if node.op == "call_method":
+        return node.args[0] in shapes and node.target in ("size", "dim", "ndimension", "numel", "nelement")
+    inputs = node.all_input_nodes
+    return (
+        node.op == "call_function" and node.target in _SUMS and bool(inputs) and all(item in sizes for item in inputs)
+    )
 
 
 def _name(node: torch.fx.Node, taken: set[str]) -> str:
@@ -112,30 +226,53 @@ def _name(node: torch.fx.Node, taken: set[str]) -> str:
 
 def _describe_module(module: nn.Module, shape: Shape) -> Fields | None:
     """The fields of a module; None where it does nothing in inference."""
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise _Refused(f"{name} is {tensor.dtype}, expected torch.float32: call .float()")
-    if module._forward_hooks or module._forward_pre_hooks:
-        raise _Refused("it has hooks, which would be lost: remove them")
     # exact types: a subclass may compute something else
     kind = type(module)
-    if kind in _VANISHING:
-        return None
-    if kind in _MODULES:
-        return _MODULES[kind](module, shape)
-    hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
-    raise _Refused(f"{kind.__name__} is not supported: {hint}")
+    if kind not in _VANISHING and kind not in _MODULES:
+        hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
+        raise _Refused(f"{kind.__name__} is not supported: {hint}")
+    for name, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise _Refused(f"{name} is on the device meta, which holds no values: build the network on the CPU")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise _Refused(f"{name} is {tensor.dtype}, expected torch.float32: call .float()")
+    if _has_hooks(module):
+        raise _Refused(_HOOKS)
+    return None if kind in _VANISHING else _MODULES[kind](module, shape)
 
 
-def _describe_call(node: torch.fx.Node, shape: Shape) -> Fields | None:
+def _describe_call(node: torch.fx.Node, chain: _Chain) -> Fields | None:
     """The fields of a function or a method of the tensor, called with the value before and plain settings."""
     known = _METHODS if node.op == "call_method" else _FUNCTIONS
     settings = known.get(node.target)
     if settings is None:
-        label = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-        hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, weights in modules of their own")
-        raise _Refused(f"{label} is not supported: {hint}")
-    return settings(shape, *node.args[1:], **node.kwargs)
+        raise _Refused(_unsupported(node))
+    args, kwargs = chain.settings(node)
+    try:
+        return settings(chain.shape, *args, **kwargs)
+    except TypeError as error:
+        raise _Refused(f"its settings cannot be read: {_one_line(error)}") from error
+
+
+def _unsupported(node: torch.fx.Node) -> str:
+    """Why an operation of no supported kind cannot be exported, and what to use instead."""
+    if node.op == "call_module":
+        return f"it takes something else than one tensor; only {_SUPPORTED} can be exported"
+    label = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    if label == "getattr":
+        label = f".{node.args[1]}"
+    hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, weights in modules of their own")
+    return f"{label} is not supported: {hint}"
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether it computes something beside its forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _one_line(error: BaseException) -> str:
+    """An error's first line, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
 
 
 def _conv2d(module: nn.Conv2d, shape: Shape) -> Fields:
@@ -250,6 +387,35 @@ def _flatten(shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Fields:
     return {"op": "flatten"}
 
 
+def _view(shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Fields | None:
+    """The fields of a view or reshape that flattens each image, or changes nothing.
+
+    Args:
+        shape: of an image's values before it.
+        views: the arguments for each of `_BATCHES`.
+    """
+    found = []
+    for batch, (args, kwargs) in zip(_BATCHES, views, strict=True):
+        sizes = args or list(kwargs.values())
+        try:
+            whole = torch.empty(batch, *shape, device="meta").reshape(*sizes)
+        except (TypeError, RuntimeError) as error:
+            raise _Refused(f"to {_sizes_text(sizes)} does not fit {(batch, *shape)}: {_FLATTEN}") from error
+        found.append(tuple(whole.shape))
+    if found == [(batch, *shape) for batch in _BATCHES]:
+        return None
+    if found == [(batch, math.prod(shape)) for batch in _BATCHES]:
+        return {"op": "flatten"}
+    raise _Refused(
+        f"it makes {found[0]} of {(_BATCHES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
+    )
+
+
+def _sizes_text(sizes: list[Any]) -> str:
+    """Sizes as a view was called with."""
+    return str(tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes))
+
+
 def _dropout(shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
     if training:
         raise _Refused("it drops in inference too; pass training=self.training, or use nn.Dropout")
@@ -299,14 +465,29 @@ _FUNCTIONS: dict[Any, Callable[..., Fields | None]] = {
     torch.flatten: _flatten,
     F.dropout: _dropout,
     F.dropout2d: _dropout,
+    torch.reshape: _view,
 }
-_METHODS: dict[Any, Callable[..., Fields | None]] = {"relu": _relu, "relu_": _relu, "flatten": _flatten}
+_METHODS: dict[Any, Callable[..., Fields | None]] = {
+    "relu": _relu,
+    "relu_": _relu,
+    "flatten": _flatten,
+    "view": _view,
+    "reshape": _view,
+}
+_VIEWS = ("view", "reshape", torch.reshape)
+_SUMS = (operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub, operator.neg)
+_BATCHES = (2, 3)
+"""Numbers of images for which sizes are computed: what is the same for both does not depend on the number."""
 
 _LOGITS = "leave it out: the class is that of the largest logit"
 _FLATTEN = "use torch.flatten(x, 1) or nn.Flatten"
 _HINTS = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _LOGITS),
-    **dict.fromkeys(("view", "reshape", "squeeze", "size", "getattr"), _FLATTEN),
+    **dict.fromkeys(("unsqueeze", "squeeze", "permute", "transpose"), _FLATTEN),
     "mean": "use nn.AdaptiveAvgPool2d(1)",
+    **dict.fromkeys(
+        ("LazyConv2d", "LazyBatchNorm2d", "LazyLinear"),
+        "run the network once on an image, which makes it a plain layer",
+    ),
     "BatchNorm1d": "use BatchNorm2d before the maps are flattened",
 }

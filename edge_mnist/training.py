@@ -33,6 +33,7 @@ from edge_mnist.files import locked, write_whole
 from edge_mnist.network import CLASSES, MEAN, STD, build, set_weights
 from edge_mnist.progress import TrainingProgress
 from edge_mnist.runs import Run, Settings, pack_state, parse_settings, restore, save_state, to_arrays, unpack_state
+from edge_mnist.same_logits import check_same_logits
 from edge_mnist.signals import Stopped, watch
 from edge_mnist.steps import Plan, Stepper, accuracy, make_optimizer, make_plan
 from edge_mnist.workers import Team, WorkerLost
@@ -251,7 +252,7 @@ def _check_exportable(network: nn.Module, layers: tuple[architecture.Layer, ...]
     logits = architecture.output_shapes(layers, _INPUT)[-1]
     if math.prod(logits) != CLASSES:
         raise EdgeMnistError(f"{layers[-1]['name']}: the network gives {logits}, expected {CLASSES} logits")
-    folding.fold(_checkpoint(network, layers, {}))
+    check_same_logits(network, _checkpoint(network, layers, {}))
 
 
 def _checkpoint(network: nn.Module, layers: tuple[architecture.Layer, ...], metadata: dict[str, Any]) -> Checkpoint:

@@ -97,8 +97,14 @@ def check_folder(folder: Path, force: bool) -> None:
     """Refuse a folder that holds something other than a bundle, unless forced; never write over it.
 
     Raises:
-        UsageError: it does, or it is a file.
+        UsageError: it does, or it is a file, or a loop of links.
     """
+    try:
+        folder.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:  # a loop of links, a name that is too long
+        raise UsageError(f"{folder}: {error.strerror}: choose another --out") from error
     if folder.is_dir():
         others = sorted(_others(folder))
         if others and not force:

@@ -68,6 +68,38 @@ def fails():
 
 def number():
     return 42
+
+
+def ends():
+    import sys
+
+    sys.exit(3)
+
+
+def meta():
+    with torch.device("meta"):
+        return nn.Sequential(nn.Conv2d(1, 8, 5))
+
+
+def hooked():
+    network = good()
+    network.register_forward_hook(lambda module, inputs, output: output + 0.1)
+    return network
+
+
+class Louder(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+
+    def __call__(self, x):
+        return super().__call__(x) * 1.01
+
+
+def patched():
+    network = good()
+    usual = network[3].forward
+    network[3].forward = lambda x: usual(x) * 1.01
+    return network
 '''
 
 
@@ -77,6 +109,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("world")
     (here / "networks_of_a_user.py").write_text(NETWORKS)
     (here / "broken_of_a_user.py").write_text("def factory(:\n")
+    parser = "from argparse import ArgumentParser\nparser = ArgumentParser()\nparser.add_argument({!r}{})\n"
+    (here / "script_of_a_user.py").write_text(parser.format("--data", ", required=True") + "parser.parse_args()\n")
+    make = "parser.parse_args()\ndef make(): assert parser.parse_args().data is None\n"
+    (here / "arguments_of_a_user.py").write_text(parser.format("--data", "") + make)
 
     images, labels = idx(strokes.draw(256, seed=4).images), idx(strokes.draw(256, seed=4).labels.astype(np.uint8))
     put_digits(here / "digits")
@@ -105,6 +141,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "text.safetensors").write_text("not a checkpoint\n" * 20)
     (here / "foreign.safetensors").write_bytes(safetensors.numpy.save({"conv1.weight": conv3}))
     torch.save({"conv3.weight": torch.from_numpy(conv3)}, here / "pickle.pt")
+    torch.save({"conv3.weight": torch.zeros(1)}, here / "old.pth", _use_new_zipfile_serialization=False)
+    (here / "loop").symlink_to("pool")
+    (here / "pool").symlink_to("loop")
     return here
 
 
@@ -127,7 +166,13 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "another shape": ("export shape.safetensors", 1, "conv3.weight has shape (16, 13, 3, 3), expected (16, 14, 3, 3)"),
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
-    "pickle as checkpoint": ("export pickle.pt", 1, "is not a safetensors file, or cut short"),
+    "a state_dict as checkpoint": (
+        "export pickle.pt",
+        1,
+        "pickle.pt: is a file of torch.save, which holds weights with",
+    ),
+    "an old state_dict as checkpoint": ("export old.pth", 1, "old.pth: is a file of torch.save, which holds weights"),
+    "a state_dict as artifact": ("info pickle.pt", 1, "name the factory of its network, edge-mnist export FILE --netw"),
     "foreign checkpoint": ("export foreign.safetensors", 1, "was not written by edge-mnist"),
     "weights that are NaN": ("export nan.safetensors", 1, "conv3.weight holds 2016 values that are NaN or infinite"),
     "weights that overflow": ("export huge.safetensors", 1, "logits that are not finite"),
@@ -149,6 +194,9 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         "cut.safetensors: is a file, expected a folder",
     ),
     "a long name": (f"export --out {'x' * 300}", 2, "File name too long"),
+    "a loop of links": ("export --no-verify --out loop", 2, "loop: Too many levels of symbolic links: choose another"),
+    "a loop of links to train": ("train --data digits --out loop", 2, "cannot be written: File exists"),
+    "a line's end in a name": ("export 'a\nb'", 2, "a\\nb: cannot be read: No such file"),
     "no such bundle": ("verify nothing", 2, "nothing: there is no such folder"),
     "no bundle": ("verify full", 1, "full: there is no manifest.json"),
     "an open quotation": ("verify bundle --run-with '\"qemu'", 2, "No closing quotation"),
@@ -164,6 +212,31 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         2,
         "the factory failed: RuntimeError: out of luck (networks_of_a_user.py, line 42)",
     ),
+    "a factory that ends the program": (
+        "export --network networks_of_a_user:ends",
+        2,
+        "the factory failed: it ends the program with sys.exit(3): put what only a script needs under if __name__",
+    ),
+    "a module with a command line": (
+        "export --network script_of_a_user:make",
+        2,
+        "script_of_a_user cannot be imported: it ends the program with sys.exit(2), after '",
+    ),
+    "a module that reads the command line": ("export --network arguments_of_a_user:make --int8", 2, "found NoneType"),
+    "weights without values": (
+        "export --network networks_of_a_user:meta",
+        2,
+        "0.weight is on the device meta, which holds no values: make the network on the CPU",
+    ),
+    "weights without values to train": ("train --data digits --network networks_of_a_user:meta", 2, "the device meta"),
+    "a hook": ("export --network networks_of_a_user:hooked", 1, "Sequential: it has hooks, which would be lost"),
+    "a call of its own": ("export --network networks_of_a_user:Louder", 1, "Louder: gives logits that differ from tho"),
+    "a call of its own to train": (
+        "train --data digits --network networks_of_a_user:Louder",
+        1,
+        "Louder: gives logits that differ from those of its layers",
+    ),
+    "a layer's forward of its own": ("export --network networks_of_a_user:patched", 1, "3: gives values that differ"),
     "no network": ("export --network networks_of_a_user:number", 2, "expected a torch.nn.Module, found int"),
     "a skip connection": ("export --network networks_of_a_user:Skip", 1, "add: takes conv, x, expected conv alone"),
     "a softmax": ("export --network networks_of_a_user:soft", 1, "2: Softmax is not supported: leave it out"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,40 @@ def test_a_factory_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     }.items():
         with pytest.raises(UsageError, match=text):
             build(name)
+
+
+# Describes an operator that is not there, as torchvision of PyPI does beside a torch without CUDA.
+TORCHVISION = """
+import torch
+
+@torch.library.register_fake("torchvision::nms")
+def nms(dets, scores, iou_threshold):
+    return dets
+"""
+
+
+@pytest.mark.parametrize("where", ["torchvision\ndef make():", "sys\ndef make():\n    import torchvision"])
+def test_a_module_may_import_torchvision_beside_a_torch_without_cuda(where: str, tmp_path: Path) -> None:
+    (tmp_path / "torchvision.py").write_text(TORCHVISION)
+    (tmp_path / "users.py").write_text(f"import {where}\n    import torch\n    return torch.nn.ReLU()\n")
+    code = (
+        f"import sys; sys.path.insert(1, {str(Path(__file__).parent.parent)!r})\n"
+        "from edge_mnist.network import build\n"
+        "print(build('users:make'))"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "ReLU()\n"), result.stderr
+
+
+def test_what_a_users_code_writes_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["edge-mnist", "export", "--int8"])
+    (tmp_path / "talking.py").write_text(
+        "import sys, torch\nprint(sys.argv, file=sys.stderr)\ndef make(): return torch.nn.ReLU()\n"
+    )
+    build("talking:make")
+    assert capsys.readouterr().err == "['edge-mnist']\n"
+    assert sys.argv == ["edge-mnist", "export", "--int8"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +135,12 @@ def _hooked() -> nn.Module:
     return nn.Sequential(layer)
 
 
+def _root_hooked() -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3))
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    return network
+
+
 CONV = nn.Conv2d(1, 4, 3)
 SQUARE = nn.Conv2d(1, 1, 3, padding=1)
 REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
@@ -143,7 +150,23 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: Forward(lambda m, x: x * m.weight), "weight: a bare parameter"),
     (lambda: Forward(lambda m, x: x.mul(2)), "mul: mul is not supported"),
     (lambda: Forward(lambda m, x: x if x.sum() > 0 else -x), "Forward: cannot be traced by torch.fx"),
-    (lambda: Forward(lambda m, x: x.view(-1, 784)), "view: view is not supported: use torch.flatten"),
+    (lambda: Forward(lambda m, x: x.view(-1, 392)), r"view: it makes \(4, 392\) of \(2, 1, 28, 28\); only flattening"),
+    (lambda: Forward(lambda m, x: x.view(2, 784)), r"view: to \(2, 784\) does not fit \(3, 1, 28, 28\): use torch.fla"),
+    (lambda: Forward(lambda m, x: x.view(x.size(0), x.size(1), -1)), r"view: it makes \(2, 1, 784\)"),
+    (lambda: Forward(lambda m, x: x.reshape(x.size(7), -1)), "size: cannot be computed: Dimension out of range"),
+    (lambda: Forward(lambda m, x: x * x.size(0)), "mul: mul is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: 2 - x), "sub: sub is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: x.T), "getattr_1: .T is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: torch.zeros(x.size(0)) + x), "zeros: zeros is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: (x.relu_(), m.layers[0](x))[1], SQUARE), "relu_: nothing uses what it gives: assign"),
+    (lambda: Forward(lambda m, x: (m.layers[0](x),), SQUARE), "the output: expected the logits alone, found a tuple"),
+    (lambda: Forward(lambda m, x: {"y": m.layers[0](x)}, SQUARE), "the output: expected the logits alone, found a di"),
+    (lambda: Forward(lambda m, x: x.relu(slope=1)), "relu: its settings cannot be read: .*slope"),
+    (lambda: Forward(lambda m, x: F.avg_pool2d(x, x.size(0))), "avg_pool2d: it depends on the number of images"),
+    (lambda: Forward(lambda m, x: sys.exit("bye")), "Forward: cannot be traced by torch.fx: bye"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 3, device="meta")), "0: weight is on the device meta, which holds no val"),
+    (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), "0: LazyConv2d is not supported: run the network once on an image"),
+    (_root_hooked, "Sequential: it has hooks, which would be lost"),
     (lambda: Forward(lambda m, x: x.mean((2, 3))), "mean: mean is not supported: use nn.AdaptiveAvgPool2d"),
     (lambda: Forward(lambda m, x: F.dropout(x)), "dropout: it drops in inference too"),
     (lambda: Forward(lambda m, x: torch.flatten(x)), "flatten: flatten from dimension 0 to -1"),
@@ -186,3 +209,63 @@ def test_what_changes_nothing_is_let_through() -> None:
         nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, count_include_pad=False), nn.Flatten(-3, 3))
     )
     assert [layer["op"] for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]
+
+
+FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "x.view(x.size(0), -1)": lambda x: x.view(x.size(0), -1),
+    "x.view(x.size()[0], -1)": lambda x: x.view(x.size()[0], -1),
+    "x.view(x.shape[0], -1)": lambda x: x.view(x.shape[0], -1),
+    "x.view((x.size(0), -1))": lambda x: x.view((x.size(0), -1)),
+    "x.view(-1, 784)": lambda x: x.view(-1, 784),
+    "x.view(-1, x.size(1) * x.size(2) * x.size(3))": lambda x: x.view(-1, x.size(1) * x.size(2) * x.size(3)),
+    "x.view(-1, x[0].numel())": lambda x: x.view(-1, x.numel() // x.size(0)),
+    "x.reshape(len, 784)": lambda x: x.reshape(x.shape[0], 784),
+    "x.reshape(shape=...)": lambda x: x.reshape(shape=(x.size(0), -1)),
+    "torch.reshape": lambda x: torch.reshape(x, (x.shape[0], -1)),
+    "torch.reshape(input=...)": lambda x: torch.reshape(input=x, shape=(-1, 784)),
+    "torch.flatten(input=...)": lambda x: torch.flatten(input=x, start_dim=1),
+    "a view that changes nothing": lambda x: x.view(x.size(0), x.shape[1], 28, 28).flatten(1),
+}
+
+
+@pytest.mark.parametrize("way", FLATTENS)
+def test_every_way_to_flatten_is_a_flatten(way: str) -> None:
+    layers = describe(Forward(lambda m, x: m.layers[0](FLATTENS[way](F.relu(input=x))), nn.Linear(784, 10)))
+    assert [layer["op"] for layer in layers] == ["relu", "flatten", "linear"]
+
+
+def test_sizes_of_what_came_before_may_be_used_later() -> None:
+    def forward(module: Forward, x: torch.Tensor) -> torch.Tensor:
+        count = x.size(0)
+        x = module.layers[0](x)
+        return module.layers[1](F.avg_pool2d(x, x.size()[2:]).view(count, -1))
+
+    layers = describe(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
+    assert [layer["op"] for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
+    assert layers[1]["kernel_size"] == [26, 26]
+
+
+class Silent(nn.Module):
+    """Its train and eval return nothing, and its batch normalisation stays in inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.linear = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(1352, 10)
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+        self.bn.eval()
+
+    def eval(self) -> None:  # type: ignore[override]
+        self.train(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        return self.linear(x.view(x.size(0), -1))
+
+
+def test_train_and_eval_need_not_return_the_module() -> None:
+    network = Silent()
+    network.train()
+    assert [layer["name"] for layer in describe(network)] == ["conv", "bn", "view", "linear"]
+    assert (network.training, network.conv.training, network.bn.training) == (True, True, False)
