@@ -228,3 +228,17 @@ def test_memory_is_limited_while_a_picture_is_decoded(monkeypatch: pytest.Monkey
 def test_a_jpeg_of_a_hundred_megapixels_is_reduced_while_it_is_decoded() -> None:
     large = written(Image.new("L", (12_000, 9_000), 200), "JPEG")
     assert images.decode(large, "large.jpg").shape == (4_500, 6_000, 3)
+
+
+def test_the_words_fit_the_file() -> None:
+    """A BMP of OS/2 has a header of its own, with 16-bit sides; a file of zero bytes is neither text nor damaged."""
+    width, height = 40, 32
+    header = struct.pack("<IHHHH", 12, width, height, 1, 24)
+    rows = bytes([200]) * (3 * width * height)
+    bmp = b"BM" + struct.pack("<IHHI", 26 + len(rows), 0, 0, 26) + header + rows
+    assert images.decode(bmp, "os2.bmp").shape == (height, width, 3)
+    with pytest.raises(EdgeMnistError, match=f"damaged, or {width}x{height} pixels"):
+        images.decode(bmp[:100], "os2.bmp")
+    with pytest.raises(EdgeMnistError, match="begins with 512 zero bytes, expected JPEG") as caught:
+        images.decode(bytes(3000), "zeros.png")
+    assert "damaged" not in str(caught.value) and "text" not in str(caught.value)
