@@ -32,7 +32,7 @@ test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated H
 	$(BIN)/python -m pytest -m slow
 
 test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, window, broker; EDGE_MNIST_SOAK=10 minutes of full speed
-	$(BIN)/python -m pytest -m slow -rs tests/test_demo.py tests/test_browser.py tests/test_window.py tests/test_mqtt.py tests/test_connections.py tests/test_fuzz_requests.py
+	$(BIN)/python -m pytest -m slow -rs tests/demo/test_demo.py tests/demo/test_browser.py tests/demo/test_window.py tests/demo/test_mqtt.py tests/demo/test_connections.py tests/fuzz/test_fuzz_requests.py
 
 pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root
 	$(BIN)/python -m pytest -m pi -rsA --durations=10

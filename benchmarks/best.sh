@@ -4,7 +4,7 @@
 set -eu
 folder=${1:?benchmarks/best.sh FOLDER [SEED]: where should the five runs go?}
 seed=${2:-0}
-teacher='--network edge_mnist.network:wide --set label_smoothing=0 --set outliers=0'
+teacher='--network edge_mnist.training.network:wide --set label_smoothing=0 --set outliers=0'
 
 recipe=best
 train() { # NAME OPTIONS...

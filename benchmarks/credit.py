@@ -1,6 +1,6 @@
 """Fits the weights by which the reader believes a digit: `python benchmarks/credit.py [--scenes N] [--data DIR]`.
 
-On the scenes and pictures to tune on, never on those to judge by. Prints the line for `demo/credit.py`.
+On the scenes and pictures to tune on, never on those to judge by. Prints the line for `demo/reading/confidence.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import negatives, reading
-from edge_mnist import runtime
-from edge_mnist.demo import credit
-from edge_mnist.demo.reader import Digit, Reader
-from edge_mnist.demo.scenes import Scene
+from edge_mnist.demo.reading import confidence
+from edge_mnist.demo.reading.reader import Digit, Reader
+from edge_mnist.demo.sources.scenes import Scene
+from edge_mnist.runtime import classifiers
 
 INVENTED = 2.0
 """A digit that is read where nobody wrote weighs so many times as much as one that is read wrong."""
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    reader = Reader(runtime.load(options.model) if options.model else None, threshold=0.0)
+    reader = Reader(classifiers.load(options.model) if options.model else None, threshold=0.0)
     rows: list[tuple[float, ...]] = []
     right: list[float] = []
     weights: list[float] = []
@@ -89,7 +89,7 @@ def main() -> None:
     loss = -np.average(np.log(np.where(right, chances, 1 - chances).clip(1e-9)), weights=weights)
     print(f"{len(rows)} digits, {sum(right):.0f} right, log loss {loss:.4f}")
     print("WEIGHTS = np.array([" + ", ".join(f"{weight:.3f}" for weight in result) + "])")
-    for name, weight, spread in zip(credit.NAMES, result[1:], np.std(rows, axis=0), strict=True):
+    for name, weight, spread in zip(confidence.NAMES, result[1:], np.std(rows, axis=0), strict=True):
         print(f"  {name:8s} {weight:8.3f} x {spread:.3f}")
 
 

@@ -23,9 +23,11 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 
-from edge_mnist.demo import models, overlay, scenes
-from edge_mnist.demo.reader import THRESHOLD, Reader
-from edge_mnist.demo.tracking import FADING, Tracker
+from edge_mnist.demo.live import models
+from edge_mnist.demo.live.tracking import FADING, Tracker
+from edge_mnist.demo.reading.reader import THRESHOLD, Reader
+from edge_mnist.demo.sources import scenes
+from edge_mnist.demo.views import overlay
 
 SCENE, PHOTOGRAPH = 4, 11
 WIDTH = 1240

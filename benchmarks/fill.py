@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist.files import write_whole
+from edge_mnist.system.files import write_whole
 
 _BLOCK = re.compile(r"^```console\n\$ (?P<command>.+)\n(?P<printed>(?:(?!```).*\n)*)```\n", re.MULTILINE)
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import negatives
-from edge_mnist import data, strokes
-from edge_mnist.demo import crops, lines, pieces, segmentation
-from edge_mnist.demo import ink as ink_on
-from edge_mnist.demo.pieces import Piece
+from edge_mnist.data import mnist, strokes
+from edge_mnist.demo.reading import crops, lines, pieces, segmentation
+from edge_mnist.demo.reading import ink as ink_on
+from edge_mnist.demo.reading.pieces import Piece
 
 STYLES: dict[int, tuple[str, ...]] = {
     0: ("50,4 16,-6 -4,40 6,100 50,104 70,50 56,0 30,8 58,8 84,2", "36,0 4,-4 -10,52 8,104 60,104 78,48 60,-4 36,0"),
@@ -82,7 +82,7 @@ MISTAKEN = 24
 
 
 def write_number(
-    random: np.random.RandomState, digits: data.Digits
+    random: np.random.RandomState, digits: mnist.Digits
 ) -> tuple[NDArray[np.uint8], NDArray[np.int8], list[int]]:
     """A number's ink, uint8 (H, W), which of its digits each pixel is of, int8 (H, W), -1 for none, and its labels."""
     count = random.randint(2, 7)
@@ -204,9 +204,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     random = np.random.RandomState(options.seed)
-    part = data.load("train", options.data)
-    learn, _ = data.learn_validate(part.labels)
-    digits = data.Digits(part.images[learn], part.labels[learn], part.source, part.sha256)
+    part = mnist.load("train", options.data)
+    learn, _ = mnist.learn_validate(part.labels)
+    digits = mnist.Digits(part.images[learn], part.labels[learn], part.source, part.sha256)
     counts = np.zeros(11, int)
     for label in (*map(str, range(10)), "none"):
         (options.folder / label).mkdir(parents=True)

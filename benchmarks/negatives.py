@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist import outliers, strokes
-from edge_mnist.demo import scenes, surroundings
-from edge_mnist.letters import LETTERS
+from edge_mnist.data import outliers, strokes
+from edge_mnist.data.letters import LETTERS
+from edge_mnist.demo.sources import scenes, surroundings
 
 PICTURES = {
     "train": (

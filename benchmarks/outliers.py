@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edge_mnist import data, evaluation, runtime
+from edge_mnist.data import mnist
+from edge_mnist.measure import evaluation
+from edge_mnist.runtime import classifiers
 from edge_mnist.sources import SHIPPED_INT8
-from edge_mnist.tables import make_console
+from edge_mnist.system.tables import make_console
 
 COUNT = 2000
 # no letter that somebody writes as a digit
@@ -100,8 +102,8 @@ def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @click.argument("model", type=click.Path(path_type=Path), default=SHIPPED_INT8)
 def main(model: Path) -> None:
     """Print the AUROC of MODEL, else of the shipped one, by kind."""
-    classifier = runtime.load(model)
-    test = data.load("test", download=False)
+    classifier = classifiers.load(model)
+    test = mnist.load("test", download=False)
     digits = evaluation.softmax(classifier.logits(test.images)).max(1)
     random = np.random.RandomState(0)
     kinds = {

@@ -25,21 +25,25 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist import benchmark, c_library, calibration, checkpoint, data, runtime
-from edge_mnist.benchmark_text import show_machine
-from edge_mnist.benchmark_worker import Model, serve
-from edge_mnist.cli_bench import machine, progress
-from edge_mnist.contract import Contract
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export.c_writer import write_c
+from edge_mnist.cli.bench import machine, progress
+from edge_mnist.data import mnist
+from edge_mnist.export.c.writer import write_c
 from edge_mnist.export.onnx_writer import write_onnx
-from edge_mnist.export.tflite_writer import write_tflite
-from edge_mnist.folding import fold
-from edge_mnist.network import MEAN, STD, DigitNet, set_weights
-from edge_mnist.quantization import quantize
-from edge_mnist.quiet import quiet_stderr
+from edge_mnist.export.tflite.writer import write_tflite
+from edge_mnist.formats.contract import Contract
+from edge_mnist.graph import calibration, checkpoint
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.quantization import quantize
+from edge_mnist.measure import benchmark
+from edge_mnist.measure.benchmark_text import show_machine
+from edge_mnist.measure.benchmark_worker import Model, serve
+from edge_mnist.runtime import classifiers as runtime
+from edge_mnist.runtime import compiled_c
 from edge_mnist.sources import SHIPPED
-from edge_mnist.tables import make_console, make_table, print_table
+from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.stderr import quiet_stderr
+from edge_mnist.system.tables import make_console, make_table, print_table
+from edge_mnist.training.network import MEAN, STD, DigitNet, set_weights
 
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
@@ -100,7 +104,7 @@ def open_c(*flags: str) -> Callable[[Path], Opened]:
     """C, compiled with other flags than those of this processor."""
 
     def open_it(path: Path) -> Opened:
-        library = c_library.open_library(path.read_bytes(), path.name, flags)
+        library = compiled_c.open_library(path.read_bytes(), path.name, flags)
         return Opened(library.built, library.run, lambda images: np.ascontiguousarray(images[..., None]))
 
     return open_it
@@ -180,7 +184,7 @@ def build(folder: Path) -> dict[str, str]:
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise EdgeMnistError(f"{error.name} is not installed: make peers installs it into .venv-peers") from error
-    images = data.load("train", download=False).images[: calibration.IMAGES]
+    images = mnist.load("train", download=False).images[: calibration.IMAGES]
     source = checkpoint.load(SHIPPED)
     graph = fold(source)
     quantized, _ = quantize(graph, source.statistics)
@@ -192,7 +196,7 @@ def build(folder: Path) -> dict[str, str]:
         ("model_int8.c", write_c(quantized)),
     ):
         (folder / name).write_bytes(content)
-    np.save(folder / "images.npy", data.load("test", download=False).images[:64])
+    np.save(folder / "images.npy", mnist.load("test", download=False).images[:64])
 
     network = DigitNet()
     set_weights(network, source.weights, f"{SHIPPED}: holds other weights")
@@ -232,7 +236,7 @@ def measure(sides: dict[str, Side], folder: Path, seconds: float, count: int, te
     """Time the sides, then read `count` test images with each."""
     commands = {name: [sys.executable, __file__, "worker", name, str(folder)] for name in sides}
     timed, missing = benchmark.alternate(commands, tell, seconds, (1,))
-    test = data.load("test", download=False)
+    test = mnist.load("test", download=False)
     images, labels = test.images[:count], test.labels[:count]
     classes: dict[str, Array] = {}
     for name, side in sides.items():
@@ -279,7 +283,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     """Measure the exported network against what other tools make of it."""
     if context.invoked_subcommand:
         return
-    is_x86 = c_library.platform.machine().lower() in ("x86_64", "amd64")
+    is_x86 = compiled_c.platform.machine().lower() in ("x86_64", "amd64")
     sides = {name: side for name, side in SIDES.items() if is_x86 or name not in ("the same, AVX2", "the same, SSE2")}
     facts: dict[str, Any] = {"machine": machine(), "images": images}
     try:
@@ -301,7 +305,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
 def worker(name: str, folder: Path) -> None:
-    """Serve a side, see edge_mnist.benchmark_worker."""
+    """Serve a side, see edge_mnist.measure.benchmark_worker."""
     images = np.load(folder / "images.npy")
 
     def load() -> Model:

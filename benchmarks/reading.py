@@ -24,12 +24,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks import negatives
-from edge_mnist import data, runtime
-from edge_mnist.demo import images, overlay
-from edge_mnist.demo import scenes as rendered
-from edge_mnist.demo.reader import DOUBTFUL, Reader, Reading
-from edge_mnist.demo.scenes import Scene
-from edge_mnist.tables import make_console
+from edge_mnist.data import mnist
+from edge_mnist.demo.reading.reader import DOUBTFUL, Reader, Reading
+from edge_mnist.demo.sources import images
+from edge_mnist.demo.sources import scenes as rendered
+from edge_mnist.demo.sources.scenes import Scene
+from edge_mnist.demo.views import overlay
+from edge_mnist.runtime import classifiers
+from edge_mnist.system.tables import make_console
 
 
 @dataclass
@@ -45,9 +47,9 @@ class Case:
 
 def scenes(part: str, count: int, folder: Path | None) -> Iterator[tuple[str, Scene]]:
     """`count` scenes of each condition: "train" and "held-out" have other digits and other seeds."""
-    digits = data.load("train", folder)
+    digits = mnist.load("train", folder)
     first = 0 if part == "train" else 1
-    own = data.Digits(digits.images[first::2], digits.labels[first::2], digits.source, digits.sha256)
+    own = mnist.Digits(digits.images[first::2], digits.labels[first::2], digits.source, digits.sha256)
     for number, (condition, style) in enumerate(rendered.STYLES.items()):
         for index in range(count):
             random = np.random.RandomState(100_000 * (1 + first) + 1000 * number + index)
@@ -106,7 +108,7 @@ def main() -> None:
         parser.error("one of TRUTH.json, --scenes and --negatives")
     cv2.setNumThreads(1)
     threshold = {} if options.threshold is None else {"threshold": options.threshold}
-    reader = Reader(runtime.load(options.model) if options.model else None, **threshold)
+    reader = Reader(classifiers.load(options.model) if options.model else None, **threshold)
     if options.truth:
         cases = photographs(options.truth)
     elif options.scenes:

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.reading import scenes as scenes_to_judge_by
-from edge_mnist import strokes
-from edge_mnist.demo import ink, overlay, paper, scenes, view
-from edge_mnist.demo.reader import Reader
+from edge_mnist.data import strokes
+from edge_mnist.demo.reading import ink, view
+from edge_mnist.demo.reading import sheet as paper
+from edge_mnist.demo.reading.reader import Reader
+from edge_mnist.demo.sources import scenes
+from edge_mnist.demo.views import overlay
 
 SEED = 1
 QUALITY = 85

@@ -16,12 +16,12 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist import onnx_file, tflite_file
-from edge_mnist.contract import KEY
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.files import read_bytes
-from edge_mnist.formats import format_of
-from edge_mnist.tables import make_console
+from edge_mnist.formats import onnx_reader, tflite_reader
+from edge_mnist.formats.contract import KEY
+from edge_mnist.formats.detection import format_of
+from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import read_bytes
+from edge_mnist.system.tables import make_console
 
 PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
 
@@ -29,17 +29,17 @@ PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
 def tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The part and the content of each vector of numbers of a .tflite file, as often as it is referred to."""
     of_constant = {".w": "weights", ".b": "biases"}
-    for name, what, content in tflite_file.contents(data):
+    for name, what, content in tflite_reader.contents(data):
         yield of_constant.get(name[-2:], "structure") if what == "data" else f"{what}s", content
 
 
 def onnx_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The part and the content of each initializer of an .onnx file."""
-    graph = next(content for number, content in onnx_file.fields(data) if number == 7)  # ModelProto.graph
+    graph = next(content for number, content in onnx_reader.fields(data) if number == 7)  # ModelProto.graph
     of_suffix = {".w": "weights", ".b": "biases", ".s": "scales", ".t": "scales"}
-    for number, initializer in onnx_file.fields(graph):
+    for number, initializer in onnx_reader.fields(graph):
         if number == 5:  # GraphProto.initializer
-            tensor = dict(onnx_file.fields(initializer))
+            tensor = dict(onnx_reader.fields(initializer))
             name = tensor[8].decode()  # TensorProto.name
             activation = "scales" if name[0] == "s" else "zero points"
             yield of_suffix.get(name[-2:], activation), tensor[9]  # TensorProto.raw_data
@@ -54,9 +54,9 @@ def make_up(path: Path) -> dict[str, int]:
     data = read_bytes(path)
     kind = format_of(data)
     if kind == "tflite":
-        vectors, contract = set(tflite_vectors(data)), tflite_file.metadata(data, KEY)
+        vectors, contract = set(tflite_vectors(data)), tflite_reader.metadata(data, KEY)
     elif kind == "onnx":
-        vectors, contract = set(onnx_vectors(data)), onnx_file.metadata(data, KEY)
+        vectors, contract = set(onnx_vectors(data)), onnx_reader.metadata(data, KEY)
     else:
         raise EdgeMnistError(f"{path}: expected a .tflite or .onnx artifact")
     sizes = {part: sum(len(content) for name, content in vectors if name == part) for part in PARTS}

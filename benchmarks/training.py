@@ -32,14 +32,15 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist import data, training
-from edge_mnist.cli_bench import machine
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.files import write_whole
-from edge_mnist.network import MEAN, STD, DigitNet
-from edge_mnist.recipes import RECIPES
-from edge_mnist.runs import METRICS, Settings, has_bfloat16
-from edge_mnist.torchvision_shim import import_torchvision
+from edge_mnist.cli.bench import machine
+from edge_mnist.data import mnist
+from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import write_whole
+from edge_mnist.training import loop
+from edge_mnist.training.network import MEAN, STD, DigitNet
+from edge_mnist.training.recipes import RECIPES
+from edge_mnist.training.runs import METRICS, Settings, has_bfloat16
+from edge_mnist.training.torchvision_shim import import_torchvision
 
 EPOCH = 60_000
 """Images in an epoch of MNIST."""
@@ -89,7 +90,7 @@ def lay_out(root: Path, images: int) -> int:
     """Write MNIST's first `images` of each part (0: all) as torchvision keeps them; return how many are to train on."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    parts = {"train": data.load("train"), "t10k": data.load("test")}
+    parts = {"train": mnist.load("train"), "t10k": mnist.load("test")}
     for name, part in parts.items():
         for kind, values in (("images-idx3", part.images), ("labels-idx1", part.labels)):
             chosen = values[: images or None].astype(np.uint8)
@@ -182,9 +183,9 @@ def ours(root: Path, float32: bool, processes: int | None) -> None:
     """Train as edge-mnist does, two epochs, of which the second counts."""
     recipe = dataclasses.replace(RECIPES["adam-onecycle"], epochs=2)
     settings = Settings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
-    learn = data.load("train", root)
+    learn = mnist.load("train", root)
     with tempfile.TemporaryDirectory(dir=root) as out:
-        training.train(settings, learn, data.load("test", root), Path(out), size=processes)
+        loop.train(settings, learn, mnist.load("test", root), Path(out), size=processes)
         row = json.loads((Path(out) / METRICS).read_text().splitlines()[1])
     batch = min(recipe.batch_size, len(learn))
     images = len(learn) // batch * batch  # whole batches only

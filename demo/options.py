@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edge_mnist.demo.cameras import Settings
-from edge_mnist.demo.live import Limits
+from edge_mnist.demo.live.loop import Limits
+from edge_mnist.demo.sources.cameras import Settings
 
 View = Literal["auto", "window", "web", "none"]
 

@@ -10,23 +10,25 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from edge_mnist import quiet
-from edge_mnist.demo import announce, live, models, snapshots, sources
-from edge_mnist.demo.cameras import Image
-from edge_mnist.demo.capture import Capture
-from edge_mnist.demo.live import Moment
+from edge_mnist.demo.live import events, loop, models
+from edge_mnist.demo.live.loop import Moment
 from edge_mnist.demo.options import Options, View
-from edge_mnist.demo.recording import Recording
-from edge_mnist.demo.screen import coloured, paint
-from edge_mnist.demo.sources import Source
-from edge_mnist.errors import EdgeMnistError, missing_package
-from edge_mnist.files import check_folder
-from edge_mnist.progress import is_quiet
+from edge_mnist.demo.sources import frames as sources
+from edge_mnist.demo.sources.cameras import Image
+from edge_mnist.demo.sources.capture import Capture
+from edge_mnist.demo.sources.frames import Source
+from edge_mnist.demo.views import snapshots
+from edge_mnist.demo.views.recording import Recording
+from edge_mnist.demo.views.screen import coloured, paint
+from edge_mnist.system import stderr
+from edge_mnist.system.errors import EdgeMnistError, missing_package
+from edge_mnist.system.files import check_folder
+from edge_mnist.system.progress import is_quiet
 
 
 def tell(text: str) -> None:
     """A line about what goes on, to stderr."""
-    with quiet.LOCK:
+    with stderr.LOCK:
         print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
 
 
@@ -67,14 +69,14 @@ def run(options: Options, stop: Sequence[int] = ()) -> bool:
         watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
         window = page = sender = None
         if view == "window":
-            from edge_mnist.demo.window import KEYS, Window
+            from edge_mnist.demo.views.window import KEYS, Window
 
             window = Window(mirror=options.mirror, snapshot=output.snapshot, record=output.switch)
             stack.callback(window.close)
             note(f"keys in the window: {KEYS}")
         if view == "web":
             try:
-                from edge_mnist.demo.server import Page
+                from edge_mnist.demo.views.page.server import Page
             except ModuleNotFoundError as error:
                 if error.name != "aiohttp":
                     raise
@@ -84,10 +86,10 @@ def run(options: Options, stop: Sequence[int] = ()) -> bool:
                 closing(Page(options.web, model, source.name, output.snapshot if options.snapshots else None, tell))
             )
         if options.mqtt is not None:
-            from edge_mnist.demo.mqtt import Sender
+            from edge_mnist.demo.views.mqtt import Sender
 
             sender = stack.enter_context(closing(Sender(options.mqtt, model, source.name, tell)))
-        flow = live.moments(
+        flow = loop.moments(
             capture,
             model,
             threshold=options.threshold,
@@ -112,7 +114,7 @@ def _choose(view: View) -> View:
     """The view that `auto` means here: a window where one can be shown, else the page."""
     if view != "auto":
         return view
-    from edge_mnist.demo import window
+    from edge_mnist.demo.views import window
 
     return "web" if window.why_not() else "window"
 
@@ -132,7 +134,7 @@ class _Output:
     def show(self, moment: Moment) -> None:
         """Print the events, record the picture."""
         for event in moment.events:
-            print(announce.line(event, self._options.as_json), flush=True)
+            print(events.line(event, self._options.as_json), flush=True)
         if moment.is_new:
             self._frames += 1
             if self._first is None:

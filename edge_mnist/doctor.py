@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_mnist.errors import installing, opencv_build
+from edge_mnist.system.errors import installing, opencv_build
 
 State = Literal["good", "lacking", "broken"]
 
@@ -110,10 +110,10 @@ def runtime() -> Finding:
     """The TFLite runtime, by running the shipped model."""
     import numpy as np
 
-    from edge_mnist import runtime as runtimes
-    from edge_mnist import strokes
-    from edge_mnist.errors import EdgeMnistError
+    from edge_mnist.data import strokes
+    from edge_mnist.runtime import classifiers as runtimes
     from edge_mnist.sources import SHIPPED_INT8
+    from edge_mnist.system.errors import EdgeMnistError
 
     try:
         classifier = runtimes.load(SHIPPED_INT8)
@@ -230,7 +230,7 @@ def throttling(answer: str) -> Finding:
 def cameras() -> Iterator[Finding]:
     """Each camera, by taking frames from it."""
     try:
-        from edge_mnist.demo import cameras as found
+        from edge_mnist.demo.sources import cameras as found
     except ImportError:
         yield Finding("Cameras", "lacking", "not looked at: OpenCV does not load", "see OpenCV")
         return
@@ -265,7 +265,7 @@ def picamera2(load: Callable[[str], object]) -> Finding:
 def display() -> Finding:
     """Whether the demo can open a window."""
     try:
-        from edge_mnist.demo import window
+        from edge_mnist.demo.views import window
     except ImportError:
         return Finding("Window", "lacking", "OpenCV does not load", "see OpenCV")
     reason, remedy = window.why_not(), "demo --view web shows it in a browser"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError, missing_package
-from edge_mnist.files import read_bytes
-from edge_mnist.graph import FloatGraph, Shape
+from edge_mnist.graph.operations import FloatGraph, Shape
+from edge_mnist.system.errors import EdgeMnistError, missing_package
+from edge_mnist.system.files import read_bytes
 
 if TYPE_CHECKING:  # a demo takes the place of the shipped network from here, and nothing that these need
-    from edge_mnist.checkpoint import Checkpoint
+    from edge_mnist.graph.checkpoint import Checkpoint
 
 SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
 """The checkpoint that comes with the package."""
@@ -51,7 +51,7 @@ def trained(path: Path | None, network: str | None = None) -> Checkpoint:
         EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`,
             `tracing.describe`, `same_logits.check_same_logits`.
     """
-    from edge_mnist import checkpoint
+    from edge_mnist.graph import checkpoint
 
     if network is not None:
         return _built(network, path)
@@ -65,17 +65,18 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
 
     New ones are of 4,096 training images of MNIST, or of drawn digits where MNIST is not to be had.
     """
-    from edge_mnist import calibration, data, strokes
+    from edge_mnist.data import mnist, strokes
+    from edge_mnist.graph import calibration
 
     if source.statistics and not recalibrate:
         return source
     if graph.input_shape != (1, 28, 28):
         raise EdgeMnistError(
             f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through Python, "
-            "edge_mnist.calibration.collect, and keep the statistics in its checkpoint"
+            "edge_mnist.graph.calibration.collect, and keep the statistics in its checkpoint"
         )
-    if _is_named(folder) or data.available(folder, "train"):
-        digits = data.load("train", folder, download=False)
+    if _is_named(folder) or mnist.available(folder, "train"):
+        digits = mnist.load("train", folder, download=False)
     else:
         digits = strokes.draw(calibration.IMAGES, seed=2)
     return replace(source, statistics=calibration.collect(graph, digits.images[: calibration.IMAGES]))
@@ -83,13 +84,13 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
 
 def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
     """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
-    from edge_mnist import data, strokes
+    from edge_mnist.data import mnist, strokes
 
     if shape != (1, 28, 28):
         noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
         return Images("noise", noise, None)
-    if _is_named(folder) or data.available(folder):
-        digits = data.load("test", folder, download=False)
+    if _is_named(folder) or mnist.available(folder):
+        digits = mnist.load("test", folder, download=False)
         name = "MNIST test" if digits.source == "mnist" else f"{digits.source} test"
         return Images(name, digits.images[:count], digits.labels[:count])
     return Images("strokes", strokes.draw(count, seed=3).images, None)
@@ -112,14 +113,15 @@ def _is_named(folder: Path | None) -> bool:
 
 def _built(network: str, path: Path | None) -> Checkpoint:
     """A factory's network as a checkpoint without statistics."""
-    from edge_mnist import architecture, checkpoint
-    from edge_mnist.checkpoint import Checkpoint
+    from edge_mnist.graph import checkpoint
+    from edge_mnist.graph import layers as architecture
+    from edge_mnist.graph.checkpoint import Checkpoint
 
     try:
-        from edge_mnist import network as networks
-        from edge_mnist import runs, tracing
-        from edge_mnist.same_logits import check_same_logits
-        from edge_mnist.state_dict import read_state_dict
+        from edge_mnist.training import network as networks
+        from edge_mnist.training import runs, tracing
+        from edge_mnist.training.same_logits import check_same_logits
+        from edge_mnist.training.state_dict import read_state_dict
     except ImportError as error:
         raise missing_package("torch", "train") from error
     module = networks.build(network)

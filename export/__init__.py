@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edge_mnist.errors import EdgeMnistError, UsageError, missing_package
-from edge_mnist.export.c_writer import write_c
+from edge_mnist.export.c.writer import write_c
 from edge_mnist.export.onnx_writer import write_onnx
-from edge_mnist.export.tflite_writer import write_tflite
-from edge_mnist.graph import FloatGraph, QuantizedGraph
+from edge_mnist.export.tflite.writer import write_tflite
+from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 
 Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 

@@ -15,8 +15,16 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.contract import KEY, contract
-from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.formats.contract import KEY, contract
+from edge_mnist.graph.operations import (
+    Conv2d,
+    FloatGraph,
+    MaxPool2d,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    Window,
+)
 
 # IR version and opset. Old readers know 17; the onnx package's reference evaluator has DequantizeLinear from 19 on.
 _FLOAT_VERSIONS, _INT8_VERSIONS = (8, 17), (9, 19)

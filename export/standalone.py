@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.errors import EdgeMnistError
-from edge_mnist.export.reference import Reference
-from edge_mnist.export.tflite_writer import write_tflite
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.export.tflite.writer import write_tflite
+from edge_mnist.system.errors import EdgeMnistError
 
 SCRIPT = Path(__file__).with_name("classify.py.txt")
 

@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from torch.ao.nn import quantized
 
-from edge_mnist.contract import KEY, contract
-from edge_mnist.graph import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
-from edge_mnist.runtime import quantized_engine
+from edge_mnist.formats.contract import KEY, contract
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.runtime.classifiers import quantized_engine
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import settings
 
 from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
-from edge_mnist import cli, progress
+from edge_mnist.bundle.reference import Reference, make_reference
+from edge_mnist.cli import commands
 from edge_mnist.export import WRITERS
-from edge_mnist.export.bundle import make_bundle, write_bundle
-from edge_mnist.export.reference import Reference, make_reference
-from edge_mnist.folding import fold
-from edge_mnist.quantization import quantize
+from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.quantization import quantize
 from edge_mnist.sources import trained
+from edge_mnist.system import progress
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -51,7 +52,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr("sys.argv", ["edge-mnist", *map(str, arguments)])
         status: Any = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as end:
             status = end.code
         return status, *capsys.readouterr()

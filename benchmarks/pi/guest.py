@@ -55,7 +55,7 @@ def reading(frame: str) -> dict[str, object]:
     import numpy as np
 
     cv2.setNumThreads(1)
-    from edge_mnist.demo import reader
+    from edge_mnist.demo.reading import reader
 
     reads, image = reader.Reader(), np.load(frame)
     for _ in range(2):
@@ -80,7 +80,7 @@ def calls(frame: str) -> list[str]:
     import numpy as np
 
     cv2.setNumThreads(1)
-    from edge_mnist.demo import reader
+    from edge_mnist.demo.reading import reader
 
     names = ["start"]
 
@@ -157,10 +157,11 @@ def memory_of_model(model: str) -> dict[str, int]:
 
 def memory_of_demo(arguments: str) -> dict[str, int]:
     """KiB of a demo that has read `FRAMES` frames: always the one in frame.npy, as drawing some takes memory too."""
-    from edge_mnist.cli import commands
-    from edge_mnist.demo import live, sources
+    from edge_mnist.cli.commands import commands
+    from edge_mnist.demo.live import loop
+    from edge_mnist.demo.sources import frames as sources
 
-    moments, found = live.moments, {}
+    moments, found = loop.moments, {}
 
     def frames(source: object):  # type: ignore[no-untyped-def]
         import time
@@ -180,7 +181,7 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
                 found["demo"] = resident()
                 return
 
-    live.moments = counted
+    loop.moments = counted
     commands.main(["demo", *arguments.split()], standalone_mode=False)
     return found
 

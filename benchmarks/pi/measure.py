@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.pi.emulator import Pi
-from edge_mnist import strokes
-from edge_mnist.demo import scenes
-from edge_mnist.demo.scenes import STYLES, Style
+from edge_mnist.data import strokes
+from edge_mnist.demo.sources import scenes
+from edge_mnist.demo.sources.scenes import STYLES, Style
 
 GUEST = Path(__file__).with_name("guest.py")
 

@@ -1,4 +1,4 @@
-/* A digit drawn by edge_mnist.strokes, 28x28: 0 is the background, 255 the pen. */
+/* A digit drawn by edge_mnist.data.strokes, 28x28: 0 is the background, 255 the pen. */
 #ifndef DIGIT_H
 #define DIGIT_H
 

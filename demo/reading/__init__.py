@@ -1,0 +1,1 @@
+"""Reads the numbers that are written in a picture."""

@@ -1,0 +1,1 @@
+"""Where frames come from: cameras, image files, films, streams and drawn scenes."""

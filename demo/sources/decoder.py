@@ -1,0 +1,121 @@
+"""Decodes the images that strangers upload, each in a process of its own with limits on its memory and its time.
+
+The process reads a file from its standard input and writes the picture, or what is wrong with it, to its standard
+output: a line of JSON, then the pixels. `python -m edge_mnist.demo.sources.decoder NAME` is such a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.demo.reading import view
+from edge_mnist.demo.sources import images
+from edge_mnist.system.child_processes import environment
+from edge_mnist.system.errors import EdgeMnistError
+
+MOST_BYTES = 48_000_000
+"""What a decoded picture may take: 16 million pixels of 8-bit colour, as the whole demo may have 300 MB on a Pi."""
+SECONDS = 20.0
+"""How long a picture may take, with the start of its process on a slow board."""
+
+
+class Decoder:
+    """Starts the processes; any number of threads may call it at once.
+
+    After each picture the process for the next one is started, so that it is ready when that comes.
+    """
+
+    def __init__(self, name: str, seconds: float = SECONDS) -> None:
+        """With what errors call a picture, and how long one may take."""
+        self._name, self._seconds = name, seconds
+        self._lock = threading.Lock()
+        self._spare: subprocess.Popen[bytes] | None = None
+        self._closed = False
+
+    def decode(self, data: bytes) -> NDArray[np.uint8]:
+        """An image file as the reader looks at it: uint8 (H, W), grey, at most `view.LARGEST` pixels long.
+
+        Raises:
+            EdgeMnistError: as `images.decode`, or it takes too much memory or time.
+        """
+        process = self._take()
+        try:
+            answer, _ = process.communicate(data, timeout=self._seconds)
+        except subprocess.TimeoutExpired as error:
+            raise EdgeMnistError(f"{self._name}: takes more than {self._seconds:g} seconds to open") from error
+        finally:
+            _end(process)
+            self._prepare()
+        head, _, pixels = answer.partition(b"\n")
+        if process.returncode or not head:
+            raise EdgeMnistError(f"{self._name}: is damaged, or takes too much memory to open")
+        said = json.loads(head)
+        if "error" in said:
+            raise EdgeMnistError(said["error"])
+        return np.frombuffer(pixels, np.uint8).reshape(said["shape"])
+
+    def close(self) -> None:
+        """End the process that waits for the next picture; none is started any more."""
+        with self._lock:
+            self._closed = True
+            if self._spare is not None:
+                _end(self._spare)
+                self._spare = None
+
+    def _take(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            process, self._spare = self._spare, None
+        if process is not None and process.poll() is None:
+            return process
+        if process is not None:
+            _end(process)
+        return self._start()
+
+    def _prepare(self) -> None:
+        with self._lock, contextlib.suppress(EdgeMnistError):  # the next picture tells if it fails again
+            if self._spare is None and not self._closed:
+                self._spare = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "edge_mnist.demo.sources.decoder", self._name]
+        pipe = subprocess.PIPE
+        try:
+            return subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
+            )
+        except OSError as error:
+            raise EdgeMnistError(f"{self._name}: cannot be opened: {error.strerror}") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def main() -> None:
+    """Decode the one picture that comes on the standard input."""
+    with contextlib.suppress(OSError):  # on Linux, where memory is short, this process ends rather than the demo
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    data = sys.stdin.buffer.read()
+    try:
+        grey = view.reduced(images.decode(data, sys.argv[1], most_bytes=MOST_BYTES))
+        answer = json.dumps({"shape": grey.shape}).encode() + b"\n" + grey.tobytes()
+    except EdgeMnistError as error:
+        answer = json.dumps({"error": str(error)}).encode() + b"\n"
+    sys.stdout.buffer.write(answer)
+
+
+if __name__ == "__main__":
+    main()

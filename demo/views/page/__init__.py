@@ -1,0 +1,1 @@
+"""The demo's page in the browser, and the server behind it."""

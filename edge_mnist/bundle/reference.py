@@ -1,0 +1,210 @@
+"""The reference of a bundle: both graphs and the golden images with their logits, in one safetensors file.
+
+Verification needs nothing else: no checkpoint, no data set, no torch. The graphs' structure is JSON in the file's
+metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from edge_mnist.data import strokes
+from edge_mnist.graph.interpreter import run_float, run_quantized
+from edge_mnist.graph.operations import (
+    Conv2d,
+    FloatGraph,
+    MaxPool2d,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    Shape,
+    Window,
+)
+from edge_mnist.graph.quantization import LayerReport
+from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import parse_json
+
+FORMAT = 1
+"""Version of the file's layout."""
+
+GOLDEN = 64
+"""Golden images in a bundle."""
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the artifacts of a bundle are held against.
+
+    Attributes:
+        float_graph: the folded float network.
+        quantized_graph: the int8 network; None if the bundle is float only.
+        layers: what quantization did, by convolution.
+        images: uint8 (64, channels, height, width), the golden images.
+        float_logits: float32 (64, classes) of the golden images, as the exporting machine's oracle gave them.
+        int8_logits: int8 (64, classes), or None. These are the same on every machine.
+        recorded_accuracy: the test accuracy that the checkpoint recorded, 0..1, if any.
+    """
+
+    float_graph: FloatGraph
+    quantized_graph: QuantizedGraph | None
+    layers: tuple[LayerReport, ...]
+    images: NDArray[np.uint8]
+    float_logits: NDArray[np.float32]
+    int8_logits: NDArray[np.int8] | None
+    recorded_accuracy: float | None
+
+
+def make_reference(
+    float_graph: FloatGraph,
+    quantized_graph: QuantizedGraph | None,
+    layers: tuple[LayerReport, ...],
+    recorded_accuracy: float | None,
+) -> Reference:
+    """Draw the golden images and run the oracle over them.
+
+    Raises:
+        EdgeMnistError: the float network's logits overflow.
+    """
+    images = golden_images(float_graph.input_shape)
+    with np.errstate(over="ignore", invalid="ignore"):
+        float_logits = run_float(float_graph, images)
+    if not np.isfinite(float_logits).all():
+        raise EdgeMnistError(
+            "the float network gives logits that are not finite: the checkpoint is damaged or diverged"
+        )
+    return Reference(
+        float_graph,
+        quantized_graph,
+        layers,
+        images,
+        float_logits,
+        None if quantized_graph is None else run_quantized(quantized_graph, images),
+        recorded_accuracy,
+    )
+
+
+def golden_images(shape: Shape) -> NDArray[np.uint8]:
+    """Seeded images that reach every corner of a network: drawn digits, black, white, ramps, noise sparse to dense.
+
+    Returns:
+        uint8 (64, channels, height, width). The digits are drawn only where they fit: one channel, 28x28.
+    """
+    rng = np.random.Generator(np.random.PCG64(20_261))
+    channels, height, width = shape
+    ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width)
+    flat = [np.broadcast_to(np.uint8(value), (height, width)) for value in (0, 255, 128)]
+    fixed = np.stack([*flat, ramp, ramp[::-1], 255 - ramp[:, ::-1], ramp.T.reshape(height, width), 255 - ramp])
+    images = [np.broadcast_to(fixed[:, None], (len(fixed), channels, height, width))]
+    if shape == (1, 28, 28):
+        images.append(strokes.draw(32, seed=20_261).images[:, None])
+    noise = GOLDEN - sum(len(part) for part in images)
+    density = np.linspace(0.05, 1, noise)[:, None, None, None]
+    values = rng.integers(0, 256, (noise, *shape))
+    images.append(np.where(rng.random((noise, *shape)) < density, values, 0))
+    return np.concatenate(images).astype(np.uint8)
+
+
+def serialize(reference: Reference) -> bytes:
+    """The bytes of a reference file."""
+    arrays: Arrays = {"golden/images": reference.images, "golden/float_logits": reference.float_logits}
+    structure: dict[str, Any] = {
+        "format": FORMAT,
+        "recorded_accuracy": reference.recorded_accuracy,
+        "layers": [asdict(layer) for layer in reference.layers],
+        "float": _pack("float", reference.float_graph, arrays),
+    }
+    if reference.quantized_graph is not None and reference.int8_logits is not None:
+        structure["int8"] = _pack("int8", reference.quantized_graph, arrays)
+        arrays["golden/int8_logits"] = reference.int8_logits
+    contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    return safetensors.numpy.save(contiguous, metadata={"edge_mnist": json.dumps(structure)})
+
+
+def deserialize(data: bytes, name: str) -> Reference:
+    """Read `serialize` back.
+
+    Args:
+        data: the file's content.
+        name: what errors call it.
+
+    Raises:
+        EdgeMnistError: it is damaged, of a newer version, or not a reference.
+    """
+    try:
+        arrays = safetensors.numpy.load(data)
+        size = int.from_bytes(data[:8], "little")
+        structure = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["edge_mnist"])
+        if structure["format"] > FORMAT:
+            raise EdgeMnistError(
+                f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
+            )
+        quantized_graph = None
+        if "int8" in structure:
+            fields = structure["int8"]
+            operations = tuple(_unpack_quantized("int8", operation, arrays) for operation in fields["operations"])
+            quantized_graph = QuantizedGraph(_shape(fields["input_shape"]), fields["zero_pixel"], operations)
+        fields = structure["float"]
+        float_operations = tuple(_unpack_float("float", operation, arrays) for operation in fields["operations"])
+        return Reference(
+            FloatGraph(_shape(fields["input_shape"]), fields["zero_pixel"], float_operations),
+            quantized_graph,
+            tuple(LayerReport(**layer) for layer in structure["layers"]),
+            arrays["golden/images"],
+            arrays["golden/float_logits"],
+            arrays.get("golden/int8_logits"),
+            structure["recorded_accuracy"],
+        )
+    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise EdgeMnistError(f"{name}: not a reference of edge-mnist, or damaged ({error}): export again") from error
+
+
+def _pack(prefix: str, graph: FloatGraph | QuantizedGraph, arrays: Arrays) -> dict[str, Any]:
+    """A graph's structure; its arrays are added to `arrays`."""
+    operations = []
+    for operation in graph.operations:
+        fields: dict[str, Any] = {"name": operation.name, "window": asdict(operation.window)}
+        if not isinstance(operation, MaxPool2d):
+            fields |= {"groups": operation.groups, "relu": operation.relu}
+            arrays[f"{prefix}/{operation.name}/weight"] = operation.weight
+            arrays[f"{prefix}/{operation.name}/bias"] = operation.bias
+        if isinstance(operation, QuantizedConv2d):
+            fields["output"] = asdict(operation.output)
+            arrays[f"{prefix}/{operation.name}/weight_scale"] = operation.weight_scale
+        operations.append(fields)
+    return {"input_shape": graph.input_shape, "zero_pixel": graph.zero_pixel, "operations": operations}
+
+
+def _unpack_float(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> Conv2d | MaxPool2d:
+    name, window = fields["name"], _window(fields["window"])
+    if "groups" not in fields:
+        return MaxPool2d(name, window)
+    weight, bias = arrays[f"{prefix}/{name}/weight"], arrays[f"{prefix}/{name}/bias"]
+    return Conv2d(name, weight, bias, window, fields["groups"], fields["relu"])
+
+
+def _unpack_quantized(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> QuantizedConv2d | MaxPool2d:
+    name, window = fields["name"], _window(fields["window"])
+    if "groups" not in fields:
+        return MaxPool2d(name, window)
+    weight, scale, bias = (arrays[f"{prefix}/{name}/{key}"] for key in ("weight", "weight_scale", "bias"))
+    output = Quantization(**fields["output"])
+    return QuantizedConv2d(name, weight, scale, bias, window, fields["groups"], fields["relu"], output)
+
+
+def _window(fields: Mapping[str, Any]) -> Window:
+    return Window(**{key: (vertical, horizontal) for key, (vertical, horizontal) in fields.items()})
+
+
+def _shape(values: list[int]) -> Shape:
+    channels, height, width = values
+    return channels, height, width

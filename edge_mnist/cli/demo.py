@@ -1,0 +1,113 @@
+"""The command that shows the network at work: `demo`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from edge_mnist.cli import options as cli_options
+from edge_mnist.system import signals
+from edge_mnist.system.errors import UsageError, missing_for_pictures
+from edge_mnist.system.files import check_folder
+
+
+@click.command()
+@click.option(
+    "--camera",
+    default="0",
+    show_default=True,
+    help="A number, /dev/video0, picamera, sample, rtsp://..., http://..., a video, an image or a folder of images.",
+)
+@click.option(
+    "--view",
+    type=click.Choice(["auto", "window", "web", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto: a window where there is a display, else a page for the browser.",
+)
+@cli_options.reading_model
+@cli_options.trust_model
+@cli_options.threshold
+@click.option("--size", default="640x480", show_default=True, help="Of the camera's frames.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(0),
+    help="Frames a second to take and read; 0 reads a file as fast as it can.  [default: 30]",
+)
+@click.option("--mirror", is_flag=True, help="Show left and right exchanged; text stays readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object a line.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds until the demo ends.")
+@click.option("--max-frames", type=click.IntRange(1), help="Frames until the demo ends.")
+@click.option("--record", type=click.Path(path_type=Path), help="An MP4 file that the picture is recorded in.")
+@click.option("--record-plain", is_flag=True, help="Record it as it comes from the camera, without boxes.")
+@click.option("--snapshot-dir", type=click.Path(path_type=Path), help="Where snapshots go.  [default: snapshots]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The page's address; 0.0.0.0 demands a token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="The page's port.")
+@click.option(
+    "--corrections",
+    type=click.Path(path_type=Path),
+    help="Where the page saves corrected digits, for train --extra.  [default: corrections]",
+)
+@click.option("--mqtt", help="Send events to a broker: mqtt://host:1883/topic, or mqtts://.")
+def demo(
+    camera: str,
+    view: Literal["auto", "window", "web", "none"],
+    model: Path | None,
+    trust: bool,
+    threshold: float | None,
+    size: str,
+    fps: float | None,
+    mirror: bool,
+    as_json: bool,
+    duration: float | None,
+    max_frames: int | None,
+    record: Path | None,
+    record_plain: bool,
+    snapshot_dir: Path | None,
+    host: str,
+    port: int,
+    corrections: Path | None,
+    mqtt: str | None,
+) -> None:
+    """Read numbers live from a camera, in a window or in a browser.
+
+    Events, a number read, changed or gone, are printed as they happen. `--camera sample` needs no camera. Exit status 1
+    if an image of a folder could not be opened; the others are still read.
+
+    Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
+    """
+    stop = click.get_current_context().with_resource(signals.watch())  # here, as to load the libraries takes a while
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None:
+        raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
+    try:
+        from edge_mnist.demo import program
+        from edge_mnist.demo.live.loop import Limits
+        from edge_mnist.demo.options import Options, WebOptions
+        from edge_mnist.demo.sources.cameras import Settings
+    except ModuleNotFoundError as error:
+        raise missing_for_pictures(error) from error
+    if corrections is not None:
+        check_folder(corrections, "--corrections")
+    options = Options(
+        camera=camera,
+        settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
+        view=view,
+        model=model,
+        trust=trust,
+        threshold=threshold,
+        as_json=as_json,
+        limits=Limits(duration, max_frames, fps),
+        record=record,
+        record_plain=record_plain,
+        snapshots=snapshot_dir,
+        mirror=mirror,
+        web=WebOptions(host, port, corrections or Path("corrections"), threshold),
+        mqtt=mqtt,
+    )
+    if not program.run(options, stop):
+        sys.exit(1)

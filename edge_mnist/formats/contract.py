@@ -1,0 +1,128 @@
+"""What an artifact takes and gives, stated inside it: a small JSON text, the same facts in every format."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, image_batch
+from edge_mnist.system.files import parse_json
+
+Precision = Literal["float", "int8"]
+
+KEY = "edge_mnist"
+"""Name of the metadata entry that holds the contract."""
+_TYPES = ("uint8", "int8", "float32")
+_LARGEST_INPUT = 1 << 26
+"""Values of the largest image that a contract may state: more is damage."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """The input and output of an artifact.
+
+    Attributes:
+        input_shape: channels, height, width of an image.
+        input_type: "uint8" (pixels), "int8" (pixels - 128) or "float32" (pixels 0..255).
+        layout: "NCHW" or "NHWC", the order of the input's dimensions.
+        output_type: "uint8", "int8" or "float32".
+        output_scale: a logit is `output_scale * (output - output_zero_point)`.
+        output_zero_point: see there.
+        model: the first 16 hexadecimal digits of the SHA-256 of the graph.
+    """
+
+    input_shape: tuple[int, int, int]
+    input_type: str
+    layout: str
+    output_type: str
+    output_scale: float
+    output_zero_point: int
+    model: str
+
+    @property
+    def precision(self) -> Precision:
+        """What the artifact computes in."""
+        return "float" if self.input_type == "float32" else "int8"
+
+    def to_json(self) -> str:
+        """One line of JSON, keys in order."""
+        return json.dumps(self.__dict__, separators=(",", ":"))
+
+    def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+        """Images as the artifact takes them.
+
+        Args:
+            images: uint8 (N, height, width), or (N, channels, height, width).
+
+        Raises:
+            EdgeMnistError: they are of another type or shape.
+        """
+        batch = image_batch(images, self.input_shape)
+        values: NDArray[Any] = batch.transpose(0, 2, 3, 1) if self.layout == "NHWC" else batch
+        if self.input_type == "int8":
+            values = (values ^ 0x80).view(np.int8)
+        return np.ascontiguousarray(values.astype(np.float32) if self.input_type == "float32" else values)
+
+    @staticmethod
+    def signed(outputs: NDArray[Any]) -> NDArray[Any]:
+        """Unsigned integers as the int8 that they stand for, 128 less; anything else as it is."""
+        return (outputs ^ 0x80).view(np.int8) if outputs.dtype == np.uint8 else outputs
+
+    @staticmethod
+    def from_json(text: str) -> Contract:
+        """Read `to_json` back; unknown keys, of a newer version, are passed over.
+
+        Raises:
+            ValueError: it is not such a text, or states a type, layout or number that cannot be.
+        """
+        fields = parse_json(text)
+        if not isinstance(fields, dict) or not fields.keys() >= Contract.__dataclass_fields__.keys():
+            raise ValueError("not a contract")
+        known = {key: fields[key] for key in Contract.__dataclass_fields__}
+        shape, scale, zero_point = (known[key] for key in ("input_shape", "output_scale", "output_zero_point"))
+        possible = {"input_type": _TYPES, "output_type": _TYPES, "layout": ("NCHW", "NHWC")}
+        if not (
+            isinstance(shape, list)
+            and len(shape) == 3
+            and all(type(length) is int and length > 0 for length in shape)
+            and math.prod(shape) <= _LARGEST_INPUT
+            and all(known[key] in values for key, values in possible.items())
+            and type(scale) in (int, float)
+            and 0 < scale < math.inf
+            and type(zero_point) is int
+            and -128 <= zero_point <= 255
+            and isinstance(known["model"], str)
+        ):
+            raise ValueError("not a contract")
+        return Contract(**{**known, "input_shape": tuple(shape)})
+
+
+def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", "int8"], layout: str) -> Contract:
+    """The contract of an artifact of `graph` whose int8 form takes and gives `integer_type`."""
+    if isinstance(graph, FloatGraph):
+        return Contract(graph.input_shape, "float32", layout, "float32", 1.0, 0, graph_hash(graph)[:16])
+    output = graph.quantizations()[-1]
+    zero_point = output.zero_point + (128 if integer_type == "uint8" else 0)
+    shape, model = graph.input_shape, graph_hash(graph)[:16]
+    return Contract(shape, integer_type, layout, integer_type, output.scale, zero_point, model)
+
+
+def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:
+    """SHA-256 of everything that a graph computes with, as hexadecimal digits."""
+    # ascii() rather than repr(), as which characters repr() escapes depends on Python's version.
+    digest = hashlib.sha256(ascii((graph.input_shape, graph.zero_pixel)).encode())
+    for operation in graph.operations:
+        if isinstance(operation, MaxPool2d):
+            digest.update(ascii(operation).encode())
+            continue
+        digest.update(ascii((operation.name, operation.weight.shape, operation.window, operation.groups)).encode())
+        digest.update(ascii((operation.relu, getattr(operation, "output", None))).encode())
+        for array in (operation.weight, getattr(operation, "weight_scale", None), operation.bias):
+            digest.update(b"" if array is None else array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

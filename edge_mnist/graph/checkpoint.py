@@ -1,0 +1,178 @@
+"""A trained network in one file: weights, activation statistics and where they come from.
+
+The file is safetensors: tensors `weights/NAME` and `statistics/NAME`, and one JSON text in the header's `__metadata__`
+under `edge-mnist`. Reading it executes nothing, and needs no PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from edge_mnist.formats.torchscript_reader import TORCH_SAVE, is_of_torch_save
+from edge_mnist.graph import layers as layers
+from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import parse_json, read_bytes, write_whole
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_KEY = "edge-mnist"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network; see `architecture` for its layers."""
+
+    architecture: tuple[layers.Layer, ...]
+    input_shape: tuple[int, int, int]
+    """Channels, height, width."""
+    mean: float
+    """The network takes (pixel / 255 - mean) / std."""
+    std: float
+    weights: Arrays
+    """float32, named as in PyTorch's state_dict."""
+    statistics: Arrays = field(default_factory=dict)
+    """What `calibration.collect` found; empty for a network that was never shown images."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """JSON: recipe, epochs, seed, versions, data, created, and accuracies (train, validation, test: 0 to 1 or null)."""
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; equal content gives equal bytes.
+
+    Raises:
+        EdgeMnistError: the content is not that of a valid checkpoint, or the file cannot be written.
+    """
+    check(checkpoint, str(path))
+    header = {
+        "format": _FORMAT,
+        "architecture": list(checkpoint.architecture),
+        "input_shape": list(checkpoint.input_shape),
+        "mean": checkpoint.mean,
+        "std": checkpoint.std,
+        "metadata": dict(checkpoint.metadata),
+    }
+    tensors = {f"weights/{name}": array for name, array in checkpoint.weights.items()}
+    tensors |= {f"statistics/{name}": array for name, array in checkpoint.statistics.items()}
+    write_whole(path, pack(tensors, header))
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint and check all of it.
+
+    Raises:
+        EdgeMnistError: the file is missing, cut short, not safetensors, not a checkpoint, or its weights do not fit its
+            layers or are not finite; the text names the file and the tensor.
+    """
+    tensors, header = unpack(path)
+    try:
+        if header["format"] != _FORMAT:
+            raise EdgeMnistError(
+                f"{path}: format {header['format']}, expected {_FORMAT}: made by another version of edge-mnist"
+            )
+        checkpoint = Checkpoint(
+            architecture=tuple(header["architecture"]),
+            input_shape=tuple(header["input_shape"]),
+            mean=header["mean"],
+            std=header["std"],
+            weights={name[8:]: array for name, array in tensors.items() if name.startswith("weights/")},
+            statistics={name[11:]: array for name, array in tensors.items() if name.startswith("statistics/")},
+            metadata=header["metadata"],
+        )
+    except (KeyError, TypeError) as error:
+        raise EdgeMnistError(
+            f"{path}: is not an edge-mnist checkpoint: its description is incomplete ({error})"
+        ) from error
+    check(checkpoint, str(path))
+    return checkpoint
+
+
+def pack(tensors: Arrays, header: Mapping[str, Any]) -> bytes:
+    """Arrays and a JSON header as the bytes of one safetensors file."""
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
+    arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
+    return safetensors.numpy.save(arrays, {_KEY: text})
+
+
+def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """The arrays and the JSON header of a file that `pack` made.
+
+    Raises:
+        EdgeMnistError: the file is missing, cut short, not safetensors, or another program's.
+    """
+    return unpack_bytes(read_bytes(path), str(path))
+
+
+def unpack_bytes(data: bytes, where: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """As `unpack`, of a file's content; `where` begins the text of an error."""
+    try:
+        tensors = safetensors.numpy.load(data)
+        # the header's length is a little-endian uint64 (safetensors' format specification)
+        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    except KeyError as error:
+        raise EdgeMnistError(f"{where}: holds tensors of {error.args[0]}, expected float32") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        if is_of_torch_save(data):
+            raise EdgeMnistError(f"{where}: {TORCH_SAVE}") from error
+        raise EdgeMnistError(f"{where}: is not a safetensors file, or cut short: {error}") from error
+    try:
+        header = parse_json(metadata[_KEY])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EdgeMnistError(
+            f"{where}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"
+        ) from error
+    if not isinstance(header, dict):
+        raise EdgeMnistError(f"{where}: was not written by edge-mnist train: its description is no JSON object")
+    return tensors, header
+
+
+def check(checkpoint: Checkpoint, where: str) -> None:
+    """Hold a checkpoint's parts against each other."""
+    try:
+        layers.output_shapes(checkpoint.architecture, checkpoint.input_shape)
+    except EdgeMnistError as error:
+        raise EdgeMnistError(f"{where}: {error}") from error
+    for name, value, least in (("mean", checkpoint.mean, -math.inf), ("std", checkpoint.std, 0.0)):
+        if not (isinstance(value, float) and math.isfinite(value) and value > least):
+            raise EdgeMnistError(f"{where}: {name} is {value!r}, expected a{' positive' if least == 0 else ''} number")
+    if not isinstance(checkpoint.metadata, Mapping):
+        raise EdgeMnistError(f"{where}: metadata is {type(checkpoint.metadata).__name__}, expected a JSON object")
+    accuracies = checkpoint.metadata.get("accuracies", {})
+    if not isinstance(accuracies, Mapping) or not all(_is_accuracy(value) for value in accuracies.values()):
+        raise EdgeMnistError(f"{where}: metadata's accuracies are {accuracies!r}, expected numbers from 0 to 1 by name")
+    expected = layers.weight_shapes(checkpoint.architecture)
+    for name in sorted(expected.keys() ^ checkpoint.weights.keys()):
+        trouble = "is missing" if name in expected else "belongs to no layer"
+        raise EdgeMnistError(f"{where}: weights/{name} {trouble}")
+    for name, shape in expected.items():
+        _check_weights(checkpoint.weights[name], shape, name, f"{where}: weights/{name}")
+    for name, array in checkpoint.statistics.items():
+        if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+            raise EdgeMnistError(f"{where}: statistics/{name} holds values that are no finite numbers")
+
+
+def _is_accuracy(value: object) -> bool:
+    """Whether it may stand for a part's accuracy: null where the part was not looked at."""
+    return value is None or (isinstance(value, (int, float)) and 0 <= value <= 1)
+
+
+def _check_weights(array: npt.NDArray[Any], shape: layers.Shape, name: str, where: str) -> None:
+    """One tensor: dtype, shape, finite values, and variances above zero."""
+    if array.dtype != np.float32:
+        raise EdgeMnistError(f"{where} is {array.dtype}, expected float32")
+    if array.shape != shape:
+        raise EdgeMnistError(f"{where} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise EdgeMnistError(f"{where} holds {np.count_nonzero(~np.isfinite(array))} values that are NaN or infinite")
+    if name.endswith(".running_var") and (array <= 0).any():
+        raise EdgeMnistError(f"{where} is {array.min()}, expected variances above 0")

@@ -1,0 +1,186 @@
+"""From a trained network's layers and weights to a `FloatGraph`: everything that is linear goes into convolutions.
+
+Computed in float64 with exact sums, rounded to float32 once at the end, so that every machine folds to the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.graph.checkpoint import Checkpoint
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Shape, Window
+from edge_mnist.system.errors import EdgeMnistError
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass
+class _Convolution:
+    """A convolution that may still take in what follows it."""
+
+    name: str
+    weight: FloatArray  # (out, in / groups, kernel height, kernel width)
+    bias: FloatArray  # (out,)
+    window: Window
+    groups: int
+    relu: bool = False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (len(self.weight), *self.window.output_size(shape[1:]))
+
+
+@dataclass
+class _Chain:
+    """The operations so far, and the shape that the next one meets."""
+
+    shape: Shape
+    operations: list[_Convolution | MaxPool2d]
+
+    def add(self, operation: _Convolution | MaxPool2d) -> None:
+        self.shape = operation.output_shape(self.shape)
+        self.operations.append(operation)
+
+    def add_depthwise(self, name: str, window: Window, weight: float) -> _Convolution:
+        """A convolution of each channel by itself with a constant: an identity, or an average."""
+        channels = self.shape[0]
+        taps = np.full((channels, 1, *window.kernel_size), weight)
+        convolution = _Convolution(name, taps, np.zeros(channels), window, groups=channels)
+        self.add(convolution)
+        return convolution
+
+    def open_convolution(self, *, behind_pools: bool = False) -> _Convolution | None:
+        """The last operation if it is a convolution without ReLU; `behind_pools`: max pools after it are passed."""
+        for operation in reversed(self.operations):
+            if isinstance(operation, _Convolution):
+                return None if operation.relu else operation
+            if not behind_pools:
+                return None
+        return None
+
+
+def fold(checkpoint: Checkpoint) -> FloatGraph:
+    """Fold batch normalisation, ReLU, pooling and the input's normalisation into convolutions and max pools.
+
+    The graph takes pixels, 0..255; the network took `(pixel / 255 - mean) / std`. Where the network's first
+    convolution pads, it pads with a normalised 0, which is the pixel `255 * mean`; the graph pads with the nearest
+    whole pixel (`FloatGraph.zero_pixel`), in float and int8 alike. Everything else is exact up to one rounding to
+    float32.
+
+    Raises:
+        EdgeMnistError: the network has no weights at all, or more than one value per class comes out.
+    """
+    chain = _Chain(checkpoint.input_shape, [])
+    for layer in checkpoint.architecture:
+        _fold_layer(chain, layer, checkpoint.weights)
+    if chain.shape[1:] != (1, 1):
+        raise EdgeMnistError(
+            f"the network ends in maps of {chain.shape[1]}x{chain.shape[2]}, expected one value for each class: "
+            "end it with AdaptiveAvgPool2d(1) or Linear"
+        )
+    zero_pixel = _fold_normalization(chain.operations, checkpoint.mean, checkpoint.std)
+    return FloatGraph(checkpoint.input_shape, zero_pixel, tuple(_freeze(o) for o in chain.operations))
+
+
+def _fold_layer(chain: _Chain, layer: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]) -> None:
+    """Add one layer of the architecture to the chain, or fold it into what is there."""
+    name: str = layer["name"]
+    match layer["op"]:
+        case "conv2d":
+            window = _window(layer, dilation=_pair(layer["dilation"]))
+            weight, bias = _parameters(name, weights)
+            chain.add(_Convolution(name, weight, bias, window, layer["groups"]))
+        case "linear":
+            weight, bias = _parameters(name, weights)
+            kernel = chain.shape[1:]  # the flattened order of PyTorch is channel, row, column: that of a kernel
+            chain.add(_Convolution(name, weight.reshape(len(weight), *chain.shape), bias, Window(kernel), 1))
+        case "batch_norm2d":
+            convolution = chain.open_convolution() or chain.add_depthwise(name, Window((1, 1)), 1.0)
+            _fold_batch_norm(convolution, layer, weights)
+        case "relu":
+            # ReLU and max pool commute, both being monotone.
+            if not _is_rectified(chain):
+                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(
+                    name, Window((1, 1)), 1.0
+                )
+                convolution.relu = True
+        case "max_pool2d" if _pair(layer["kernel_size"]) != (1, 1):
+            chain.add(MaxPool2d(name, _window(layer)))
+        case "max_pool2d" | "avg_pool2d":
+            window = _window(layer)
+            if window != Window((1, 1)):
+                chain.add_depthwise(name, window, 1 / math.prod(window.kernel_size))
+        case "adaptive_avg_pool2d":
+            if chain.shape[1:] != (1, 1):
+                chain.add_depthwise(name, Window(chain.shape[1:]), 1 / math.prod(chain.shape[1:]))
+        case "flatten":
+            pass
+        case operation:
+            raise EdgeMnistError(f"{name}: the operation {operation!r} is unknown to this version")
+
+
+def _fold_batch_norm(
+    convolution: _Convolution, layer: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]
+) -> None:
+    """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
+    name = layer["name"]
+    mean, variance = (weights[f"{name}.{key}"].astype(np.float64) for key in ("running_mean", "running_var"))
+    factor = 1 / np.sqrt(variance + layer["eps"])
+    shift = -mean * factor
+    if layer["affine"]:
+        gamma, beta = (weights[f"{name}.{key}"].astype(np.float64) for key in ("weight", "bias"))
+        factor, shift = factor * gamma, shift * gamma + beta
+    convolution.weight = convolution.weight * factor[:, None, None, None]
+    convolution.bias = convolution.bias * factor + shift
+
+
+def _fold_normalization(operations: list[_Convolution | MaxPool2d], mean: float, std: float) -> int:
+    """Fold `(pixel / 255 - mean) / std` into the first convolution; return the pixel that its padding has.
+
+    A max pool before it commutes with the normalisation, which is monotone.
+    """
+    first = next((operation for operation in operations if isinstance(operation, _Convolution)), None)
+    if first is None:
+        raise EdgeMnistError("the network has no layer with weights: there is nothing to export")
+    zero_pixel = min(max(round(255 * mean), 0), 255) if first.window.padding != (0, 0) else 0
+    offset = (zero_pixel / 255 - mean) / std  # what the network saw where the graph sees 0
+    sums = np.array([math.fsum(taps.ravel()) for taps in first.weight])
+    first.bias = first.bias + sums * offset
+    first.weight = first.weight / (255 * std)
+    return zero_pixel
+
+
+def _is_rectified(chain: _Chain) -> bool:
+    """Whether the last convolution, max pools after it left aside, has its ReLU already."""
+    last = next((operation for operation in reversed(chain.operations) if isinstance(operation, _Convolution)), None)
+    return last is not None and last.relu
+
+
+def _freeze(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
+    """Round to float32."""
+    if isinstance(operation, MaxPool2d):
+        return operation
+    with np.errstate(over="ignore"):  # what overflows is refused by the graph
+        weight, bias = operation.weight.astype(np.float32), operation.bias.astype(np.float32)
+    return Conv2d(operation.name, weight, bias, operation.window, operation.groups, operation.relu)
+
+
+def _parameters(name: str, weights: Mapping[str, NDArray[np.float32]]) -> tuple[FloatArray, FloatArray]:
+    """Weight and bias in float64; no bias is a bias of zeros."""
+    weight = weights[f"{name}.weight"].astype(np.float64)
+    bias = weights.get(f"{name}.bias")
+    return weight, np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+
+
+def _window(layer: Mapping[str, Any], dilation: tuple[int, int] = (1, 1)) -> Window:
+    return Window(_pair(layer["kernel_size"]), _pair(layer["stride"]), _pair(layer["padding"]), dilation)
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    vertical, horizontal = values
+    return vertical, horizontal

@@ -1,0 +1,1 @@
+"""Describes what a file is, for `edge-mnist info`."""

@@ -1,0 +1,1 @@
+"""Measures how well a model reads, and how fast, how large and how hungry for memory it is."""

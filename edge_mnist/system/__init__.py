@@ -1,0 +1,1 @@
+"""What the operating system offers to every other package: errors, files, processes, signals and warnings."""

@@ -1,0 +1,244 @@
+"""What commands say on stderr while they work.
+
+The package logs to the logger "edge_mnist": a note for the user as a warning, the step that begins as INFO, and what is
+done in detail as DEBUG. `report` writes that to stderr while a command runs. On a terminal the present step is shown
+and replaced by the next one; elsewhere it is a plain line every ten seconds, so that short commands stay silent and
+long ones do not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from edge_mnist.system import stderr
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
+
+    from edge_mnist.training.runs import Run
+
+Verbosity = Literal["quiet", "normal", "verbose"]
+
+INTERVAL = 10.0
+"""Seconds between two lines of a long step where stderr is no terminal."""
+
+_LEVELS: dict[Verbosity, int] = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
+_LOG = logging.getLogger("edge_mnist")
+
+
+def choose_verbosity(verbosity: Verbosity) -> None:
+    """Choose how much is said: nothing, notes and progress, or what is done in detail too."""
+    _LOG.setLevel(_LEVELS[verbosity])
+
+
+def is_quiet() -> bool:
+    """Whether neither notes nor progress are wanted."""
+    return not _LOG.isEnabledFor(logging.WARNING)
+
+
+@contextmanager
+def report() -> Iterator[None]:
+    """A context in which notes, progress and details go to stderr."""
+    reporter, level = _Reporter(), _LOG.level
+    choose_verbosity("normal")
+    _LOG.addHandler(reporter)
+    try:
+        yield
+    finally:
+        _LOG.removeHandler(reporter)
+        _LOG.setLevel(level)
+
+
+class _Reporter(logging.Handler):
+    """Writes notes and details as they come, and the present step every ten seconds.
+
+    Attributes:
+        show: shows a step on the terminal; None where there is no terminal, or nothing is shown on it now.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.show: Callable[[str], None] | None = None
+        self._start = self._since = self._written = time.monotonic()
+        self._step = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or keep it as the present step; an empty step ends the one before."""
+        text, now = record.getMessage(), time.monotonic()
+        if record.levelno >= logging.WARNING:
+            self._write(text)
+        elif _LOG.isEnabledFor(logging.DEBUG) and text:
+            self._write(f"{now - self._start:6.1f} s  {text}")
+        elif self.show is not None:
+            self.show(text)
+        if record.levelno == logging.INFO:
+            self._step, self._since = text, now
+            self._repeat_step()
+
+    @contextmanager
+    def repeating(self) -> Iterator[None]:
+        """A context in which a step is written every ten seconds however long it takes, by a thread."""
+        ended = threading.Event()
+
+        def repeat() -> None:
+            while not ended.wait(INTERVAL / 20):
+                self._repeat_step()
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _repeat_step(self) -> None:
+        """Write the present step if nothing was written for ten seconds and no terminal shows it."""
+        with stderr.LOCK:
+            now = time.monotonic()
+            due = self._step and now - self._written >= INTERVAL
+            if due and _LOG.isEnabledFor(logging.INFO) and not _is_terminal():
+                passed = now - self._since
+                self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
+
+    def createLock(self) -> None:  # noqa: N802  # logging's name
+        """Share the lock of stderr, so that no two threads ever wait for each other."""
+        self.lock = stderr.LOCK
+
+    def _write(self, text: str) -> None:
+        self._written = time.monotonic()
+        with suppress(OSError):  # a full disk under stderr must not end the work
+            click.echo(text, err=True)
+
+
+@contextmanager
+def status(step: str) -> Iterator[None]:
+    """A context of a long step: a terminal shows it beside a spinner, elsewhere it is a line every ten seconds.
+
+    Steps that are logged meanwhile take its place.
+    """
+    reporter = _reporter()
+    _LOG.info(step)
+    try:
+        if reporter is None or not is_live():
+            with repeated():
+                yield
+            return
+        from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        with make_bar(SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()) as bar:
+            task = bar.add_task(step, total=None)
+            reporter.show = lambda text: bar.update(task, description=text)
+            try:
+                yield
+            finally:
+                reporter.show = None
+    finally:
+        _LOG.info("")
+
+
+@contextmanager
+def repeated() -> Iterator[None]:
+    """A context in which each step, however long it takes, is a line every ten seconds where there is no terminal."""
+    reporter = _reporter()
+    with nullcontext() if reporter is None or is_quiet() or _is_terminal() else reporter.repeating():
+        yield
+
+
+def _reporter() -> _Reporter | None:
+    """What writes to stderr; None outside a command."""
+    return next((found for found in _LOG.handlers if isinstance(found, _Reporter)), None)
+
+
+def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
+    """A bar on stderr that is gone once it has ended; it shows nothing in quiet mode or without a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True, highlight=False)
+    # Results that go to a file must not be taken for lines above the bar, which is on stderr.
+    to_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Progress(
+        *columns, console=console, transient=True, redirect_stdout=to_terminal, disable=not is_live(), **options
+    )
+
+
+def is_live() -> bool:
+    """Whether a terminal is there to show progress on, and progress is wanted."""
+    return _is_terminal() and not is_quiet()
+
+
+def _is_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
+class TrainingProgress:
+    """A context in which the steps and epochs of a run are shown: a bar on a terminal, a line an epoch everywhere."""
+
+    def __init__(self, epochs: int) -> None:
+        """For a run of so many epochs."""
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+        self._epochs = epochs
+        self._progress = make_bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
+        self._task = self._progress.add_task("", total=epochs, epoch=f"1/{epochs}", figures="")
+        self._written = time.monotonic()
+
+    def __enter__(self) -> TrainingProgress:
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def step(self, epochs_done: float, run: Run) -> None:
+        """Show what the present epoch has come to: in the bar, or where there is none in a line every ten seconds."""
+        if self._progress.disable and time.monotonic() - self._written < INTERVAL:
+            return
+        figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
+        figures += f"  {run.seen / run.seconds:,.0f} images/s"
+        epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
+        if self._progress.disable:
+            self.note(f"epoch {epoch}, {epochs_done - math.ceil(epochs_done) + 1:.0%} done  {figures}")
+        else:
+            self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Write the line of an epoch that is over, a row of metrics.jsonl."""
+        self._progress.update(self._task, completed=row["epoch"])
+        validation, test = row["validation_accuracy"], row["test_accuracy"]
+        self.note(
+            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
+            + (f"  validation {validation:.2%}" if validation is not None else "")
+            + (f"  test {test:.2%}" if test is not None else "")
+            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
+        )
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._written = time.monotonic()
+        if not is_quiet():
+            self._progress.console.print(text, soft_wrap=True, markup=False)
+
+    def end(self, test_accuracy: float) -> None:
+        """Write the accuracy (0 to 1) on the test images."""
+        self.note(f"test {test_accuracy:.2%}")

@@ -1,0 +1,493 @@
+"""From a PyTorch module to the chain of layers that `architecture` describes, found by torch.fx.
+
+Only a chain goes through: each operation takes what the one before gave. What cannot be exported is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.fx
+import torch.nn.functional as F
+from torch import nn
+
+from edge_mnist.graph import layers as architecture
+from edge_mnist.graph.layers import Layer, Shape
+from edge_mnist.system.errors import EdgeMnistError
+
+Fields = dict[str, Any]
+
+_SUPPORTED = "Conv2d, BatchNorm2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, Linear and Dropout"
+_VANISHING = (
+    nn.Identity,
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+)
+
+
+_HOOKS = "it has hooks, which would be lost: remove them"
+
+
+class _Refused(Exception):
+    """Why an operation cannot be exported; `describe` adds its name."""
+
+
+def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> tuple[Layer, ...]:
+    """The layers of a module as they work in inference.
+
+    Args:
+        module: maps float32 (N, *input_shape) to float32.
+        input_shape: channels, height, width.
+
+    Returns:
+        One JSON-able dict a layer. A module keeps its path as name, "features.0"; a functional form gets the name of
+        its fx node. Dropout and Identity vanish.
+
+    Raises:
+        EdgeMnistError: the module is not a chain of supported layers, or their shapes do not fit.
+    """
+    if _has_hooks(module):
+        raise EdgeMnistError(f"{type(module).__name__}: {_HOOKS}")
+    layers: list[Layer] = []
+    before = "the input"
+    chain = _Chain(module, input_shape)
+    for node in chain.operations():
+        name = _name(node, {layer["name"] for layer in layers})
+        shape = chain.shape
+        try:
+            if node.op == "call_module":
+                fields = _describe_module(module.get_submodule(str(node.target)), shape)
+                if fields is not None and fields["op"] in _WITH_WEIGHTS and name != node.target:
+                    name = str(node.target)
+                    raise _Refused("it is used twice; a layer with weights can stand once in the chain")
+            else:
+                fields = _describe_call(node, chain)
+        except _Refused as refusal:
+            raise EdgeMnistError(f"{name}: {refusal}") from None
+        if fields is not None:
+            layer = {"op": fields["op"], "name": name, **fields}
+            architecture.check_layer(layer)
+            shape = architecture.output_shape(layer, shape, before)
+            before = name
+            layers.append(layer)
+        chain.append(node, shape)
+    architecture.output_shapes(layers, input_shape)
+    return tuple(layers)
+
+
+class _Chain:
+    """The operations between a module's input and output, in order, and the shapes that they make."""
+
+    def __init__(self, module: nn.Module, input_shape: Shape) -> None:
+        placeholder, *self._nodes = _trace(module).nodes
+        self._last = placeholder
+        self._shapes: dict[torch.fx.Node, Shape] = {placeholder: input_shape}
+        self._sizes: dict[torch.fx.Node, tuple[Any, ...]] = {}  # what a node that computes sizes gives for `_BATCHES`
+
+    @property
+    def shape(self) -> Shape:
+        """Of what the last operation gave."""
+        return self._shapes[self._last]
+
+    def append(self, node: torch.fx.Node, shape: Shape) -> None:
+        """Note what an operation gives."""
+        self._last = node
+        self._shapes[node] = shape
+
+    def operations(self) -> Iterator[torch.fx.Node]:
+        """The operations, each known to take nothing but what the one before gave, and sizes.
+
+        Raises:
+            EdgeMnistError: one takes something else; the text names it.
+        """
+        for node in self._nodes:
+            if node.op == "placeholder":
+                raise EdgeMnistError(f"{node.target}: a second input; only a network of one input can be exported")
+            if node.op == "get_attr":
+                raise EdgeMnistError(
+                    f"{node.target}: a bare parameter, buffer or constant; only {_SUPPORTED} can be exported"
+                )
+            if _computes_sizes(node, self._shapes, self._sizes):
+                self._sizes[node] = self._for_batches(node)
+                continue
+            self._check_inputs(node)
+            if node.op != "output":
+                yield node
+
+    def settings(self, node: torch.fx.Node) -> tuple[list[Any], dict[str, Any]]:
+        """An operation's arguments after its input.
+
+        Where they hold sizes, these are the numbers that they come to; for a view, those for each of `_BATCHES`.
+
+        Raises:
+            _Refused: they depend on how many images there are.
+        """
+        views = []
+        for index in range(len(_BATCHES)):
+            arguments, kwargs = self._resolved(node, index)
+            if not arguments:
+                kwargs.pop("input", None)
+            views.append((list(arguments[1:]), kwargs))
+        if node.target in _VIEWS:
+            return [views], {}
+        if views[0] != views[-1]:
+            raise _Refused("it depends on the number of images, which may be any")
+        return views[0]
+
+    def _resolved(self, node: torch.fx.Node, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """A node's arguments for one of `_BATCHES`: numbers for sizes, empty tensors for tensors."""
+
+        def resolve(item: torch.fx.Node) -> Any:
+            if item in self._sizes:
+                return self._sizes[item][index]
+            return torch.empty(_BATCHES[index], *self._shapes[item], device="meta") if item in self._shapes else item
+
+        arguments, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), resolve)
+        return arguments, dict(kwargs)
+
+    def _for_batches(self, node: torch.fx.Node) -> tuple[Any, ...]:
+        """What a node that computes sizes gives for each of `_BATCHES`."""
+        found = []
+        for index in range(len(_BATCHES)):
+            arguments, kwargs = self._resolved(node, index)
+            try:
+                function = node.target if callable(node.target) else getattr(arguments[0], str(node.target))
+                found.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
+            except Exception as error:  # it is the user's sum
+                raise EdgeMnistError(f"{node.name}: cannot be computed: {_one_line(error)}") from error
+        return tuple(found)
+
+    def _check_inputs(self, node: torch.fx.Node) -> None:
+        """Refuse an operation that takes something else than what the one before gave."""
+        inputs = [item for item in node.all_input_nodes if item not in self._sizes]
+        first = node.args[0] if node.args else node.kwargs.get("input")
+        name, last = _name(node, set()), _name(self._last, set()) if len(self._shapes) > 1 else str(self._last)
+        if node.op == "output":
+            if inputs == [self._last] and first is not self._last:
+                found = type(first).__name__.removeprefix("immutable_")
+                raise EdgeMnistError(f"{name}: expected the logits alone, found a {found} that holds them")
+        elif not inputs or (inputs == [self._last] and first is not self._last):
+            raise EdgeMnistError(f"{name}: {_unsupported(node)}")
+        if inputs == [self._last]:
+            return
+        if not self._last.users:
+            raise EdgeMnistError(f"{last}: nothing uses what it gives: assign it, as in x = ..., or remove it")
+        taken = ", ".join(str(item) for item in inputs) or "nothing"
+        raise EdgeMnistError(
+            f"{name}: takes {taken}, expected {self._last} alone: "
+            "only a chain can be exported, without branches or skip connections"
+        )
+
+
+def _trace(module: nn.Module) -> torch.fx.Graph:
+    """The operations of a module in inference, as torch.fx records them; the module's modes stay as they are."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+        return torch.fx.Tracer().trace(module)
+    except (Exception, SystemExit) as error:  # the module's own code runs on fx's proxies and may fail in any way
+        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {_one_line(error)}") from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def _computes_sizes(
+    node: torch.fx.Node, shapes: Mapping[torch.fx.Node, Shape], sizes: Mapping[torch.fx.Node, object]
+) -> bool:
+    """Whether a node asks for a tensor's sizes, or does sums with some."""
+    if node.op == "call_function" and node.target is getattr:
+        return node.args[0] in shapes and node.args[1] in ("shape", "ndim")
+    if node.op == "call_method":
+        return node.args[0] in shapes and node.target in ("size", "dim", "ndimension", "numel", "nelement")
+    inputs = node.all_input_nodes
+    return (
+        node.op == "call_function" and node.target in _SUMS and bool(inputs) and all(item in sizes for item in inputs)
+    )
+
+
+def _name(node: torch.fx.Node, taken: set[str]) -> str:
+    """A module's path, or fx's name for a functional form and for a module's second use."""
+    if node.op == "output":
+        return "the output"
+    name = str(node.target) if node.op == "call_module" else node.name
+    while name in taken:
+        name = node.name if name != node.name else f"{name}_"
+    return name
+
+
+def _describe_module(module: nn.Module, shape: Shape) -> Fields | None:
+    """The fields of a module; None where it does nothing in inference."""
+    # exact types: a subclass may compute something else
+    kind = type(module)
+    if kind not in _VANISHING and kind not in _MODULES:
+        hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
+        raise _Refused(f"{kind.__name__} is not supported: {hint}")
+    for name, tensor in module.state_dict().items():
+        if tensor.is_meta:
+            raise _Refused(f"{name} is on the device meta, which holds no values: build the network on the CPU")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise _Refused(f"{name} is {tensor.dtype}, expected torch.float32: call .float()")
+    if _has_hooks(module):
+        raise _Refused(_HOOKS)
+    return None if kind in _VANISHING else _MODULES[kind](module, shape)
+
+
+def _describe_call(node: torch.fx.Node, chain: _Chain) -> Fields | None:
+    """The fields of a function or a method of the tensor, called with the value before and plain settings."""
+    known = _METHODS if node.op == "call_method" else _FUNCTIONS
+    settings = known.get(node.target)
+    if settings is None:
+        raise _Refused(_unsupported(node))
+    args, kwargs = chain.settings(node)
+    try:
+        return settings(chain.shape, *args, **kwargs)
+    except TypeError as error:
+        raise _Refused(f"its settings cannot be read: {_one_line(error)}") from error
+
+
+def _unsupported(node: torch.fx.Node) -> str:
+    """Why an operation of no supported kind cannot be exported, and what to use instead."""
+    if node.op == "call_module":
+        return f"it takes something else than one tensor; only {_SUPPORTED} can be exported"
+    label = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    if label == "getattr":
+        label = f".{node.args[1]}"
+    hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, weights in modules of their own")
+    return f"{label} is not supported: {hint}"
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether it computes something beside its forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _one_line(error: BaseException) -> str:
+    """An error's first line, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+
+
+def _conv2d(module: nn.Conv2d, shape: Shape) -> Fields:
+    if module.padding_mode != "zeros":
+        raise _Refused(f"padding_mode is {module.padding_mode!r}; only 'zeros' can be exported")
+    padding = module.padding
+    if padding == "valid":
+        padding = (0, 0)
+    elif padding == "same":
+        extra = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
+        if any(size % 2 for size in extra):
+            raise _Refused(
+                f"padding='same' with kernel_size {module.kernel_size} pads one side more; use an odd kernel"
+            )
+        padding = (extra[0] // 2, extra[1] // 2)
+    return {
+        "op": "conv2d",
+        "in_channels": module.in_channels,
+        "out_channels": module.out_channels,
+        "kernel_size": _pair(module.kernel_size),
+        "stride": _pair(module.stride),
+        "padding": _pair(padding),
+        "dilation": _pair(module.dilation),
+        "groups": module.groups,
+        "bias": module.bias is not None,
+    }
+
+
+def _batch_norm2d(module: nn.BatchNorm2d, shape: Shape) -> Fields:
+    if module.running_mean is None or module.running_var is None:
+        raise _Refused("BatchNorm2d without running statistics depends on the batch; use track_running_stats=True")
+    if (module.weight is None) != (module.bias is None):
+        raise _Refused("BatchNorm2d has only one of weight and bias; expected both or neither")
+    return {
+        "op": "batch_norm2d",
+        "num_features": module.num_features,
+        "eps": float(module.eps),
+        "affine": module.weight is not None,
+    }
+
+
+def _linear(module: nn.Linear, shape: Shape) -> Fields:
+    sizes = {"in_features": module.in_features, "out_features": module.out_features}
+    return {"op": "linear", **sizes, "bias": module.bias is not None}
+
+
+def _relu(shape: Shape, inplace: bool = False) -> Fields:
+    return {"op": "relu"}
+
+
+def _max_pool2d(
+    shape: Shape,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Fields:
+    if _pair(dilation) != [1, 1]:
+        raise _Refused(f"MaxPool2d with dilation {dilation} cannot be exported; use dilation 1")
+    if return_indices:
+        raise _Refused("return_indices=True gives two outputs; only a chain can be exported")
+    return _pool("max_pool2d", shape, kernel_size, stride, padding, ceil_mode)
+
+
+def _avg_pool2d(
+    shape: Shape,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Fields:
+    fields = _pool("avg_pool2d", shape, kernel_size, stride, padding, ceil_mode)
+    if not count_include_pad and fields["padding"] != [0, 0]:
+        raise _Refused(
+            "count_include_pad=False with padding divides unequally at the border; use count_include_pad=True"
+        )
+    if divisor_override is not None:
+        raise _Refused("divisor_override cannot be exported; scale the weights of the next layer")
+    return fields
+
+
+def _pool(operation: str, shape: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> Fields:
+    """Fields of a pooling window; ceil_mode is let through where it changes nothing."""
+    kernel, margins = _pair(kernel_size), _pair(padding)
+    steps = _pair(kernel_size if stride is None or stride == [] else stride)
+    if ceil_mode and len(shape) == 3:
+        for size, extent, step, margin in zip(shape[1:], kernel, steps, margins, strict=True):
+            if (size + 2 * margin - extent) % step:
+                raise _Refused(
+                    f"ceil_mode=True makes a part of a window at the border of {size} pixels; use ceil_mode=False"
+                )
+    return {"op": operation, "kernel_size": kernel, "stride": steps, "padding": margins}
+
+
+def _adaptive_avg_pool2d(shape: Shape, output_size: Any) -> Fields:
+    sizes = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size, output_size]
+    if sizes != [1, 1]:
+        raise _Refused(
+            f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
+        )
+    return {"op": "adaptive_avg_pool2d"}
+
+
+def _flatten(shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Fields:
+    last = len(shape)  # with the batch, the shape has one more dimension
+    if start_dim not in (1, 1 - last - 1) or end_dim not in (-1, last):
+        raise _Refused(f"flatten from dimension {start_dim} to {end_dim}; only from 1 to the last can be exported")
+    return {"op": "flatten"}
+
+
+def _view(shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Fields | None:
+    """The fields of a view or reshape that flattens each image, or changes nothing.
+
+    Args:
+        shape: of an image's values before it.
+        views: the arguments for each of `_BATCHES`.
+    """
+    found = []
+    for batch, (args, kwargs) in zip(_BATCHES, views, strict=True):
+        sizes = args or list(kwargs.values())
+        try:
+            whole = torch.empty(batch, *shape, device="meta").reshape(*sizes)
+        except (TypeError, RuntimeError) as error:
+            raise _Refused(f"to {_sizes_text(sizes)} does not fit {(batch, *shape)}: {_FLATTEN}") from error
+        found.append(tuple(whole.shape))
+    if found == [(batch, *shape) for batch in _BATCHES]:
+        return None
+    if found == [(batch, math.prod(shape)) for batch in _BATCHES]:
+        return {"op": "flatten"}
+    raise _Refused(
+        f"it makes {found[0]} of {(_BATCHES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
+    )
+
+
+def _sizes_text(sizes: list[Any]) -> str:
+    """Sizes as a view was called with."""
+    return str(tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes))
+
+
+def _dropout(shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+    if training:
+        raise _Refused("it drops in inference too; pass training=self.training, or use nn.Dropout")
+
+
+def _pair(value: Any) -> list[int]:
+    """PyTorch's int or pair as [height, width]."""
+    return [int(item) for item in value] if isinstance(value, (tuple, list)) else [int(value), int(value)]
+
+
+_WITH_WEIGHTS = ("conv2d", "batch_norm2d", "linear")
+_MODULES: dict[type[nn.Module], Callable[[Any, Shape], Fields]] = {
+    nn.Conv2d: _conv2d,
+    nn.BatchNorm2d: _batch_norm2d,
+    nn.Linear: _linear,
+    nn.ReLU: lambda module, shape: _relu(shape),
+    nn.MaxPool2d: lambda module, shape: _max_pool2d(
+        shape,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        module.ceil_mode,
+        module.return_indices,
+    ),
+    nn.AvgPool2d: lambda module, shape: _avg_pool2d(
+        shape,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.ceil_mode,
+        module.count_include_pad,
+        module.divisor_override,
+    ),
+    nn.AdaptiveAvgPool2d: lambda module, shape: _adaptive_avg_pool2d(shape, module.output_size),
+    nn.Flatten: lambda module, shape: _flatten(shape, module.start_dim, module.end_dim),
+}
+_FUNCTIONS: dict[Any, Callable[..., Fields | None]] = {
+    F.relu: _relu,
+    F.relu_: _relu,
+    torch.relu: _relu,
+    torch.relu_: _relu,
+    F.max_pool2d: _max_pool2d,
+    torch.max_pool2d: _max_pool2d,
+    F.avg_pool2d: _avg_pool2d,
+    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
+    torch.flatten: _flatten,
+    F.dropout: _dropout,
+    F.dropout2d: _dropout,
+    torch.reshape: _view,
+}
+_METHODS: dict[Any, Callable[..., Fields | None]] = {
+    "relu": _relu,
+    "relu_": _relu,
+    "flatten": _flatten,
+    "view": _view,
+    "reshape": _view,
+}
+_VIEWS = ("view", "reshape", torch.reshape)
+_SUMS = (operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub, operator.neg)
+_BATCHES = (2, 3)
+"""Numbers of images for which sizes are computed: what is the same for both does not depend on the number."""
+
+_LOGITS = "leave it out: the class is that of the largest logit"
+_FLATTEN = "use torch.flatten(x, 1) or nn.Flatten"
+_HINTS = {
+    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _LOGITS),
+    **dict.fromkeys(("unsqueeze", "squeeze", "permute", "transpose"), _FLATTEN),
+    "mean": "use nn.AdaptiveAvgPool2d(1)",
+    **dict.fromkeys(
+        ("LazyConv2d", "LazyBatchNorm2d", "LazyLinear"),
+        "run the network once on an image, which makes it a plain layer",
+    ),
+    "BatchNorm1d": "use BatchNorm2d before the maps are flattened",
+}

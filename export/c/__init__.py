@@ -1,0 +1,1 @@
+"""Writes a quantized graph as C99 without dependencies."""

@@ -1,0 +1,1 @@
+"""Proves that every artifact of a bundle computes what the oracle computes."""

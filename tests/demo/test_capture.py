@@ -1,0 +1,360 @@
+"""Sources that freeze, fail, change and return; cameras that are none; recordings that are cut off."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+from edge_mnist.demo.live import models
+from edge_mnist.demo.live.loop import Limits, moments
+from edge_mnist.demo.sources import cameras
+from edge_mnist.demo.sources import frames as sources
+from edge_mnist.demo.sources.cameras import Image, Lost, Settings
+from edge_mnist.demo.sources.capture import Capture
+from edge_mnist.demo.sources.frames import Source
+from edge_mnist.demo.views.recording import Recording
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+
+
+@dataclass(frozen=True)
+class Scripted(Source):
+    """A source that a test plays."""
+
+    script: Callable[[], Iterator[Image]] = lambda: iter(())
+
+    def frames(self) -> Generator[Image, None, None]:
+        yield from self.script()
+
+
+def image(value: int, width: int = 32) -> Image:
+    return np.full((24, width, 3), value % 256, np.uint8)
+
+
+def wait(what: Callable[[], object], seconds: float = 5.0) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def live(script: Callable[[], Iterator[Image]], freeze: float = 0.15, kind: sources.Kind = "stream") -> Capture:
+    return Capture(Scripted(kind, "cam", "cam", script=script), freeze=freeze, pauses=(0.05, 0.1))
+
+
+def test_a_slow_reader_gets_the_newest_frame() -> None:
+    def script() -> Iterator[Image]:
+        for i in range(1000):
+            yield image(i)
+            time.sleep(0.005)
+
+    capture = live(script)
+    numbers = []
+    for _ in range(4):
+        frame = capture.newest(1.0)
+        assert frame is not None
+        numbers.append(frame.number)
+        time.sleep(0.1)
+    capture.close()
+    assert all(later - earlier > 5 for earlier, later in zip(numbers, numbers[1:], strict=False))
+
+
+def test_a_camera_that_fails_or_freezes_or_hangs_is_lost_and_comes_back_in_another_size() -> None:
+    opened = []
+
+    def script() -> Iterator[Image]:
+        opened.append(time.monotonic())
+        for i in range(5):  # it works, and then ...
+            yield image(i + 10 * len(opened), width=32 if len(opened) < 3 else 64)
+            time.sleep(0.01)
+        if len(opened) == 1:
+            raise Lost("cam: unplugged")
+        while len(opened) == 2:  # frozen
+            yield image(77)
+            time.sleep(0.01)
+        time.sleep(0.5)  # hangs
+
+    capture = live(script)
+    texts, widths = set(), set()
+    end = time.monotonic() + 3
+    while time.monotonic() < end and len(texts) < 3:
+        frame = capture.newest(0.02)
+        if frame is not None:
+            widths.add(frame.image.shape[1])
+        if capture.state.kind == "lost":
+            texts.add(capture.state.text.split(":")[1][:12])
+    capture.close()
+    assert texts == {" unplugged", " the same pi", " no picture "} and widths == {32, 64}
+
+
+def test_pauses_grow_while_nothing_comes() -> None:
+    opened = []
+
+    def script() -> Iterator[Image]:
+        opened.append(time.monotonic())
+        if len(opened) == 1:
+            yield image(1)
+        raise Lost("cam: gone")
+
+    capture = live(script)
+    wait(lambda: len(opened) == 5)
+    capture.close()
+    gaps = np.diff(opened)
+    assert gaps[0] < 0.09 and (gaps[1:] > 0.09).all()
+
+
+def test_a_frozen_picture_is_not_shown_as_live_when_the_camera_is_opened_again() -> None:
+    def script() -> Iterator[Image]:
+        while True:
+            yield image(5)
+            time.sleep(0.01)
+
+    capture = live(script, freeze=0.05)
+    assert capture.newest(1.0) is not None
+    wait(lambda: capture.state.kind == "lost")
+    assert capture.newest(0.5) is None and capture.state.kind == "lost"
+    capture.close()
+
+
+@pytest.mark.parametrize("kind", ["v4l2", "stream"])
+def test_a_camera_that_never_worked_is_an_error(kind: sources.Kind) -> None:
+    def script() -> Iterator[Image]:
+        raise Lost("cam: no stream answers")
+        yield
+
+    with pytest.raises(EdgeMnistError, match="no picture; video devices found|no stream answers"):
+        live(script, kind=kind).newest(2.0)
+
+
+def test_every_frame_of_a_file_is_read_when_nobody_watches() -> None:
+    source = Scripted("image", "f", "f", script=lambda: map(image, range(50)))
+    capture = Capture(source, paced=False)
+    frames = []
+    while (frame := capture.newest(1.0)) is not None:
+        frames.append(frame)
+        time.sleep(0.001)
+    assert [int(frame.image[0, 0, 0]) for frame in frames] == list(range(50))
+    assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / sources.STILL_FPS)
+
+
+def test_a_source_is_named_in_many_ways(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "b.png"), image(9))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "film.mp4").write_bytes(b"no film")
+    for text, kind in (
+        ("sample", "sample"),
+        ("sample:7", "sample"),
+        ("picamera1", "picamera"),
+        ("rtsp://user:secret@host/stream", "stream"),
+        (str(tmp_path), "folder"),
+        (str(tmp_path / "b.png"), "image"),
+        (str(tmp_path / "film.mp4"), "video"),
+    ):
+        source = sources.find(text, Settings())
+        assert source.kind == kind and "secret" not in source.name
+    for text in ("nothing.mp4", "ftp://host/x", str(tmp_path / "empty")):
+        with pytest.raises(UsageError, match="--camera|no images"):
+            sources.find(text, Settings())
+    with pytest.raises(EdgeMnistError, match="holds no video"):
+        Capture(sources.find(str(tmp_path / "film.mp4"), Settings())).newest(5.0)
+    with pytest.raises(EdgeMnistError, match=r"--camera 99: no picture; video devices found: .*--camera sample"):
+        sources.find("99", Settings())
+
+
+def test_a_device_that_captures_is_told_from_one_that_encodes() -> None:
+    def answer(driver: bytes, capabilities: int, node: int) -> bytes:
+        words = struct.pack("=5I", 0x60000, capabilities, node, 0, 0)
+        return driver.ljust(16, b"\0") + b"name".ljust(32, b"\0") + b"usb".ljust(32, b"\0") + words + bytes(4)
+
+    path = Path("/dev/video0")
+    webcam = cameras.describe_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04200001))
+    assert webcam is not None and webcam.name == "name" and not webcam.is_csi
+    module = cameras.describe_capability(path, answer(b"unicam", 0x85200001, 0x05200001))
+    assert module is not None and module.is_csi
+    assert cameras.describe_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04A00000)) is None  # its metadata
+    assert cameras.describe_capability(path, answer(b"bcm2835-codec", 0x84204000, 0x04204000)) is None
+
+
+def test_a_camera_module_is_read_through_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    class Picamera2:
+        def __init__(self, index: int) -> None:
+            calls.append(index)
+
+        def create_video_configuration(self, main: dict[str, object], controls: dict[str, object]) -> object:
+            return main, controls
+
+        def configure(self, configuration: object) -> None:
+            calls.append(configuration)
+
+        def start(self) -> None:
+            calls.append("start")
+
+        def capture_array(self, name: str) -> Image:
+            if len(calls) > 4:
+                raise RuntimeError("Camera frontend has timed out!")
+            calls.append(name)
+            return image(3)
+
+        def close(self) -> None:
+            calls.append("close")
+
+    monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=Picamera2))
+    with pytest.raises(Lost, match="timed out"):
+        list(cameras.picamera(1, Settings(320, 240, 15)))
+    configuration = ({"size": (320, 240), "format": "RGB888"}, {"FrameRate": 15})
+    assert calls == [1, configuration, "start", "main", "main", "close"]
+    monkeypatch.setitem(sys.modules, "picamera2", None)
+    with pytest.raises(EdgeMnistError, match="apt install python3-picamera2"):
+        next(cameras.picamera(0, Settings()))
+
+
+def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    recording = Recording(path)
+    times = [5 + i * 0.04 + (0.7 if i > 40 else 0.0) for i in range(75)]  # the camera was lost for a while
+    for i, moment in enumerate(times):
+        recording.add(image(3 * i, width=32 if i < 60 else 64), moment)
+    cut = path.read_bytes()  # as SIGKILL would leave it
+    recording.close()
+    for data, least in ((path.read_bytes(), 75), (cut, 50)):
+        path.write_bytes(data)
+        capture, values, found = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), [], []
+        while (read := capture.read())[0]:
+            values.append(read[1].mean())
+            found.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        assert len(values) >= least and read[1] is None
+        assert values == pytest.approx([3 * i for i in range(len(values))], abs=2)
+        assert found == pytest.approx([moment - 5 for moment in times[: len(found)]], abs=0.002)
+    another = Recording(path)
+    assert another.path == path.with_name("film-2.mp4")
+    another.add(image(1), 0.0)
+    assert another.close()
+    with pytest.raises(EdgeMnistError, match=r"--record .*cannot be written"):
+        Recording(path / "film.mp4")
+    with pytest.raises(EdgeMnistError, match=r"--record .*there is no folder .*new: make it first"):
+        Recording(tmp_path / "new" / "film.mp4")
+    with pytest.raises(UsageError, match=r"--record .*film.avi: is recorded as MP4: name it film.mp4"):
+        Recording(tmp_path / "film.avi")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["film-2.mp4", "film.mp4"]
+
+
+def test_a_recording_without_a_picture_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recording = Recording(tmp_path / "film.mp4")
+    assert not recording.close()
+    full = Recording(tmp_path / "film.mp4")  # the disk is full before the first second is written
+    full.add(image(1), 0.0)
+    monkeypatch.setattr(full, "_write", lambda _: (_ for _ in ()).throw(EdgeMnistError("no space")))
+    with pytest.raises(EdgeMnistError, match="no space"):
+        full.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def moving(path: Path, code: str) -> bytes:
+    """A film of 6 seconds, 10 frames each, as OpenCV writes it."""
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), 10.0, (64, 48))
+    noise = np.random.Generator(np.random.PCG64(1))
+    for _ in range(60):
+        writer.write(noise.integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    return path.read_bytes()
+
+
+def streamable(film: bytes) -> tuple[bytes, bytearray, bytes]:
+    """An MP4's boxes ftyp, moov, and the rest, in an order in which it can be played before it is all there."""
+    boxes, at = {}, 0
+    while at < len(film):
+        length = int.from_bytes(film[at : at + 4], "big")
+        boxes[film[at + 4 : at + 8]] = film[at : at + length]
+        at += length
+    moov = bytearray(boxes[b"moov"])
+    table = moov.index(b"stco") + 8
+    (count,) = struct.unpack_from(">I", moov, table)
+    offsets = struct.unpack_from(f">{count}I", moov, table + 4)
+    struct.pack_into(f">{count}I", moov, table + 4, *(offset + len(moov) for offset in offsets))
+    return boxes[b"ftyp"], moov, boxes[b"free"] + boxes[b"mdat"]
+
+
+def read_film(path: Path) -> tuple[int, str, bool]:
+    """How many frames of a film are given, what is said about it, and whether it was read to its end."""
+    told: list[str] = []
+    capture = Capture(sources.find(str(path), Settings()), paced=False, tell=told.append)
+    count = 0
+    while capture.newest(5.0) is not None:
+        count += 1
+    capture.close()
+    assert capture.state.kind == "ended"
+    return count, "".join(told), not capture.skipped
+
+
+def test_a_film_that_breaks_off_is_read_as_far_as_it_goes_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    whole = ftyp + bytes(moov) + rest
+    for part, least, most in ((0.97, 50, 59), (0.7, 30, 50), (0.2, 2, 20)):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        count, told, is_whole = read_film(path)
+        assert least <= count <= most and not is_whole
+        assert told == f"{path}: breaks off: {count} of its 60 frames can be read"
+    path.write_bytes(whole)
+    assert read_film(path) == (60, "", True)
+
+
+def test_a_film_that_was_trimmed_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    for box, place, value in ((b"mvhd", 20, 3000), (b"elst", 12, 3000), (b"elst", 16, 3 * 10240)):
+        struct.pack_into(">I", moov, moov.index(box) + place, value)  # it begins after 3 of 6 seconds
+    path.write_bytes(ftyp + bytes(moov) + rest)
+    assert read_film(path) == (30, "", True)
+
+
+@pytest.mark.parametrize("name", ["film.avi", "film.mkv"])
+def test_a_film_that_ends_before_its_time_is_said(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    whole = moving(path, "MJPG")
+    assert read_film(path) == (60, "", True)
+    path.write_bytes(whole[: len(whole) // 2])
+    count, told, is_whole = read_film(path)
+    assert 15 < count < 40 and not is_whole
+    assert told.startswith(f"{path}: breaks off or is damaged: its picture ends after ")
+
+
+def test_a_film_damaged_in_the_middle_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    ftyp, moov, rest = streamable(moving(path, "mp4v"))
+    table = moov.index(b"stsz") + 12  # where the frames from the 20th on begin is lost
+    (count,) = struct.unpack_from(">I", moov, table)
+    struct.pack_into(f">{count - 20}I", moov, table + 4 + 80, *[0x7FFFFFFF] * (count - 20))
+    path.write_bytes(ftyp + bytes(moov) + rest)
+    count, told, is_whole = read_film(path)
+    assert 10 <= count <= 21 and not is_whole and "its picture ends after" in told
+
+
+def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:
+    opened = []
+
+    def script() -> Iterator[Image]:
+        opened.append(1)
+        for i in range(4):
+            yield image(i + 9 * len(opened))
+            time.sleep(0.02)
+        raise Lost("cam: unplugged")
+
+    told: list[str] = []
+    capture = Capture(Scripted("stream", "cam", "cam", script=script), pauses=(0.6,))
+    flow = moments(capture, models.load(), threshold=None, limits=Limits(seconds=2), tell=told.append)
+    kinds = [kind for kind, _ in itertools.groupby(moment.state.kind for moment in flow)]
+    capture.close()
+    assert told[:3] == ["cam: unplugged; trying again", "the picture is back", "cam: unplugged; trying again"]
+    assert kinds[:4] == ["live", "lost", "live", "lost"]

@@ -1,0 +1,467 @@
+"""C: the oracle's bits from any compiler, with any optimization and instruction set, in integers only, and checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.data import strokes
+from edge_mnist.export import bundle_writer
+from edge_mnist.export.c.tables import chains, packed, stages
+from edge_mnist.export.c.writer import write_c, write_header
+from edge_mnist.export.proof.localize import first_difference
+from edge_mnist.export.proof.verification import verify
+from edge_mnist.graph import calibration
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.interpreter import Rounding, run_quantized
+from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.graph.quantization import quantize
+from edge_mnist.runtime import classifiers, compiled_c
+from edge_mnist.sources import test_images as images_for
+from edge_mnist.sources import trained
+from edge_mnist.system.errors import EdgeMnistError
+from tests.support.c_programs import STRICT, build, run_program
+from tests.support.networks import random_checkpoint, random_images
+
+pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
+
+# What AVX-VNNI does, by AVX2, for processors without it: four products, added without saturation.
+VNNI = """
+#include <immintrin.h>
+static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
+    const __m256i low = _mm256_set1_epi16(255);
+    const __m256i even = _mm256_madd_epi16(_mm256_and_si256(u, low), _mm256_srai_epi16(_mm256_slli_epi16(s, 8), 8));
+    const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(s, 8));
+    return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
+}
+#undef _mm256_dpbusd_avx_epi32
+#define _mm256_dpbusd_avx_epi32 emulated
+#define __AVXVNNI__ 1
+"""
+
+SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+ARM = ("aarch64-linux-gnu-gcc", *STRICT, "-O2", "-static")
+AVX_512 = ("-mavx2", "-mavx512vnni")
+TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
+    "gcc -O0": (("gcc", *STRICT, "-O0"), (), "float"),
+    "gcc -O2": (("gcc", *STRICT, "-O2"), (), "float"),
+    "gcc -O3 native": (("gcc", *STRICT, "-O3", "-march=native"), (), "float"),
+    "clang -O0 native": (("clang", *STRICT, "-O0", "-march=native"), (), "float"),
+    "clang -O2": (("clang", *STRICT, "-O2"), (), "float"),
+    "clang -O3 native": (("clang", *STRICT, "-O3", "-march=native"), (), "float"),
+    # The compiler may contract a product and a sum into one rounding here; there must be nothing to contract.
+    "gcc contracting": (
+        ("gcc", *STRICT, "-O3", "-march=native", "-ffp-contract=fast", "-DEDGE_MNIST_PORTABLE"),
+        (),
+        "float",
+    ),
+    "clang contracting": (
+        ("clang", *STRICT, "-O3", "-march=native", "-ffp-contract=fast", "-DEDGE_MNIST_PORTABLE"),
+        (),
+        "float",
+    ),
+    "gcc SSE2 sanitized": (("gcc", *STRICT, "-O1", *SANITIZE), (), "float"),
+    "gcc AVX2 sanitized": (("gcc", *STRICT, "-O1", "-mavx2", *SANITIZE), (), "float"),
+    "gcc AVX-512 VNNI": (("gcc", *STRICT, "-O3", *AVX_512), (), "float"),
+    "clang AVX-512 VNNI sanitized": (("clang", *STRICT, "-O1", *AVX_512, *SANITIZE), (), "float"),
+    "clang sanitized native": (("clang", *STRICT, "-O1", "-march=native", *SANITIZE), (), "float"),
+    "gcc fixed point": (("gcc", *STRICT, "-O2", "-DEDGE_MNIST_FIXED_POINT"), (), "fixed-point"),
+    "clang fixed point sanitized": (
+        ("clang", *STRICT, "-O1", "-DEDGE_MNIST_FIXED_POINT", *SANITIZE),
+        (),
+        "fixed-point",
+    ),
+    "AVX-VNNI, one instruction emulated": (("gcc", *STRICT, "-O2", "-mavx2", "-include", "vnni.h"), (), "float"),
+    "haswell": (("gcc", *STRICT, "-O2", "-march=haswell"), ("qemu-x86_64", "-cpu", "Haswell"), "float"),
+    "cortex-a53": (ARM, ("qemu-aarch64-static", "-cpu", "cortex-a53"), "float"),
+    "cortex-a72": (
+        (*ARM, "-O3", "-mcpu=cortex-a72"),
+        ("qemu-aarch64-static", "-cpu", "cortex-a72"),
+        "float",
+    ),
+    "cortex-a76": (
+        (*ARM, "-mcpu=cortex-a76"),
+        ("qemu-aarch64-static", "-cpu", "cortex-a76"),
+        "float",
+    ),
+}
+
+KERNELS = {
+    "gcc -O0": "EM_PORTABLE",
+    "gcc -O2": "EM_SSE2",
+    "gcc contracting": "EM_PORTABLE",
+    "gcc SSE2 sanitized": "EM_SSE2",
+    "gcc AVX2 sanitized": "EM_AVX2",
+    "gcc AVX-512 VNNI": "EM_VNNI_512",
+    "clang AVX-512 VNNI sanitized": "EM_VNNI_512",
+    "AVX-VNNI, one instruction emulated": "EM_VNNI",
+    "haswell": "EM_AVX2",
+    "cortex-a53": "EM_NEON",
+    "cortex-a72": "EM_NEON",
+    "cortex-a76": "EM_DOTPROD",
+}
+"""What is chosen on a target; elsewhere it depends on this machine."""
+
+
+def random_graph(seed: int) -> tuple[QuantizedGraph, np.ndarray] | None:
+    """A random quantized network with images; None for a dead one, which quantization refuses."""
+    checkpoint = random_checkpoint(seed)
+    images = random_images(checkpoint, 24, seed)
+    graph = fold(checkpoint)
+    try:
+        return quantize(graph, calibration.collect(graph, images))[0], images
+    except EdgeMnistError as error:
+        assert "every output is" in str(error)
+        return None
+
+
+def pooled(graph: QuantizedGraph) -> Iterator[QuantizedGraph]:
+    """A network up to a convolution, with the max pool that C takes of its sums; the random ones have hardly any."""
+    for index, (operation, shape) in enumerate(zip(graph.operations, graph.shapes()[1:], strict=True)):
+        if isinstance(operation, QuantizedConv2d) and operation.groups == 1 and min(shape[1:]) >= 2:
+            pool = MaxPool2d("pooled", Window((2, 2), (2, 2)))
+            yield QuantizedGraph(graph.input_shape, graph.zero_pixel, (*graph.operations[: index + 1], pool))
+            return
+
+
+def random_graphs(first: int, count: int) -> Iterator[tuple[QuantizedGraph, np.ndarray]]:
+    """Random networks with images, and what `pooled` makes of them."""
+    for graph, images in filter(None, map(random_graph, range(first, first + count))):
+        yield graph, images
+        yield from ((other, images) for other in pooled(graph))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of compiled libraries that the tests of this session share, rather than the user's."""
+    folder = tmp_path_factory.getbasetemp() / "c_cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "edge-mnist" / "c"
+
+
+@pytest.fixture
+def graph(reference: Reference) -> QuantizedGraph:
+    """The shipped network."""
+    assert reference.quantized_graph is not None
+    return reference.quantized_graph
+
+
+@pytest.mark.parametrize(
+    ("flags", "rounding"), [((*STRICT, "-O1"), "float"), ((*STRICT, "-O1", "-DEDGE_MNIST_FIXED_POINT"), "fixed-point")]
+)
+def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], rounding: Rounding) -> None:
+    kinds: set[str] = set()
+    for graph, images in random_graphs(1000, 6):
+        kinds |= {stage.kind for stage in stages(graph)}
+        library = compiled_c.open_library(write_c(graph), "model.c", flags)
+        outputs = library.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        np.testing.assert_array_equal(outputs, run_quantized(graph, images, rounding))
+    assert kinds == {"EM_CONV", "EM_CONV_POOL", "EM_GROUPED", "EM_POOL"}
+
+
+def test_the_shipped_network_gives_the_oracles_logits_whichever_way_it_is_opened(
+    graph: QuantizedGraph, tmp_path: Path
+) -> None:
+    images = strokes.draw(300, seed=8).images
+    path = tmp_path / "model.c"
+    path.write_bytes(write_c(graph))
+    with pytest.raises(EdgeMnistError, match=r"model\.c: a model\.c carries code, and .* does not hold its hash"):
+        classifiers.load(path)
+    classifier = classifiers.load(path, trust=True)
+    expected = run_quantized(graph, images[:, None])
+    np.testing.assert_array_equal(classifier.outputs(images), expected)
+    np.testing.assert_array_equal(classifier.predict(images), expected.argmax(axis=1))
+    scale = graph.quantizations()[-1].scale
+    np.testing.assert_array_equal(classifier.logits(images), expected * np.float32(scale))
+    assert classifier.outputs(images[:0]).shape == (0, 10)
+    assert classifier.runtime.startswith(("GCC", "Clang", "Apple", "Debian"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp_path: Path) -> None:
+    compiler, emulator, rounding = TARGETS[target]
+    for tool in (compiler[0], *emulator[:1]):
+        if not shutil.which(tool):
+            pytest.skip(f"needs {tool}")
+    if target == "gcc contracting":
+        assert (
+            "FMA"
+            in subprocess.run(
+                ["gcc", "-march=native", "-dM", "-E", "-xc", os.devnull], capture_output=True, text=True
+            ).stdout
+        )
+    if "AVX-512" in target and "avx512_vnni" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("needs a processor with AVX-512 VNNI")
+    (tmp_path / "vnni.h").write_text(VNNI)
+    compiler = tuple(str(tmp_path / part) if part == "vnni.h" else part for part in compiler)
+    first = 1000 + 6 * list(TARGETS).index(target)  # others for each
+    networks = [(graph, strokes.draw(100, seed=3).images[:, None])]
+    # Sanitizers make the compilation of unrolled code slow.
+    networks += random_graphs(first, 2 if "sanitized" in target else 5)
+    for number, (network, images) in enumerate(networks):
+        outputs = run_program(network, images, tmp_path / str(number), compiler, emulator)
+        macros = subprocess.run([*compiler, "-dM", "-E", str(tmp_path / str(number) / "model.c")], capture_output=True)
+        assert f"#define {KERNELS.get(target, 'EM_BLOCK')} " in macros.stdout.decode()
+        np.testing.assert_array_equal(outputs, run_quantized(network, images, rounding))  # type: ignore[arg-type]
+    print(f"\n{target}: {len(networks)} networks")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+def test_the_header_is_for_c_plus_plus_too(graph: QuantizedGraph, tmp_path: Path) -> None:
+    (tmp_path / "model.h").write_bytes(write_header(graph))
+    (tmp_path / "main.cpp").write_text(
+        '#include "model.h"\n#include "model.h"\n'
+        "int (*run)(const uint8_t *, int8_t *, void *, size_t) = edge_mnist_run;\n"
+    )
+    build(
+        [
+            "g++",
+            "-std=c++11",
+            "-Wall",
+            "-Wextra",
+            "-Wpedantic",
+            "-c",
+            str(tmp_path / "main.cpp"),
+            "-o",
+            str(tmp_path / "main.o"),
+        ]
+    )
+
+
+def test_null_pointers_and_a_small_arena_are_errors(graph: QuantizedGraph) -> None:
+    library = compiled_c.open_library(write_c(graph), "model.c")
+    run = library._library.edge_mnist_run
+    pixels, logits, arena = np.zeros(784, np.uint8), np.zeros(10, np.int8), np.zeros(1 << 15, np.uint8)
+    pointers = [compiled_c._pointer(array) for array in (pixels, logits, arena)]
+    size = int(library._library.edge_mnist_size(2))
+    assert run(*pointers, compiled_c.ctypes.c_size_t(size)) >= 0
+    assert run(*pointers, compiled_c.ctypes.c_size_t(size - 5)) == -2
+    for missing in range(3):
+        given = [None if index == missing else pointer for index, pointer in enumerate(pointers)]
+        assert run(*given, compiled_c.ctypes.c_size_t(size)) == -1
+
+
+def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -> None:
+    for operation in graph.convolutions:
+        weight = packed(operation)
+        for taps in (2, 4):
+            lengths = iter(chains(weight, taps))
+            for block in weight.astype(np.int64)[::-1]:
+                for run in block:
+                    group = 0
+                    while group < len(run):
+                        length = next(lengths)
+                        lanes = run[group : group + max(length, 1)].reshape(max(length, 1), -1, taps)
+                        positive, negative = (np.maximum(sign * lanes, 0).sum(axis=(0, 2)) for sign in (1, -1))
+                        # Of activations 0..255 the worst are all of one sign, of -128..127 those that follow the signs.
+                        worst = 255 * max(positive.max(), negative.max())
+                        assert length == 0 or (worst if taps == 2 else 128 * (positive + negative).max()) <= 32767
+                        group += max(length, 1)
+            assert next(lengths, None) is None
+
+
+def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
+    source = trained(None)
+    float_graph = fold(source)
+    graph, _ = quantize(float_graph, source.statistics, weight_range=127)
+    assert any(0 in chains(packed(operation), 2) for operation in graph.convolutions)
+    images = strokes.draw(60, seed=8).images[:, None]
+    outputs = compiled_c.open_library(write_c(graph), "model.c").run(images.reshape(60, 28, 28, 1))
+    np.testing.assert_array_equal(outputs, run_quantized(graph, images))
+
+
+def test_what_the_kernels_cannot_hold_is_refused_by_name(reference: Reference, graph: QuantizedGraph) -> None:
+    with pytest.raises(EdgeMnistError, match="the quantized network only"):
+        write_c(reference.float_graph)
+    first = graph.operations[0]
+    assert isinstance(first, QuantizedConv2d)
+    huge = replace(first, weight_scale=first.weight_scale * np.float32(2**28))
+    with pytest.raises(EdgeMnistError, match="conv1: a multiplier of .* out of the range"):
+        write_c(QuantizedGraph(graph.input_shape, graph.zero_pixel, (huge,)))
+    with pytest.raises(EdgeMnistError, match="no layers"):
+        write_c(QuantizedGraph(graph.input_shape, graph.zero_pixel, ()))
+
+
+def test_it_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_c(graph) + b"/* of this test alone */\n"
+    before = len(list(cache.glob("*.so"))) if cache.exists() else 0
+    compiled_c.open_library(source, "model.c", ("-O0",))
+    after = set(cache.glob("*.so"))
+    assert len(after) - before == 1
+    compiled_c.open_library(source, "model.c", ("-O0",))
+    assert set(cache.glob("*.so")) == after
+    compiled_c.open_library(source + b"\n", "model.c", ("-O0",))
+    assert len(set(cache.glob("*.so"))) == len(after) + 1
+    with pytest.raises(EdgeMnistError, match=r"model\.c: .* cannot compile it: .*error"):
+        compiled_c.open_library(source + b"nonsense\n", "model.c", ("-O0",))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(EdgeMnistError, match=r"model\.c: CC=no-such-compiler is not there: apt install gcc"):
+        compiled_c.open_library(source, "model.c")
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EdgeMnistError, match=r"model\.c: a C compiler is not installed: apt install gcc"):
+        compiled_c.open_library(source, "model.c")
+
+
+def mutate(source: bytes, layer: str, what: str) -> bytes:
+    """One number of a layer's constants, moved; `layer` is its identifier."""
+    lines = source.decode().split("\n")
+
+    def at(beginning: str) -> int:
+        return next(index for index, line in enumerate(lines) if line.startswith(beginning))
+
+    if what == "zero point":
+        index = at("static const em_layer em_layers") + 1
+        index += [line.split(" ")[1].rstrip(":") for line in lines if line.startswith("/* L")].index(layer)
+        parts = lines[index].split(", ")
+        parts[12] = str(int(parts[12]) + 1)
+        lines[index] = ", ".join(parts)
+        return "\n".join(lines).encode()
+    kind = {"weight": "em_weight", "bias": "int32_t", "multiplier": "em_multiplier"}[what]
+    index = at(f"static const {kind} {layer}_{what}[") + 1
+    first, _, rest = lines[index].partition(",")
+    if what == "weight":
+        first = f"    {int(first) + (1 if int(first) < 64 else -1)}"
+    elif what == "bias":
+        first = f"    EM_BIAS({int(first.split('(')[1]) + 1}"
+    else:
+        first = f"    EM_MULTIPLIER({float(first.split('(')[1].rstrip('f')) * 1.125:.9g}f"
+    lines[index] = f"{first},{rest}"
+    return "\n".join(lines).encode()
+
+
+AT_RUN = {
+    ("weight", "conv1"),
+    ("bias", "conv3"),
+    ("multiplier", "conv6"),
+    ("zero point", "conv7"),
+    ("weight", "linear"),
+}
+"""Mutations that are also looked for by running, which takes a compilation each."""
+
+
+def test_every_mutation_names_its_layer(
+    graph: QuantizedGraph, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled_c, "FLAGS", ("-O0", "-fPIC", "-shared", "-DEDGE_MNIST_PORTABLE"))
+    source = write_c(graph)
+    assert first_difference(source, graph, reference.images[:8], trust=True) == (None, "")
+    for operation in graph.convolutions:
+        for what in ("weight", "bias", "multiplier", "zero point"):
+            changed = mutate(source, graph.identifiers()[operation.name], what)
+            assert changed != source
+            for trust in (True, False) if (what, operation.name) in AT_RUN else (False,):
+                found, difference = first_difference(changed, graph, reference.images[:8], trust=trust)
+                assert (found, bool(difference)) == (operation.name, True), (operation.name, what, found, difference)
+    found, difference = first_difference(
+        source.replace(b"done[0] < first->height", b"done[0] + 1 < first->height"),
+        graph,
+        reference.images[:8],
+        trust=False,
+    )
+    assert (found, difference) == (None, "its code differs")
+
+
+def test_a_traced_library_gives_what_each_layer_gives(
+    graph: QuantizedGraph, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Constants that are those of a fresh export, in a network that should have others: the run must find it.
+    monkeypatch.setattr(compiled_c, "FLAGS", ("-O0", "-fPIC", "-shared", "-DEDGE_MNIST_PORTABLE"))
+    convolution = graph.operations[4]
+    assert isinstance(convolution, QuantizedConv2d) and convolution.name == "conv4"
+    bias = convolution.bias.copy()
+    bias[:] += 500
+    operations = tuple(replace(o, bias=bias) if o is convolution else o for o in graph.operations)  # type: ignore[type-var]
+    other = QuantizedGraph(graph.input_shape, graph.zero_pixel, operations)
+    found, difference = first_difference(write_c(other), graph, reference.images[:8], trust=True)
+    assert found == "conv4" and "values differ" in difference
+
+
+def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: QuantizedGraph, tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("manifest.json", "model_int8.c", "model_int8.h", "reference.safetensors")
+    ]
+    report = verify(folder, images_for((1, 28, 28), None, 40))
+    assert [(v.name, v.status, v.logits_differing) for v in report.variants] == [("c int8", "passed", 0)]
+    assert report.passed
+    path = folder / "model_int8.c"
+    assert classifiers.load(path).contract.model == report_model(graph)
+    path.write_bytes(mutate(path.read_bytes(), graph.identifiers()["conv5"], "weight"))
+    report = verify(folder, images_for((1, 28, 28), None, 20))
+    assert [(v.status, v.layer) for v in report.variants] == [("failed", "conv5")]
+    assert "changed since the export: weight differs" in report.variants[0].reason
+
+
+def report_model(graph: QuantizedGraph) -> str:
+    from edge_mnist.formats.contract import graph_hash
+
+    return graph_hash(graph)[:16]
+
+
+def test_without_a_compiler_it_is_not_run(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "artifacts"
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    monkeypatch.setenv("PATH", "")
+    report = verify(folder, images_for((1, 28, 28), None, 20))
+    assert [(v.status, v.reason) for v in report.variants] == [
+        ("not run", "model_int8.c: a C compiler is not installed: apt install gcc, or name one in the environment's CC")
+    ]
+    assert not report.passed
+
+
+def test_export_writes_it_when_it_is_asked_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge_mnist", "export", "--format", "c", "--no-verify", "--out", "c"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "edge-mnist: --format c: C is written from the quantized network only: add --int8\n",
+    )
+    subprocess.run([*command, "--int8"], cwd=tmp_path, check=True, env=environment)
+    assert (tmp_path / "c" / "model_int8.c").is_file()
+
+
+def test_predict_and_demo_take_it_as_any_other_model(reference: Reference, tmp_path: Path, cache: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    drawn = strokes.draw(5, seed=4)
+    row = np.pad(255 - np.hstack(list(drawn.images)), 20, constant_values=255)
+    cv2.imwrite(str(tmp_path / "row.png"), cv2.resize(row, None, fx=3, fy=3))
+    folder, alone = tmp_path / "artifacts", tmp_path / "alone"
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    alone.mkdir()
+    shutil.copy(folder / "model_int8.c", alone)
+
+    def run(*arguments: object, **variables: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "edge_mnist", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **variables}
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        return result.returncode, result.stdout, result.stderr
+
+    expected = run("predict", "row.png")
+    assert expected[0] == 0 and len(expected[1].strip()) >= 4
+    assert run("predict", "row.png", "--model", folder / "model_int8.c") == expected
+    assert run("predict", "row.png", "--model", alone / "model_int8.c", "--trust") == expected
+    demo = ("demo", "--camera", "sample", "--view", "none", "--max-frames", 3, "--fps", 0, "--model")
+    status, _, errors = run(*demo, folder / "model_int8.c")
+    assert status == 0 and "3 frames" in errors
+    for command in (("predict", "row.png", "--model"), demo):
+        status, output, errors = run(*command, alone / "model_int8.c")
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert "carries code" in errors and "put the manifest of its export beside it" in errors
+        status, output, errors = run(*command, folder / "model_int8.c", CC="no-such-compiler")
+        assert (status, output, len(errors.splitlines())) == (1, "", 1)
+        assert "CC=no-such-compiler is not there: apt install gcc" in errors

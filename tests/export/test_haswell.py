@@ -1,0 +1,44 @@
+"""The same bits on x86 without int8 dot products, where `vpmaddubsw` saturates sums of two products."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge_mnist.bundle.reference import Reference, make_reference
+from edge_mnist.export import WRITERS
+from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.export.proof.verification import Options, verify
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.quantization import quantize
+from edge_mnist.sources import test_images as images_for
+from edge_mnist.sources import trained
+
+HASWELL = Options(run_with=("qemu-x86_64", "-cpu", "Haswell"))
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("qemu-x86_64"), reason="needs qemu-x86_64: apt install qemu-user"),
+]
+
+
+def test_all_six_artifacts_pass_on_haswell(bundle_folder: Path, reference: Reference) -> None:
+    report = verify(bundle_folder, images_for((1, 28, 28), None, 60), HASWELL)
+    assert [(variant.name, variant.status, variant.logits_differing) for variant in report.variants] == [
+        (f"{kind} {precision}", "passed", 0) for kind in WRITERS for precision in ("float", "int8")
+    ]
+
+
+def test_weights_up_to_127_do_not_and_the_layer_is_named(tmp_path: Path) -> None:
+    source = trained(None)
+    graph = fold(source)
+    quantized, layers = quantize(graph, source.statistics, weight_range=127)
+    wide = make_reference(graph, quantized, layers, None)
+    write_bundle(tmp_path / "wide", make_bundle(wide, ["onnx"], {}))
+    report = verify(tmp_path / "wide", images_for((1, 28, 28), None, 60), HASWELL)
+    int8 = next(variant for variant in report.variants if variant.precision == "int8")
+    assert int8.status == "failed"
+    assert int8.layer is not None
+    assert int8.logits_differing > 0

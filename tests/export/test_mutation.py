@@ -1,0 +1,177 @@
+"""A changed weight, bias, scale or zero point, in any artifact, at any layer, must fail and name the layer."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import flatbuffers
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.export import WRITERS, bundle_writer
+from edge_mnist.export.proof.localize import first_difference
+from edge_mnist.export.proof.verification import verify
+from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from edge_mnist.sources import test_images as images_for
+
+Mutate = Callable[[bytes, str, str], bytes]
+
+
+def mutate_onnx(data: bytes, layer: str, what: str) -> bytes:
+    model = onnx.load_from_string(data)
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    suffix = {"weight": "w", "bias": "b", "weight scale": "s"}.get(what)
+    if suffix:
+        change(constants[f"{layer}.{suffix}"])
+    else:
+        # Scale and zero point are shared by layers: the layer gets one of its own, changed.
+        node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and layer in node.output)
+        position = 1 if what == "output scale" else 2
+        own = onnx.TensorProto()
+        own.CopyFrom(constants[node.input[position]])
+        own.name = "changed"
+        change(own)
+        model.graph.initializer.append(own)
+        node.input[position] = "changed"
+    return model.SerializeToString()
+
+
+def change(constant: onnx.TensorProto) -> None:
+    array = onnx.numpy_helper.to_array(constant).copy()
+    constant.CopyFrom(onnx.numpy_helper.from_array(nudged(array), constant.name))
+
+
+def nudged(array: np.ndarray) -> np.ndarray:
+    """One element, moved: integers by one; floats by an eighth."""
+    flat = array.reshape(-1)
+    at = len(flat) // 2
+    if array.dtype.kind == "f":
+        flat[at] = flat[at] * np.float32(1.125) + np.float32(1e-3)
+    else:
+        flat[at] += 1 if flat[at] < np.iinfo(array.dtype).max else -1
+    return array
+
+
+def mutate_tflite(data: bytes, layer: str, what: str) -> bytes:
+    model = schema.ModelT.InitFromPackedBuf(data)
+    tensors = {tensor.name.decode(): tensor for tensor in model.subgraphs[0].tensors}
+    output = tensors.get(layer, tensors.get("logits"))
+    if what in ("weight", "bias"):
+        tensor = tensors[f"{layer}.{what[0]}"]
+        kinds = {
+            schema.TensorType.FLOAT32: np.float32,
+            schema.TensorType.INT8: np.int8,
+            schema.TensorType.INT32: np.int32,
+        }
+        content = np.frombuffer(bytes(model.buffers[tensor.buffer].data), kinds[tensor.type]).copy()
+        model.buffers[tensor.buffer].data = np.frombuffer(nudged(content).tobytes(), np.uint8)
+    elif what == "weight scale":
+        tensors[f"{layer}.w"].quantization.scale = nudged(
+            np.array(tensors[f"{layer}.w"].quantization.scale, np.float32)
+        )
+    elif what == "output scale":
+        output.quantization.scale = np.array(output.quantization.scale, np.float32) * 2
+    else:
+        output.quantization.zeroPoint = np.array(output.quantization.zeroPoint, np.int64) + 1
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def mutate_torchscript(data: bytes, layer: str, what: str, layers: list[str]) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    is_int8 = any("quantized/modules" in name for name in entries)
+    at = layers.index(layer)
+    if what in ("weight", "weight scale", "bias"):
+        sizes = {"weight": 0, "weight scale": 1, "bias": 3} if is_int8 else {"weight": 0, "bias": 1}
+        name = f"archive/data/{at * (4 if is_int8 else 2) + sizes[what]}"
+        kind = np.int8 if is_int8 and what == "weight" else np.float64 if what == "weight scale" else np.float32
+        entries[name] = nudged(np.frombuffer(entries[name], kind).copy()).tobytes()
+    else:
+        name = [name for name in entries if "torch/ao/nn/quantized/modules/conv" in name][at]
+        call = re.search(rb"quantized\.conv2d\((\w+), (\w+), ([\d.e-]+), (\d+)\)", entries[name])
+        assert call is not None
+        scale, zero = float(call[3]), int(call[4])
+        scale, zero = (scale * 2, zero) if what == "output scale" else (scale, zero + 1)
+        fresh = b"quantized.conv2d(%s, %s, %r, %d)" % (call[1], call[2], scale, zero)
+        entries[name] = entries[name].replace(call[0], fresh)
+    result = io.BytesIO()
+    with zipfile.ZipFile(result, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return result.getvalue()
+
+
+def mutate(kind: str, data: bytes, layer: str, what: str, graph: FloatGraph | QuantizedGraph) -> bytes:
+    if kind == "torchscript":
+        return mutate_torchscript(data, layer, what, [operation.name for operation in graph.convolutions])
+    return {"onnx": mutate_onnx, "tflite": mutate_tflite}[kind](data, graph.identifiers()[layer], what)
+
+
+def cases(graph: FloatGraph | QuantizedGraph) -> list[tuple[str, str]]:
+    kinds = ["weight", "bias"]
+    if isinstance(graph, QuantizedGraph):
+        kinds += ["weight scale", "output scale", "output zero point"]
+    return [(operation.name, what) for operation in graph.convolutions for what in kinds]
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Reference) -> None:
+    graph = reference.float_graph if precision == "float" else reference.quantized_graph
+    assert graph is not None
+    data = WRITERS[kind](graph)
+    trusts = (True, False) if kind == "torchscript" else (True,)
+    assert [first_difference(data, graph, reference.images[:24], trust=trust) for trust in trusts] == [
+        (None, "")
+    ] * len(trusts)
+    for layer, what in cases(graph):
+        changed = mutate(kind, data, layer, what, graph)
+        assert changed != data
+        for trust in trusts:
+            found, difference = first_difference(changed, graph, reference.images[:24], trust=trust)
+            assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
+
+
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str, reference: Reference) -> None:
+    graph = reference.float_graph if precision == "float" else reference.quantized_graph
+    assert graph is not None
+    data = WRITERS["torchscript"](graph)
+    for at, operation in enumerate(graph.convolutions):
+        changed = bytearray(data)
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            content = archive.read(f"archive/data/{at * (4 if precision == 'int8' else 2)}")
+        changed[data.index(content) + len(content) // 2] ^= 1
+        for trust in (True, False):
+            found, difference = first_difference(bytes(changed), graph, reference.images[:8], trust=trust)
+            assert (found, bool(difference)) == (operation.name, True), (trust, difference)
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("onnx", "int8"), ("tflite", "int8"), ("torchscript", "int8"), ("onnx", "float")]
+)
+def test_verify_fails_and_names_the_layer(
+    kind: str, precision: str, reference: Reference, tmp_path: Path, bundle_folder: Path
+) -> None:
+    folder = tmp_path / "artifacts"
+    shutil.copytree(bundle_folder, folder)
+    path = folder / bundle_writer.artifact_name(kind, precision)
+    graph = reference.float_graph if precision == "float" else reference.quantized_graph
+    assert graph is not None
+    path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", graph))
+    report = verify(folder, images_for((1, 28, 28), None, 20))
+    assert not report.passed
+    failed = [variant for variant in report.variants if variant.status == "failed"]
+    assert [variant.file for variant in failed] == [path.name]
+    assert failed[0].layer == "conv5"
+    assert "changed since the export" in failed[0].reason

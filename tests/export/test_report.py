@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import struct
+import zlib
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edge_mnist.data import strokes
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Variant
+from edge_mnist.export.report import drawings, terminal
+from edge_mnist.export.report.findings import percent, verdict
+from edge_mnist.measure.significance import mcnemar_exact
+
+RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
+ENDINGS = {"torchscript": ".pt", "onnx": ".onnx", "tflite": ".tflite"}
+SIZES = {"torchscript": (121_344, 66_170), "onnx": (78_411, 23_870), "tflite": (76_904, 23_640)}
+HOSTILE = "<script>alert('x')</script> & [bold]\"no\"[/bold] $word"
+MANIFEST: dict[str, Any] = {
+    "edge_mnist": "0.1.0",
+    "created": None,
+    "contract": {
+        "input": {"shape": [1, 28, 28], "type": "uint8 pixels, 0 is black", "layout": "NCHW"},
+        "output": {"type": "uint8", "scale": 0.0625, "zero_point": 128},
+    },
+    "calibration": {"calibration": "mse", "weight_range": 64, "weight_scales": {"conv1": [2**-7 / 3] * 14}},
+    "versions": {"torch": "2.13.0", "numpy": "2.3.1", "ai-edge-litert": "2.3.0"},
+    "golden": {"images": 64, "seed": 7, "sha256": "9f" * 32, "corrected": True},
+    "files": [{"name": "model.onnx", "bytes": 78_411}],
+}
+
+
+def variant(form: str, precision: str) -> Variant:
+    exact = precision == "int8"
+    return Variant(
+        name=f"{form} {precision}",
+        format=form,
+        precision=precision,
+        runtime=RUNTIMES[form],
+        file=f"digitnet-{precision}{ENDINGS[form]}",
+        bytes=SIZES[form][exact],
+        sha256=f"{form}{precision}".encode().hex().ljust(64, "7"),
+        accuracy=0.9951 if exact else 0.9952,
+        agreement=1.0,
+        logits_compared=100_640,
+        logits_differing=0,
+        max_abs_difference=0.0 if exact else 2.6e-6,
+        status="passed",
+        seconds=3.25,
+    )
+
+
+def sample() -> ParityReport:
+    """A report as a good network gets it on MNIST's test images; four changed class."""
+    drawn = strokes.draw(4, seed=5)
+    readings = [(0, 1), (1, 0), (2, 1), (0, 7)]  # how far float and int8 are from the label
+    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "linear"]
+    sides = [26, 24, 22, 9, 7, 3, 1, 1]
+    channels = [14, 14, 16, 18, 20, 22, 22, 10]
+    decibels = [38.4, 33.1, 31.7, 30.9, 29.2, 27.5, 28.8, 33.6]
+    return ParityReport(
+        dataset="MNIST test",
+        images=10_000,
+        golden=64,
+        variants=tuple(variant(form, precision) for form in RUNTIMES for precision in ("float", "int8")),
+        float_accuracy=0.9952,
+        int8_accuracy=0.9951,
+        recorded_accuracy=0.9952,
+        float_only_right=2,
+        int8_only_right=1,
+        mcnemar_p=mcnemar_exact(2, 1),
+        max_drop=0.1,
+        changed=tuple(
+            ChangedImage(1000 * (n + 1), drawn.images[n], int(label), int(label + a) % 10, int(label + b) % 10)
+            for n, ((a, b), label) in enumerate(zip(readings, drawn.labels, strict=True))
+        ),
+        layers=tuple(
+            LayerSignal(name, (c, side, side), 2.0**-exponent, -128 if name != "linear" else 0, db, 0.21, 0.004, 0.0003)
+            for exponent, (name, c, side, db) in enumerate(zip(names, channels, sides, decibels, strict=True))
+        ),
+        seconds=21.4,
+    )
+
+
+def with_variant(index: int, **changes: Any) -> ParityReport:
+    """The sample with one variant changed."""
+    whole = sample()
+    variants = list(whole.variants)
+    variants[index] = replace(variants[index], **changes)
+    return replace(whole, variants=tuple(variants))
+
+
+def failed(reason: str = "12 of 100,640 logits differ") -> ParityReport:
+    return with_variant(
+        3,
+        status="failed",
+        reason=reason,
+        layer="conv3",
+        logits_differing=12,
+        max_abs_difference=24.0,
+        agreement=0.99996,
+    )
+
+
+def not_run() -> ParityReport:
+    return with_variant(
+        1,
+        status="not run",
+        reason="torch is not installed: pip install 'edge-mnist[train]'",
+        accuracy=None,
+        agreement=None,
+        logits_compared=0,
+        max_abs_difference=None,
+    )
+
+
+def on_strokes() -> ParityReport:
+    whole = sample()
+    return replace(
+        whole,
+        dataset="strokes",
+        variants=tuple(replace(v, accuracy=None) for v in whole.variants),
+        float_accuracy=None,
+        int8_accuracy=None,
+        recorded_accuracy=0.9964,
+        mcnemar_p=None,
+    )
+
+
+def float_only() -> ParityReport:
+    whole = replace(on_strokes(), layers=(), changed=())
+    return replace(whole, variants=tuple(v for v in whole.variants if v.precision == "float"))
+
+
+def in_two_runtimes() -> ParityReport:
+    whole = sample()
+    other = replace(
+        whole.variants[-1],
+        name="tflite int8 (tflite-micro)",
+        runtime="TensorFlow Lite Micro 0.dev20261023182759",
+        reason="requantizes in fixed point, as the oracle's mode 'fixed-point, reference kernels'",
+    )
+    return replace(whole, variants=(*whole.variants, other))
+
+
+REPORTS = [sample, failed, not_run, on_strokes, float_only, in_two_runtimes]
+
+
+def printed(whole: ParityReport, width: int = 80, encoding: str = "utf-8") -> str:
+    """The tables as a file of that encoding gets them."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    console = Console(file=stream, width=width, color_system=None)
+    terminal.print_table(whole, console)
+    terminal.print_layers(whole, console)
+    stream.seek(0)
+    return stream.read()
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+class Page(HTMLParser):
+    """Follows a page: its elements must close in order; collects what tests ask for."""
+
+    VOID = {"meta", "img", "br"}
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+        self.text = words(" ".join(self.texts))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+    def having(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_json_has_the_promised_keys_first() -> None:
+    content = json.loads(terminal.to_json(sample()))
+    promised = ["dataset", "images", "passed", "variants", "mcnemar_p", "accuracy_drop"]
+    assert list(content)[: len(promised)] == promised
+    promised = ["name", "format", "precision", "runtime", "file", "bytes", "sha256", "accuracy", "agreement"]
+    promised += ["logits_compared", "logits_differing", "max_abs_difference", "status"]
+    assert all(list(fields)[: len(promised)] == promised for fields in content["variants"])
+    assert content["passed"] is True and content["mcnemar_p"] == 1.0
+    assert content["accuracy_drop"] == pytest.approx(0.01)
+    assert content["changed_images"] == [1000, 2000, 3000, 4000]
+    low, high = content["float_interval"]
+    assert low < content["float_accuracy"] < high
+    assert [layer["snr_db"] for layer in content["layers"]] == [layer.snr_db for layer in sample().layers]
+
+
+def test_json_knows_neither_infinity_nor_nan() -> None:
+    layer = replace(sample().layers[0], snr_db=math.inf, clipped=math.nan)
+    whole = replace(with_variant(2, max_abs_difference=math.nan, status="failed", reason="NaN"), layers=(layer,))
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    content = json.loads(terminal.to_json(whole), parse_constant=refuse)
+    assert content["variants"][2]["max_abs_difference"] is None
+    assert content["layers"][0]["snr_db"] is content["layers"][0]["clipped"] is None
+    assert "exact" in Page(terminal.to_html(whole, {})).text
+    assert "nan" in printed(whole)
+    assert json.loads(terminal.to_json(on_strokes()))["float_interval"] is None
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("make", REPORTS)
+def test_the_table_is_whole_at_any_width(make: Any, width: int) -> None:
+    whole = make()
+    text = printed(whole, width)
+    assert "\x1b" not in text and "…" not in text
+    assert printed(whole, width, "ascii").isascii()
+    assert max(map(len, text.splitlines())) <= width
+    for shown in whole.variants:
+        assert shown.name in text and f"{shown.bytes:,}" in text
+        assert all(word in text for word in shown.runtime.split())
+        assert shown.accuracy is None or "99.36-99.64" in text
+    for layer in whole.layers:
+        assert f"{layer.snr_db:.1f} dB" in text
+
+
+def test_the_table_says_what_was_found() -> None:
+    text = words(printed(sample(), 120))
+    assert "Against the oracle: 10,000 images of MNIST test and 64 golden images" in text
+    assert "float 99.52 % (95 % interval 99.36 to 99.64)" in text
+    assert "drop 0.01 points, at most 0.1 allowed" in text
+    assert "p = 1, exact and two-sided: images read right only in float 2, only in int8 1" in text
+    assert "4 of 10,000 images changed class" in text
+    assert "PASSED: the same integers in every format: 0 of 301,920 logits differ" in text
+    text = words(printed(failed(), 120))
+    assert "onnx int8 FAILED: 12 of 100,640 logits differ; first differing layer: conv3" in text
+    assert "FAILED: onnx int8: 12 of" in text and "PASSED" not in text
+    assert "100.00 %" in text and "99.996 %" in text
+    text = words(printed(not_run(), 120))
+    assert "torchscript int8 not run: torch is not installed: pip install 'edge-mnist[train]'" in text
+    assert "PASSED: the same integers in ONNX and TFLite: 0 of 201,280 logits differ; not run: torchscript int8" in text
+    text = words(printed(on_strokes(), 120))
+    assert "99.64 % on its test set, as recorded when the checkpoint was trained; not measured here" in text
+    assert "10,000 digits drawn from strokes" in text and "interval" not in text and "McNemar" not in text
+    text = words(printed(in_two_runtimes(), 120))
+    assert "PASSED: the same integers in every format: 0 of 301,920 logits differ; tflite int8 (tflite-micro) " in text
+    assert "rounds in its own way, and equals the oracle's mode for that: 0 of 100,640 logits differ" in text
+    text = words(printed(float_only(), 120))
+    assert "PASSED: the same float logits in every format, within 2.6e-06 of the oracle's, 301,920 compared" in text
+    assert "changed class" not in text
+
+
+def test_why_the_whole_fails_is_said() -> None:
+    worse = replace(sample(), int8_accuracy=0.99)
+    assert "FAILED: int8 loses 0.52 points of accuracy, at most 0.1 allowed" in words(printed(worse))
+    nothing = replace(sample(), variants=tuple(replace(v, status="not run") for v in sample().variants))
+    assert "FAILED: no variant was run" in words(printed(nothing))
+
+
+def test_other_peoples_words_are_shown_as_they_are() -> None:
+    whole = failed(HOSTILE)
+    assert HOSTILE in words(printed(whole, 200))
+    page = Page(terminal.to_html(whole, {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}))
+    assert page.having("script") == []
+    assert page.text.count(HOSTILE) >= 4
+    assert "[bold]" in printed(whole, 120, "ascii")
+
+
+@pytest.mark.parametrize("make", REPORTS)
+def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
+    whole = make()
+    html = terminal.to_html(whole, MANIFEST)
+    page = Page(html)
+    for _, attributes in page.tags:
+        assert not {"href", "srcset", "data", "action", "poster"} & attributes.keys()
+        assert (attributes.get("src") or "data:image/png").startswith("data:image/png")
+    assert "url(" not in html and "@import" not in html and "http://" not in html and "https://" not in html
+    assert page.having("script") == page.having("link") == []
+    assert page.having("html") == [{"lang": "en"}] and len(page.having("h1")) == 1
+    assert all(attributes.get("scope") in ("col", "row") for attributes in page.having("th"))
+    assert len(page.having("caption")) == len(page.having("table"))
+    identities = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identities) == len(set(identities))
+    assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(identities)
+    assert [attributes["alt"] for attributes in page.having("img")] == [
+        f"Image {i.index}, labelled {i.label}: float reads {i.float_class}, int8 reads {i.int8_class}"
+        for i in whole.changed
+    ]
+    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {verdict(whole)} Compared" in page.text
+    assert verdict(whole) in words(printed(whole))
+    for shown in whole.variants:
+        assert shown.name in page.text and shown.sha256 in page.text and shown.file in page.text
+        assert shown.reason in page.text
+    assert "edge-mnist verify DIR" in page.text
+    for text in ("weight_range 64", "14 values", "9f" * 32, "uint8 pixels, 0 is black", "corrected yes"):
+        assert text in page.text
+
+
+def test_many_changed_images_are_counted_but_not_all_pictured() -> None:
+    whole = replace(sample(), changed=sample().changed * 375)
+    page = Page(terminal.to_html(whole, {}))
+    assert len(page.having("img")) == 120
+    assert "1,380 more are not pictured" in page.text
+    assert "1,500 of 10,000 images changed class" in page.text
+
+
+def test_a_png_holds_the_pixels() -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (5, 7), np.uint8)
+    start, _, text = drawings.png_uri(pixels).partition(",")
+    content = base64.b64decode(text)
+    assert start == "data:image/png;base64" and content[:8] == b"\x89PNG\r\n\x1a\n"
+    chunks, place = {}, 8
+    while place < len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        kind, data = content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
+        assert struct.unpack_from(">I", content, place + 8 + length) == (zlib.crc32(kind + data),)
+        chunks[kind] = data
+        place += 12 + length
+    assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (7, 5, 8, 0, 0, 0, 0)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, 8)
+    assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], pixels)
+
+
+@pytest.mark.parametrize(("low", "high"), [(99.36, 99.64), (0.0, 100.0), (5.0, 5.0), (98.8, 99.9)])
+def test_an_axis_holds_its_range_in_round_steps(low: float, high: float) -> None:
+    start, end, ticks = drawings.axis(low, high)
+    assert start < low <= high < end
+    assert 3 <= len(ticks) <= 8 and all(start <= tick <= end for tick in ticks)
+    step = ticks[1] - ticks[0]
+    assert f"{step:e}"[0] in "125" and np.allclose(np.diff(ticks), step)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.9952, "99.52 %"), (1.0, "100.00 %"), (0.0, "0.00 %"), (69_999 / 70_000, "99.999 %"), (3e-5, "0.003 %")],
+)
+def test_percent_never_rounds_to_all_or_nothing(share: float, text: str) -> None:
+    assert percent(share) == text

@@ -1,0 +1,249 @@
+"""What `info` says is true of the network, and it says it without running anything."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from edge_mnist.bundle.reference import make_reference
+from edge_mnist.cli.commands import main
+from edge_mnist.export import bundle_writer
+from edge_mnist.formats import onnx_reader
+from edge_mnist.formats.contract import KEY
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.interpreter import float_activations
+from edge_mnist.graph.operations import Conv2d, FloatGraph, Window
+from edge_mnist.graph.quantization import quantize
+from edge_mnist.inspect import summary
+from edge_mnist.sources import SHIPPED
+from tests.support.networks import random_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMATS = ("torchscript", "onnx", "tflite")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the shipped checkpoint, in all formats that can be written here."""
+    source = checkpoint.load(SHIPPED)
+    graph = fold(source)
+    quantized, layers = quantize(graph, source.statistics)
+    kinds = FORMATS if find_spec("torch") else FORMATS[1:]
+    path: Path = tmp_path_factory.mktemp("info") / "artifacts"
+    files = bundle_writer.make_bundle(
+        make_reference(graph, quantized, layers, 0.99), kinds, {"checkpoint": {"epochs": 20}}
+    )
+    bundle_writer.write_bundle(path, files)
+    return path
+
+
+def info(*arguments: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", ["edge-mnist", "info", *map(str, arguments)])
+        try:
+            main()
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return status, out.getvalue(), err.getvalue()
+
+
+def told(*arguments: object) -> str:
+    """What the command prints."""
+    status, out, err = info(*arguments)
+    assert (status, err) == (0, "")
+    return out
+
+
+def facts(*arguments: object) -> summary.Facts:
+    found: summary.Facts = json.loads(told(*arguments, "--json"))
+    return found
+
+
+def test_digitnet_in_numbers() -> None:
+    source = checkpoint.load(SHIPPED)
+    stages = summary.stages(source.architecture, source.input_shape)
+    names = "conv1 conv2 conv3 pool1 conv4 conv5 pool2 conv6 conv7 pool3 linear"
+    assert " ".join(stage.name for stage in stages) == names
+    assert [stage.receptive_field[0] for stage in stages] == [3, 5, 7, 8, 12, 16, 18, 26, 34, 34, 34]
+    assert [stage.jump for stage in stages] == [(j, j) for j in (1, 1, 1, 2, 2, 2, 4, 4, 4, 4, 4)]
+    assert [stage.parameters for stage in stages] == [168, 1806, 2064, 0, 2646, 3300, 0, 4026, 4422, 0, 230]
+    assert sum(stage.parameters for stage in stages) == 18_662
+    by_hand = [26**2 * 14 * 9, 24**2 * 14 * 14 * 9, 22**2 * 16 * 14 * 9, 0, 9**2 * 18 * 16 * 9, 7**2 * 20 * 18 * 9, 0,
+               3**2 * 22 * 20 * 9, 22 * 22 * 9, 0, 22 * 10]  # fmt: skip
+    assert [stage.multiply_accumulates for stage in stages] == by_hand
+    assert sum(by_hand) == 2_485_912
+
+
+def test_multiply_accumulates_are_those_of_the_folded_convolutions() -> None:
+    compared = 0
+    for seed in range(60):
+        source = random_checkpoint(seed)
+        stages = {stage.name: stage for stage in summary.stages(source.architecture, source.input_shape)}
+        graph = fold(source)
+        weighty = {layer["name"] for layer in source.architecture if layer["op"] in ("conv2d", "linear")}
+        for operation, (_, height, width) in zip(graph.operations, graph.shapes()[1:], strict=True):
+            if isinstance(operation, Conv2d) and operation.name in weighty:
+                assert stages[operation.name].multiply_accumulates == height * width * operation.weight.size
+                compared += 1
+        assert sum(stage.multiply_accumulates > 0 for stage in stages.values()) == len(weighty)
+        size = sum(array.size for name, array in source.weights.items() if ".running_" not in name)
+        assert sum(stage.parameters for stage in stages.values()) == size
+    assert compared > 100
+
+
+def test_receptive_field_is_what_an_output_depends_on() -> None:
+    windows = [
+        Window((3, 2), (2, 1), dilation=(2, 3)),
+        Window((2, 3), (2, 3)),
+        Window((2, 2)),
+    ]
+    operations = []
+    for index, window in enumerate(windows):
+        weight = np.ones((1, 1, *window.kernel_size), dtype=np.float32)
+        operations.append(Conv2d(f"conv{index}", weight, np.zeros(1, dtype=np.float32), window))
+    graph = FloatGraph((1, 24, 24), 0, tuple(operations))
+    layers = [
+        {"op": "conv2d", "name": o.name, "in_channels": 1, "out_channels": 1, "groups": 1, "bias": True,
+         "kernel_size": list(o.window.kernel_size), "stride": list(o.window.stride), "padding": [0, 0],
+         "dilation": list(o.window.dilation)}
+        for o in operations
+    ]  # fmt: skip
+    impulses = np.eye(24 * 24, dtype=np.uint8).reshape(-1, 24, 24)
+    _, *outputs = float_activations(graph, impulses)
+    for stage, values in zip(summary.stages(layers, (1, 24, 24)), outputs, strict=True):
+        seen = values.reshape(24, 24, *values.shape[1:3]) > 0  # (input row, column, output row, column)
+        for axis in (0, 1):
+            first, second = (np.flatnonzero(seen[..., a, b].any(axis=1 - axis)) for a, b in ((0, 0), (1, 1)))
+            assert first[0] == 0 and first[-1] + 1 == stage.receptive_field[axis]
+            assert second[0] == stage.jump[axis]
+
+
+def test_checkpoint() -> None:
+    found = facts()
+    assert found == facts(SHIPPED)
+    assert (found["kind"], found["parameters"], found["multiply_accumulates"]) == ("checkpoint", 18_662, 2_485_912)
+    assert found["receptive_field"] == [34, 34] and found["padding_pixel"] is None and found["calibrated"]
+    assert {"recipe", "seed", "epochs", "accuracies", "data", "versions"} <= found["recorded"].keys()
+    text = told()
+    for part in ("18,662", "2,485,912", found["sha256"], found["graph_sha256"], "accuracies", "conv 3x3, bn, relu"):
+        assert part in text
+
+
+def test_padding_pixel_of_a_padding_network(tmp_path: Path) -> None:
+    seeds = (seed for seed in range(100) if fold(random_checkpoint(seed)).zero_pixel)
+    source = next(c for c in map(random_checkpoint, seeds) if c.mean == 0.1307)
+    checkpoint.save(tmp_path / "padding.safetensors", source)
+    found = facts(tmp_path / "padding.safetensors")
+    assert found["padding_pixel"]["pixel"] == 33 and not found["calibrated"]
+    assert found["padding_pixel"]["deviation"] == pytest.approx((33 - 255 * 0.1307) / 255 / 0.3081)
+    assert "pads with the pixel 33, the nearest to the mean: -0.0042" in told(tmp_path / "padding.safetensors")
+
+
+def test_a_network_that_cannot_be_exported_is_still_described(tmp_path: Path) -> None:
+    source = random_checkpoint(0)
+    layers = ({"op": "relu", "name": "relu[/]\x1b[31m"},)
+    checkpoint.save(tmp_path / "odd.safetensors", checkpoint.Checkpoint(layers, source.input_shape, 0.1, 0.3, {}))
+    assert "end it with" in facts(tmp_path / "odd.safetensors")["not_exportable"]
+    text = told(tmp_path / "odd.safetensors")
+    assert "relu[/]" in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_artifacts(kind: str, precision: str, folder: Path) -> None:
+    path = folder / bundle_writer.artifact_name(kind, precision)
+    if not path.exists():
+        pytest.skip("torch is not installed")
+    found = facts(path)
+    manifest = json.loads((folder / "manifest.json").read_text())["files"][path.name]
+    assert found["contract"] == manifest["contract"]
+    assert (found["format"], found["precision"], found["sha256"]) == (kind, precision, manifest["sha256"])
+    integers = "int8 (N, 28, 28, 1): pixels minus 128" if kind == "tflite" else "uint8 (N, 1, 28, 28): pixels 0..255"
+    assert found["input"].startswith(integers if precision == "int8" else "float32")
+    text = told(path)
+    assert found["input"] in text and found["output"] in text and found["sha256"] in text
+
+
+def test_bundle(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    (copy / "model_int8.onnx").write_bytes((folder / "model_float.onnx").read_bytes())
+    (copy / "model_int8.tflite").unlink()
+    found = facts(copy)
+    states = {entry["name"]: entry["state"] for entry in found["files"]}
+    assert states.pop("model_int8.onnx") == "changed" and states.pop("model_int8.tflite") == "missing"
+    assert set(states.values()) == {"unchanged"} and "reference.safetensors" in states
+    assert (found["golden_images"], found["quantized"]) == (64, 8) and found["recorded"]["checkpoint"] == {"epochs": 20}
+    text = told(copy)
+    assert "changed" in text and "missing" in text and "epochs 20" in text
+
+
+def test_bad_files_get_one_line(folder: Path, tmp_path: Path) -> None:
+    bad = {"empty": b"", "text": b"hello " * 100, "pk": b"PK\x03\x04" + bytes(60), "onnx": b"\x08" * 99}
+    bad["cut.safetensors"] = SHIPPED.read_bytes()[:100_000]
+    bad["cut.onnx"] = (folder / "model_int8.onnx").read_bytes()[:10_000]
+    bad["cut.tflite"] = (folder / "model_int8.tflite").read_bytes()[:10_000]
+    if (folder / "model_int8.pt").exists():
+        bad["cut.pt"] = (folder / "model_int8.pt").read_bytes()[:30_000]
+    bad["foreign.safetensors"] = safetensors.numpy.save({"a": np.zeros(3)})
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "foreign.zip", "w") as archive:
+        archive.writestr("archive/extra/edge_mnist", "{}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "manifest.json").write_text('{"files": {"a": 1}}')
+    for path in [*sorted(tmp_path.iterdir()), tmp_path / "missing"]:
+        status, out, err = info(path)
+        assert status == (2 if path.name == "missing" else 1), path
+        assert out == "" and err.count("\n") == 1 and err.startswith("edge-mnist: ") and path.name in err, (path, err)
+
+
+def test_no_formats_package_is_needed(folder: Path) -> None:
+    hidden = ("torch", "torchvision", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "flatbuffers")
+    code = f"import sys; sys.modules.update(dict.fromkeys({hidden})); from edge_mnist.cli.commands import main; main()"
+    paths = [SHIPPED, folder, *sorted(folder.glob("*int8*"))]
+    for path, status in [*((path, 0) for path in paths), (folder / "manifest.json", 1), (folder / "missing", 2)]:
+        command = [sys.executable, "-c", code, "info", str(path)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == status and result.stderr.count("\n") == bool(status), (path, result.stderr)
+        assert result.stdout == (told(path) if status == 0 else ""), path
+
+
+def test_a_checkpoint_that_begins_like_an_onnx_model_is_a_checkpoint(tmp_path: Path) -> None:
+    # The first byte is the lowest of the header's length: 8 for one length in 32.
+    for length in range(256):
+        source = random_checkpoint(3)
+        padded = checkpoint.Checkpoint(source.architecture, source.input_shape, source.mean, source.std, source.weights,
+                                       {}, {"note": "x" * length})  # fmt: skip
+        checkpoint.save(tmp_path / "c.safetensors", padded)
+        if (tmp_path / "c.safetensors").read_bytes()[0] == 8:
+            assert summary.describe(tmp_path / "c.safetensors")["kind"] == "checkpoint"
+            return
+    pytest.fail("no header of such a length")
+
+
+def test_damage_anywhere_in_an_onnx_file_is_no_surprise(folder: Path) -> None:
+    data = (folder / "model_int8.onnx").read_bytes()
+    assert onnx_reader.metadata(data, KEY) is not None and onnx_reader.metadata(data, "other") is None
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(data), 300):
+        damaged = bytearray(data)
+        damaged[position] ^= int(rng.integers(1, 256))
+        onnx_reader.metadata(bytes(damaged), KEY)
+        onnx_reader.metadata(data[:position], KEY)

@@ -1,0 +1,160 @@
+"""What `bench` measures: turns, percentiles, memory; and what it says when something is missing or breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.measure import benchmark
+from edge_mnist.measure.benchmark_worker import Model, nanoseconds
+from edge_mnist.system import child_processes
+from edge_mnist.system.errors import EdgeMnistError
+
+ROOT = Path(__file__).parents[2]
+
+FAKE = """
+import json, sys
+print("INFO: a library's own words")
+print(json.dumps({"runtime": sys.argv[1], "load_ms": 1.0}), flush=True)
+for line in sys.stdin:
+    with open(sys.argv[2], "a") as log:
+        print(sys.argv[1], line.split()[0], file=log)
+    print(json.dumps({"nanoseconds": [1000, 3000]}), flush=True)
+"""
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edge_mnist", "bench", "--quiet", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+@pytest.fixture(scope="module")
+def small(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of TFLite and C."""
+    folder = tmp_path_factory.mktemp("small") / "artifacts"
+    write_bundle(folder, make_bundle(reference, ["tflite", "c"], {}))
+    return folder
+
+
+def test_models_take_turns(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    commands = {name: [sys.executable, "-c", FAKE, name, str(log)] for name in ("a", "b")}
+    parts: list[float] = []
+    timed, missing = benchmark.alternate(commands, lambda _, part: parts.append(part), 2.5 * benchmark.TURN)
+    assert log.read_text().splitlines() == ["a 1", "b 1", "a 32", "b 32"] * 3
+    assert not missing and timed["b"].runtime == "b" and timed["a"].latency[1]["runs"] == 6
+    assert timed["a"].latency[32]["median_us"] == 2.0
+    assert timed["a"].latency[32]["images_per_second"] == 32 / 2e-6
+    assert parts == sorted(parts) and 0 <= parts[0] and parts[-1] <= 1
+
+
+def test_percentiles() -> None:
+    found = benchmark.latency([1000 * value for value in range(101)], 2)
+    assert found == {"runs": 101, "median_us": 50, "p5_us": 5, "p99_us": 99, "images_per_second": 2 / 50e-6}
+
+
+def test_runs_are_of_whole_batches_and_the_warm_up_does_not_count() -> None:
+    seen: list[np.ndarray] = []
+    model = Model("", lambda inputs: seen.append(inputs) or inputs, np.arange(7))  # type: ignore[func-returns-value]
+    times = nanoseconds(model, 3, 0.0)
+    assert [values.tolist() for values in seen] == [[0, 1, 2], [3, 4, 5]]
+    assert len(times) == 1 and times[0] > 0
+
+
+def test_a_bundle_is_measured(small: Path) -> None:
+    result = run(small, "--seconds", 0.05, "--json")
+    assert (result.returncode, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    rows = {row["file"]: row for row in facts["artifacts"]}
+    assert list(rows) == ["model_float.tflite", "model_int8.tflite", "model_int8.c"] and not facts["not_run"]
+    threads = sorted({1, benchmark.usable_cores()})
+    for name, row in rows.items():
+        settings = [(found["threads"], found["batch"]) for found in row["latency"]]
+        assert settings == [(t, b) for t in ([1] if name.endswith(".c") else threads) for b in (1, 32)]
+        assert row["bytes"] == (small / name).stat().st_size and row["load_ms"] > 0 < row["start_ms"]
+        for found in row["latency"]:
+            assert 0 < found["p5_us"] <= found["median_us"] <= found["p99_us"] and found["runs"] >= 1
+        if Path("/proc/self/smaps_rollup").exists():
+            assert 5 < row["python"]["private_mb"] <= row["memory"]["private_mb"] <= row["memory"]["rss_mb"]
+    if Path("/proc/self/smaps_rollup").exists():  # C brings no runtime
+        assert rows["model_int8.c"]["memory"]["rss_mb"] < rows["model_int8.tflite"]["memory"]["rss_mb"]
+    assert {finding["name"] for finding in facts["machine"]} >= {"Processor", "Load"}
+    text = run(small, "--seconds", 0.01).stdout
+    assert "1 image at a time, 1 thread" in text and "32 images at a time" in text and "private" in text
+    assert text.count("model_int8.tflite") == 2 * len(threads) + 1
+
+
+def test_what_is_missing_is_told_and_the_rest_measured(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "ai_edge_litert.py").write_text("raise ImportError")
+    (tmp_path / "tflite_runtime.py").write_text("raise ImportError")
+    result = run(small, "--seconds", 0.01, "--json", PYTHONPATH=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
+    facts = json.loads(result.stdout)
+    assert [row["file"] for row in facts["artifacts"]] == ["model_int8.c"]
+    assert facts["not_run"]["model_int8.tflite"] == "model_int8.tflite: no TFLite runtime: pip install ai-edge-litert"
+    result = run(small, "--seconds", 0.01, PYTHONPATH=str(tmp_path), CC="no-such-compiler")
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("edge-mnist: nothing can be run here: model_float.tflite: no TFLite runtime")
+    assert "CC=no-such-compiler is not there" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("model_int8.tflite", "edge-mnist: {name}: no contract of edge-mnist inside"),
+        ("model_int8.c", "edge-mnist: {path}: a model.c carries code, and"),
+    ],
+)
+def test_a_damaged_artifact_is_one_line(
+    name: str, line: str, reference: Reference, small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    for path in small.iterdir():
+        data = path.read_bytes()
+        (folder / path.name).write_bytes(data[: len(data) // 2] if path.name == name else data)
+    result = run(folder, "--seconds", 0.01)
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
+    assert result.stderr.startswith(line.format(name=name, path=folder / name))
+
+
+def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
+    result = run(tmp_path / "nowhere")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        f"edge-mnist: {tmp_path / 'nowhere'}: there is no such folder: expected one that `edge-mnist export` wrote\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.exit('no memory left')", "it: its process ended with status 1: no memory left"),
+        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "it: its process was killed: too little memory?"),
+    ],
+)
+def test_a_process_that_ends_is_told_with_its_last_words(code: str, message: str) -> None:
+    with (
+        pytest.raises(EdgeMnistError) as caught,
+        child_processes.Answering("it", [sys.executable, "-c", code]) as process,
+    ):
+        process.answer("a question")
+    assert str(caught.value) == message
+
+
+def test_a_process_ends_with_its_context() -> None:
+    started: list[Any] = []
+    with pytest.raises(KeyError), child_processes.Answering("it", [sys.executable, "-c", FAKE, "it", "log"]) as process:
+        started.append(process._process)
+        raise KeyError
+    assert started[0].poll() == -signal.SIGKILL

@@ -1,0 +1,135 @@
+"""Distillation: what a teacher thinks is learned, with the same bits in any number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.support.digits import idx
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from edge_mnist.cli.commands import commands, main  # noqa: E402
+from edge_mnist.data import strokes  # noqa: E402
+from edge_mnist.export.tflite.writer import write_tflite  # noqa: E402
+from edge_mnist.graph import checkpoint  # noqa: E402
+from edge_mnist.graph.folding import fold  # noqa: E402
+from edge_mnist.runtime import classifiers  # noqa: E402
+from edge_mnist.sources import SHIPPED  # noqa: E402
+from edge_mnist.training import distillation, recipes  # noqa: E402
+
+DIGITS = strokes.draw(1500, 1)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn digits in files of MNIST's format, every label one too high."""
+    folder = tmp_path_factory.mktemp("digits")
+    for name in ("train", "t10k"):
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(idx(DIGITS.images))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(idx(((DIGITS.labels + 1) % 10).astype(np.uint8)))
+    return folder
+
+
+def _train(data: Path, out: Path, *options: str) -> checkpoint.Checkpoint:
+    asked = ["train", "--recipe", "quick", "--data", str(data), "--out", str(out), *options]
+    assert CliRunner().invoke(commands, asked, catch_exceptions=False).exit_code == 0
+    return checkpoint.load(out / "checkpoint.safetensors")
+
+
+@pytest.mark.slow
+def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path) -> None:
+    options = ["--teacher", str(SHIPPED), "--set", "distillation=1", "--batch-size", "48"]
+    options += ["--set", "ghost_batch=24", "--epochs", "5"]
+    runs = [_train(data, tmp_path / count, *options, "--workers", count) for count in ("1", "2")]
+    assert {name: array.tobytes() for name, array in runs[0].weights.items()} == {
+        name: array.tobytes() for name, array in runs[1].weights.items()
+    }
+    student = classifiers.load_bytes(write_tflite(fold(runs[0])), "student").predict(DIGITS.images)
+    assert (student == DIGITS.labels).mean() > 0.8
+    assert runs[0].metadata["teachers"]
+
+
+def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
+    """White sheets with black ink, called sevens: no teacher of MNIST's digits would say so."""
+    image = pytest.importorskip("PIL.Image")
+    own = 255 - DIGITS.images[:120]
+    (tmp_path / "own" / "7").mkdir(parents=True)
+    for number, pixels in enumerate(own):
+        image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
+    options = ["--extra", str(tmp_path / "own"), "--teacher", str(SHIPPED), "--init", str(SHIPPED), "--workers", "1"]
+    student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
+    reads = classifiers.load_bytes(write_tflite(fold(student)), "student").predict
+    assert (reads(own) == 7).mean() > 0.95
+    assert (reads(DIGITS.images[200:]) == DIGITS.labels[200:]).mean() > 0.8
+
+
+def test_the_opinion_of_several_is_their_mean() -> None:
+    one = checkpoint.load(SHIPPED)
+    weights = {**one.weights, "linear.bias": one.weights["linear.bias"] + np.arange(10, dtype=np.float32)}
+    other = dataclasses.replace(one, weights=weights)
+    images = torch.rand(4, 1, 28, 28)
+    alone, both = (
+        distillation.receive(*distillation.send(some), "cpu").logits(images) for some in ([one], [one, other])
+    )
+    torch.testing.assert_close(both, alone + torch.arange(10) / 2)
+
+
+def test_a_teacher_of_the_same_opinion_pulls_nowhere() -> None:
+    """Against central differences, too: the softened half has the gradient of T^2 times a cross entropy at T."""
+    generator = torch.Generator().manual_seed(3)
+    logits, taught = (torch.randn(5, 10, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
+    labels = torch.arange(5)
+    recipe = dataclasses.replace(recipes.named("best"), distillation=1.0)
+    same = logits.clone().requires_grad_()
+    distillation.loss(same, labels, logits, recipe).backward()
+    assert same.grad.abs().max() < 1e-12
+    blend = dataclasses.replace(recipe, distillation=0.3)
+    assert torch.autograd.gradcheck(lambda x: distillation.loss(x, labels, taught, blend), logits.requires_grad_())
+    hard, soft = (
+        distillation.loss(logits, labels, taught, dataclasses.replace(recipe, distillation=share)) for share in (0, 1)
+    )
+    torch.testing.assert_close(
+        distillation.loss(logits, labels, taught, blend), torch.as_tensor(0.7 * hard + 0.3 * soft)
+    )
+
+
+def test_a_run_goes_on_with_its_teacher_only(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    _train(data, out, "--teacher", str(SHIPPED), "--epochs", "1", "--workers", "1")
+    for others, expected in (([], "name its --teacher again"), (["--teacher", str(SHIPPED)] * 2, "teachers")):
+        monkeypatch.setattr(
+            "sys.argv", ["edge-mnist", "train", "--data", str(data), "--out", str(out), "--resume", *others]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert expected in capsys.readouterr().err
+    foreign = dataclasses.replace(checkpoint.load(SHIPPED), metadata={"network": "edge_mnist.training.network:wide"})
+    checkpoint.save(tmp_path / "foreign.safetensors", foreign)
+    monkeypatch.setattr(
+        "sys.argv",
+        [
+            "edge-mnist",
+            "train",
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path / "new"),
+            "--teacher",
+            str(tmp_path / "foreign.safetensors"),
+        ],
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert "--teacher: its weights are of another network than edge_mnist.training.network:wide builds" in error
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,71 @@
+"""The schedules are PyTorch's, computed without its state."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mnist.system.errors import UsageError
+from edge_mnist.training.recipes import (
+    RECIPES,
+    Augmentation,
+    augmentation,
+    changed,
+    learning_rate,
+    momentum,
+    named,
+    parse_changes,
+)
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.schedule == "onecycle"])
+@pytest.mark.parametrize("steps", [2, 7, 100, 1001])
+def test_one_cycle_is_that_of_pytorch(name: str, steps: int) -> None:
+    recipe = RECIPES[name]
+    weight = torch.nn.Parameter(torch.zeros(1))
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    optimizer = kind([weight], lr=0.1)  # SGD without momentum: the schedule gives it some
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps)
+    for step in range(steps):
+        group = optimizer.param_groups[0]
+        expected = group["momentum"] if recipe.optimizer == "sgd" else group["betas"][0]
+        assert learning_rate(recipe, step, steps) == pytest.approx(group["lr"], rel=1e-12)
+        assert momentum(recipe, step, steps) == pytest.approx(expected, rel=1e-12)
+        optimizer.step()
+        if step < steps - 1:
+            scheduler.step()
+
+
+def test_a_fixed_rate_stays() -> None:
+    recipe = RECIPES["sgd-fixed"]
+    assert {(learning_rate(recipe, step, 9), momentum(recipe, step, 9)) for step in range(9)} == {(0.006, 0.0)}
+
+
+def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
+    assert named("quick").epochs == 4
+    with pytest.raises(UsageError, match="--recipe fast: unknown, expected one of adam-onecycle, "):
+        named("fast")
+
+
+def test_any_number_of_a_recipe_can_be_set() -> None:
+    changes = parse_changes(["elastic=1.5", "calm=2", "lr=1e-3"])
+    assert changes == {"elastic": 1.5, "calm": 2, "lr": 1e-3}
+    recipe = changed(RECIPES["quick"], changes)
+    assert (recipe.lr, recipe.calm) == (1e-3, 2)
+    # quick leaves the images as they are: only what is named begins
+    assert recipe.augmentation == Augmentation(rotation=0, scale=0, shear=0, shift=0, elastic=1.5)
+    for text, said in (
+        ("elastic", "'' is no float"),
+        ("calm=1.5", "'1.5' is no int"),
+        ("name=x", "expected NAME=VALUE, NAME one of lr, weight_decay, epochs, "),
+    ):
+        with pytest.raises(UsageError, match=f"--set {text}: .*{said}"):
+            parse_changes([text])
+
+
+def test_the_last_epochs_are_calm() -> None:
+    recipe = changed(RECIPES["adam-onecycle"], {"epochs": 10, "calm": 3, "wear": 0.4, "elastic": 1.0})
+    amounts = [augmentation(recipe, epoch) for epoch in range(10)]
+    assert amounts[:7] == [recipe.augmentation] * 7
+    assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, wear=0.0)] * 3

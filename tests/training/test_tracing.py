@@ -1,0 +1,271 @@
+"""What torch.fx finds is what the module computes, and what cannot be exported is refused by name."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from edge_mnist.graph import layers as architecture  # noqa: E402
+from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
+from edge_mnist.training.tracing import describe  # noqa: E402
+
+pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> nn.Sequential:
+    """Modules in a row; their windows may turn out not to fit."""
+    layers: list[nn.Module] = []
+    channels = 1
+    for _ in range(draw(st.integers(1, 4))):
+        kernel = draw(pair)
+        margin = tuple(draw(st.integers(0, size // 2)) for size in kernel)
+        stride = draw(pair)
+        match draw(st.sampled_from(["conv", "same", "max", "avg", "bn", "drop"])):
+            case "conv":
+                groups = draw(st.sampled_from([1, channels]))
+                out = groups * draw(st.integers(1, 3))
+                dilation, bias = draw(pair), draw(st.booleans())
+                layers.append(nn.Conv2d(channels, out, kernel, stride, margin, dilation, groups, bias))
+                channels = out
+            case "same":
+                layers.append(nn.Conv2d(channels, channels, (3, 5), padding="same", dilation=draw(pair)))
+            case "max":
+                layers.append(nn.MaxPool2d(kernel, draw(st.sampled_from([None, stride])), margin))
+            case "avg":
+                layers.append(nn.AvgPool2d(kernel, stride, margin))
+            case "bn":
+                layers += [nn.BatchNorm2d(channels, affine=draw(st.booleans())), nn.ReLU()]
+            case "drop":
+                layers += [nn.Dropout2d(), nn.Identity()]
+    end = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10)]
+    return nn.Sequential(*layers, *(end if draw(st.booleans()) else end[:1]))
+
+
+@given(chains(), st.tuples(st.just(1), st.integers(5, 20), st.integers(5, 20)))
+def test_shapes_and_weights_are_those_of_pytorch(network: nn.Sequential, input_shape: tuple[int, int, int]) -> None:
+    values, expected = torch.zeros(2, *input_shape), {}
+    try:
+        for name, layer in network.eval().named_children():
+            values = layer(values)
+            expected[name] = tuple(values.shape[1:])
+    except RuntimeError:
+        with pytest.raises(EdgeMnistError, match="nothing would be left"):
+            describe(network, input_shape)
+        return
+    layers = describe(network, input_shape)
+    assert json.loads(json.dumps(layers)) == list(layers)
+    for layer, shape in zip(layers, architecture.output_shapes(layers, input_shape), strict=True):
+        assert shape == expected[layer["name"]]
+    state = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    assert architecture.weight_shapes(layers) == {
+        name: shape for name, shape in state.items() if "num_batches" not in name
+    }
+    assert architecture.parameter_count(layers) == sum(parameter.numel() for parameter in network.parameters())
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))
+        self.act = nn.ReLU()
+        self.more = nn.Conv2d(4, 6, 3, padding="valid")
+        self.fc = nn.Linear(6, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(F.dropout(self.act(self.features(x)), 0.5, self.training))
+        x = F.max_pool2d(x, 2)
+        x = self.act(self.more(x)).relu()
+        x = F.avg_pool2d(x, kernel_size=(2, 2), stride=1)
+        x = torch.relu(F.adaptive_avg_pool2d(x, (1, 1)))
+        return self.fc(torch.flatten(x, start_dim=1))
+
+
+def test_functional_forms_are_the_modules_they_stand_for() -> None:
+    network = Functional().train()
+    layers = describe(network)
+    assert network.training
+    assert [(layer["op"], layer["name"]) for layer in layers] == [
+        ("conv2d", "features.0"),
+        ("batch_norm2d", "features.1"),
+        ("relu", "act"),
+        ("relu", "relu"),
+        ("max_pool2d", "max_pool2d"),
+        ("conv2d", "more"),
+        ("relu", "act_1"),
+        ("relu", "relu_1"),
+        ("avg_pool2d", "avg_pool2d"),
+        ("adaptive_avg_pool2d", "adaptive_avg_pool2d"),
+        ("relu", "relu_2"),
+        ("flatten", "flatten"),
+        ("linear", "fc"),
+    ]
+    assert layers[4] | layers[8] == {
+        "op": "avg_pool2d", "name": "avg_pool2d", "kernel_size": [2, 2], "stride": [1, 1], "padding": [0, 0]
+    }  # fmt: skip
+    assert layers[4]["stride"] == [2, 2]
+
+
+class Forward(nn.Module):
+    """A module whose forward is given."""
+
+    def __init__(self, forward: Callable[..., torch.Tensor], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.weight = nn.Parameter(torch.ones(1))
+        self.code = forward
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.code(self, x)
+
+
+def _hooked() -> nn.Module:
+    layer = nn.Conv2d(1, 4, 3)
+    layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    return nn.Sequential(layer)
+
+
+def _root_hooked() -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3))
+    network.register_forward_hook(lambda module, inputs, output: output * 2)
+    return network
+
+
+CONV = nn.Conv2d(1, 4, 3)
+SQUARE = nn.Conv2d(1, 1, 3, padding=1)
+REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
+    (lambda: Forward(lambda m, x: x + m.layers[0](x), SQUARE), "add: takes x, layers_0, expected layers_0 alone"),
+    (lambda: Forward(lambda m, x: (m.layers[0](x), x), SQUARE), "the output: takes layers_0, x, expected layers_0"),
+    (lambda: Forward(lambda m, x: m.layers[0](m.layers[0](x)), SQUARE), "layers.0: it is used twice"),
+    (lambda: Forward(lambda m, x: x * m.weight), "weight: a bare parameter"),
+    (lambda: Forward(lambda m, x: x.mul(2)), "mul: mul is not supported"),
+    (lambda: Forward(lambda m, x: x if x.sum() > 0 else -x), "Forward: cannot be traced by torch.fx"),
+    (lambda: Forward(lambda m, x: x.view(-1, 392)), r"view: it makes \(4, 392\) of \(2, 1, 28, 28\); only flattening"),
+    (lambda: Forward(lambda m, x: x.view(2, 784)), r"view: to \(2, 784\) does not fit \(3, 1, 28, 28\): use torch.fla"),
+    (lambda: Forward(lambda m, x: x.view(x.size(0), x.size(1), -1)), r"view: it makes \(2, 1, 784\)"),
+    (lambda: Forward(lambda m, x: x.reshape(x.size(7), -1)), "size: cannot be computed: Dimension out of range"),
+    (lambda: Forward(lambda m, x: x * x.size(0)), "mul: mul is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: 2 - x), "sub: sub is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: x.T), "getattr_1: .T is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: torch.zeros(x.size(0)) + x), "zeros: zeros is not supported: only Conv2d"),
+    (lambda: Forward(lambda m, x: (x.relu_(), m.layers[0](x))[1], SQUARE), "relu_: nothing uses what it gives: assign"),
+    (lambda: Forward(lambda m, x: (m.layers[0](x),), SQUARE), "the output: expected the logits alone, found a tuple"),
+    (lambda: Forward(lambda m, x: {"y": m.layers[0](x)}, SQUARE), "the output: expected the logits alone, found a di"),
+    (lambda: Forward(lambda m, x: x.relu(slope=1)), "relu: its settings cannot be read: .*slope"),
+    (lambda: Forward(lambda m, x: F.avg_pool2d(x, x.size(0))), "avg_pool2d: it depends on the number of images"),
+    (lambda: Forward(lambda m, x: sys.exit("bye")), "Forward: cannot be traced by torch.fx: bye"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 3, device="meta")), "0: weight is on the device meta, which holds no val"),
+    (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), "0: LazyConv2d is not supported: run the network once on an image"),
+    (_root_hooked, "Sequential: it has hooks, which would be lost"),
+    (lambda: Forward(lambda m, x: x.mean((2, 3))), "mean: mean is not supported: use nn.AdaptiveAvgPool2d"),
+    (lambda: Forward(lambda m, x: F.dropout(x)), "dropout: it drops in inference too"),
+    (lambda: Forward(lambda m, x: torch.flatten(x)), "flatten: flatten from dimension 0 to -1"),
+    (lambda: nn.Sequential(nn.GELU()), "0: GELU is not supported: only Conv2d, "),
+    (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)), "1: Softmax is not supported: leave it out"),
+    (lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), "1: BatchNorm1d is not supported: use BatchNorm2d"),
+    (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: ceil_mode=True makes a part of a window"),
+    (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0: MaxPool2d with dilation 2"),
+    (lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "0: return_indices=True"),
+    (lambda: nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)), "0: count_include_pad=False"),
+    (lambda: nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "0: divisor_override"),
+    (lambda: nn.Sequential(nn.AvgPool2d(2, padding=2)), r"0: padding is \[2, 2\], expected at most half"),
+    (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(2)), "0: AdaptiveAvgPool2d to 2 cannot be exported"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect")), "0: padding_mode is 'reflect'"),
+    (lambda: nn.Sequential(nn.Conv2d(1, 4, 2, padding="same")), "0: padding='same' with kernel_size"),
+    (lambda: nn.Sequential(CONV, nn.BatchNorm2d(4, track_running_stats=False)), "1: BatchNorm2d without running"),
+    (lambda: nn.Sequential(CONV, nn.BatchNorm2d(5)), r"1: weight has shape \(5,\), expected \(4,\) after 0 \(4 "),
+    (lambda: nn.Sequential(CONV, nn.Conv2d(3, 4, 3)),
+     r"1: weight has shape \(4, 3, 3, 3\), expected \(4, 4, 3, 3\) after 0 \(4 channels\)"),
+    (lambda: nn.Sequential(CONV, nn.Linear(26, 10)), r"1: linear wants features, but 0 gives maps \(4, 26, 26\)"),
+    (lambda: nn.Sequential(nn.Flatten(), CONV), "1: conv2d wants maps"),
+    (lambda: nn.Sequential(nn.Flatten(0)), "0: flatten from dimension 0 to -1"),
+    (lambda: nn.Sequential(CONV).double(), "0: weight is torch.float64, expected torch.float32"),
+    (lambda: nn.Sequential(nn.MaxPool2d(29)), "0: a window of 29 does not fit"),
+    (_hooked, "0: it has hooks"),
+    (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))), "0: ParametrizedConv2d"),
+    (nn.Sequential, "the network has no layers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "text"), REFUSED, ids=[text for _, text in REFUSED])
+def test_what_cannot_be_exported_is_refused_by_name(make: Callable[[], nn.Module], text: str) -> None:
+    with pytest.raises(EdgeMnistError, match=f"^{text}") as caught:
+        describe(make())
+    assert "\n" not in str(caught.value)
+
+
+def test_what_changes_nothing_is_let_through() -> None:
+    layers = describe(
+        nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, count_include_pad=False), nn.Flatten(-3, 3))
+    )
+    assert [layer["op"] for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]
+
+
+FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "x.view(x.size(0), -1)": lambda x: x.view(x.size(0), -1),
+    "x.view(x.size()[0], -1)": lambda x: x.view(x.size()[0], -1),
+    "x.view(x.shape[0], -1)": lambda x: x.view(x.shape[0], -1),
+    "x.view((x.size(0), -1))": lambda x: x.view((x.size(0), -1)),
+    "x.view(-1, 784)": lambda x: x.view(-1, 784),
+    "x.view(-1, x.size(1) * x.size(2) * x.size(3))": lambda x: x.view(-1, x.size(1) * x.size(2) * x.size(3)),
+    "x.view(-1, x[0].numel())": lambda x: x.view(-1, x.numel() // x.size(0)),
+    "x.reshape(len, 784)": lambda x: x.reshape(x.shape[0], 784),
+    "x.reshape(shape=...)": lambda x: x.reshape(shape=(x.size(0), -1)),
+    "torch.reshape": lambda x: torch.reshape(x, (x.shape[0], -1)),
+    "torch.reshape(input=...)": lambda x: torch.reshape(input=x, shape=(-1, 784)),
+    "torch.flatten(input=...)": lambda x: torch.flatten(input=x, start_dim=1),
+    "a view that changes nothing": lambda x: x.view(x.size(0), x.shape[1], 28, 28).flatten(1),
+}
+
+
+@pytest.mark.parametrize("way", FLATTENS)
+def test_every_way_to_flatten_is_a_flatten(way: str) -> None:
+    layers = describe(Forward(lambda m, x: m.layers[0](FLATTENS[way](F.relu(input=x))), nn.Linear(784, 10)))
+    assert [layer["op"] for layer in layers] == ["relu", "flatten", "linear"]
+
+
+def test_sizes_of_what_came_before_may_be_used_later() -> None:
+    def forward(module: Forward, x: torch.Tensor) -> torch.Tensor:
+        count = x.size(0)
+        x = module.layers[0](x)
+        return module.layers[1](F.avg_pool2d(x, x.size()[2:]).view(count, -1))
+
+    layers = describe(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
+    assert [layer["op"] for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
+    assert layers[1]["kernel_size"] == [26, 26]
+
+
+class Silent(nn.Module):
+    """Its train and eval return nothing, and its batch normalisation stays in inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.linear = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(1352, 10)
+
+    def train(self, mode: bool = True) -> None:  # type: ignore[override]
+        super().train(mode)
+        self.bn.eval()
+
+    def eval(self) -> None:  # type: ignore[override]
+        self.train(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn(self.conv(x))
+        return self.linear(x.view(x.size(0), -1))
+
+
+def test_train_and_eval_need_not_return_the_module() -> None:
+    network = Silent()
+    network.train()
+    assert [layer["name"] for layer in describe(network)] == ["conv", "bn", "view", "linear"]
+    assert (network.training, network.conv.training, network.bn.training) == (True, True, False)
