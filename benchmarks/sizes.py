@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from edge_mnist.formats import onnx_reader, tflite_reader
 from edge_mnist.formats.contract import KEY
-from edge_mnist.formats.detection import format_of
+from edge_mnist.formats.table import find_format
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 from edge_mnist.system.tables import make_console
@@ -52,7 +52,7 @@ def make_up(path: Path) -> dict[str, int]:
         EdgeMnistError: it is no .tflite or .onnx artifact of edge-mnist.
     """
     data = read_bytes(path)
-    kind = format_of(data)
+    kind = find_format(data, str(path)).name
     if kind == "tflite":
         vectors, contract = set(tflite_vectors(data)), tflite_reader.metadata(data, KEY)
     elif kind == "onnx":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from edge_mnist.export.c.writer import write_c
 from edge_mnist.export.onnx_writer import write_onnx
 from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, missing_package
 
 Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 
@@ -23,29 +23,10 @@ def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     return write_torchscript(graph)
 
 
-WRITERS: dict[str, Writer] = {"torchscript": _write_torchscript, "onnx": write_onnx, "tflite": write_tflite}
-"""By the name of each format: a graph to the bytes of an artifact. An export writes these unless told otherwise."""
-
-ON_REQUEST: dict[str, Writer] = {"c": write_c}
-"""Writers of formats that are written only when they are named, and in int8 only: to run C takes a compiler, which many
-machines that run the others do not have."""
-
-SUFFIXES = {"torchscript": ".pt", "onnx": ".onnx", "tflite": ".tflite", "c": ".c"}
-"""By the name of each format: how its files' names end."""
-
-
-def choose_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The formats of these names, in the order of `WRITERS`, then `ON_REQUEST`; all of `WRITERS` if there are none.
-
-    Raises:
-        UsageError: a name is not a format's.
-    """
-    for name in names:
-        if name not in SUFFIXES:
-            raise UsageError(f"--format {name}: expected one of {', '.join(SUFFIXES)}")
-    return tuple(kind for kind in SUFFIXES if kind in names or (kind in WRITERS and not names))
-
-
-def writer(kind: str) -> Writer:
-    """The writer of a format, whether it is written unasked or on request."""
-    return {**WRITERS, **ON_REQUEST}[kind]
+WRITERS: dict[str, Writer] = {
+    "torchscript": _write_torchscript,
+    "onnx": write_onnx,
+    "tflite": write_tflite,
+    "c": write_c,
+}
+"""By the name of each format in `FORMATS`: what writes a graph as the bytes of an artifact."""

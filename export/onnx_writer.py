@@ -15,7 +15,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.formats.contract import KEY, contract
+from edge_mnist.formats.contract import KEY
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import (
     Conv2d,
     FloatGraph,
@@ -45,7 +46,7 @@ def write_onnx(graph: FloatGraph | QuantizedGraph) -> bytes:
     Int8: uint8 pixels of that shape to uint8 logits (N, classes), zero point 128. The batch size is free.
     """
     body = _float_body(graph) if isinstance(graph, FloatGraph) else _quantized_body(graph)
-    terms = contract(graph, "uint8", "NCHW")
+    terms = FORMATS["onnx"].make_contract(graph)
     ir_version, opset = _FLOAT_VERSIONS if isinstance(graph, FloatGraph) else _INT8_VERSIONS
     classes = graph.shapes()[-1][0]
     parts = [_field(1, node) for node in body.nodes]

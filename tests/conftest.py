@@ -13,8 +13,8 @@ from hypothesis import settings
 from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
 from edge_mnist.bundle.reference import Reference, make_reference
 from edge_mnist.cli import commands
-from edge_mnist.export import WRITERS
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.sources import trained
@@ -40,7 +40,7 @@ def reference() -> Reference:
 def bundle_folder(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of it in all six variants, which no test may change."""
     folder = tmp_path_factory.mktemp("bundle") / "artifacts"
-    write_bundle(folder, make_bundle(reference, list(WRITERS), {}))
+    write_bundle(folder, make_bundle(reference, choose_formats(), {}))
     return folder
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_mnist.bundle.manifest import is_listed
 from edge_mnist.demo.live import trial
 from edge_mnist.runtime import classifiers
 from edge_mnist.runtime.classifiers import Classifier
@@ -78,7 +79,7 @@ def load_tried(path: Path | None = None, *, trust: bool = False) -> Model:
     Raises:
         EdgeMnistError: as `load`, or the runtime crashed, or took too much memory or time.
     """
-    if path is None or classifiers.is_in_manifest(path, read_bytes(path, _LARGEST)):
+    if path is None or is_listed(path, read_bytes(path, _LARGEST)):
         return load(path, trust=trust)
     return _load_same(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
 
@@ -97,12 +98,12 @@ def check_golden(model: Model) -> None:
     Raises:
         EdgeMnistError: it does not give what it should.
     """
+    from edge_mnist.bundle.manifest import MANIFEST, REFERENCE
     from edge_mnist.bundle.reference import deserialize
-    from edge_mnist.export.bundle_writer import REFERENCE
 
     classifier, path = model.classifier, model.path
     beside = path.parent / REFERENCE
-    if (path.parent / classifiers.MANIFEST).exists() and beside.exists():
+    if (path.parent / MANIFEST).exists() and beside.exists():
         reference = deserialize(read_bytes(beside), str(beside))
         found = classifier.outputs(reference.images)
         expected = reference.float_logits if found.dtype == np.float32 else reference.int8_logits

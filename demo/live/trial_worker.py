@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_mnist.demo.live import models
-from edge_mnist.formats.detection import format_of
+from edge_mnist.formats.table import FORMATS, detect_format
 from edge_mnist.system.child_processes import limit_memory
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -29,7 +29,7 @@ def main(path: str, trust: str, golden: str) -> None:
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
-            is_torch = format_of(opened.read(4096)) == "torchscript"
+            is_torch = detect_format(opened.read(4096)) is FORMATS["torchscript"]
         limit_memory((_MEMORY_FOR_TORCH if is_torch else _MEMORY) + _TIMES_ITS_SIZE * size)
         model = models.load(file, trust=trust == "trust")
         model.classifier.logits(np.zeros((3, 28, 28), np.uint8))  # another number of images than `load` runs it on

@@ -112,7 +112,8 @@ def export(
     Batch normalisation is folded into the convolutions; with --int8 the network is quantized after training.
     """
     from edge_mnist.bundle.reference import make_reference
-    from edge_mnist.export import bundle_writer, choose_formats
+    from edge_mnist.export import bundle_writer
+    from edge_mnist.formats.table import choose_formats
     from edge_mnist.graph.folding import fold
     from edge_mnist.graph.quantization import LayerReport, quantize
     from edge_mnist.sources import calibrated, origin, test_images, trained
@@ -125,8 +126,8 @@ def export(
         int8 = True
     else:
         bundle_writer.check_folder(out, force)
-    if "c" in kinds and not int8:
-        raise UsageError("--format c: C is written from the quantized network only: add --int8")
+    if not int8 and (only := [kind.name for kind in kinds if "float" not in kind.precisions]):
+        raise UsageError(f"--format {only[0]}: it is written from the quantized network only: add --int8")
     with locked(standalone or out):
         with progress.status("reading the network"):
             source = trained(checkpoint, network)
@@ -200,7 +201,7 @@ def verify(
     Its int8 logits must be equal bit for bit. On MNIST's test images where they are to be had, on drawn digits
     elsewhere, and on the golden images in DIR. Exit status 1 if anything differs.
     """
-    from edge_mnist.export.bundle_writer import read_bundle
+    from edge_mnist.bundle.manifest import read_bundle
     from edge_mnist.sources import test_images
     from edge_mnist.system.files import locked
 
@@ -217,18 +218,19 @@ def verify(
 
 def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool = False, **options: Any) -> None:
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
+    from edge_mnist.bundle.manifest import REPORT, read_bundle
     from edge_mnist.export import bundle_writer
     from edge_mnist.export.proof.verification import Options, verify
     from edge_mnist.export.report import terminal
     from edge_mnist.system.tables import make_console
 
-    manifest, _ = bundle_writer.read_bundle(folder)
+    manifest, _ = read_bundle(folder)
     with progress.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
         found = verify(folder, images, Options(**options))
     text = terminal.to_json(found)
     try:
         bundle_writer.write_report(folder, terminal.to_html(found, manifest), text)
-        kept = f"report: {folder / bundle_writer.REPORT}"
+        kept = f"report: {folder / REPORT}"
     except EdgeMnistError as error:
         kept = "report: not kept"
         click.echo(f"edge-mnist: the report is not kept: {error}", err=True)

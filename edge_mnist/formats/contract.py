@@ -15,6 +15,8 @@ from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, i
 from edge_mnist.system.files import parse_json
 
 Precision = Literal["float", "int8"]
+IntegerType = Literal["uint8", "int8"]
+Layout = Literal["NCHW", "NHWC"]
 
 KEY = "edge_mnist"
 """Name of the metadata entry that holds the contract."""
@@ -103,14 +105,23 @@ class Contract:
         return Contract(**{**known, "input_shape": tuple(shape)})
 
 
-def contract(graph: FloatGraph | QuantizedGraph, integer_type: Literal["uint8", "int8"], layout: str) -> Contract:
-    """The contract of an artifact of `graph` whose int8 form takes and gives `integer_type`."""
-    if isinstance(graph, FloatGraph):
-        return Contract(graph.input_shape, "float32", layout, "float32", 1.0, 0, graph_hash(graph)[:16])
-    output = graph.quantizations()[-1]
-    zero_point = output.zero_point + (128 if integer_type == "uint8" else 0)
+def make_contract(
+    graph: FloatGraph | QuantizedGraph, input_type: IntegerType, output_type: IntegerType, layout: Layout
+) -> Contract:
+    """The contract of an artifact of a graph.
+
+    Args:
+        graph: what the artifact computes.
+        input_type: the type of the pixels, if the graph is quantized.
+        output_type: the type of the logits, if the graph is quantized.
+        layout: the order of the input's dimensions.
+    """
     shape, model = graph.input_shape, graph_hash(graph)[:16]
-    return Contract(shape, integer_type, layout, integer_type, output.scale, zero_point, model)
+    if isinstance(graph, FloatGraph):
+        return Contract(shape, "float32", layout, "float32", 1.0, 0, model)
+    output = graph.quantizations()[-1]
+    zero_point = output.zero_point + (128 if output_type == "uint8" else 0)
+    return Contract(shape, input_type, layout, output_type, output.scale, zero_point, model)
 
 
 def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:

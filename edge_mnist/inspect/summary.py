@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edge_mnist.bundle.manifest import MANIFEST
 from edge_mnist.formats.contract import Contract, graph_hash
-from edge_mnist.formats.detection import Format, contract_of, format_of
+from edge_mnist.formats.table import Format, detect_format, read_contract
 from edge_mnist.graph.checkpoint import Checkpoint, load
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.layers import Layer, output_shapes, parameter_count
-from edge_mnist.runtime.classifiers import MANIFEST
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import parse_json, read_bytes
 
@@ -112,7 +112,7 @@ def describe(path: Path) -> Facts:
     # safetensors is the length of a JSON object, then the object; its first byte may be that of an ONNX model.
     if data[8:9] == b"{":
         return facts | _describe_checkpoint(load(path))
-    kind = format_of(data)
+    kind = detect_format(data)
     if kind is None:
         raise EdgeMnistError(
             f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite, .c) or a bundle's "
@@ -147,11 +147,11 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
 
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
-    contract = contract_of(data, name)
+    contract = read_contract(data, name)
     feeding, reading = _in_words(contract)
     return {
         "kind": "artifact",
-        "format": kind,
+        "format": kind.name,
         "precision": contract.precision,
         "contract": dataclasses.asdict(contract),
         "input": feeding,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.formats.detection import contract_of, format_of
+from edge_mnist.formats.table import find_format, read_contract
 from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.child_processes import Answering
@@ -131,7 +131,7 @@ def measure(paths: Sequence[Path], images: NDArray[np.uint8], tell: Tell, second
             Path(scratch, path.name).write_bytes(data)
         for threads in sorted({1, cores}):
             for path, data in contents.items():
-                if threads == 1 or format_of(data) != "c":  # C runs on one
+                if threads == 1 or find_format(data, str(path)).name != "c":  # C runs on one thread
                     module = [sys.executable, "-m", "edge_mnist.measure.benchmark_worker"]
                     commands[_name(path, threads)] = [*module, f"{scratch}/{path.name}", str(images_file), str(threads)]
         timed, missing = alternate(commands, tell, seconds)
@@ -143,11 +143,11 @@ def measure(paths: Sequence[Path], images: NDArray[np.uint8], tell: Tell, second
             if path.name in not_run:
                 continue
             tell(f"memory: {path.name}", 1.0)
-            terms, first = contract_of(data, str(path)), timed[_name(path, 1)]
+            terms, first = read_contract(data, str(path)), timed[_name(path, 1)]
             rows.append(
                 {
                     "file": path.name,
-                    "format": format_of(data),
+                    "format": find_format(data, str(path)).name,
                     "precision": terms.precision,
                     "bytes": len(data),
                     "runtime": first.runtime,
@@ -177,7 +177,7 @@ def _weigh(path: Path, data: bytes, inputs: NDArray[Any], scratch: Path) -> Fact
     """The memory of a process that only runs the model, and how long that takes to its first result."""
     inputs_file = scratch / "inputs.npy"
     np.save(inputs_file, inputs)
-    model = compiled_c.open_library(data, str(path)).path if format_of(data) == "c" else path
+    model = compiled_c.open_library(data, str(path)).path if find_format(data, str(path)).name == "c" else path
     command = [sys.executable, "-m", "edge_mnist.measure.benchmark_memory", str(model), str(inputs_file)]
     with Answering(path.name, command) as process:
         return process.answer()

@@ -5,7 +5,6 @@ The back ends are imported when one is opened: a machine needs only the runtime 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import math
@@ -21,17 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.bundle.manifest import MANIFEST, is_listed
 from edge_mnist.formats import torchscript_reader
-from edge_mnist.formats.detection import EXPECTED, contract_of, format_of
+from edge_mnist.formats.table import detect_format, find_format, read_contract
 from edge_mnist.graph.interpreter import Rounding
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, missing_package
-from edge_mnist.system.files import parse_json, read_bytes
+from edge_mnist.system.files import read_bytes
 from edge_mnist.system.stderr import quiet_stderr
 
 _LOG = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-"""Name of the file beside a bundle's artifacts that holds their hashes."""
 
 MICRO = "tflite-micro"
 """The runtime TensorFlow Lite Micro, by the name of its package."""
@@ -69,10 +66,10 @@ def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
     Raises:
         EdgeMnistError: it carries code, and no manifest beside it holds its hash.
     """
-    what = {"torchscript": "a TorchScript archive", "c": "a model.c"}.get(format_of(data) or "")
-    if what and not (trust or is_in_manifest(path, data)):
+    kind = detect_format(data)
+    if kind is not None and kind.carries_code and not (trust or is_listed(path, data)):
         raise EdgeMnistError(
-            f"{path}: {what} carries code, and {path.parent / MANIFEST} does not hold its hash: "
+            f"{path}: {kind.title} carries code, and {path.parent / MANIFEST} does not hold its hash: "
             "put the manifest of its export beside it, or, if you trust its origin, say so (trust=True, --trust)"
         )
 
@@ -82,19 +79,11 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
 
     `runtime` is MICRO to run a TFLite artifact in TensorFlow Lite Micro, and "" for the format's usual runtime.
     """
-    classifiers: dict[str, Callable[[bytes, str, int], Classifier]] = {
-        "torchscript": TorchScriptClassifier,
-        "onnx": OnnxClassifier,
-        "tflite": TFLiteClassifier,
-        "c": CClassifier,
-    }
-    kind = format_of(data)
-    if kind is None:
-        raise EdgeMnistError(f"{name}: expected {EXPECTED}, found {len(data)} other bytes")
+    kind = find_format(data, name).name
     if runtime and (runtime, kind) != (MICRO, "tflite"):
         raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
     try:
-        classifier = MicroClassifier(data, name) if runtime else classifiers[kind](data, name, threads)
+        classifier = MicroClassifier(data, name) if runtime else RUNTIMES[kind](data, name, threads)
     except EdgeMnistError:
         raise
     except Exception as error:  # damage raises anything in a runtime; their exceptions share no other base class
@@ -119,7 +108,7 @@ class Classifier(ABC):
     def __init__(self, data: bytes, name: str) -> None:
         """Read the contract inside an artifact, which errors call `name`."""
         self.name = name
-        self.contract = contract_of(data, name)
+        self.contract = read_contract(data, name)
 
     def outputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """What the artifact gives, made comparable.
@@ -340,6 +329,15 @@ class CClassifier(Classifier):
         return self._library.run(inputs)
 
 
+RUNTIMES: dict[str, Callable[[bytes, str, int], Classifier]] = {
+    "torchscript": TorchScriptClassifier,
+    "onnx": OnnxClassifier,
+    "tflite": TFLiteClassifier,
+    "c": CClassifier,
+}
+"""By the name of each format in `FORMATS`: what opens an artifact of it."""
+
+
 def quantized_engine() -> str:
     """PyTorch's int8 kernels that are exact here: FBGEMM on x86, QNNPACK elsewhere; oneDNN differs by one at times."""
     return "fbgemm" if _is_x86() else "qnnpack"
@@ -347,15 +345,6 @@ def quantized_engine() -> str:
 
 def _is_x86() -> bool:
     return platform.machine().lower() in ("x86_64", "amd64")
-
-
-def is_in_manifest(path: Path, data: bytes) -> bool:
-    """Whether the manifest beside an artifact holds its hash."""
-    try:
-        manifest = parse_json(read_bytes(path.parent / MANIFEST))
-        return bool(manifest["files"][path.name]["sha256"] == hashlib.sha256(data).hexdigest())
-    except (EdgeMnistError, ValueError, LookupError, TypeError):
-        return False
 
 
 def _unreadable(name: str, error: Exception) -> EdgeMnistError:

@@ -9,13 +9,14 @@ requantization is monotonic.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 
 import numpy as np
 
 from edge_mnist.export.c.tables import LANES, Stage, real, stages, table
-from edge_mnist.formats.contract import KEY, Contract, contract
+from edge_mnist.formats.contract import KEY
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, accumulator_bound
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -44,12 +45,6 @@ class _Ring:
         return self.at + self.line * (self.slots + self.below)
 
 
-def c_contract(graph: QuantizedGraph) -> Contract:
-    """The contract of model.c: uint8 pixels (height, width, channels) in, int8 logits out."""
-    signed = contract(graph, "int8", "NHWC")
-    return replace(signed, input_type="uint8")
-
-
 def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     """The graph as model.c: uint8 pixels (height, width, channels) of one image to int8 logits (classes,).
 
@@ -68,7 +63,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     folder = files("edge_mnist.export.c") / "kernels"
     # The tables come after the types, and before the code that walks through them.
     types, *code = ((folder / name).read_text(encoding="utf-8") for name in _KERNELS)
-    terms = c_contract(graph)
+    terms = FORMATS["c"].make_contract(graph)
     text = _HEAD.format(
         key=KEY,
         contract=terms.to_json(),
@@ -99,7 +94,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
 def write_header(graph: QuantizedGraph, include_guard: str = "EDGE_MNIST_MODEL_H") -> bytes:
     """The header of model.c: its function, the sizes to call it with, and what the logits mean."""
     channels, height, width = graph.input_shape
-    terms = c_contract(graph)
+    terms = FORMATS["c"].make_contract(graph)
     classes = int(np.prod(graph.shapes()[-1]))
     text = _HEADER.format(
         guard=include_guard,

@@ -22,21 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bundle.reference import deserialize
-from edge_mnist.export import writer
+from edge_mnist.export import WRITERS
 from edge_mnist.export.c.tables import stages
 from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.proof.child import FLOAT_TOLERANCE, MEMORY
-from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
-from edge_mnist.formats.detection import contract_of, format_of
+from edge_mnist.formats import tflite_reader
+from edge_mnist.formats.table import detect_format, find_format, read_contract
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.runtime.classifiers import OnnxClassifier, TorchScriptClassifier, load_bytes
 from edge_mnist.runtime.compiled_c import open_library
 from edge_mnist.system.child_processes import limit_memory
 from edge_mnist.system.errors import EdgeMnistError
-
-Item = tuple[str, str, bytes]
-"""A constant of an artifact: its name, what of it, its bytes."""
 
 
 def first_difference(
@@ -51,7 +48,8 @@ def first_difference(
         trust: run the code that a TorchScript archive or a model.c carries; otherwise only its constants are compared.
         runtime: what to run it in, as in `runtime.load_bytes`.
     """
-    is_run = trust or format_of(data) not in ("torchscript", "c")
+    kind = detect_format(data)
+    is_run = trust or kind is None or not kind.carries_code
     found = [_first_output_difference(data, graph, images, runtime)] if is_run else []
     found.append(_first_constant_difference(data, graph))
     order = [operation.name for operation in graph.operations]
@@ -65,16 +63,16 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
     """The first layer of which a constant differs from a fresh export's."""
     names = {identifier: name for name, identifier in graph.identifiers().items()}
     convolutions = [operation.name for operation in graph.convolutions]
-    kind = format_of(data) or ""
     try:
-        constants = list(_constants(data))
+        kind = find_format(data, "the artifact")
+        constants = list(kind.read_constants(data))
     except Exception as error:  # damage may break a reader anywhere
         return None, f"it is damaged: {_one_line(error)}"
-    for changed, original in zip_longest(constants, _constants(writer(kind)(graph))):
+    for changed, original in zip_longest(constants, kind.read_constants(WRITERS[kind.name](graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
             # A constant's name begins with its layer's identifier: "L0_conv1.w".
-            layer = convolutions[int(name)] if kind == "torchscript" else names.get(name.partition(".")[0], name)
+            layer = convolutions[int(name)] if kind.name == "torchscript" else names.get(name.partition(".")[0], name)
             return layer or None, f"{what} differs"
     return None, ""
 
@@ -133,9 +131,9 @@ def _layer_outputs(
 
     None for a convolution whose sums C pools at once: its own output is never there.
     """
-    contract = contract_of(data, "the artifact")
+    contract = read_contract(data, "the artifact")
     inputs = contract.inputs(images)
-    kind = format_of(data)
+    kind = find_format(data, "the artifact").name
     if kind == "torchscript":
         classifier = TorchScriptClassifier(data, "the artifact", 1)
         yield from (contract.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
@@ -164,19 +162,6 @@ def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -
         if stage.pool:
             yield None
         yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)
-
-
-def _constants(data: bytes) -> Iterator[Item]:
-    """The constants of an artifact, in a fixed order."""
-    match format_of(data):
-        case "tflite":
-            yield from tflite_reader.contents(data)
-        case "onnx":
-            yield from onnx_reader.contents(data)
-        case "c":
-            yield from c_reader.contents(data)
-        case _:
-            yield from torchscript_reader.contents(data)
 
 
 def _one_line(error: Exception) -> str:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.bundle.manifest import REFERENCE, read_bundle
 from edge_mnist.bundle.reference import Reference
-from edge_mnist.export.bundle_writer import REFERENCE, read_bundle
 from edge_mnist.export.proof.child import FLOAT_TOLERANCE, NOT_INSTALLED
 from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, Variant
-from edge_mnist.formats.detection import format_of
+from edge_mnist.formats.table import detect_format
 from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.graph.operations import MaxPool2d
@@ -161,7 +161,8 @@ def _check(
     copy = work / runtime / name
     copy.parent.mkdir(exist_ok=True)
     copy.write_bytes(data)
-    if format_of(data) != kind:
+    found = detect_format(data)
+    if found is None or found.name != kind:
         return replace(variant, reason=f"changed since the export: it holds {len(data):,} bytes that are not {kind}")
     if changed and runtime:
         return replace(variant, status="not run", reason="changed since the export, see the other runtime")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from edge_mnist.export.proof.parity import ParityReport, Variant
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.measure.significance import wilson_interval
 
-FORMATS = {"torchscript": "TorchScript", "onnx": "ONNX", "tflite": "TFLite", "c": "C"}
-"""The formats as their makers write them."""
+FORMAT_TITLES = {name: record.title for name, record in FORMATS.items()}
+"""By the name of each format: its name as its makers write it."""
 
 
 def percent(share: float) -> str:
@@ -56,8 +57,8 @@ def proven(report: ParityReport) -> str:
     own = [v for v in exact if v.reason]
     exact = [v for v in exact if not v.reason]
     compared = sum(v.logits_compared for v in exact or own or passed)
-    formats = list(dict.fromkeys(FORMATS.get(v.format, v.format) for v in exact or own or passed))
-    usual = {name for kind, name in FORMATS.items() if kind != "c"}  # C is written on request
+    formats = list(dict.fromkeys(FORMAT_TITLES.get(v.format, v.format) for v in exact or own or passed))
+    usual = {record.title for record in FORMATS.values() if record.is_default}
     where = "every format" if usual <= set(formats) else " and ".join(formats)
     if exact:
         same = "the same integers as the oracle" if len(formats) == 1 else "the same integers"

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.export.tflite.model import Model, Operator, Tensor, serialize
-from edge_mnist.formats.contract import KEY, contract
+from edge_mnist.formats.contract import KEY
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import (
     Conv2d,
     FloatGraph,
@@ -46,7 +47,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     Raises:
         EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express.
     """
-    model = Model(metadata={KEY: contract(graph, "int8", "NHWC").to_json().encode()})
+    model = Model(metadata={KEY: FORMATS["tflite"].make_contract(graph).to_json().encode()})
     shapes, names = graph.shapes(), graph.identifiers()
     quantizations: list[Quantization | None] = [None] * len(shapes)
     if isinstance(graph, QuantizedGraph):

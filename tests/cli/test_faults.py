@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from edge_mnist.export.bundle_writer import read_bundle
+from edge_mnist.bundle.manifest import read_bundle
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.torchscript_reader import metadata
 from edge_mnist.sources import SHIPPED

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edge_mnist.export import WRITERS
+from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph import calibration
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
@@ -42,7 +43,7 @@ def networks() -> list[tuple[Checkpoint, FloatGraph, QuantizedGraph, np.ndarray]
     return found
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", [record.name for record in choose_formats()])
 def test_random_networks_give_the_oracles_logits(kind: str, networks: list) -> None:
     assert len(networks) >= 200
     differing = compared = 0

@@ -20,6 +20,7 @@ from edge_mnist.export.c.tables import chains, packed, stages
 from edge_mnist.export.c.writer import write_c, write_header
 from edge_mnist.export.proof.localize import first_difference
 from edge_mnist.export.proof.verification import verify
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
@@ -389,7 +390,7 @@ def test_a_traced_library_gives_what_each_layer_gives(
 
 def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: QuantizedGraph, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
-    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     assert sorted(path.name for path in folder.iterdir()) == [
         *("manifest.json", "model_int8.c", "model_int8.h", "reference.safetensors")
     ]
@@ -414,7 +415,7 @@ def test_without_a_compiler_it_is_not_run(
     reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "artifacts"
-    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     monkeypatch.setenv("PATH", "")
     report = verify(folder, images_for((1, 28, 28), None, 20))
     assert [(v.status, v.reason) for v in report.variants] == [
@@ -441,7 +442,7 @@ def test_predict_and_demo_take_it_as_any_other_model(reference: Reference, tmp_p
     row = np.pad(255 - np.hstack(list(drawn.images)), 20, constant_values=255)
     cv2.imwrite(str(tmp_path / "row.png"), cv2.resize(row, None, fx=3, fy=3))
     folder, alone = tmp_path / "artifacts", tmp_path / "alone"
-    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["c"], {}))
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     alone.mkdir()
     shutil.copy(folder / "model_int8.c", alone)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.bundle.reference import Reference, make_reference
-from edge_mnist.export import WRITERS
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.verification import Options, verify
+from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.sources import test_images as images_for
@@ -27,7 +27,7 @@ pytestmark = [
 def test_all_six_artifacts_pass_on_haswell(bundle_folder: Path, reference: Reference) -> None:
     report = verify(bundle_folder, images_for((1, 28, 28), None, 60), HASWELL)
     assert [(variant.name, variant.status, variant.logits_differing) for variant in report.variants] == [
-        (f"{kind} {precision}", "passed", 0) for kind in WRITERS for precision in ("float", "int8")
+        (f"{kind.name} {precision}", "passed", 0) for kind in choose_formats() for precision in ("float", "int8")
     ]
 
 
@@ -36,7 +36,7 @@ def test_weights_up_to_127_do_not_and_the_layer_is_named(tmp_path: Path) -> None
     graph = fold(source)
     quantized, layers = quantize(graph, source.statistics, weight_range=127)
     wide = make_reference(graph, quantized, layers, None)
-    write_bundle(tmp_path / "wide", make_bundle(wide, ["onnx"], {}))
+    write_bundle(tmp_path / "wide", make_bundle(wide, choose_formats(["onnx"]), {}))
     report = verify(tmp_path / "wide", images_for((1, 28, 28), None, 60), HASWELL)
     int8 = next(variant for variant in report.variants if variant.precision == "int8")
     assert int8.status == "failed"

@@ -16,9 +16,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_mnist.bundle.reference import Reference
-from edge_mnist.export import WRITERS, bundle_writer
+from edge_mnist.export import WRITERS
 from edge_mnist.export.proof.localize import first_difference
 from edge_mnist.export.proof.verification import verify
+from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.sources import test_images as images_for
 
@@ -124,7 +125,7 @@ def cases(graph: FloatGraph | QuantizedGraph) -> list[tuple[str, str]]:
     return [(operation.name, what) for operation in graph.convolutions for what in kinds]
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", [record.name for record in choose_formats()])
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Reference) -> None:
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
@@ -165,7 +166,7 @@ def test_verify_fails_and_names_the_layer(
 ) -> None:
     folder = tmp_path / "artifacts"
     shutil.copytree(bundle_folder, folder)
-    path = folder / bundle_writer.artifact_name(kind, precision)
+    path = folder / artifact_name(FORMATS[kind], precision)
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
     assert graph is not None
     path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", graph))

@@ -11,8 +11,8 @@ import pytest
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.demo.live import trial
-from edge_mnist.export import ON_REQUEST, WRITERS
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.sources import SHIPPED
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
@@ -40,7 +40,7 @@ CASES = {
 def bundle_with_c(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in every format."""
     folder = tmp_path_factory.mktemp("bundle") / "artifacts"
-    write_bundle(folder, make_bundle(reference, [*WRITERS, *ON_REQUEST], {}))
+    write_bundle(folder, make_bundle(reference, list(FORMATS.values()), {}))
     return folder
 
 

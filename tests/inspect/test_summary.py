@@ -21,6 +21,7 @@ from edge_mnist.cli.commands import main
 from edge_mnist.export import bundle_writer
 from edge_mnist.formats import onnx_reader
 from edge_mnist.formats.contract import KEY
+from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import float_activations
@@ -31,7 +32,7 @@ from edge_mnist.sources import SHIPPED
 from tests.support.networks import random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-FORMATS = ("torchscript", "onnx", "tflite")
+DEFAULT = [kind.name for kind in choose_formats()]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = checkpoint.load(SHIPPED)
     graph = fold(source)
     quantized, layers = quantize(graph, source.statistics)
-    kinds = FORMATS if find_spec("torch") else FORMATS[1:]
+    kinds = [kind for kind in choose_formats() if kind.name != "torchscript" or find_spec("torch")]
     path: Path = tmp_path_factory.mktemp("info") / "artifacts"
     files = bundle_writer.make_bundle(
         make_reference(graph, quantized, layers, 0.99), kinds, {"checkpoint": {"epochs": 20}}
@@ -163,10 +164,10 @@ def test_a_network_that_cannot_be_exported_is_still_described(tmp_path: Path) ->
     assert "relu[/]" in text and "\x1b" not in text
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", DEFAULT)
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_artifacts(kind: str, precision: str, folder: Path) -> None:
-    path = folder / bundle_writer.artifact_name(kind, precision)
+    path = folder / artifact_name(FORMATS[kind], precision)
     if not path.exists():
         pytest.skip("torch is not installed")
     found = facts(path)

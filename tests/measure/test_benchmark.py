@@ -15,6 +15,7 @@ import pytest
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.formats.table import choose_formats
 from edge_mnist.measure import benchmark
 from edge_mnist.measure.benchmark_worker import Model, nanoseconds
 from edge_mnist.system import child_processes
@@ -42,7 +43,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 def small(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of TFLite and C."""
     folder = tmp_path_factory.mktemp("small") / "artifacts"
-    write_bundle(folder, make_bundle(reference, ["tflite", "c"], {}))
+    write_bundle(folder, make_bundle(reference, choose_formats(["tflite", "c"]), {}))
     return folder
 
 

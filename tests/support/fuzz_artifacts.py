@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
+from edge_mnist.bundle.manifest import is_listed
 from edge_mnist.bundle.reference import deserialize
 from edge_mnist.export.bundle_writer import read_bundle
-from edge_mnist.formats.detection import format_of
+from edge_mnist.formats.table import FORMATS, detect_format
 from edge_mnist.graph import checkpoint
 from edge_mnist.inspect import summary
 from edge_mnist.runtime import classifiers
@@ -105,7 +106,7 @@ def damage_json(text: bytes, chance: random.Random) -> bytes:
 
 def damage_artifact(data: bytes, chance: random.Random) -> bytes:
     """An artifact with damage; half of the TorchScript archives have it inside a file whose checksum then fits it."""
-    if format_of(data) == "torchscript" and chance.randrange(2):
+    if detect_format(data) is FORMATS["torchscript"] and chance.randrange(2):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             files = {entry: archive.read(entry) for entry in archive.infolist()}
         hit = chance.choice([entry for entry, content in files.items() if content])
@@ -171,7 +172,7 @@ def open_reference(path: Path) -> None:
 
 def open_bundle(path: Path) -> None:
     """`info` of a folder, and what `verify` reads."""
-    classifiers.is_in_manifest(path.parent / "model_int8.pt", b"")
+    is_listed(path.parent / "model_int8.pt", b"")
     try:
         summary.describe(path.parent)
     except EdgeMnistError:

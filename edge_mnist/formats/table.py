@@ -1,0 +1,162 @@
+"""The table of formats: everything that the rest of the package asks about a format, in one record each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
+from edge_mnist.formats.contract import KEY, Contract, IntegerType, Layout, Precision, make_contract
+from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+
+FormatName = Literal["torchscript", "onnx", "tflite", "c"]
+
+Constant = tuple[str, str, bytes]
+"""A part of an artifact that is compared with a fresh export: the name of its owner, what it is, its bytes."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that artifacts are written in.
+
+    The writer of a format is in `edge_mnist.export.WRITERS` and its runtime in `edge_mnist.runtime.RUNTIMES`, both by
+    the format's name.
+
+    Attributes:
+        name: what `--format`, the manifest and the reports call it.
+        title: its name as its makers write it.
+        suffix: the end of its files' names, with the dot.
+        sniff: tells from the content of a file, as bytes, whether it is of this format.
+        read_metadata: from the content and a key, the bytes of that metadata entry, or None if there is no such entry.
+        read_constants: from the content, everything in it that is compared to find a changed layer.
+        precisions: what it can be written in.
+        layout: the order of the input's dimensions, "NCHW" or "NHWC".
+        input_type: the type of the pixels that an int8 artifact takes.
+        output_type: the type of the logits that an int8 artifact gives.
+        carries_code: whether opening a file runs code that is inside it, so that only a trusted file may be opened.
+        is_default: whether an export writes it if no format is named.
+    """
+
+    name: FormatName
+    title: str
+    suffix: str
+    sniff: Callable[[bytes], bool]
+    read_metadata: Callable[[bytes, str], bytes | None]
+    read_constants: Callable[[bytes], Iterator[Constant]]
+    precisions: tuple[Precision, ...] = ("float", "int8")
+    layout: Layout = "NCHW"
+    input_type: IntegerType = "uint8"
+    output_type: IntegerType = "uint8"
+    carries_code: bool = False
+    is_default: bool = True
+
+    def make_contract(self, graph: FloatGraph | QuantizedGraph) -> Contract:
+        """The contract of this format's artifact of a graph."""
+        return make_contract(graph, self.input_type, self.output_type, self.layout)
+
+
+FORMATS: dict[str, Format] = {
+    record.name: record
+    for record in (
+        Format(
+            name="torchscript",
+            title="TorchScript",
+            suffix=".pt",
+            sniff=lambda data: data[:4] == b"PK\x03\x04",
+            read_metadata=torchscript_reader.metadata,
+            read_constants=torchscript_reader.contents,
+            carries_code=True,
+        ),
+        Format(
+            name="onnx",
+            title="ONNX",
+            suffix=".onnx",
+            sniff=lambda data: data[:1] == b"\x08",  # field 1 of ModelProto, a varint: ir_version
+            read_metadata=onnx_reader.metadata,
+            read_constants=onnx_reader.contents,
+        ),
+        Format(
+            name="tflite",
+            title="TFLite",
+            suffix=".tflite",
+            sniff=lambda data: data[4:8] == b"TFL3",  # file_identifier of TensorFlow's schema.fbs
+            read_metadata=tflite_reader.metadata,
+            read_constants=tflite_reader.contents,
+            layout="NHWC",
+            input_type="int8",
+            output_type="int8",
+        ),
+        Format(
+            name="c",
+            title="C",
+            suffix=".c",
+            sniff=c_reader.is_c,
+            read_metadata=c_reader.metadata,
+            read_constants=c_reader.contents,
+            precisions=("int8",),
+            layout="NHWC",
+            output_type="int8",
+            carries_code=True,
+            is_default=False,  # running it takes a compiler, which many machines that run the others do not have
+        ),
+    )
+}
+"""Every format, by its name, in the order in which reports list them."""
+
+
+def find_format(data: bytes, name: str) -> Format:
+    """The format of an artifact, found by its content; `name` is what errors call it.
+
+    Raises:
+        EdgeMnistError: the content is of no format that is known.
+    """
+    found = detect_format(data)
+    if found is None:
+        *titles, last = (f"{record.title} ({record.suffix})" for record in FORMATS.values())
+        raise EdgeMnistError(
+            f"{name}: expected an artifact, {', '.join(titles)} or {last}, found {len(data)} other bytes"
+        )
+    return found
+
+
+def detect_format(data: bytes) -> Format | None:
+    """The format of an artifact, found by its content; None if it is of no format that is known."""
+    # ONNX is recognised by a single byte: the formats with a longer signature are asked before it.
+    records = sorted(FORMATS.values(), key=lambda record: record.name == "onnx")
+    return next((record for record in records if record.sniff(data)), None)
+
+
+def read_contract(data: bytes, name: str) -> Contract:
+    """The contract inside an artifact; `name` is what errors call it.
+
+    Raises:
+        EdgeMnistError: the content is not an artifact, or not one that edge-mnist wrote.
+    """
+    text = find_format(data, name).read_metadata(data, KEY)
+    if text is None and torchscript_reader.is_of_torch_save(data):
+        raise EdgeMnistError(f"{name}: {torchscript_reader.TORCH_SAVE}")
+    try:
+        return Contract.from_json((text or b"").decode())
+    except ValueError as error:
+        raise EdgeMnistError(
+            f"{name}: holds no contract of edge-mnist: it is damaged, or another program wrote it"
+        ) from error
+
+
+def choose_formats(names: Sequence[str] = ()) -> tuple[Format, ...]:
+    """The formats of these names in the order of `FORMATS`, or the default ones if no name is given.
+
+    Raises:
+        UsageError: a name is not that of a format.
+    """
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"--format {name}: expected one of {', '.join(FORMATS)}")
+    return tuple(record for record in FORMATS.values() if (record.name in names if names else record.is_default))
+
+
+def artifact_name(kind: Format, precision: Precision) -> str:
+    """The name of an artifact's file, such as model_int8.tflite."""
+    return f"model_{precision}{kind.suffix}"

@@ -1,0 +1,44 @@
+"""The table of formats, and what is keyed by it."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.export import WRITERS
+from edge_mnist.export.report.findings import FORMAT_TITLES
+from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats, detect_format, find_format, read_contract
+from edge_mnist.runtime import RUNTIMES
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+
+
+def test_every_format_has_a_writer_and_a_runtime_and_no_other_has() -> None:
+    assert FORMATS.keys() == WRITERS.keys() == RUNTIMES.keys() == FORMAT_TITLES.keys()
+    assert all(name == record.name for name, record in FORMATS.items())
+    assert len({record.suffix for record in FORMATS.values()}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_writer_writes_is_recognised_and_holds_the_tables_contract(name: str, reference: Reference) -> None:
+    record = FORMATS[name]
+    for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
+        if precision not in record.precisions or graph is None:
+            continue
+        data = WRITERS[name](graph)
+        assert detect_format(data) is record
+        assert [other.name for other in FORMATS.values() if other.sniff(data)] == [name]
+        assert read_contract(data, name) == record.make_contract(graph)
+        assert list(record.read_constants(data)), "there must be something that a changed layer can be found by"
+
+
+def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
+    assert [record.name for record in choose_formats()] == ["torchscript", "onnx", "tflite"]
+    assert choose_formats(["c", "onnx"]) == (FORMATS["onnx"], FORMATS["c"])
+    with pytest.raises(UsageError, match="--format caffe: expected one of torchscript, onnx, tflite, c"):
+        choose_formats(["caffe"])
+    assert artifact_name(FORMATS["tflite"], "int8") == "model_int8.tflite"
+
+
+def test_other_content_is_refused_with_what_was_expected() -> None:
+    with pytest.raises(EdgeMnistError, match=r"x: expected an artifact, TorchScript \(.pt\), .* found 3 other bytes"):
+        find_format(b"abc", "x")
