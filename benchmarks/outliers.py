@@ -18,8 +18,8 @@ from rich.table import Table
 
 from edge_mnist.data import mnist
 from edge_mnist.measure import evaluation
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED_INT8
 from edge_mnist.system.tables import make_console
 
 COUNT = 2000

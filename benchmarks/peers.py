@@ -37,9 +37,9 @@ from edge_mnist.graph.quantization import quantize
 from edge_mnist.measure import benchmark
 from edge_mnist.measure.benchmark_text import show_machine
 from edge_mnist.measure.benchmark_worker import Model, serve
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.runtime import compiled_c
-from edge_mnist.sources import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.stderr import quiet_stderr
 from edge_mnist.system.tables import make_console, make_table, print_table

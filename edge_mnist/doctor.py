@@ -111,8 +111,8 @@ def runtime() -> Finding:
     import numpy as np
 
     from edge_mnist.data import strokes
+    from edge_mnist.pretrained import SHIPPED_INT8
     from edge_mnist.runtime import classifiers as runtimes
-    from edge_mnist.sources import SHIPPED_INT8
     from edge_mnist.system.errors import EdgeMnistError
 
     try:

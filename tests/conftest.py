@@ -17,7 +17,7 @@ from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize
-from edge_mnist.sources import trained
+from edge_mnist.pipeline import trained
 from edge_mnist.system import progress
 
 Call = Callable[..., tuple[int, str, str]]

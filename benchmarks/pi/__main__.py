@@ -14,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.pi import measure
 from benchmarks.pi.emulator import CPUS, Pi, Unable, build_wheel, prepared
-from edge_mnist.sources import SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED_INT8
 
 FIGURES = Path(__file__).with_name("figures.json")
 """What was measured last and is committed; a test fails on a rise of 2 %."""

@@ -13,9 +13,9 @@ import numpy as np
 
 from edge_mnist.bundle.manifest import is_listed
 from edge_mnist.demo.live import trial
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
 from edge_mnist.runtime.classifiers import Classifier
-from edge_mnist.sources import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 

@@ -22,9 +22,9 @@ from edge_mnist.demo.reading.lines import Line
 from edge_mnist.demo.reading.pieces import Piece
 from edge_mnist.demo.reading.segmentation import Candidate, Part
 from edge_mnist.demo.reading.view import View
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
 from edge_mnist.runtime.classifiers import Classifier
-from edge_mnist.sources import SHIPPED_INT8
 
 THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""

@@ -29,7 +29,7 @@ from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
 if TYPE_CHECKING:
-    from edge_mnist.sources import Images
+    from edge_mnist.data.images import Images
 
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def info(file: Path | None, as_json: bool) -> None:
     A bundle is named by its folder; without FILE, it is the shipped checkpoint.
     """
     from edge_mnist.inspect import summary, summary_text
-    from edge_mnist.sources import SHIPPED
+    from edge_mnist.pretrained import SHIPPED
 
     facts = summary.describe(file or SHIPPED)
     if as_json:
@@ -112,11 +112,12 @@ def export(
     Batch normalisation is folded into the convolutions; with --int8 the network is quantized after training.
     """
     from edge_mnist.bundle.reference import make_reference
+    from edge_mnist.data.images import test_images
     from edge_mnist.export import bundle_writer
     from edge_mnist.formats.table import choose_formats
     from edge_mnist.graph.folding import fold
     from edge_mnist.graph.quantization import LayerReport, quantize
-    from edge_mnist.sources import calibrated, origin, test_images, trained
+    from edge_mnist.pipeline import calibrated, origin, trained
     from edge_mnist.system.files import locked
 
     kinds = choose_formats(formats)
@@ -202,7 +203,7 @@ def verify(
     elsewhere, and on the golden images in DIR. Exit status 1 if anything differs.
     """
     from edge_mnist.bundle.manifest import read_bundle
-    from edge_mnist.sources import test_images
+    from edge_mnist.data.images import test_images
     from edge_mnist.system.files import locked
 
     try:

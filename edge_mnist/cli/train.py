@@ -90,7 +90,7 @@ def train(
     from edge_mnist.data.mnist import load
     from edge_mnist.data.user_digits import read
     from edge_mnist.graph import checkpoint
-    from edge_mnist.sources import SHIPPED
+    from edge_mnist.pretrained import SHIPPED
     from edge_mnist.training.recipes import named, parse_changes
 
     with _training_packages():
@@ -290,8 +290,8 @@ def _open(model: Path | None) -> tuple[Classifier, str]:
     from edge_mnist.export.tflite.writer import write_tflite
     from edge_mnist.graph import checkpoint
     from edge_mnist.graph.folding import fold
+    from edge_mnist.pretrained import SHIPPED_INT8
     from edge_mnist.runtime import classifiers
-    from edge_mnist.sources import SHIPPED_INT8
 
     path = model or SHIPPED_INT8
     if path.suffix != ".safetensors":

@@ -9,6 +9,7 @@ from typing import Literal
 from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
 from edge_mnist.formats.contract import KEY, Contract, IntegerType, Layout, Precision, make_contract
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
 FormatName = Literal["torchscript", "onnx", "tflite", "c"]
@@ -135,8 +136,8 @@ def read_contract(data: bytes, name: str) -> Contract:
         EdgeMnistError: the content is not an artifact, or not one that edge-mnist wrote.
     """
     text = find_format(data, name).read_metadata(data, KEY)
-    if text is None and torchscript_reader.is_of_torch_save(data):
-        raise EdgeMnistError(f"{name}: {torchscript_reader.TORCH_SAVE}")
+    if text is None and is_of_torch_save(data):
+        raise EdgeMnistError(f"{name}: {TORCH_SAVE}")
     try:
         return Contract.from_json((text or b"").decode())
     except ValueError as error:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from edge_mnist.formats.torchscript_reader import TORCH_SAVE, is_of_torch_save
 from edge_mnist.graph import layers as layers
+from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json, read_bytes, write_whole
 

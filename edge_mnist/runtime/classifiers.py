@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import MANIFEST, is_listed
-from edge_mnist.formats import torchscript_reader
 from edge_mnist.formats.table import detect_format, find_format, read_contract
 from edge_mnist.graph.interpreter import Rounding
+from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, missing_package
 from edge_mnist.system.files import read_bytes
 from edge_mnist.system.stderr import quiet_stderr
@@ -280,7 +280,7 @@ class TorchScriptClassifier(Classifier):
             import torch
         except ImportError as error:
             raise missing_package("torch", "train") from error
-        torchscript_reader.check(data)
+        archives.check_archive(data)
         engine = quantized_engine()
         torch.backends.quantized.engine = engine
         torch.set_num_threads(threads)

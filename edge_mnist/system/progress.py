@@ -9,13 +9,11 @@ long ones do not.
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -24,8 +22,6 @@ from edge_mnist.system import stderr
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
-
-    from edge_mnist.training.runs import Run
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
@@ -180,65 +176,3 @@ def is_live() -> bool:
 
 def _is_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
-
-
-class TrainingProgress:
-    """A context in which the steps and epochs of a run are shown: a bar on a terminal, a line an epoch everywhere."""
-
-    def __init__(self, epochs: int) -> None:
-        """For a run of so many epochs."""
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-
-        self._epochs = epochs
-        self._progress = make_bar(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        self._task = self._progress.add_task("", total=epochs, epoch=f"1/{epochs}", figures="")
-        self._written = time.monotonic()
-
-    def __enter__(self) -> TrainingProgress:
-        """Show the bar."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Take the bar away."""
-        self._progress.stop()
-
-    def step(self, epochs_done: float, run: Run) -> None:
-        """Show what the present epoch has come to: in the bar, or where there is none in a line every ten seconds."""
-        if self._progress.disable and time.monotonic() - self._written < INTERVAL:
-            return
-        figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
-        figures += f"  {run.seen / run.seconds:,.0f} images/s"
-        epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
-        if self._progress.disable:
-            self.note(f"epoch {epoch}, {epochs_done - math.ceil(epochs_done) + 1:.0%} done  {figures}")
-        else:
-            self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
-
-    def epoch(self, row: Mapping[str, Any]) -> None:
-        """Write the line of an epoch that is over, a row of metrics.jsonl."""
-        self._progress.update(self._task, completed=row["epoch"])
-        validation, test = row["validation_accuracy"], row["test_accuracy"]
-        self.note(
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['loss']:.4f}  train {row['train_accuracy']:.2%}"
-            + (f"  validation {validation:.2%}" if validation is not None else "")
-            + (f"  test {test:.2%}" if test is not None else "")
-            + f"  {row['images_per_second']:,.0f} images/s  {row['seconds']:.1f} s"
-        )
-
-    def note(self, text: str) -> None:
-        """Write a line."""
-        self._written = time.monotonic()
-        if not is_quiet():
-            self._progress.console.print(text, soft_wrap=True, markup=False)
-
-    def end(self, test_accuracy: float) -> None:
-        """Write the accuracy (0 to 1) on the test images."""
-        self.note(f"test {test_accuracy:.2%}")

@@ -31,11 +31,11 @@ from edge_mnist.graph import layers as architecture
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import locked, write_whole
-from edge_mnist.system.progress import TrainingProgress
 from edge_mnist.system.signals import Stopped, watch
 from edge_mnist.training import curves, distillation, recipes, tracing, workers
 from edge_mnist.training.augmentation import epoch_order
 from edge_mnist.training.network import CLASSES, MEAN, STD, build, set_weights
+from edge_mnist.training.progress import TrainingProgress
 from edge_mnist.training.runs import (
     Run,
     Settings,

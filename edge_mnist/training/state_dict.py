@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from edge_mnist.formats.torchscript_reader import is_of_torch_save
+from edge_mnist.system.archives import is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 

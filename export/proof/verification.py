@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import REFERENCE, read_bundle
 from edge_mnist.bundle.reference import Reference
+from edge_mnist.data.images import Images
 from edge_mnist.export.proof.child import FLOAT_TOLERANCE, NOT_INSTALLED
 from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, Variant
 from edge_mnist.formats.table import detect_format
@@ -30,7 +31,6 @@ from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_
 from edge_mnist.graph.operations import MaxPool2d
 from edge_mnist.measure.significance import mcnemar_exact
 from edge_mnist.runtime.classifiers import micro_interpreter
-from edge_mnist.sources import Images
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes

@@ -16,8 +16,8 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_mnist import __version__
 from edge_mnist.bundle.manifest import read_bundle
 from edge_mnist.cli import commands
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 
 ROOT = Path(__file__).parents[2]

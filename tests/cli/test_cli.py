@@ -19,7 +19,7 @@ from edge_mnist.data import strokes
 from edge_mnist.graph import calibration
 from edge_mnist.graph.checkpoint import load, pack, unpack
 from edge_mnist.graph.folding import fold
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from tests.support.digits import idx, put_digits
 
 Call = Callable[..., tuple[int, str, str]]

@@ -13,7 +13,7 @@ import pytest
 
 from edge_mnist.cli import commands as cli
 from edge_mnist.data import strokes
-from edge_mnist.sources import SHIPPED, SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.system.files import locked
 from tests.support.digits import idx, put_digits
 

@@ -24,7 +24,7 @@ import torch
 from edge_mnist.bundle.manifest import read_bundle
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.torchscript_reader import metadata
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from tests.support.digits import put_digits
 
 ROOT = Path(__file__).parents[2]

@@ -22,6 +22,7 @@ from edge_mnist.cli import commands
 from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.training import runs
+from edge_mnist.training.progress import TrainingProgress
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = sorted(commands.commands.commands)
@@ -128,7 +129,7 @@ def test_a_long_epoch_is_a_plain_line_now_and_then(
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
     run = runs.Run(None, None)  # type: ignore[arg-type]
     run.loss, run.correct, run.seen, run.seconds = 12.0, 90, 100, 0.5
-    with progress.TrainingProgress(4) as shown:
+    with TrainingProgress(4) as shown:
         for step in range(20):
             time.sleep(0.02)
             shown.step(1 + step / 20, run)

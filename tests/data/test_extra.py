@@ -17,8 +17,8 @@ from edge_mnist.data.outliers import UNSEEN, draw
 from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from tests.support.digits import idx
 

@@ -14,11 +14,11 @@ import pytest
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.demo.live import models, trial
 from edge_mnist.export.c.writer import write_c
-from edge_mnist.formats import torchscript_reader
 from edge_mnist.formats.contract import KEY, Contract
 from edge_mnist.inspect import summary
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED_INT8
+from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json, read_bytes
 
@@ -33,7 +33,7 @@ def repacked(data: bytes, path: str, old: bytes, new: bytes) -> bytes:
             content = archive.read(name)
             assert old in content or not name.endswith(path)
             changed.writestr(name, content.replace(old, new) if name.endswith(path) else content)
-    assert torchscript_reader.check(result.getvalue()) is None
+    assert archives.check_archive(result.getvalue()) is None
     return result.getvalue()
 
 
@@ -79,12 +79,12 @@ def test_an_archive_is_not_unpacked_beyond_its_size(tmp_path: Path) -> None:
                 archive.writestr(f"archive/extra/{number or KEY}", bytes(100_000_000 // count**2))
         assert path.stat().st_size < 3_000_000
         tracemalloc.start()
-        with pytest.raises(EdgeMnistError, match="no contract of edge-mnist inside"):
+        with pytest.raises(EdgeMnistError, match="holds no contract of edge-mnist"):
             summary.describe(path)
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
         tracemalloc.stop()
         with pytest.raises(ValueError, match="unpack to 100,000,0|more than 10,000 files"):
-            torchscript_reader.check(path.read_bytes())
+            archives.check_archive(path.read_bytes())
 
 
 @pytest.mark.parametrize(

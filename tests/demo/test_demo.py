@@ -22,7 +22,7 @@ import pytest
 from click.testing import CliRunner
 
 from edge_mnist.cli import commands
-from edge_mnist.sources import SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED_INT8
 from tests.support.demos import Demo, demo, doubtful, film, frames_of, sheet, wait
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from edge_mnist.demo.live import models, trial
 from edge_mnist.demo.live.models import Watch
-from edge_mnist.sources import SHIPPED, SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
+from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import bundle_writer
 from edge_mnist.export.c.tables import chains, packed, stages
 from edge_mnist.export.c.writer import write_c, write_header
@@ -26,9 +27,8 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph, Window
 from edge_mnist.graph.quantization import quantize
+from edge_mnist.pipeline import trained
 from edge_mnist.runtime import classifiers, compiled_c
-from edge_mnist.sources import test_images as images_for
-from edge_mnist.sources import trained
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.c_programs import STRICT, build, run_program
 from tests.support.networks import random_checkpoint, random_images

@@ -27,8 +27,8 @@ from edge_mnist.cli.commands import commands
 from edge_mnist.data import strokes
 from edge_mnist.formats.contract import KEY, Contract
 from edge_mnist.graph.interpreter import run_float, run_quantized
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED_INT8
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.bundle.reference import Reference, make_reference
+from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.verification import Options, verify
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize
-from edge_mnist.sources import test_images as images_for
-from edge_mnist.sources import trained
+from edge_mnist.pipeline import trained
 
 HASWELL = Options(run_with=("qemu-x86_64", "-cpu", "Haswell"))
 

@@ -15,13 +15,13 @@ from test_mutation import mutate
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli import commands
+from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import WRITERS, bundle_writer
 from edge_mnist.export.proof.localize import first_difference
 from edge_mnist.export.proof.verification import Options, verify
 from edge_mnist.export.report.terminal import to_html, to_json
 from edge_mnist.graph.interpreter import run_quantized
 from edge_mnist.runtime import classifiers as runtime
-from edge_mnist.sources import test_images as images_for
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 
 IMAGES = images_for((1, 28, 28), None, 40)

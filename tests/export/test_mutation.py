@@ -16,12 +16,12 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_mnist.bundle.reference import Reference
+from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import WRITERS
 from edge_mnist.export.proof.localize import first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.sources import test_images as images_for
 
 Mutate = Callable[[bytes, str, str], bytes]
 

@@ -13,7 +13,7 @@ from edge_mnist.bundle.reference import Reference
 from edge_mnist.demo.live import trial
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
 

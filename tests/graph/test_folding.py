@@ -15,7 +15,7 @@ from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import run_float
 from edge_mnist.graph.operations import FloatGraph
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 

@@ -17,7 +17,7 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, Window, accumulator_bound
 from edge_mnist.graph.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 

@@ -28,7 +28,7 @@ from edge_mnist.graph.interpreter import float_activations
 from edge_mnist.graph.operations import Conv2d, FloatGraph, Window
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.inspect import summary
-from edge_mnist.sources import SHIPPED
+from edge_mnist.pretrained import SHIPPED
 from tests.support.networks import random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -112,7 +112,7 @@ def test_what_is_missing_is_told_and_the_rest_measured(small: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("model_int8.tflite", "edge-mnist: {name}: no contract of edge-mnist inside"),
+        ("model_int8.tflite", "edge-mnist: {name}: holds no contract of edge-mnist"),
         ("model_int8.c", "edge-mnist: {path}: a model.c carries code, and"),
     ],
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import graphlib
 import os
 import shutil
 import subprocess
@@ -11,66 +9,13 @@ import sys
 import time
 import venv
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {"edge_mnist": ROOT / "edge_mnist", "edge_mnist.export": ROOT / "export", "edge_mnist.demo": ROOT / "demo"}
-USE_TORCH = {
-    "edge_mnist.training.network",
-    "edge_mnist.training.tracing",
-    "edge_mnist.training.augmentation",
-    "edge_mnist.training.distillation",
-    "edge_mnist.training.steps",
-    "edge_mnist.training.loop",
-    "edge_mnist.training.runs",
-    "edge_mnist.training.workers",
-    "edge_mnist.training.torchvision_shim",
-    "edge_mnist.training.degradation",
-    "edge_mnist.export.torchscript_writer",
-}
-NEED_TRAIN = USE_TORCH | {
-    f"edge_mnist.{name}" for name in ("curves", "progress", "follower", "experiments", "experiments_report")
-}
 EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2", "PIL", "aiohttp", "paho")
-
-
-def modules() -> dict[str, ast.Module]:
-    """The syntax tree of every module, by its installed name; a package goes by its own."""
-    return {
-        package if path.stem == "__init__" else f"{package}.{path.stem}": ast.parse(path.read_text("utf-8"))
-        for package, folder in FOLDERS.items()
-        for path in sorted(folder.glob("*.py"))
-    }
-
-
-def imported(tree: ast.AST, known: set[str]) -> Iterator[str]:
-    """The names imported anywhere in a tree: of ours the module, of others the whole dotted name."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = node.module or ""
-            yield from (f"{source}.{a.name}" if f"{source}.{a.name}" in known else source for a in node.names)
-
-
-def storey(module: str) -> int:
-    """How high a module stands in the house; it may import from its own storey and from those below."""
-    named = {
-        "edge_mnist": 0,
-        "edge_mnist.system.errors": 0,
-        "edge_mnist.system.files": 0,
-        "edge_mnist.graph.operations": 1,
-        "edge_mnist.graph.arithmetic": 1,
-        "edge_mnist.doctor": 5,
-        "edge_mnist.__main__": 5,
-    }
-    if module.startswith("edge_mnist.cli.commands"):
-        return 5
-    package = ".".join(module.split(".")[:2])
-    return named.get(module, {"edge_mnist.export": 3, "edge_mnist.demo": 4}.get(package, 2))
 
 
 def python(
@@ -117,30 +62,6 @@ def sources() -> set[str]:
 def packaged(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         return [name for name in archive.namelist() if ".dist-info/" not in name]
-
-
-def test_imports_run_one_way() -> None:
-    trees = modules()
-    edges = {name: set(imported(tree, set(trees))) & set(trees) - {name} for name, tree in trees.items()}
-    upward = [f"{name} imports {other}" for name in edges for other in edges[name] if storey(other) > storey(name)]
-    assert not upward
-    # A cycle within a storey is one too; raises CycleError with the modules of it.
-    graphlib.TopologicalSorter(edges).prepare()
-
-
-def test_torch_is_imported_only_where_it_is_the_subject() -> None:
-    for name, tree in modules().items():
-        # What stands at module level, in a try or an if too, is imported by all who import the module.
-        for function in [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]:
-            function.body = [ast.Pass()]
-        roots = {other.partition(".")[0] for other in imported(tree, set())}
-        assert name in USE_TORCH or not roots & {"torch", "torchvision"}, name
-
-
-def test_without_the_extras_everything_else_can_be_imported() -> None:
-    names = [name for name in modules() if name not in NEED_TRAIN and storey(name) != 4 and "__main__" not in name]
-    hide = f"import sys, importlib; sys.modules.update(dict.fromkeys({EXTRAS}))"
-    succeed(python("-c", f"{hide}; [importlib.import_module(name) for name in {names}]"))
 
 
 def test_the_command_line_starts_at_once() -> None:

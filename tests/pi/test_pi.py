@@ -26,8 +26,8 @@ from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.quantization import quantize
+from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import classifiers
-from edge_mnist.sources import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.pi import measure
 from benchmarks.pi.__main__ import FIGURES
 from benchmarks.pi.emulator import CPUS, Pi
-from edge_mnist.sources import SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED_INT8
 
 pytestmark = pytest.mark.pi
 

@@ -19,8 +19,8 @@ from edge_mnist.data import strokes  # noqa: E402
 from edge_mnist.export.tflite.writer import write_tflite  # noqa: E402
 from edge_mnist.graph import checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
+from edge_mnist.pretrained import SHIPPED  # noqa: E402
 from edge_mnist.runtime import classifiers  # noqa: E402
-from edge_mnist.sources import SHIPPED  # noqa: E402
 from edge_mnist.training import distillation, recipes  # noqa: E402
 
 DIGITS = strokes.draw(1500, 1)

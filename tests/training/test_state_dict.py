@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from edge_mnist.sources import trained  # noqa: E402
+from edge_mnist.pipeline import trained  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 
 FACTORY = """

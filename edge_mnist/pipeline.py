@@ -1,42 +1,19 @@
-"""Where the commands get a network and images from: a checkpoint or a factory; MNIST, or drawn digits."""
+"""From a checkpoint or a factory to a network that can be exported."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_mnist.graph.operations import FloatGraph, Shape
+from edge_mnist.graph.operations import FloatGraph
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, missing_package
 from edge_mnist.system.files import read_bytes
 
-if TYPE_CHECKING:  # a demo takes the place of the shipped network from here, and nothing that these need
+if TYPE_CHECKING:
     from edge_mnist.graph.checkpoint import Checkpoint
-
-SHIPPED = Path(__file__).parent / "pretrained" / "digitnet.safetensors"
-"""The checkpoint that comes with the package."""
-SHIPPED_INT8 = SHIPPED.with_name("digitnet_int8.tflite")
-"""What `export --int8` makes of it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Images:
-    """What artifacts are compared on.
-
-    Attributes:
-        name: "MNIST test", "strokes", or what else it is.
-        pixels: uint8 (N, channels, height, width).
-        labels: int64 (N,); None if they say nothing about accuracy.
-    """
-
-    name: str
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
 
 
 def trained(path: Path | None, network: str | None = None) -> Checkpoint:
@@ -66,6 +43,7 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
     New ones are of 4,096 training images of MNIST, or of drawn digits where MNIST is not to be had.
     """
     from edge_mnist.data import mnist, strokes
+    from edge_mnist.data.images import is_named
     from edge_mnist.graph import calibration
 
     if source.statistics and not recalibrate:
@@ -75,25 +53,11 @@ def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recal
             f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through Python, "
             "edge_mnist.graph.calibration.collect, and keep the statistics in its checkpoint"
         )
-    if _is_named(folder) or mnist.available(folder, "train"):
+    if is_named(folder) or mnist.available(folder, "train"):
         digits = mnist.load("train", folder, download=False)
     else:
         digits = strokes.draw(calibration.IMAGES, seed=2)
     return replace(source, statistics=calibration.collect(graph, digits.images[: calibration.IMAGES]))
-
-
-def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
-    """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
-    from edge_mnist.data import mnist, strokes
-
-    if shape != (1, 28, 28):
-        noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
-        return Images("noise", noise, None)
-    if _is_named(folder) or mnist.available(folder):
-        digits = mnist.load("test", folder, download=False)
-        name = "MNIST test" if digits.source == "mnist" else f"{digits.source} test"
-        return Images(name, digits.images[:count], digits.labels[:count])
-    return Images("strokes", strokes.draw(count, seed=3).images, None)
 
 
 def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[str, Any]:
@@ -104,11 +68,6 @@ def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[s
     if path is not None:
         return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **said}
     return said if network is not None else {"file": SHIPPED.name, **said}
-
-
-def _is_named(folder: Path | None) -> bool:
-    """Whether the user said where MNIST is: a mistake there is then theirs to know, not to be passed over."""
-    return folder is not None or bool(os.environ.get("EDGE_MNIST_DATA"))
 
 
 def _built(network: str, path: Path | None) -> Checkpoint:
