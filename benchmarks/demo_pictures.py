@@ -24,10 +24,10 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.chrome.service import Service
 
 from edge_mnist.demo.live import models
-from edge_mnist.demo.live.tracking import FADING, Tracker
+from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker
 from edge_mnist.demo.reading.reader import THRESHOLD, Reader
 from edge_mnist.demo.sources import scenes
-from edge_mnist.demo.views import overlay
+from edge_mnist.demo.views import drawing
 
 SCENE, PHOTOGRAPH = 4, 11
 WIDTH = 1240
@@ -95,13 +95,13 @@ def _use(driver: Any, photograph: str) -> None:
 
 def work(folder: Path) -> None:
     """Make the moving picture."""
-    reader = Reader(models.load().classifier, threshold=THRESHOLD - FADING)
+    reader = Reader(models.load().classifier, threshold=THRESHOLD - HYSTERESIS)
     tracker, pictures = Tracker(THRESHOLD), []
     for index, frame in enumerate(itertools.islice(scenes.sample_frames(SCENE), SECONDS * FPS)):
-        reading = tracker.believed(reader.read(frame))
+        reading = tracker.separate_doubtful(reader.read(frame))
         tracker.update(reading, index / FPS)
         if index % EVERY == 0:
-            picture = overlay.draw(frame, reading.digits, reading.unsure)
+            picture = drawing.draw_digits(frame, reading.digits, reading.unsure)
             picture[-44:] //= 4
             text = "   ".join(number.text for number in tracker.numbers)
             place, colour = (14, picture.shape[0] - 12), (150, 230, 110)

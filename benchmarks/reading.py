@@ -29,7 +29,7 @@ from edge_mnist.demo.reading.reader import DOUBTFUL, Reader, Reading
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources import scenes as rendered
 from edge_mnist.demo.sources.scenes import Scene
-from edge_mnist.demo.views import overlay
+from edge_mnist.demo.views import drawing
 from edge_mnist.runtime import classifiers
 from edge_mnist.system.tables import make_console
 
@@ -156,7 +156,7 @@ def _keep(folder: Path, case: Case, reading: Reading) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{case.name.replace('/', '_').rsplit('.', 1)[0]} is {'_'.join(case.lines)} read {'_'.join(reading.lines)}"
     name = name.replace(DOUBTFUL, "x")
-    cv2.imwrite(str(folder / f"{name[:200]}.png"), overlay.draw(case.frame, reading.digits, reading.unsure))
+    cv2.imwrite(str(folder / f"{name[:200]}.png"), drawing.draw_digits(case.frame, reading.digits, reading.unsure))
 
 
 if __name__ == "__main__":

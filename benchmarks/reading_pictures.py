@@ -19,7 +19,7 @@ from edge_mnist.demo.reading import ink, view
 from edge_mnist.demo.reading import sheet as paper
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.demo.sources import scenes
-from edge_mnist.demo.views import overlay
+from edge_mnist.demo.views import drawing
 
 SEED = 1
 QUALITY = 85
@@ -54,7 +54,7 @@ def main(folder: str) -> None:
         ("1  written: " + "  ".join(scene.lines), outlined),
         ("2  how much darker than the paper", cv2.cvtColor(found.strength, cv2.COLOR_GRAY2BGR)),
         ("3  ink, on the sheet", cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)),
-        ("4  read: " + "  ".join(reading.lines), overlay.draw(frame, reading.digits, reading.unsure)),
+        ("4  read: " + "  ".join(reading.lines), drawing.draw_digits(frame, reading.digits, reading.unsure)),
     ]
     tiles = [_tile(title, picture) for title, picture in stages]
     sheet_of_stages = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:]), _crops([d.image for d in reading.digits])])
@@ -70,7 +70,7 @@ def _misread() -> NDArray[np.uint8]:
     for condition, scene in scenes_to_judge_by("held-out", 8, None):
         reading = Reader().read(scene.frame)
         if condition not in tiles and reading.lines != scene.lines:
-            picture = overlay.draw(scene.frame, reading.digits, reading.unsure)
+            picture = drawing.draw_digits(scene.frame, reading.digits, reading.unsure)
             tiles[condition] = _tile(f"{condition}: {' '.join(scene.lines)}"[:48], picture)
     rows = [list(tiles.values())[first : first + 3] for first in range(0, len(tiles), 3)]
     height = max(tile.shape[0] for tile in tiles.values())

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 from edge_mnist.demo.live.loop import Limits
-from edge_mnist.demo.sources.cameras import Settings
+from edge_mnist.demo.sources.cameras import CameraSettings
 
 View = Literal["auto", "window", "web", "none"]
 
 
 @dataclass(frozen=True)
-class WebOptions:
+class PageOptions:
     """Where the page listens, and what it may do.
 
     Attributes:
@@ -30,7 +30,7 @@ class WebOptions:
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """What a user asked for.
 
     Attributes:
@@ -51,7 +51,7 @@ class Options:
     """
 
     camera: str = "0"
-    settings: Settings = field(default_factory=Settings)
+    settings: CameraSettings = field(default_factory=CameraSettings)
     view: View = "auto"
     model: Path | None = None
     trust: bool = False
@@ -62,5 +62,5 @@ class Options:
     record_plain: bool = False
     snapshots: Path | None = None
     mirror: bool = False
-    web: WebOptions = field(default_factory=WebOptions)
+    web: PageOptions = field(default_factory=PageOptions)
     mqtt: str | None = None

@@ -11,15 +11,15 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from edge_mnist.demo.live import events, loop, models
-from edge_mnist.demo.live.loop import Moment
-from edge_mnist.demo.options import Options, View
-from edge_mnist.demo.sources import frames as sources
+from edge_mnist.demo.live.loop import FrameResult
+from edge_mnist.demo.options import DemoOptions, View
+from edge_mnist.demo.sources import source as sources
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.sources.capture import Capture
-from edge_mnist.demo.sources.frames import Source
+from edge_mnist.demo.sources.source import Source
 from edge_mnist.demo.views import snapshots
+from edge_mnist.demo.views.drawing import draw_result, to_bgr
 from edge_mnist.demo.views.recording import Recording
-from edge_mnist.demo.views.screen import coloured, paint
 from edge_mnist.system import stderr
 from edge_mnist.system.errors import EdgeMnistError, missing_package
 from edge_mnist.system.files import check_folder
@@ -38,7 +38,7 @@ def note(text: str) -> None:
         tell(text)
 
 
-def run(options: Options, stop: Sequence[int] = ()) -> bool:
+def run(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
     """Show the demo until it ends, or is ended by a signal, the window or a limit.
 
     Args:
@@ -89,7 +89,7 @@ def run(options: Options, stop: Sequence[int] = ()) -> bool:
             from edge_mnist.demo.views.mqtt import Sender
 
             sender = stack.enter_context(closing(Sender(options.mqtt, model, source.name, tell)))
-        flow = loop.moments(
+        flow = loop.read_live(
             capture,
             model,
             threshold=options.threshold,
@@ -116,22 +116,22 @@ def _choose(view: View) -> View:
         return view
     from edge_mnist.demo.views import window
 
-    return "web" if window.why_not() else "window"
+    return "web" if window.explain_unavailable() else "window"
 
 
 class _Output:
     """Lines on stdout, the recording, and snapshots."""
 
-    def __init__(self, options: Options, source: Source) -> None:
+    def __init__(self, options: DemoOptions, source: Source) -> None:
         self._options, self._source = options, source
         self._recording = Recording(options.record) if options.record is not None else None
         self._start = time.monotonic() - _age()
         self._first: float | None = None
         self._read_since = self._start
         self._frames = 0
-        self._last: Moment | None = None
+        self._last: FrameResult | None = None
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: FrameResult) -> None:
         """Print the events, record the picture."""
         for event in moment.events:
             print(events.line(event, self._options.as_json), flush=True)
@@ -146,7 +146,7 @@ class _Output:
                 # A camera that is lost takes time too; a file has a time of its own.
                 now = time.monotonic() if self._source.is_live else moment.frame.time
                 plain = self._options.record_plain
-                picture = coloured(moment.frame.image) if plain else paint(moment, mirror=self._options.mirror)
+                picture = to_bgr(moment.frame.image) if plain else draw_result(moment, mirror=self._options.mirror)
                 self._recording.add(picture, now)
             except EdgeMnistError as error:
                 tell(f"the recording ends here: {error}")
@@ -165,7 +165,7 @@ class _Output:
         except EdgeMnistError as error:
             tell(str(error))
 
-    def snapshot(self, picture: Image, moment: Moment) -> None:
+    def snapshot(self, picture: Image, moment: FrameResult) -> None:
         """Save a moment's frame as it is, and the picture of it, with boxes."""
         folder = self._options.snapshots or Path("snapshots")
         stem, plain, read = snapshots.name(moment), snapshots.png(moment.frame.image), snapshots.png(picture)

@@ -234,15 +234,15 @@ def cameras() -> Iterator[Finding]:
     except ImportError:
         yield Finding("Cameras", "lacking", "not looked at: OpenCV does not load", "see OpenCV")
         return
-    devices = found.devices()
+    devices = found.list_devices()
     for device in devices:
         name = f"{device.path}"
         if device.is_csi:
             yield Finding(name, "good", f"{device.name}: a module on the camera connector, see picamera2")
             continue
         try:
-            yield Finding(name, "good", f"{device.name}: {found.try_out(device, found.Settings())}")
-        except found.Lost as error:
+            yield Finding(name, "good", f"{device.name}: {found.probe(device, found.CameraSettings())}")
+        except found.SourceLost as error:
             yield Finding(name, "lacking", f"{device.name}: {error}", "close what else uses it; in group video you may")
     if not devices:
         yield Finding("Cameras", "lacking", "no video device", "plug one in; demo --camera sample needs none")
@@ -268,7 +268,7 @@ def display() -> Finding:
         from edge_mnist.demo.views import window
     except ImportError:
         return Finding("Window", "lacking", "OpenCV does not load", "see OpenCV")
-    reason, remedy = window.why_not(), "demo --view web shows it in a browser"
+    reason, remedy = window.explain_unavailable(), "demo --view web shows it in a browser"
     if reason and len(_opencv_builds()) > 1:  # whichever overwrote the other: that is mended first
         remedy = "see OpenCV"
     elif reason == window.NO_GUI and opencv_build()[0] == "opencv-python":

@@ -159,9 +159,9 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
     """KiB of a demo that has read `FRAMES` frames: always the one in frame.npy, as drawing some takes memory too."""
     from edge_mnist.cli.commands import commands
     from edge_mnist.demo.live import loop
-    from edge_mnist.demo.sources import frames as sources
+    from edge_mnist.demo.sources import source as sources
 
-    moments, found = loop.moments, {}
+    read_live, found = loop.read_live, {}
 
     def frames(source: object):  # type: ignore[no-untyped-def]
         import time
@@ -175,13 +175,13 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
     sources.Source.frames = frames
 
     def counted(*values, **options):  # type: ignore[no-untyped-def]
-        for number, moment in enumerate(moments(*values, **options), 1):
-            yield moment
+        for number, result in enumerate(read_live(*values, **options), 1):
+            yield result
             if number == FRAMES:
                 found["demo"] = resident()
                 return
 
-    loop.moments = counted
+    loop.read_live = counted
     commands.main(["demo", *arguments.split()], standalone_mode=False)
     return found
 

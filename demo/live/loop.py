@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from edge_mnist.demo.live.models import Model, Watch
-from edge_mnist.demo.live.tracking import FADING, Event, Number, Tracker
+from edge_mnist.demo.live.tracking import HYSTERESIS, Event, Number, Tracker
 from edge_mnist.demo.reading.reader import THRESHOLD, Reader, Reading
 from edge_mnist.demo.sources.capture import Capture, Frame, State
 
@@ -34,7 +34,7 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class FrameResult:
     """A frame and what is known about it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Rates:
         return (len(self.times) - 1) / span if span > 0 else 0.0
 
 
-def moments(
+def read_live(
     capture: Capture,
     model: Model,
     *,
@@ -90,7 +90,7 @@ def moments(
     watch: Watch | None = None,
     stop: Sequence[int] = (),
     tell: Callable[[str], None],
-) -> Iterator[Moment]:
+) -> Iterator[FrameResult]:
     """Read frames until the source ends, a limit is reached, or `stop` holds something.
 
     Args:
@@ -109,7 +109,7 @@ def moments(
     reader = _reader(model, needed)
     tracker, rates = Tracker(needed), Rates()
     start, count, trouble = time.monotonic(), 0, ""
-    last: Moment | None = None
+    last: FrameResult | None = None
     while not stop:
         if limits.seconds is not None and time.monotonic() - start >= limits.seconds:
             return
@@ -142,12 +142,12 @@ def moments(
         ended: tuple[Event, ...] = ()
         if last is not None and frame.source != last.frame.source:  # another picture is nothing that moved
             ended = _at(tracker.clear(frame.time), last.frame.source)
-        reading = tracker.believed(reader.read(frame.image))
+        reading = tracker.separate_doubtful(reader.read(frame.image))
         count += 1
         now = time.monotonic()
         rates.add(reading, now)
         events = ended + _at(tracker.update(reading, frame.time), frame.source)
-        last = Moment(
+        last = FrameResult(
             frame,
             reading,
             tracker.numbers,
@@ -171,4 +171,4 @@ def _at(events: Sequence[Event], source: str) -> tuple[Event, ...]:
 
 def _reader(model: Model, threshold: float) -> Reader:
     """A reader that gives faded digits as well: the tracker knows which of them stood."""
-    return Reader(model.classifier, threshold=threshold - FADING)
+    return Reader(model.classifier, threshold=threshold - HYSTERESIS)

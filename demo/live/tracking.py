@@ -31,7 +31,7 @@ MAJORITY = 0.6
 """Part of the votes that a number needs, and part of the frames that it must be seen in."""
 SURE = 0.7
 """Least mean confidence of a number's digits."""
-FADING = 0.15
+HYSTERESIS = 0.15
 """A digit that was once believed stays until its confidence falls by this below the one that it needed."""
 RENEWAL = 0.3
 """Seconds after which a number of which most digits are others is gone, and another one stands there."""
@@ -155,7 +155,7 @@ class Tracker:
         standing = [track.number() for track in self._tracks if track.confirmed is not None]
         return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
 
-    def believed(self, reading: Reading) -> Reading:
+    def separate_doubtful(self, reading: Reading) -> Reading:
         """What a frame says, in which digits that are neither sure by themselves nor followed already are doubtful."""
         weak = [digit.confidence < self._threshold for digit in reading.digits]
         if not any(weak):
@@ -164,7 +164,7 @@ class Tracker:
         kept: list[Digit] = []
         doubted = [*reading.unsure]
         for index, digit in enumerate(reading.digits):
-            stays = not weak[index] or (index in followed and digit.confidence >= self._threshold - FADING)
+            stays = not weak[index] or (index in followed and digit.confidence >= self._threshold - HYSTERESIS)
             (kept if stays else doubted).append(digit)
         numbers = {line: number for number, line in enumerate(dict.fromkeys(digit.line for digit in kept))}
         digits, unsure = (

@@ -26,16 +26,16 @@ _VIDIOC_QUERYCAP = 0x80685600  # _IOR('V', 0, struct v4l2_capability), which has
 _CAPTURE, _M2M, _M2M_MPLANE, _DEVICE_CAPS = 0x1, 0x8000, 0x4000, 0x80000000
 
 
-class Lost(EdgeMnistError):
+class SourceLost(EdgeMnistError):
     """A source that gave frames, or should, gives none now; it may come back."""
 
 
-class Incomplete(EdgeMnistError):
+class VideoIncomplete(EdgeMnistError):
     """A film ended before its end; its frames until then were given."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class CameraSettings:
     """What a camera is asked for; it may grant something else.
 
     Attributes:
@@ -68,7 +68,7 @@ class Device:
         return self.driver in CSI_DRIVERS
 
 
-def devices(folder: Path = Path("/dev")) -> list[Device]:
+def list_devices(folder: Path = Path("/dev")) -> list[Device]:
     """The video devices that frames can be captured from, in the order of their numbers."""
     paths = [path for path in folder.glob("video*") if path.name[5:].isdigit()]
     found = (_query(path) for path in sorted(paths, key=lambda path: int(path.name[5:])))
@@ -113,7 +113,7 @@ def has_picamera2() -> bool:
 
 def none_found(asked: str, folder: Path = Path("/dev")) -> EdgeMnistError:
     """The error that no camera answers: what was found, and what to try."""
-    found = devices(folder)
+    found = list_devices(folder)
     listed = ", ".join(f"{device.path} ({device.name})" for device in found) or "none"
     advice = "plug one in, or --camera sample shows the demo without one; `edge-mnist doctor` looks closer"
     if any(device.is_csi for device in found):
@@ -125,7 +125,7 @@ def none_found(asked: str, folder: Path = Path("/dev")) -> EdgeMnistError:
     return EdgeMnistError(f"--camera {asked}: no picture; video devices found: {listed}: {advice}")
 
 
-def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
+def v4l2(path: Path, settings: CameraSettings) -> Iterator[Image]:
     """Frames of a camera, uint8 (H, W, 3) BGR, until the generator is closed.
 
     Elsewhere than on Linux the path is the camera's number, and OpenCV chooses the interface.
@@ -134,13 +134,13 @@ def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
     frame, the camera's own format is taken.
 
     Raises:
-        Lost: it cannot be opened, or gives no more frames.
+        SourceLost: it cannot be opened, or gives no more frames.
     """
     for compressed in (True, False):
         capture = _opened(path)
         try:
             if not capture.isOpened():
-                raise Lost(f"{path}: cannot be opened")
+                raise SourceLost(f"{path}: cannot be opened")
             if compressed:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.width)
@@ -154,7 +154,7 @@ def v4l2(path: Path, settings: Settings) -> Iterator[Image]:
             while good:
                 yield np.asarray(image, np.uint8)
                 good, image = capture.read()
-            raise Lost(f"{path}: gives no more frames: unplugged?")
+            raise SourceLost(f"{path}: gives no more frames: unplugged?")
         finally:
             capture.release()
 
@@ -173,34 +173,34 @@ def granted(capture: cv2.VideoCapture) -> str:
     return f"{width}x{height} {name} at {capture.get(cv2.CAP_PROP_FPS):g} frames/s"
 
 
-def try_out(device: Device, settings: Settings, frames: int = 5) -> str:
+def probe(device: Device, settings: CameraSettings, frames: int = 5) -> str:
     """Open a camera and say what it granted and how fast the frames came.
 
     Raises:
-        Lost: it gives none.
+        SourceLost: it gives none.
     """
     capture = _opened(device.path)
     try:
         if not capture.isOpened():
-            raise Lost(f"{device.path}: cannot be opened")
+            raise SourceLost(f"{device.path}: cannot be opened")
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.width)
         capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.height)
         start = time.monotonic()
         for _ in range(frames):
             if not capture.read()[0]:
-                raise Lost(f"{device.path}: opens, but gives no frame")
+                raise SourceLost(f"{device.path}: opens, but gives no frame")
         return f"{granted(capture)}, {frames} frames in {time.monotonic() - start:.1f} s"
     finally:
         capture.release()
 
 
-def picamera(index: int, settings: Settings) -> Iterator[Image]:
+def picamera(index: int, settings: CameraSettings) -> Iterator[Image]:
     """Frames of a module on the Raspberry Pi's camera connector, uint8 (H, W, 3) BGR, until the generator is closed.
 
     Raises:
         EdgeMnistError: picamera2 is not installed, or is built for another NumPy.
-        Lost: there is no such camera, or it is in use.
+        SourceLost: there is no such camera, or it is in use.
     """
     try:
         from picamera2 import Picamera2
@@ -220,7 +220,7 @@ def picamera(index: int, settings: Settings) -> Iterator[Image]:
         while True:
             yield np.asarray(camera.capture_array("main"), np.uint8)
     except (RuntimeError, IndexError, OSError) as error:
-        raise Lost(f"camera module {index}: {error}") from error
+        raise SourceLost(f"camera module {index}: {error}") from error
     finally:
         if camera is not None:
             camera.close()

@@ -14,8 +14,8 @@ from typing import Literal
 
 import numpy as np
 
-from edge_mnist.demo.sources.cameras import Image, Incomplete, Lost, none_found
-from edge_mnist.demo.sources.frames import Source
+from edge_mnist.demo.sources.cameras import Image, SourceLost, VideoIncomplete, none_found
+from edge_mnist.demo.sources.source import Source
 from edge_mnist.system.errors import EdgeMnistError
 
 FREEZE = 2.0
@@ -140,7 +140,7 @@ class Capture:
                     self._take()
                     if not self._repeat or self._frame is before:
                         break
-                except Lost as error:
+                except SourceLost as error:
                     if self._frame is None:  # it never worked: a mistake rather than a mishap
                         raise none_found(self._source.name) if self._source.kind == "v4l2" else error from error
                     attempt = 0 if self._frame is not before else attempt + 1
@@ -160,7 +160,7 @@ class Capture:
         """Open the source and give its frames to the end.
 
         Raises:
-            Lost: it is live and froze or failed.
+            SourceLost: it is live and froze or failed.
             EdgeMnistError: nothing of it can be read.
         """
         parts = self._source.parts()
@@ -168,10 +168,10 @@ class Capture:
         for part in parts:
             try:
                 self._play(part)
-            except Lost:
+            except SourceLost:
                 raise
             except EdgeMnistError as error:
-                if not isinstance(error, Incomplete):
+                if not isinstance(error, VideoIncomplete):
                     if len(parts) == 1:
                         raise
                     bad += 1
@@ -197,7 +197,7 @@ class Capture:
                         changed = now
                         self._give(image, now, source)
                     elif now - changed > self._freeze:
-                        raise Lost(f"{self._source.name}: the same picture for {self._freeze:g} s: frozen?")
+                        raise SourceLost(f"{self._source.name}: the same picture for {self._freeze:g} s: frozen?")
                     continue
                 number = self._frame.number if self._frame else 0
                 self._give(image, number * period, source)

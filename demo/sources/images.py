@@ -83,7 +83,7 @@ class _Header:
         return self.width * self.height * channels * self.depth // factor**2
 
 
-def find(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The image files in a folder, by name.
 
     Raises:
@@ -158,7 +158,7 @@ def decode(
     return picture
 
 
-def turned(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
+def rotate(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
     """A picture, uint8 (H, W, 3), turned clockwise by 0, 90, 180 or 270 degrees."""
     return np.ascontiguousarray(np.rot90(picture, -degrees // 90))
 

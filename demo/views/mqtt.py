@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_mnist.demo.live import events
-from edge_mnist.demo.live.loop import Moment
+from edge_mnist.demo.live.loop import FrameResult
 from edge_mnist.demo.live.models import Model
 from edge_mnist.demo.views.page.notices import Notices
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
@@ -115,7 +115,7 @@ class Sender:
         client.connect_async(self._broker.host, self._broker.port, keepalive=30)
         client.loop_start()
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: FrameResult) -> None:
         """Publish what happened."""
         for event in moment.events:
             self._publish("events", json.dumps({**events.facts(event), "camera": self._source}), retain=False)

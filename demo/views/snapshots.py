@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from edge_mnist.demo.live.loop import Moment
+from edge_mnist.demo.live.loop import FrameResult
 from edge_mnist.demo.reading.reader import DOUBTFUL
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.system.files import write_whole
@@ -19,7 +19,7 @@ READ = "read"
 """The folder, below that of the snapshots, of the pictures with boxes: `predict` does not look there."""
 
 
-def name(moment: Moment) -> str:
+def name(moment: FrameResult) -> str:
     """A name for a moment's snapshot: when it is taken, and the numbers that stand; x is a doubtful digit.
 
     The file systems of Windows and of memory cards have no question mark in a name.

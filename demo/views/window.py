@@ -12,9 +12,9 @@ from pathlib import Path
 
 import cv2
 
-from edge_mnist.demo.live.loop import Moment
+from edge_mnist.demo.live.loop import FrameResult
 from edge_mnist.demo.sources.cameras import Image
-from edge_mnist.demo.views.screen import paint
+from edge_mnist.demo.views.drawing import draw_result
 from edge_mnist.system.errors import EdgeMnistError
 
 TITLE = "edge-mnist"
@@ -24,7 +24,7 @@ _FONTS = Path("/usr/share/fonts/truetype/dejavu")
 KEYS = "q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys"
 
 
-def why_not() -> str:
+def explain_unavailable() -> str:
     """Why no window can be shown here; empty if one can."""
     gui = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
     if gui is None or gui[1] == "NONE":
@@ -48,7 +48,9 @@ def why_not() -> str:
 class Window:
     """A window that shows moments and takes keys."""
 
-    def __init__(self, *, mirror: bool, snapshot: Callable[[Image, Moment], None], record: Callable[[], None]) -> None:
+    def __init__(
+        self, *, mirror: bool, snapshot: Callable[[Image, FrameResult], None], record: Callable[[], None]
+    ) -> None:
         """Open it.
 
         Args:
@@ -59,7 +61,7 @@ class Window:
         Raises:
             EdgeMnistError: no window can be shown here.
         """
-        if reason := why_not():
+        if reason := explain_unavailable():
             remedy = f": {BUILD_WITH_GUI}" if reason == NO_GUI else ""
             raise EdgeMnistError(f"--view window: {reason}{remedy}; --view web shows the demo in a browser")
         self._mirror, self._snapshot, self._record = mirror, snapshot, record
@@ -71,9 +73,9 @@ class Window:
             raise EdgeMnistError(f"--view window: OpenCV cannot open one: {error}".replace("\n", " ")) from error
         self._sized = self._helps = False
 
-    def show(self, moment: Moment) -> bool:
+    def show(self, moment: FrameResult) -> bool:
         """Show a moment and take the keys that were pressed; False if the window is to end."""
-        picture = paint(moment, mirror=self._mirror)
+        picture = draw_result(moment, mirror=self._mirror)
         if not self._sized:
             cv2.resizeWindow(TITLE, picture.shape[1], picture.shape[0])
             self._sized = True
@@ -89,7 +91,7 @@ class Window:
                 self._record()
             elif key == ord("m"):
                 self._mirror = not self._mirror
-                picture = paint(moment, mirror=self._mirror)
+                picture = draw_result(moment, mirror=self._mirror)
                 self._put(picture)
             elif key == ord("h"):
                 self._helps = not self._helps

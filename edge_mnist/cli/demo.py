@@ -87,15 +87,15 @@ def demo(
     try:
         from edge_mnist.demo import program
         from edge_mnist.demo.live.loop import Limits
-        from edge_mnist.demo.options import Options, WebOptions
-        from edge_mnist.demo.sources.cameras import Settings
+        from edge_mnist.demo.options import DemoOptions, PageOptions
+        from edge_mnist.demo.sources.cameras import CameraSettings
     except ModuleNotFoundError as error:
         raise missing_for_pictures(error) from error
     if corrections is not None:
         check_folder(corrections, "--corrections")
-    options = Options(
+    options = DemoOptions(
         camera=camera,
-        settings=Settings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
+        settings=CameraSettings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
         view=view,
         model=model,
         trust=trust,
@@ -106,7 +106,7 @@ def demo(
         record_plain=record_plain,
         snapshots=snapshot_dir,
         mirror=mirror,
-        web=WebOptions(host, port, corrections or Path("corrections"), threshold),
+        web=PageOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
     )
     if not program.run(options, stop):

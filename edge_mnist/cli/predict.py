@@ -93,7 +93,7 @@ def predict(
     for name in _shown(names):
         try:
             frame = images.load_from(sys.stdin.buffer, name) if name == "-" else images.load(Path(name))
-            frame = images.turned(frame, int(rotate))
+            frame = images.rotate(frame, int(rotate))
             reading = reader.read(frame)
             _LOG.debug("%s: read in %.1f ms", name, reading.milliseconds["total"])
             if annotate:
@@ -121,7 +121,11 @@ def _names(source: str) -> list[str]:
     """A file as it is, a folder's images by name."""
     from edge_mnist.demo.sources import images
 
-    return [str(path) for path in images.find(Path(source))] if source != "-" and Path(source).is_dir() else [source]
+    return (
+        [str(path) for path in images.list_images(Path(source))]
+        if source != "-" and Path(source).is_dir()
+        else [source]
+    )
 
 
 def _shown(names: list[str]) -> Iterator[str]:
@@ -180,9 +184,9 @@ def _own_name(stem: str, taken: set[str]) -> str:
 
 
 def _annotated(frame: Any, reading: Reading) -> Any:
-    from edge_mnist.demo.views.overlay import draw
+    from edge_mnist.demo.views.drawing import draw_digits
 
-    return draw(frame, reading.digits, reading.unsure)
+    return draw_digits(frame, reading.digits, reading.unsure)
 
 
 def _save_digits(folder: Path, name: str, reading: Reading) -> None:

@@ -59,7 +59,7 @@ def test_picamera2_that_does_not_load_has_a_remedy() -> None:
 def test_two_builds_of_opencv_are_one_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_mnist.demo.views import window
 
-    monkeypatch.setattr(window, "why_not", lambda: window.NO_GUI)
+    monkeypatch.setattr(window, "explain_unavailable", lambda: window.NO_GUI)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     assert "--view web" in doctor.display().remedy or sys.platform != "linux"

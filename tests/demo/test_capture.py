@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from edge_mnist.demo.live import models
-from edge_mnist.demo.live.loop import Limits, moments
+from edge_mnist.demo.live.loop import Limits, read_live
 from edge_mnist.demo.sources import cameras
-from edge_mnist.demo.sources import frames as sources
-from edge_mnist.demo.sources.cameras import Image, Lost, Settings
+from edge_mnist.demo.sources import source as sources
+from edge_mnist.demo.sources.cameras import CameraSettings, Image, SourceLost
 from edge_mnist.demo.sources.capture import Capture
-from edge_mnist.demo.sources.frames import Source
+from edge_mnist.demo.sources.source import Source
 from edge_mnist.demo.views.recording import Recording
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
@@ -77,7 +77,7 @@ def test_a_camera_that_fails_or_freezes_or_hangs_is_lost_and_comes_back_in_anoth
             yield image(i + 10 * len(opened), width=32 if len(opened) < 3 else 64)
             time.sleep(0.01)
         if len(opened) == 1:
-            raise Lost("cam: unplugged")
+            raise SourceLost("cam: unplugged")
         while len(opened) == 2:  # frozen
             yield image(77)
             time.sleep(0.01)
@@ -103,7 +103,7 @@ def test_pauses_grow_while_nothing_comes() -> None:
         opened.append(time.monotonic())
         if len(opened) == 1:
             yield image(1)
-        raise Lost("cam: gone")
+        raise SourceLost("cam: gone")
 
     capture = live(script)
     wait(lambda: len(opened) == 5)
@@ -128,7 +128,7 @@ def test_a_frozen_picture_is_not_shown_as_live_when_the_camera_is_opened_again()
 @pytest.mark.parametrize("kind", ["v4l2", "stream"])
 def test_a_camera_that_never_worked_is_an_error(kind: sources.Kind) -> None:
     def script() -> Iterator[Image]:
-        raise Lost("cam: no stream answers")
+        raise SourceLost("cam: no stream answers")
         yield
 
     with pytest.raises(EdgeMnistError, match="no picture; video devices found|no stream answers"):
@@ -159,15 +159,17 @@ def test_a_source_is_named_in_many_ways(tmp_path: Path) -> None:
         (str(tmp_path / "b.png"), "image"),
         (str(tmp_path / "film.mp4"), "video"),
     ):
-        source = sources.find(text, Settings())
+        source = sources.find(text, CameraSettings())
         assert source.kind == kind and "secret" not in source.name
-    for text in ("nothing.mp4", "ftp://host/x", str(tmp_path / "empty")):
-        with pytest.raises(UsageError, match="--camera|no images"):
-            sources.find(text, Settings())
+    for text in ("nothing.mp4", "ftp://host/x"):
+        with pytest.raises(UsageError, match="--camera"):
+            sources.find(text, CameraSettings())
+    with pytest.raises(EdgeMnistError, match="no images"):
+        sources.find(str(tmp_path / "empty"), CameraSettings())
     with pytest.raises(EdgeMnistError, match="holds no video"):
-        Capture(sources.find(str(tmp_path / "film.mp4"), Settings())).newest(5.0)
+        Capture(sources.find(str(tmp_path / "film.mp4"), CameraSettings())).newest(5.0)
     with pytest.raises(EdgeMnistError, match=r"--camera 99: no picture; video devices found: .*--camera sample"):
-        sources.find("99", Settings())
+        sources.find("99", CameraSettings())
 
 
 def test_a_device_that_captures_is_told_from_one_that_encodes() -> None:
@@ -210,13 +212,13 @@ def test_a_camera_module_is_read_through_picamera2(monkeypatch: pytest.MonkeyPat
             calls.append("close")
 
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=Picamera2))
-    with pytest.raises(Lost, match="timed out"):
-        list(cameras.picamera(1, Settings(320, 240, 15)))
+    with pytest.raises(SourceLost, match="timed out"):
+        list(cameras.picamera(1, CameraSettings(320, 240, 15)))
     configuration = ({"size": (320, 240), "format": "RGB888"}, {"FrameRate": 15})
     assert calls == [1, configuration, "start", "main", "main", "close"]
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(EdgeMnistError, match="apt install python3-picamera2"):
-        next(cameras.picamera(0, Settings()))
+        next(cameras.picamera(0, CameraSettings()))
 
 
 def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_off(tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ def streamable(film: bytes) -> tuple[bytes, bytearray, bytes]:
 def read_film(path: Path) -> tuple[int, str, bool]:
     """How many frames of a film are given, what is said about it, and whether it was read to its end."""
     told: list[str] = []
-    capture = Capture(sources.find(str(path), Settings()), paced=False, tell=told.append)
+    capture = Capture(sources.find(str(path), CameraSettings()), paced=False, tell=told.append)
     count = 0
     while capture.newest(5.0) is not None:
         count += 1
@@ -349,11 +351,11 @@ def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:
         for i in range(4):
             yield image(i + 9 * len(opened))
             time.sleep(0.02)
-        raise Lost("cam: unplugged")
+        raise SourceLost("cam: unplugged")
 
     told: list[str] = []
     capture = Capture(Scripted("stream", "cam", "cam", script=script), pauses=(0.6,))
-    flow = moments(capture, models.load(), threshold=None, limits=Limits(seconds=2), tell=told.append)
+    flow = read_live(capture, models.load(), threshold=None, limits=Limits(seconds=2), tell=told.append)
     kinds = [kind for kind, _ in itertools.groupby(moment.state.kind for moment in flow)]
     capture.close()
     assert told[:3] == ["cam: unplugged; trying again", "the picture is back", "cam: unplugged; trying again"]

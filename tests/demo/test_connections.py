@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_page import MODEL, TOKEN, moment
 
-from edge_mnist.demo.options import WebOptions
+from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.views.page import connections, guard, notices
 from edge_mnist.demo.views.page.notices import Notices
 from edge_mnist.demo.views.page.server import Page
@@ -61,7 +61,7 @@ def ask(
 def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[Page, list[str]]]:
     """A page, and the lines that it writes."""
     lines: list[str] = []
-    page = Page(WebOptions(host, 0, folder), MODEL, "test", None, lines.append)
+    page = Page(PageOptions(host, 0, folder), MODEL, "test", None, lines.append)
     try:
         yield page, lines
     finally:

@@ -166,10 +166,10 @@ def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_folder_lists_its_images(tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match="no images, expected files named .bmp, .jpeg"):
-        images.find(tmp_path)
+        images.list_images(tmp_path)
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(SAME["PNG"])
-    assert [path.name for path in images.find(tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in images.list_images(tmp_path)] == ["a.jpg", "b.PNG"]
     assert images.load(tmp_path / "b.PNG").shape == (40, 64, 3)
 
 

@@ -21,18 +21,18 @@ import pytest
 
 from edge_mnist.data import strokes, user_digits
 from edge_mnist.demo.live import models
-from edge_mnist.demo.live.loop import Moment
+from edge_mnist.demo.live.loop import FrameResult
 from edge_mnist.demo.live.tracking import Event, Number
-from edge_mnist.demo.options import WebOptions
+from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.capture import Frame, State
-from edge_mnist.demo.views import overlay, snapshots
+from edge_mnist.demo.views import drawing, snapshots
+from edge_mnist.demo.views.drawing import draw_result
 from edge_mnist.demo.views.page import guard
 from edge_mnist.demo.views.page.guard import Access, Bucket
 from edge_mnist.demo.views.page.server import Page
 from edge_mnist.demo.views.page.uploads import Desk
-from edge_mnist.demo.views.screen import paint
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from tests.support.demos import doubtful
 
@@ -40,7 +40,7 @@ MODEL = models.load()
 TOKEN = "a-token-for-tests"
 
 
-def moment(number: int) -> Moment:
+def moment(number: int) -> FrameResult:
     """A digit 7 that stands; the picture differs from one to the next."""
     seven = np.zeros((96, 96), np.uint8)
     cv2.polylines(seven, [np.array([[25, 20], [70, 20], [45, 78]], np.int32)], False, 255, 8, cv2.LINE_AA)
@@ -50,7 +50,7 @@ def moment(number: int) -> Moment:
     stands = Number(1, "7", 0.97, (20, 16, 55, 66), reading.digits, (), 0.0)
     events = (Event("read", stands, None, 1.0),) if number == 1 else ()
     times = {"network": 0.5, "total": 4.0}
-    return Moment(
+    return FrameResult(
         Frame(number, image, number / 30), reading, (stands,), events, State("live"), 30.0, times, MODEL, True
     )
 
@@ -74,7 +74,7 @@ class Client:
 
 @pytest.fixture
 def page(tmp_path: Path) -> Iterator[Page]:
-    page = Page(WebOptions(port=0, corrections=tmp_path / "corrections"), MODEL, "test", None, lambda line: None)
+    page = Page(PageOptions(port=0, corrections=tmp_path / "corrections"), MODEL, "test", None, lambda line: None)
     yield page
     page.close()
 
@@ -143,7 +143,7 @@ def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: Page, t
     for mirror in (False, True):
         ((x, y, width, _),) = [digit.box for digit in reading.unsure]
         column = image.shape[1] - x - width if mirror else x
-        assert (paint(seen, mirror=mirror)[y + 5, column - 1] == overlay.UNSURE).all()
+        assert (draw_result(seen, mirror=mirror)[y + 5, column - 1] == drawing.ORANGE).all()
 
 
 def test_what_visitors_bring_is_read_with_the_threshold_of_the_demo(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_the_live_picture_moves_and_a_picture_is_encoded_only_while_someone_watc
 
 def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_path: Path) -> None:
     saved: list[str] = []
-    keeper = Page(WebOptions(port=0), MODEL, "test", lambda _, m: saved.append(m.numbers[0].text), lambda line: None)
+    keeper = Page(PageOptions(port=0), MODEL, "test", lambda _, m: saved.append(m.numbers[0].text), lambda line: None)
     try:
         for server in (page, keeper):
             assert Client(server)("POST", "/snapshot")[0] == 503  # there is no picture yet
@@ -217,9 +217,9 @@ def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_pa
 
 def test_a_snapshot_can_be_read_again(tmp_path: Path) -> None:
     seen = moment(2)
-    plain, read = seen.frame.image, overlay.draw(seen.frame.image, seen.reading.digits)
+    plain, read = seen.frame.image, drawing.draw_digits(seen.frame.image, seen.reading.digits)
     path = snapshots.save(tmp_path, snapshots.name(seen), snapshots.png(plain), snapshots.png(read))
-    assert images.find(tmp_path) == [path] and Reader(MODEL.classifier).read(images.load(path)).lines == ("7",)
+    assert images.list_images(tmp_path) == [path] and Reader(MODEL.classifier).read(images.load(path)).lines == ("7",)
     assert (images.load(path.parent / "read" / path.name) == read).all()
 
 
@@ -247,7 +247,7 @@ def test_foreign_names_and_sites_are_refused_and_each_answer_is_guarded(page: Pa
         status, headers, body = client("GET", name)
         assert status == 200 and body and b"http" not in body.replace(b"http://www.w3.org/2000/svg", b"")
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Content-Type-DemoOptions"] == "nosniff"
     assert client("GET", "/", Host="evil.example")[0] == 403
     assert client("GET", "/", Host=f"evil.example:{page.port}")[0] == 403
     assert client("GET", "/", Host="[::1]:80")[0] == client("GET", "/", Host="localhost")[0] == 200
@@ -288,7 +288,7 @@ def test_a_bucket_refills() -> None:
 def test_beyond_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setenv(guard.TOKEN_VARIABLE, TOKEN)
-    page = Page(WebOptions("0.0.0.0", 0, tmp_path), MODEL, "test", None, lines.append)
+    page = Page(PageOptions("0.0.0.0", 0, tmp_path), MODEL, "test", None, lines.append)
     client = Client(page)
     try:
         assert lines[0].endswith(f":{page.port}/?token={TOKEN}")
@@ -312,4 +312,4 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pyte
 
 def test_a_port_in_use_is_one_line(page: Page, tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match=f"--port {page.port}: is in use already"):
-        Page(WebOptions(port=page.port, corrections=tmp_path), MODEL, "test", None, lambda line: None)
+        Page(PageOptions(port=page.port, corrections=tmp_path), MODEL, "test", None, lambda line: None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mnist.demo.live.tracking import FADING, Event, Tracker, _is_another
+from edge_mnist.demo.live.tracking import HYSTERESIS, Event, Tracker, _is_another
 from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Reader, Reading
 from edge_mnist.demo.sources import scenes
 
@@ -105,7 +105,7 @@ def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> 
     def believed(confidences: Sequence[float]) -> list[tuple[str, str, str | None]]:
         tracker = Tracker(0.65)
         frames = [fading(confidence) for confidence in confidences]
-        return said([e for i, f in enumerate(frames) for e in tracker.update(tracker.believed(f), i / FPS)])
+        return said([e for i, f in enumerate(frames) for e in tracker.update(tracker.separate_doubtful(f), i / FPS)])
 
     assert believed([0.8] * 30 + [0.55, 0.6, 0.64, 0.52] * 15) == [("read", "27", None)]
     assert believed([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("unsure", "2?", "27")]
@@ -190,9 +190,9 @@ def test_of_the_sample_nothing_wrong_is_said_and_nothing_is_missed(monkeypatch: 
         return scene
 
     monkeypatch.setattr(scenes, "render", remember)
-    tracker, reader = Tracker(THRESHOLD), Reader(threshold=THRESHOLD - FADING)
+    tracker, reader = Tracker(THRESHOLD), Reader(threshold=THRESHOLD - HYSTERESIS)
     events = []
     for index, frame in enumerate(itertools.islice(scenes.sample_frames(0), round(12 * FPS))):
-        events += tracker.update(tracker.believed(reader.read(frame)), index / FPS)
+        events += tracker.update(tracker.separate_doubtful(reader.read(frame)), index / FPS)
     assert [event.number.text for event in events if event.kind == "read"] == written
     assert {event.kind for event in events} == {"read", "gone"}

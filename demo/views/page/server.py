@@ -25,17 +25,17 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from edge_mnist.demo.live import events
-from edge_mnist.demo.live.loop import Moment
+from edge_mnist.demo.live.loop import FrameResult
 from edge_mnist.demo.live.models import Model
-from edge_mnist.demo.options import WebOptions
+from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.reading.reader import THRESHOLD
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.views import snapshots
+from edge_mnist.demo.views.drawing import draw_result
 from edge_mnist.demo.views.page import connections, guard
 from edge_mnist.demo.views.page.connections import Connection, Connections
 from edge_mnist.demo.views.page.notices import Notices
 from edge_mnist.demo.views.page.uploads import Desk
-from edge_mnist.demo.views.screen import paint
 from edge_mnist.system.errors import EdgeMnistError
 
 QUALITY = 80
@@ -60,10 +60,10 @@ class Page:
 
     def __init__(
         self,
-        options: WebOptions,
+        options: PageOptions,
         model: Model,
         source: str,
-        snapshot: Callable[[Image, Moment], None] | None,
+        snapshot: Callable[[Image, FrameResult], None] | None,
         tell: Callable[[str], None],
     ) -> None:
         """Begin to listen.
@@ -89,7 +89,7 @@ class Page:
         self._guesses = guard.Guesses()
         self._buckets = {path: guard.Buckets(*rates) for path, rates in _RATES.items()}
         self._files = {name: resources.files("edge_mnist.demo").joinpath("web", name).read_bytes() for name in _TYPES}
-        self._moment: Moment | None = None
+        self._moment: FrameResult | None = None
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
         self._count = 0  # of events, ever
         self._run_name = secrets.token_hex(4)  # tells a page that the count began anew
@@ -113,7 +113,7 @@ class Page:
             link += f"?token={self._access.token}"
         tell(f"the demo is at {link}")
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: FrameResult) -> None:
         """Hand a moment over, from the thread that reads."""
         self._loop.call_soon_threadsafe(self._take, moment)
 
@@ -177,7 +177,7 @@ class Page:
         server.close()
         await runner.cleanup()
 
-    def _take(self, moment: Moment) -> None:
+    def _take(self, moment: FrameResult) -> None:
         """A moment arrives in the thread of the page."""
         self._moment, self._model = moment, moment.model
         for event in moment.events:
@@ -366,7 +366,7 @@ class Page:
         moment = self._moment
         if moment is None:
             return _refuse(503, "there is no picture yet")
-        image = await self._loop.run_in_executor(self._encoder, paint, moment)
+        image = await self._loop.run_in_executor(self._encoder, draw_result, moment)
         if self._snapshot is not None:
             await self._loop.run_in_executor(self._worker, self._snapshot, image, moment)
         pictures = {
@@ -412,11 +412,11 @@ def _refuse(status: int, reason: str) -> web.Response:
     return web.json_response({"error": reason}, status=status)
 
 
-def _encode(moment: Moment) -> bytes:
-    return cv2.imencode(".jpg", paint(moment, bar=False), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+def _encode(moment: FrameResult) -> bytes:
+    return cv2.imencode(".jpg", draw_result(moment, bar=False), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def _refused(options: WebOptions, error: OSError) -> EdgeMnistError:
+def _refused(options: PageOptions, error: OSError) -> EdgeMnistError:
     where = f"--port {options.port}"
     if error.errno == errno.EADDRINUSE:
         return EdgeMnistError(

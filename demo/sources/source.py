@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from edge_mnist.demo.sources import cameras, images
-from edge_mnist.demo.sources.cameras import Image, Incomplete, Lost, Settings
+from edge_mnist.demo.sources.cameras import CameraSettings, Image, SourceLost, VideoIncomplete
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
 Kind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
@@ -49,7 +49,7 @@ class Source:
     kind: Kind
     name: str
     place: str
-    settings: Settings = field(default_factory=Settings)
+    settings: CameraSettings = field(default_factory=CameraSettings)
 
     @property
     def is_live(self) -> bool:
@@ -76,14 +76,16 @@ class Source:
         """
         if self.kind != "folder":
             return (self,)
-        return tuple(Source("image", str(path), str(path), self.settings) for path in images.find(Path(self.place)))
+        return tuple(
+            Source("image", str(path), str(path), self.settings) for path in images.list_images(Path(self.place))
+        )
 
     def frames(self) -> Generator[Image, None, None]:
         """Frames, uint8 (H, W, 3) BGR; closing the generator closes the source. A folder's are those of its parts.
 
         Raises:
-            Lost: there is none, or it is there no more.
-            Incomplete: after the last frame: a film holds fewer than it declares.
+            SourceLost: there is none, or it is there no more.
+            VideoIncomplete: after the last frame: a film holds fewer than it declares.
             EdgeMnistError: a file holds no pictures.
         """
         if self.kind == "v4l2":
@@ -103,7 +105,7 @@ class Source:
                 yield from _still(Path(part.place))
 
 
-def find(text: str, settings: Settings) -> Source:
+def find(text: str, settings: CameraSettings) -> Source:
     """The source that a user names.
 
     Args:
@@ -126,7 +128,7 @@ def find(text: str, settings: Settings) -> Source:
         return Source("stream", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", text, settings)
     path = Path(text)
     if path.is_dir():
-        images.find(path)
+        images.list_images(path)
         return Source("folder", text, text, settings)
     if path.is_file():
         return Source("image" if path.suffix.lower() in images.SUFFIXES else "video", text, text, settings)
@@ -136,12 +138,12 @@ def find(text: str, settings: Settings) -> Source:
     )
 
 
-def _camera(text: str, settings: Settings) -> Source:
+def _camera(text: str, settings: CameraSettings) -> Source:
     """A camera by its number or device; a module on the camera connector through picamera2."""
     if sys.platform != "linux":
         return Source("v4l2", text, text, settings)
     path = Path(f"/dev/video{text}" if text.isdigit() else text)
-    found = cameras.devices()
+    found = cameras.list_devices()
     here = next((device for device in found if device.path == path), None)
     if here is None or here.is_csi:
         if cameras.has_picamera2():
@@ -173,11 +175,13 @@ def _video(path: Path) -> Iterator[Image]:
         capture.release()
     is_mp4, is_cut, seconds = _read_boxes(path)
     if is_cut and count < declared:
-        raise Incomplete(f"{path}: breaks off: {count} of its {declared:.0f} frames can be read")
+        raise VideoIncomplete(f"{path}: breaks off: {count} of its {declared:.0f} frames can be read")
     if rate > 0:  # an MP4's sound may be longer, and frames that an edit list leaves out are counted
         seconds = min(seconds, declared / rate) if is_mp4 else declared / rate
     if seconds - end > max(_SHORTER[0], _SHORTER[1] * seconds):
-        raise Incomplete(f"{path}: breaks off or is damaged: its picture ends after {end:.1f} s of {seconds:.1f} s")
+        raise VideoIncomplete(
+            f"{path}: breaks off or is damaged: its picture ends after {end:.1f} s of {seconds:.1f} s"
+        )
 
 
 def _read_boxes(path: Path) -> tuple[bool, bool, float]:
@@ -218,11 +222,11 @@ def _stream(address: str, name: str) -> Iterator[Image]:
     capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
     try:
         if not capture.isOpened():
-            raise Lost(f"{name}: no stream answers")
+            raise SourceLost(f"{name}: no stream answers")
         good, image = capture.read()
         while good:
             yield np.asarray(image, np.uint8)
             good, image = capture.read()
-        raise Lost(f"{name}: the stream ended")
+        raise SourceLost(f"{name}: the stream ended")
     finally:
         capture.release()
