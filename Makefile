@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo pi lint best peers benchmarks demo predict lock clean
+.PHONY: help export test test-slow test-demo test-pythons coverage pi lint best peers benchmarks demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -34,6 +34,15 @@ test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated H
 test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, window, broker; EDGE_MNIST_SOAK=10 minutes of full speed
 	$(BIN)/python -m pytest -m slow -rs tests/demo/test_demo.py tests/demo/test_browser.py tests/demo/test_window.py tests/demo/test_mqtt.py tests/demo/test_connections.py tests/fuzz/test_fuzz_requests.py
 
+test-pythons: $(VENV)/installed-dev ## run the tests without torch under the oldest and the newest Python that is supported and that is here
+	BIN='$(BIN)' .ci/test-pythons 3.10 3.13
+
+coverage: $(VENV)/installed-dev ## run the tests and measure which lines they reach; fails below the floor in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root
 	$(BIN)/python -m pytest -m pi -rsA --durations=10
 
@@ -47,9 +56,10 @@ lint: $(VENV)/installed-dev ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
-	$(PIP) install --constraint requirements.lock --editable '.[dev,bench]'
+	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
 	PYTHON=$(BIN)/python benchmarks/best.sh runs/best
 
 peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DATA), in an environment of its own of 2 GB
@@ -61,12 +71,12 @@ benchmarks: $(VENV)/installed-dev $(PEERS)/installed ## print the tables of docs
 # uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.
 lock: $(VENV)/installed-dev ## renew requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-python-downloads --no-header --no-annotate \
-		--extra dev pyproject.toml --output-file $(VENV)/resolved
+		--extra all --group dev pyproject.toml --output-file $(VENV)/resolved
 	{ echo '# The versions that the checks run with, for every supported Python. Renewed by `make lock`.'; \
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) $(PEERS) .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PEERS) .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
@@ -78,7 +88,8 @@ $(VENV)/installed-demo: $(VENV)/made $(NEEDS)
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)
-	$(PIP) install --constraint requirements.lock --editable '.[dev]'
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --constraint requirements.lock --group dev --editable '.[all]'
 	@touch $@
 
 # The other tools disagree with the lock about packages that are not measured; those that are stay the same.
