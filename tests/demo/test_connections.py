@@ -13,12 +13,12 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from test_page import MODEL, TOKEN, moment
 
 from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.views.page import connections, guard, notices
 from edge_mnist.demo.views.page.notices import Notices
 from edge_mnist.demo.views.page.server import Page
+from tests.demo.test_page import MODEL, TOKEN, moment
 from tests.support.demos import Demo, wait
 
 HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Half: "

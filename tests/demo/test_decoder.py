@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from test_images import SAME, Image, written
 
 from edge_mnist.demo.reading import view
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.decoder import Decoder
 from edge_mnist.system.errors import EdgeMnistError
+from tests.demo.test_images import SAME, Image, written
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are stopped and limited as on Linux")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from test_mutation import mutate
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli import commands
@@ -23,6 +22,7 @@ from edge_mnist.export.report.terminal import to_html, to_json
 from edge_mnist.graph.interpreter import run_quantized
 from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
+from tests.export.test_mutation import mutate
 
 IMAGES = images_for((1, 28, 28), None, 40)
 TOO = Options(runtime=runtime.MICRO)

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fuzz_artifacts
 import pytest
 
 from edge_mnist.bundle.reference import Reference
@@ -16,6 +15,7 @@ from edge_mnist.formats.table import FORMATS
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
+from tests.support import fuzz_artifacts
 
 pytestmark = pytest.mark.slow
 

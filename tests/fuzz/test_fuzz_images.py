@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_images import SAME, Image, written
 
 from edge_mnist.demo.reading import reader
 from edge_mnist.demo.sources import images
 from edge_mnist.system.errors import EdgeMnistError
+from tests.demo.test_images import SAME, Image, written
 
 _SMALL = Image.fromarray(np.random.RandomState(1).randint(0, 256, (12, 16, 4)).astype(np.uint8))
 _OPAQUE = _SMALL.convert("RGB")

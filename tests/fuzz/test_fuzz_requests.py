@@ -8,8 +8,8 @@ import time
 from contextlib import closing
 
 import pytest
-from test_connections import ask
 
+from tests.demo.test_connections import ask
 from tests.support.demos import demo
 
 SEED, COUNT, AT_ONCE = 17, 1500, 10

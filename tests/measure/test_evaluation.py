@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from edge_mnist.cli.commands import commands
 from edge_mnist.data import outliers, strokes
 from edge_mnist.measure import evaluation
+from edge_mnist.pretrained import SHIPPED
 from tests.support.digits import idx
 
 SCORES = st.lists(st.integers(0, 8), min_size=1, max_size=30)
@@ -71,11 +72,10 @@ def test_the_command_tells_all_of_it(data: Path) -> None:
 
 
 def test_a_checkpoint_reads_as_its_int8_model_does(data: Path) -> None:
-    shipped = Path(evaluation.__file__).parent / "pretrained" / "digitnet.safetensors"
     asked = ["evaluate", "--data", str(data), "--json"]
     float_facts, int8_facts = (
         json.loads(CliRunner().invoke(commands, arguments, catch_exceptions=False).stdout)
-        for arguments in ([*asked, str(shipped)], asked)
+        for arguments in ([*asked, str(SHIPPED)], asked)
     )
     assert float_facts["hash"] != int8_facts["hash"]
     assert abs(float_facts["accuracy"] - int8_facts["accuracy"]) <= 0.02

@@ -12,7 +12,6 @@ from tests.support.networks import random_checkpoint
 
 torch = pytest.importorskip("torch")
 
-from test_folding import module as layer_of  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
@@ -21,6 +20,7 @@ from edge_mnist.training.network import MEAN, STD, DigitNet, set_weights  # noqa
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
 from edge_mnist.training.tracing import describe  # noqa: E402
+from tests.graph.test_folding import module as layer_of  # noqa: E402
 
 
 def checkpoint_of(network: nn.Module) -> Checkpoint:
