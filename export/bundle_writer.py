@@ -69,7 +69,7 @@ def make_bundle(reference: Reference, kinds: Sequence[Format], details: Mapping[
     return files
 
 
-def check_folder(folder: Path, force: bool) -> None:
+def check_bundle_folder(folder: Path, force: bool) -> None:
     """Refuse a folder that holds something other than a bundle, unless forced; never write over it.
 
     Raises:

@@ -126,7 +126,7 @@ def export(
             raise UsageError(f"--bundle {standalone}: holds TFLite only: leave out --format")
         int8 = True
     else:
-        bundle_writer.check_folder(out, force)
+        bundle_writer.check_bundle_folder(out, force)
     if not int8 and (only := [kind.name for kind in kinds if "float" not in kind.precisions]):
         raise UsageError(f"--format {only[0]}: it is written from the quantized network only: add --int8")
     with locked(standalone or out):
@@ -221,16 +221,17 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
     from edge_mnist.bundle.manifest import REPORT, read_bundle
     from edge_mnist.export import bundle_writer
-    from edge_mnist.export.proof.verification import Options, verify
+    from edge_mnist.export.proof.verification import VerifyOptions, verify
     from edge_mnist.export.report import terminal
+    from edge_mnist.export.report.page import render_html
     from edge_mnist.system.tables import make_console
 
     manifest, _ = read_bundle(folder)
     with progress.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
-        found = verify(folder, images, Options(**options))
-    text = terminal.to_json(found)
+        found = verify(folder, images, VerifyOptions(**options))
+    text = found.to_json()
     try:
-        bundle_writer.write_report(folder, terminal.to_html(found, manifest), text)
+        bundle_writer.write_report(folder, render_html(found, manifest), text)
         kept = f"report: {folder / REPORT}"
     except EdgeMnistError as error:
         kept = "report: not kept"
@@ -240,7 +241,7 @@ def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool
     else:
         if layers:
             terminal.print_layers(found, make_console())
-        terminal.print_table(found, make_console())
+        terminal.print_report(found, make_console())
         click.echo(kept)
     if not found.passed:
         sys.exit(1)

@@ -21,7 +21,7 @@ _LONGEST_CHAIN = {2: 4, 4: 16}
 
 
 @dataclass(frozen=True)
-class Stage:
+class FusedOperation:
     """What is computed row by row in one go: a convolution, also with the 2x2 max pool after it, or a max pool.
 
     Attributes:
@@ -56,9 +56,9 @@ class Stage:
         return window.extent[0] + (window.stride[0] if self.pool else 0)
 
 
-def stages(graph: QuantizedGraph) -> tuple[Stage, ...]:
+def fuse_operations(graph: QuantizedGraph) -> tuple[FusedOperation, ...]:
     """The operations of a graph, with each max pool that can be taken of a convolution's sums joined to it."""
-    found: list[Stage] = []
+    found: list[FusedOperation] = []
     shapes, quantizations = graph.shapes(), graph.quantizations()
     for index, operation in enumerate(graph.operations):
         source, target = shapes[index], shapes[index + 1]
@@ -67,17 +67,17 @@ def stages(graph: QuantizedGraph) -> tuple[Stage, ...]:
             if last.kind == "EM_CONV":
                 found[-1] = replace(last, pool=operation, target=target)
                 continue
-        found.append(Stage(operation, None, source, target, quantizations[index], quantizations[index + 1]))
+        found.append(FusedOperation(operation, None, source, target, quantizations[index], quantizations[index + 1]))
     return tuple(found)
 
 
-def table(stage: Stage, name: str, graph: QuantizedGraph) -> str:
+def format_constants(stage: FusedOperation, name: str, graph: QuantizedGraph) -> str:
     """The constants of a stage, with a comment that says what it computes."""
     operation = stage.operation
     title = f"/* {name}: {_described(stage)} */\n"
     if isinstance(operation, MaxPool2d):
         return title
-    weight = packed(operation)
+    weight = pack_weights(operation)
     padded = len(operation.weight) if stage.kind == "EM_GROUPED" else -(-len(operation.weight) // LANES) * LANES
     sums = operation.weight.astype(np.int64).reshape(len(operation.weight), -1).sum(axis=1)
     biases = operation.bias - (stage.entering.zero_point + 128) * sums  # activations are kept as q + 128
@@ -88,7 +88,7 @@ def table(stage: Stage, name: str, graph: QuantizedGraph) -> str:
     bias_items = [f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)]
     fill = "EM_FILL(EM_NONE EM_NONE)" if none else ""
     multiplier_items = [
-        f"EM_MULTIPLIER({real(m)}, {q}, {s}, {int(t)})"
+        f"EM_MULTIPLIER({format_float(m)}, {q}, {s}, {int(t)})"
         for m, q, s, t in zip(multipliers, significands, shifts, away, strict=True)
     ]
     text = title
@@ -96,12 +96,14 @@ def table(stage: Stage, name: str, graph: QuantizedGraph) -> str:
     text += _array("int32_t", f"{name}_bias", _lines(bias_items, 4), fill)
     text += _array("em_multiplier", f"{name}_multiplier", _lines(multiplier_items, 2), fill)
     if stage.kind != "EM_GROUPED":
-        pairs, singles = (_array("uint8_t", f"{name}_chain", _lines(map(str, chains(weight, n)), 24)) for n in (2, 4))
+        pairs, singles = (
+            _array("uint8_t", f"{name}_chain", _lines(map(str, choose_chain_lengths(weight, n)), 24)) for n in (2, 4)
+        )
         text += f"#if EM_CHAIN == 2\n{pairs}#elif EM_CHAIN == 4\n{singles}#endif\n"
     return text
 
 
-def packed(operation: QuantizedConv2d) -> NDArray[np.int8]:
+def pack_weights(operation: QuantizedConv2d) -> NDArray[np.int8]:
     """Weights in the order in which a kernel reads them.
 
     Returns:
@@ -120,7 +122,7 @@ def packed(operation: QuantizedConv2d) -> NDArray[np.int8]:
     return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
 
 
-def chains(weight: NDArray[np.int8], taps: int) -> list[int]:
+def choose_chain_lengths(weight: NDArray[np.int8], taps: int) -> list[int]:
     """How many groups of taps may be added in 16 bits before the sum is widened, for a kernel with 16-bit lanes.
 
     Whatever the activations are, a lane's sum stays within int16: of activations 0..255 while its positive weights add
@@ -128,7 +130,7 @@ def chains(weight: NDArray[np.int8], taps: int) -> list[int]:
     weights add up to 32767 / 128 = 255 at the most.
 
     Args:
-        weight: as `packed` gives it, without groups of channels.
+        weight: as `pack_weights` gives it, without groups of channels.
         taps: products of one group that fall into one lane: 2 (`vpmaddubsw`, activations 0..255) or 4 (`mla`,
             activations -128..127).
 
@@ -155,7 +157,7 @@ def chains(weight: NDArray[np.int8], taps: int) -> list[int]:
     return lengths
 
 
-def _described(stage: Stage) -> str:
+def _described(stage: FusedOperation) -> str:
     """What a stage computes, in words and shapes."""
     operation, window = stage.operation, stage.operation.window
     words = "max pool" if isinstance(operation, MaxPool2d) else "convolution"
@@ -175,7 +177,7 @@ def _described(stage: Stage) -> str:
 
 
 def _weight_lines(weight: NDArray[np.int8], none: int) -> list[str]:
-    """Weights as `packed` gives them, a group of taps on a line; the last `none` of its outputs apart."""
+    """Weights as `pack_weights` gives them, a group of taps on a line; the last `none` of its outputs apart."""
     if weight.ndim == 4:
         return _lines(map(str, weight.ravel()), 24)
     lines = []
@@ -198,7 +200,7 @@ def _array(kind: str, name: str, lines: Iterable[str], last: str = "") -> str:
     return f"static const {kind} {name}[] = {{\n" + "".join(f"    {line}\n" for line in (*lines, last) if line) + "};\n"
 
 
-def real(value: np.float32) -> str:
+def format_float(value: np.float32) -> str:
     """A float32 as a C constant that reads back as itself: nine significant digits suffice."""
     text = f"{float(value):.9g}"
     return f"{text}f" if re.search(r"[.e]", text) else f"{text}.0f"

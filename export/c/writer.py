@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from edge_mnist.export.c.tables import LANES, Stage, real, stages, table
+from edge_mnist.export.c.tables import LANES, FusedOperation, format_constants, format_float, fuse_operations
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, accumulator_bound
@@ -53,7 +53,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     """
     if isinstance(graph, FloatGraph):
         raise EdgeMnistError("C is written from the quantized network only: export --int8")
-    steps = stages(graph)
+    steps = fuse_operations(graph)
     if not steps:
         raise EdgeMnistError("the network has no layers, expected at least one convolution or max pool")
     for stage in steps:
@@ -79,7 +79,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     )
     identifiers = graph.identifiers()
     names = [identifiers[stage.operation.name] for stage in steps]
-    tables = "\n".join(table(stage, name, graph) for stage, name in zip(steps, names, strict=True))
+    tables = "\n".join(format_constants(stage, name, graph) for stage, name in zip(steps, names, strict=True))
     records = "".join(_record(stage, name) for stage, name in zip(steps, names, strict=True))
     lines = "".join(_ring_text(ring, name) for ring, name in zip(rings, ["pixels", *names], strict=True))
     joined = (
@@ -102,14 +102,14 @@ def write_header(graph: QuantizedGraph, include_guard: str = "EDGE_MNIST_MODEL_H
         width=width,
         channels=channels,
         classes=classes,
-        arena=_arena(_rings(stages(graph))),
+        arena=_arena(_rings(fuse_operations(graph))),
         terms=terms,
-        scale=real(np.float32(terms.output_scale)),
+        scale=format_float(np.float32(terms.output_scale)),
     )
     return text.encode()
 
 
-def _check(stage: Stage, graph: QuantizedGraph) -> None:
+def _check(stage: FusedOperation, graph: QuantizedGraph) -> None:
     """Refuse what the kernels' integers cannot hold."""
     operation = stage.operation
     window = operation.window
@@ -132,7 +132,7 @@ def _check(stage: Stage, graph: QuantizedGraph) -> None:
         )
 
 
-def _rings(steps: Sequence[Stage]) -> list[_Ring]:
+def _rings(steps: Sequence[FusedOperation]) -> list[_Ring]:
     """The rings of lines before, between and after the stages, one after the other in the arena."""
     rings: list[_Ring] = []
     shapes = [steps[0].source, *(stage.target for stage in steps)]
@@ -155,14 +155,14 @@ def _arena(rings: Sequence[_Ring]) -> int:
     return rings[-1].end + _SLACK
 
 
-def _runs(stage: Stage) -> int:
+def _runs(stage: FusedOperation) -> int:
     """Pointers that em_conv_row needs."""
     window = stage.operation.window
     columns = 1 if window.dilation[1] == 1 else window.kernel_size[1]
     return window.kernel_size[0] * columns * (2 if stage.pool else 1)
 
 
-def _record(stage: Stage, name: str) -> str:
+def _record(stage: FusedOperation, name: str) -> str:
     """One element of em_layers."""
     window = stage.operation.window
     is_pool = isinstance(stage.operation, MaxPool2d)

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from edge_mnist.bundle.reference import deserialize
 from edge_mnist.export import WRITERS
-from edge_mnist.export.c.tables import stages
+from edge_mnist.export.c.tables import fuse_operations
 from edge_mnist.export.onnx_writer import add_output
-from edge_mnist.export.proof.child import FLOAT_TOLERANCE, MEMORY
+from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, MEMORY
 from edge_mnist.formats import tflite_reader
 from edge_mnist.formats.table import detect_format, find_format, read_contract
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
@@ -36,7 +36,7 @@ from edge_mnist.system.child_processes import limit_memory
 from edge_mnist.system.errors import EdgeMnistError
 
 
-def first_difference(
+def find_first_difference(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool, runtime: str = ""
 ) -> tuple[str | None, str]:
     """The first layer of an artifact that departs from a graph, and how; (None, "") if none does.
@@ -155,7 +155,7 @@ def _layer_outputs(
 
 def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.int8] | None]:
     """What each operation of a model.c gives: (N, channels, height, width); None where it is pooled at once."""
-    steps = stages(graph)
+    steps = fuse_operations(graph)
     found = open_library(data, "the artifact", traced=True).trace(inputs, len(steps))
     for stage, values in zip(steps, found, strict=True):
         channels, height, width = stage.target
@@ -178,7 +178,9 @@ def main(artifact: str, reference_file: str, precision: str, trust: str, runtime
     if graph is not None:
         try:
             data = Path(artifact).read_bytes()
-            layer, difference = first_difference(data, graph, reference.images, trust=trust == "trust", runtime=runtime)
+            layer, difference = find_first_difference(
+                data, graph, reference.images, trust=trust == "trust", runtime=runtime
+            )
         except EdgeMnistError as error:
             difference = str(error)
     print(json.dumps({"layer": layer, "difference": difference}))

@@ -1,38 +1,45 @@
-"""The parity report: what was found when every artifact was held against the oracle. Plain data, see `verification`."""
+"""The result of a verification as plain data: how each artifact compared with the oracle, and float with int8."""
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_mnist.measure.significance import wilson_interval
 
 Status = Literal["passed", "failed", "not run"]
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One artifact in one runtime, and how it compared.
+class VariantResult:
+    """How one variant, that is one artifact in one runtime, compared with the oracle.
 
     Attributes:
-        name: format and precision, such as "tflite int8", and the runtime if it is not the format's usual one:
-            "tflite int8 (tflite-micro)".
-        format: "torchscript", "onnx", "tflite" or "c".
+        name: the format and the precision, such as "tflite int8". The runtime follows in parentheses if it is not the
+            usual one of the format: "tflite int8 (tflite-micro)".
+        format: the name of the format in `FORMATS`.
         precision: "float" or "int8".
         runtime: the runtime that executed it with its version, such as "LiteRT 2.3.0, XNNPACK".
-        file: the file's name in its folder.
-        bytes: its size.
-        sha256: of its content, hexadecimal.
-        accuracy: share of the labels that it reads right, 0..1; None without labels of a real set.
-        agreement: share of the images that get the oracle's class, 0..1; None if not run.
-        logits_compared: how many.
-        logits_differing: int8: how many differ from the oracle's; float: how many by more than the tolerance.
-        max_abs_difference: int8: in integers; float: in logits; None if not run.
+        file: the name of the artifact's file in its folder.
+        bytes: the size of the file.
+        sha256: the SHA-256 of the file's content, as hexadecimal digits.
+        accuracy: the share of the labels that it predicts, 0..1; None if there are no labels of real images.
+        agreement: the share of the images for which it predicts the oracle's class, 0..1; None if it was not run.
+        logits_compared: the number of logits that were compared.
+        logits_differing: int8: how many of them are not equal to the oracle's; float: how many are further from the
+            oracle's than the tolerance.
+        max_abs_difference: the largest distance from the oracle's logits; int8: in integer steps, float: in logits.
+            None if it was not run.
         status: "passed", "failed" or "not run".
-        reason: why it failed or was not run, one line; if it passed, how it rounds unlike the others, or "".
-        layer: the first layer that differs from the oracle, if one does.
-        seconds: time that its process took, with start and load.
+        reason: one line that says why it failed or was not run. If it passed, how its rounding differs from the usual
+            one, or "".
+        layer: the name of the first layer that differs from the oracle, if one does.
+        seconds: the time that its process took, including starting the process and loading the artifact.
     """
 
     name: str
@@ -55,17 +62,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class LayerSignal:
-    """What quantization did to a layer's output over the golden images.
+    """What quantization did to the output of a layer, measured over the golden images.
 
     Attributes:
-        name: the layer.
-        shape: channels, height, width of its output.
-        scale: of its int8 output.
-        zero_point: of its int8 output.
-        snr_db: power of the float output over the power of (int8 - float), in decibels.
-        bias_shift_before: root mean square shift of its channels' means by rounded weights, in output steps.
+        name: the name of the layer.
+        shape: channels, height and width of its output.
+        scale: the scale of its int8 output.
+        zero_point: the zero point of its int8 output, -128..127.
+        snr_db: the power of the float output over the power of (int8 output - float output), in decibels.
+        bias_shift_before: the root mean square, over the channels, of the shift of the mean that rounding the weights
+            causes, in steps of the output's scale.
         bias_shift_after: the same after bias correction.
-        clipped: share of the calibration values beyond the int8 range, 0..1.
+        clipped: the share of the calibration values that are outside the int8 range, 0..1.
     """
 
     name: str
@@ -80,14 +88,14 @@ class LayerSignal:
 
 @dataclass(frozen=True, eq=False)
 class ChangedImage:
-    """An image whose class differs between float and int8.
+    """An image for which float and int8 predict different classes.
 
     Attributes:
-        index: its place in the data set.
-        pixels: uint8 (28, 28).
-        label: the truth; None if it is not known.
-        float_class: what the float network reads.
-        int8_class: what the int8 network reads.
+        index: its index in the data set.
+        pixels: uint8 (height, width).
+        label: the true class; None if it is not known.
+        float_class: the class that the float network predicts.
+        int8_class: the class that the int8 network predicts.
     """
 
     index: int
@@ -99,29 +107,30 @@ class ChangedImage:
 
 @dataclass(frozen=True, eq=False)
 class ParityReport:
-    """The proof: every variant against the oracle, and float against int8.
+    """How every variant compared with the oracle, and int8 with float.
 
     Attributes:
-        dataset: "MNIST test", "strokes" (drawn digits, where MNIST is not to be had), or the source of other data.
-        images: how many were compared, beside the golden images.
-        golden: how many golden images were compared.
-        variants: in the order of formats, float first.
-        float_accuracy: of the oracle in float, 0..1; None on strokes.
-        int8_accuracy: of the oracle in int8, 0..1; None on strokes or without an int8 graph.
-        recorded_accuracy: the test accuracy that the checkpoint's training recorded, if any.
-        float_only_right: images that float reads right and int8 wrong.
-        int8_only_right: images that int8 reads right and float wrong.
-        mcnemar_p: exact two-sided p-value of these two counts; None without an int8 graph or labels.
-        max_drop: the largest accuracy drop allowed, in points.
-        changed: images whose class changed.
-        layers: signal and noise by layer, if there is an int8 graph.
-        seconds: time that the whole proof took.
+        dataset: "MNIST test", "strokes" (drawn digits, used where MNIST is not available), or the source of other
+            images.
+        images: the number of images that were compared, without the golden images.
+        golden: the number of golden images that were compared.
+        variants: the results in the order of the formats, float first.
+        float_accuracy: the accuracy of the float oracle, 0..1; None for drawn digits.
+        int8_accuracy: the accuracy of the int8 oracle, 0..1; None for drawn digits or without an int8 graph.
+        recorded_accuracy: the test accuracy that training recorded in the checkpoint, 0..1; None if it recorded none.
+        float_only_right: the number of images that only float predicts correctly.
+        int8_only_right: the number of images that only int8 predicts correctly.
+        mcnemar_p: the exact two-sided p-value of these two counts; None without an int8 graph or without labels.
+        max_drop: the largest accuracy drop that is allowed, in percentage points.
+        changed: the images for which float and int8 predict different classes.
+        layers: what quantization did to each convolution; empty without an int8 graph.
+        seconds: the time that the whole verification took.
     """
 
     dataset: str
     images: int
     golden: int
-    variants: tuple[Variant, ...]
+    variants: tuple[VariantResult, ...]
     float_accuracy: float | None
     int8_accuracy: float | None
     recorded_accuracy: float | None
@@ -135,7 +144,7 @@ class ParityReport:
 
     @property
     def accuracy_drop(self) -> float | None:
-        """Float minus int8 accuracy, in points (percent); negative if int8 reads better."""
+        """Float accuracy minus int8 accuracy, in percentage points; negative if int8 is more accurate."""
         if self.float_accuracy is None or self.int8_accuracy is None:
             return None
         # Rounded, so that a drop of exactly the limit is not above it by a rounding error.
@@ -147,3 +156,50 @@ class ParityReport:
         states = [variant.status for variant in self.variants]
         drop = self.accuracy_drop
         return "failed" not in states and "passed" in states and (drop is None or drop <= self.max_drop)
+
+    def to_json(self) -> str:
+        """The report as indented JSON, which is the content of parity.json.
+
+        Shares are 0..1, an interval is [low, high] at 95 % confidence, and the accuracy drop is in percentage points.
+        A value that is unknown, infinite or not a number is null.
+        """
+        content = {
+            "dataset": self.dataset,
+            "images": self.images,
+            "passed": self.passed,
+            "variants": [self._to_fields(variant) for variant in self.variants],
+            "mcnemar_p": self.mcnemar_p,
+            "accuracy_drop": self.accuracy_drop,
+            "max_drop": self.max_drop,
+            "golden": self.golden,
+            "float_accuracy": self.float_accuracy,
+            "float_interval": self._compute_interval(self.float_accuracy),
+            "int8_accuracy": self.int8_accuracy,
+            "int8_interval": self._compute_interval(self.int8_accuracy),
+            "recorded_accuracy": self.recorded_accuracy,
+            "float_only_right": self.float_only_right,
+            "int8_only_right": self.int8_only_right,
+            "changed_images": [image.index for image in self.changed],
+            "layers": [vars(layer) for layer in self.layers],
+            "seconds": self.seconds,
+        }
+        return json.dumps(_replace_non_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+
+    def _to_fields(self, variant: VariantResult) -> dict[str, Any]:
+        """The entry of a variant in the JSON."""
+        fields = dict(vars(variant))
+        last = {name: fields.pop(name) for name in ("reason", "layer", "seconds")}
+        return {**fields, "accuracy_interval": self._compute_interval(variant.accuracy), **last}
+
+    def _compute_interval(self, share: float | None) -> tuple[float, float] | None:
+        """The 95 % Wilson interval of a share of the images."""
+        return None if share is None else wilson_interval(round(share * self.images), self.images)
+
+
+def _replace_non_finite(value: Any) -> Any:
+    """The value with None for every number that JSON cannot express."""
+    if isinstance(value, dict):
+        return {name: _replace_non_finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replace_non_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

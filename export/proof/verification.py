@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from edge_mnist.bundle.manifest import REFERENCE, read_bundle
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data.images import Images
-from edge_mnist.export.proof.child import FLOAT_TOLERANCE, NOT_INSTALLED
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, Variant
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, VariantResult
+from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, NOT_INSTALLED
 from edge_mnist.formats.table import detect_format
 from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
@@ -42,7 +42,7 @@ _RUNNING: set[subprocess.Popen[str]] = set()
 
 
 @dataclass(frozen=True)
-class Options:
+class VerifyOptions:
     """How to verify.
 
     Attributes:
@@ -60,7 +60,7 @@ class Options:
     runtime: str = ""
 
 
-def verify(folder: Path, images: Images, options: Options | None = None) -> ParityReport:
+def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -> ParityReport:
     """Run every artifact of a bundle through its real runtime and hold it against the oracle.
 
     Args:
@@ -72,7 +72,7 @@ def verify(folder: Path, images: Images, options: Options | None = None) -> Pari
         EdgeMnistError: the folder is no bundle, the images do not fit, or this machine's oracle does not reproduce the
             bundle's golden logits, or `options.runtime` is not installed or runs no artifact of the bundle.
     """
-    options = options or Options()
+    options = options or VerifyOptions()
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
     runs = _runs(folder, manifest, options.runtime)
@@ -143,14 +143,14 @@ class _Oracle:
 
 
 def _check(
-    folder: Path, work: Path, name: str, entry: dict[str, Any], runtime: str, *, oracle: _Oracle, options: Options
-) -> Variant:
+    folder: Path, work: Path, name: str, entry: dict[str, Any], runtime: str, *, oracle: _Oracle, options: VerifyOptions
+) -> VariantResult:
     """Run one artifact in one runtime and compare it."""
     start = time.perf_counter()
     kind, precision = entry["format"], entry["precision"]
     title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
     _LOG.info("running %s%s", name, f" in {runtime}" if runtime else "")
-    blank = Variant(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
+    blank = VariantResult(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
     try:
         data = read_bytes(folder / name)
     except EdgeMnistError as error:
@@ -170,7 +170,7 @@ def _check(
         layer, difference = _locate(copy, folder, precision, "", options)
         return replace(variant, layer=layer, reason=f"changed since the export{_described(difference)}")
     outputs_file = copy.with_name(f"{name}.npy")
-    result = _run("child", [str(copy), str(work / "images.npy"), str(outputs_file), runtime], options)
+    result = _run("run_artifact", [str(copy), str(work / "images.npy"), str(outputs_file), runtime], options)
     variant = replace(variant, seconds=time.perf_counter() - start)
     if result.returncode:
         message = (result.stderr.strip().splitlines() or [f"its process ended with status {result.returncode}"])[-1]
@@ -194,7 +194,7 @@ def _check(
 
 
 def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> dict[str, Any]:
-    """The fields of a Variant that come of comparing logits of all images."""
+    """The fields of a VariantResult that come of comparing logits of all images."""
     if outputs.shape != expected.shape or outputs.dtype != expected.dtype:
         return {"logits_compared": 0, "status": "failed"}
     error = np.abs(outputs.astype(np.float64) - expected)
@@ -211,7 +211,9 @@ def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> 
     }
 
 
-def _locate(artifact: Path, folder: Path, precision: str, runtime: str, options: Options) -> tuple[str | None, str]:
+def _locate(
+    artifact: Path, folder: Path, precision: str, runtime: str, options: VerifyOptions
+) -> tuple[str | None, str]:
     """The first layer of an artifact that differs, found in a process of its own."""
     trust = "trust" if options.trust else "distrust"
     result = _run("localize", [str(artifact), str(folder / REFERENCE), precision, trust, runtime], options)
@@ -221,7 +223,7 @@ def _locate(artifact: Path, folder: Path, precision: str, runtime: str, options:
     return told["layer"], told["difference"]
 
 
-def _run(module: str, arguments: list[str], options: Options) -> subprocess.CompletedProcess[str]:
+def _run(module: str, arguments: list[str], options: VerifyOptions) -> subprocess.CompletedProcess[str]:
     """Run a module of this package in a process of its own, which finds the package as this process did."""
     command = [*options.run_with, sys.executable, "-m", f"edge_mnist.export.proof.{module}", *arguments]
     pipe = subprocess.PIPE
@@ -257,7 +259,7 @@ def _report(
     reference: Reference,
     images: Images,
     oracle: _Oracle,
-    variants: tuple[Variant, ...],
+    variants: tuple[VariantResult, ...],
     max_drop: float,
     start: float,
 ) -> ParityReport:

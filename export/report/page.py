@@ -8,9 +8,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Variant
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
 from edge_mnist.export.report import drawings
-from edge_mnist.export.report.findings import (
+from edge_mnist.export.report.wording import (
     comparison,
     difference,
     failures,
@@ -29,7 +29,7 @@ _MOST_PICTURED = 120  # a network that lost its way must not make a page of ten 
 _MOST_LISTED = 12  # numbers of a list that are shown at once
 
 
-def to_html(report: ParityReport, manifest: dict[str, Any]) -> str:
+def render_html(report: ParityReport, manifest: dict[str, Any]) -> str:
     """The report as a page: verdict, variants, float against int8, changed images, layers, contract, reproduction.
 
     Args:
@@ -69,7 +69,7 @@ def _row(header: str, cells: list[tuple[str, str]]) -> str:
     return f'<tr><th scope="row">{header}</th>{rest}</tr>\n'
 
 
-def _variant(variant: Variant, images: int) -> str:
+def _variant(variant: VariantResult, images: int) -> str:
     """A variant's row, and below it why it failed or was not run."""
     style, word = _STATUS[variant.status]
     accuracy = agreement = differing = "-"
@@ -94,7 +94,7 @@ def _variant(variant: Variant, images: int) -> str:
     return row.replace("<tr>", '<tr class="explained">', 1) + why if fault(variant) else row
 
 
-def _file(variant: Variant) -> str:
+def _file(variant: VariantResult) -> str:
     """The row of a variant's file."""
     return _row(escape(variant.file), [("number", f"{variant.bytes:,}"), ("hash", escape(variant.sha256))])
 

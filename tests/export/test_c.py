@@ -17,9 +17,9 @@ from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
 from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import bundle_writer
-from edge_mnist.export.c.tables import chains, packed, stages
+from edge_mnist.export.c.tables import choose_chain_lengths, fuse_operations, pack_weights
 from edge_mnist.export.c.writer import write_c, write_header
-from edge_mnist.export.proof.localize import first_difference
+from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph import calibration
@@ -162,7 +162,7 @@ def graph(reference: Reference) -> QuantizedGraph:
 def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], rounding: Rounding) -> None:
     kinds: set[str] = set()
     for graph, images in random_graphs(1000, 6):
-        kinds |= {stage.kind for stage in stages(graph)}
+        kinds |= {stage.kind for stage in fuse_operations(graph)}
         library = compiled_c.open_library(write_c(graph), "model.c", flags)
         outputs = library.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         np.testing.assert_array_equal(outputs, run_quantized(graph, images, rounding))
@@ -254,9 +254,9 @@ def test_null_pointers_and_a_small_arena_are_errors(graph: QuantizedGraph) -> No
 
 def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -> None:
     for operation in graph.convolutions:
-        weight = packed(operation)
+        weight = pack_weights(operation)
         for taps in (2, 4):
-            lengths = iter(chains(weight, taps))
+            lengths = iter(choose_chain_lengths(weight, taps))
             for block in weight.astype(np.int64)[::-1]:
                 for run in block:
                     group = 0
@@ -275,7 +275,7 @@ def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
     source = trained(None)
     float_graph = fold(source)
     graph, _ = quantize(float_graph, source.statistics, weight_range=127)
-    assert any(0 in chains(packed(operation), 2) for operation in graph.convolutions)
+    assert any(0 in choose_chain_lengths(pack_weights(operation), 2) for operation in graph.convolutions)
     images = strokes.draw(60, seed=8).images[:, None]
     outputs = compiled_c.open_library(write_c(graph), "model.c").run(images.reshape(60, 28, 28, 1))
     np.testing.assert_array_equal(outputs, run_quantized(graph, images))
@@ -356,15 +356,15 @@ def test_every_mutation_names_its_layer(
 ) -> None:
     monkeypatch.setattr(compiled_c, "FLAGS", ("-O0", "-fPIC", "-shared", "-DEDGE_MNIST_PORTABLE"))
     source = write_c(graph)
-    assert first_difference(source, graph, reference.images[:8], trust=True) == (None, "")
+    assert find_first_difference(source, graph, reference.images[:8], trust=True) == (None, "")
     for operation in graph.convolutions:
         for what in ("weight", "bias", "multiplier", "zero point"):
             changed = mutate(source, graph.identifiers()[operation.name], what)
             assert changed != source
             for trust in (True, False) if (what, operation.name) in AT_RUN else (False,):
-                found, difference = first_difference(changed, graph, reference.images[:8], trust=trust)
+                found, difference = find_first_difference(changed, graph, reference.images[:8], trust=trust)
                 assert (found, bool(difference)) == (operation.name, True), (operation.name, what, found, difference)
-    found, difference = first_difference(
+    found, difference = find_first_difference(
         source.replace(b"done[0] < first->height", b"done[0] + 1 < first->height"),
         graph,
         reference.images[:8],
@@ -384,7 +384,7 @@ def test_a_traced_library_gives_what_each_layer_gives(
     bias[:] += 500
     operations = tuple(replace(o, bias=bias) if o is convolution else o for o in graph.operations)  # type: ignore[type-var]
     other = QuantizedGraph(graph.input_shape, graph.zero_pixel, operations)
-    found, difference = first_difference(write_c(other), graph, reference.images[:8], trust=True)
+    found, difference = find_first_difference(write_c(other), graph, reference.images[:8], trust=True)
     assert found == "conv4" and "values differ" in difference
 
 

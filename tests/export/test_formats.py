@@ -6,7 +6,7 @@ import pytest
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export import WRITERS
-from edge_mnist.export.report.findings import FORMAT_TITLES
+from edge_mnist.export.report.wording import FORMAT_TITLES
 from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats, detect_format, find_format, read_contract
 from edge_mnist.runtime import RUNTIMES
 from edge_mnist.system.errors import EdgeMnistError, UsageError

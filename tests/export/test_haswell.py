@@ -10,13 +10,13 @@ import pytest
 from edge_mnist.bundle.reference import Reference, make_reference
 from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
-from edge_mnist.export.proof.verification import Options, verify
+from edge_mnist.export.proof.verification import VerifyOptions, verify
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.pipeline import trained
 
-HASWELL = Options(run_with=("qemu-x86_64", "-cpu", "Haswell"))
+HASWELL = VerifyOptions(run_with=("qemu-x86_64", "-cpu", "Haswell"))
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,16 +16,17 @@ from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli import commands
 from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import WRITERS, bundle_writer
-from edge_mnist.export.proof.localize import first_difference
-from edge_mnist.export.proof.verification import Options, verify
-from edge_mnist.export.report.terminal import to_html, to_json
+from edge_mnist.export.proof.localize import find_first_difference
+from edge_mnist.export.proof.verification import VerifyOptions, verify
+from edge_mnist.export.report.page import render_html
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.interpreter import run_quantized
 from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from tests.export.test_mutation import mutate
 
 IMAGES = images_for((1, 28, 28), None, 40)
-TOO = Options(runtime=runtime.MICRO)
+TOO = VerifyOptions(runtime=runtime.MICRO)
 
 needs_micro = pytest.mark.skipif(
     sys.platform != "linux" or not runtime._is_x86(), reason="tflite-micro has wheels for Linux on x86-64 only"
@@ -35,7 +36,7 @@ needs_micro = pytest.mark.skipif(
 @pytest.fixture
 def folder(reference: Reference, tmp_path: Path) -> Path:
     """A bundle of the shipped network in TFLite."""
-    bundle_writer.write_bundle(tmp_path / "artifacts", bundle_writer.make_bundle(reference, ["tflite"], {}))
+    bundle_writer.write_bundle(tmp_path / "artifacts", bundle_writer.make_bundle(reference, [FORMATS["tflite"]], {}))
     return tmp_path / "artifacts"
 
 
@@ -62,9 +63,9 @@ def test_verify_runs_it_as_a_variant_of_its_own(folder: Path) -> None:
     usual, micro = report.variants[-2:]
     assert (usual.file, usual.sha256, usual.logits_compared) == (micro.file, micro.sha256, micro.logits_compared)
     assert "as the oracle's mode 'fixed-point, reference kernels'; from the others' logits" in micro.reason
-    told = json.loads(to_json(report))["variants"]
+    told = json.loads(report.to_json())["variants"]
     assert len({variant["name"] for variant in told}) == len(told) == 4
-    assert to_html(report, {}).count(micro.sha256) == 1  # a file is listed once, however many runtimes ran it
+    assert render_html(report, {}).count(micro.sha256) == 1  # a file is listed once, however many runtimes ran it
 
 
 @needs_micro
@@ -73,9 +74,9 @@ def test_the_first_layer_that_differs_in_it_is_named(reference: Reference) -> No
     assert graph is not None
     data, images = WRITERS["tflite"](graph), reference.images
     # Every layer's output is that of the mode: otherwise the first one whose rounding differs would be named.
-    assert first_difference(data, graph, images, trust=True, runtime=runtime.MICRO) == (None, "")
+    assert find_first_difference(data, graph, images, trust=True, runtime=runtime.MICRO) == (None, "")
     changed = mutate("tflite", data, "conv5", "weight", graph)
-    layer, difference = first_difference(changed, graph, images, trust=True, runtime=runtime.MICRO)
+    layer, difference = find_first_difference(changed, graph, images, trust=True, runtime=runtime.MICRO)
     assert layer == "conv5" and "values differ" in difference
 
 
@@ -103,7 +104,7 @@ def test_what_it_cannot_run_is_one_line(folder: Path, reference: Reference) -> N
         runtime.load_bytes(WRITERS["onnx"](graph), "model.onnx", runtime=runtime.MICRO)
     with pytest.raises(EdgeMnistError, match="short.tflite: the runtime cannot open it, it is damaged"):
         runtime.load_bytes(WRITERS["tflite"](graph)[:-10], "short.tflite", runtime=runtime.MICRO)
-    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, ["onnx"], {}))
+    bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["onnx"]], {}))
     with pytest.raises(EdgeMnistError, match="holds no TFLite artifact, and tflite-micro runs no other format"):
         verify(folder, IMAGES, TOO)
 

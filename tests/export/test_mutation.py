@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import WRITERS
-from edge_mnist.export.proof.localize import first_difference
+from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
@@ -132,14 +132,14 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
     assert graph is not None
     data = WRITERS[kind](graph)
     trusts = (True, False) if kind == "torchscript" else (True,)
-    assert [first_difference(data, graph, reference.images[:24], trust=trust) for trust in trusts] == [
+    assert [find_first_difference(data, graph, reference.images[:24], trust=trust) for trust in trusts] == [
         (None, "")
     ] * len(trusts)
     for layer, what in cases(graph):
         changed = mutate(kind, data, layer, what, graph)
         assert changed != data
         for trust in trusts:
-            found, difference = first_difference(changed, graph, reference.images[:24], trust=trust)
+            found, difference = find_first_difference(changed, graph, reference.images[:24], trust=trust)
             assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
 
 
@@ -154,7 +154,7 @@ def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str,
             content = archive.read(f"archive/data/{at * (4 if precision == 'int8' else 2)}")
         changed[data.index(content) + len(content) // 2] ^= 1
         for trust in (True, False):
-            found, difference = first_difference(bytes(changed), graph, reference.images[:8], trust=trust)
+            found, difference = find_first_difference(bytes(changed), graph, reference.images[:8], trust=trust)
             assert (found, bool(difference)) == (operation.name, True), (trust, difference)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edge_mnist.bundle.reference import deserialize, make_reference, serialize
 from edge_mnist.export import WRITERS
 from edge_mnist.export.c.writer import write_c
-from edge_mnist.export.proof.localize import first_difference
+from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import run_float, run_quantized
@@ -131,4 +131,4 @@ def test_a_changed_layer_is_named_as_the_user_did(
         operations = tuple(other if o is convolution else o for o in quantized.operations)
         graph = QuantizedGraph(quantized.input_shape, quantized.zero_pixel, operations)
         data = write_c(graph) if kind == "c" else WRITERS[kind](graph)
-        assert first_difference(data, again, images, trust=True)[0] == convolution.name
+        assert find_first_difference(data, again, images, trust=True)[0] == convolution.name

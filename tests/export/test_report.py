@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 from edge_mnist.data import strokes
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Variant
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
 from edge_mnist.export.report import drawings, terminal
-from edge_mnist.export.report.findings import percent, verdict
+from edge_mnist.export.report.page import render_html
+from edge_mnist.export.report.wording import percent, verdict
 from edge_mnist.measure.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
@@ -38,9 +39,9 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def variant(form: str, precision: str) -> Variant:
+def variant(form: str, precision: str) -> VariantResult:
     exact = precision == "int8"
-    return Variant(
+    return VariantResult(
         name=f"{form} {precision}",
         format=form,
         precision=precision,
@@ -158,7 +159,7 @@ def printed(whole: ParityReport, width: int = 80, encoding: str = "utf-8") -> st
     """The tables as a file of that encoding gets them."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
     console = Console(file=stream, width=width, color_system=None)
-    terminal.print_table(whole, console)
+    terminal.print_report(whole, console)
     terminal.print_layers(whole, console)
     stream.seek(0)
     return stream.read()
@@ -203,7 +204,7 @@ class Page(HTMLParser):
 
 
 def test_json_has_the_promised_keys_first() -> None:
-    content = json.loads(terminal.to_json(sample()))
+    content = json.loads(sample().to_json())
     promised = ["dataset", "images", "passed", "variants", "mcnemar_p", "accuracy_drop"]
     assert list(content)[: len(promised)] == promised
     promised = ["name", "format", "precision", "runtime", "file", "bytes", "sha256", "accuracy", "agreement"]
@@ -224,12 +225,12 @@ def test_json_knows_neither_infinity_nor_nan() -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    content = json.loads(terminal.to_json(whole), parse_constant=refuse)
+    content = json.loads(whole.to_json(), parse_constant=refuse)
     assert content["variants"][2]["max_abs_difference"] is None
     assert content["layers"][0]["snr_db"] is content["layers"][0]["clipped"] is None
-    assert "exact" in Page(terminal.to_html(whole, {})).text
+    assert "exact" in Page(render_html(whole, {})).text
     assert "nan" in printed(whole)
-    assert json.loads(terminal.to_json(on_strokes()))["float_interval"] is None
+    assert json.loads(on_strokes().to_json())["float_interval"] is None
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -284,7 +285,7 @@ def test_why_the_whole_fails_is_said() -> None:
 def test_other_peoples_words_are_shown_as_they_are() -> None:
     whole = failed(HOSTILE)
     assert HOSTILE in words(printed(whole, 200))
-    page = Page(terminal.to_html(whole, {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}))
+    page = Page(render_html(whole, {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}))
     assert page.having("script") == []
     assert page.text.count(HOSTILE) >= 4
     assert "[bold]" in printed(whole, 120, "ascii")
@@ -293,7 +294,7 @@ def test_other_peoples_words_are_shown_as_they_are() -> None:
 @pytest.mark.parametrize("make", REPORTS)
 def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
     whole = make()
-    html = terminal.to_html(whole, MANIFEST)
+    html = render_html(whole, MANIFEST)
     page = Page(html)
     for _, attributes in page.tags:
         assert not {"href", "srcset", "data", "action", "poster"} & attributes.keys()
@@ -322,7 +323,7 @@ def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
 
 def test_many_changed_images_are_counted_but_not_all_pictured() -> None:
     whole = replace(sample(), changed=sample().changed * 375)
-    page = Page(terminal.to_html(whole, {}))
+    page = Page(render_html(whole, {}))
     assert len(page.having("img")) == 120
     assert "1,380 more are not pictured" in page.text
     assert "1,500 of 10,000 images changed class" in page.text

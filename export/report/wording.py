@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edge_mnist.export.proof.parity import ParityReport, Variant
+from edge_mnist.export.proof.parity import ParityReport, VariantResult
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.measure.significance import wilson_interval
 
@@ -72,7 +72,7 @@ def proven(report: ParityReport) -> str:
     return f"the same float logits in {where}, within {difference(largest)} of the oracle's, {compared:,} compared"
 
 
-def _differing(*variants: Variant) -> str:
+def _differing(*variants: VariantResult) -> str:
     """How many logits of variants differ from the oracle's."""
     differing, compared = (sum(getattr(v, f"logits_{what}") for v in variants) for what in ("differing", "compared"))
     return f"{differing:,} of {compared:,} logits differ"
@@ -89,7 +89,7 @@ def failures(report: ParityReport) -> list[str]:
     return lines
 
 
-def fault(variant: Variant) -> str:
+def fault(variant: VariantResult) -> str:
     """Why a variant failed or was not run, with the first layer that differs; a note, or "", if it passed."""
     return f"{variant.reason}; first differing layer: {variant.layer}" if variant.layer else variant.reason
 

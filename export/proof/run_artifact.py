@@ -1,6 +1,6 @@
 """Runs one artifact in a process of its own.
 
-`python -m edge_mnist.export.proof.child ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is as in
+`python -m edge_mnist.export.proof.run_artifact ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is as in
 `runtime.load_bytes`. It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it
 rounds, whether its outputs for one image at a time are those for many.
 """
