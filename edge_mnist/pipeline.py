@@ -73,8 +73,8 @@ def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[s
 def _built(network: str, path: Path | None) -> Checkpoint:
     """A factory's network as a checkpoint without statistics."""
     from edge_mnist.graph import checkpoint
-    from edge_mnist.graph import layers as architecture
     from edge_mnist.graph.checkpoint import Checkpoint
+    from edge_mnist.graph.layers import check_input_shape, weight_shapes
 
     try:
         from edge_mnist.training import network as networks
@@ -85,11 +85,11 @@ def _built(network: str, path: Path | None) -> Checkpoint:
         raise missing_package("torch", "train") from error
     module = networks.build(network)
     shape = getattr(module, "input_shape", (1, 28, 28))
-    architecture.check_input_shape(shape)
+    check_input_shape(shape)
     shape = tuple(shape)
     layers = tracing.describe(module, shape)
     state = module.state_dict()
-    names = architecture.weight_shapes(layers)
+    names = weight_shapes(layers)
     found = read_state_dict(path, names) if path else runs.to_arrays({name: state[name] for name in names})
     weights = {name: found[name] for name in names if name in found}
     built = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)

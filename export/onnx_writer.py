@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.operations import (
     Conv2d,
     FloatGraph,
@@ -24,7 +25,6 @@ from edge_mnist.graph.operations import (
     Quantization,
     QuantizedConv2d,
     QuantizedGraph,
-    Window,
 )
 
 # IR version and opset. Old readers know 17; the onnx package's reference evaluator has DequantizeLinear from 19 on.

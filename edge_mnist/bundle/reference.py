@@ -17,17 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from edge_mnist.data import strokes
+from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import (
-    Conv2d,
-    FloatGraph,
-    MaxPool2d,
-    Quantization,
-    QuantizedConv2d,
-    QuantizedGraph,
-    Shape,
-    Window,
-)
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.graph.quantization import LayerReport
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json
@@ -93,7 +85,7 @@ def make_reference(
     )
 
 
-def golden_images(shape: Shape) -> NDArray[np.uint8]:
+def golden_images(shape: MapShape) -> NDArray[np.uint8]:
     """Seeded images that reach every corner of a network: drawn digits, black, white, ramps, noise sparse to dense.
 
     Returns:
@@ -205,6 +197,6 @@ def _window(fields: Mapping[str, Any]) -> Window:
     return Window(**{key: (vertical, horizontal) for key, (vertical, horizontal) in fields.items()})
 
 
-def _shape(values: list[int]) -> Shape:
+def _shape(values: list[int]) -> MapShape:
     channels, height, width = values
     return channels, height, width

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import mnist, strokes
-from edge_mnist.graph.operations import Shape
+from edge_mnist.graph.geometry import MapShape
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Images:
     labels: NDArray[np.int64] | None
 
 
-def test_images(shape: Shape, folder: Path | None, count: int) -> Images:
+def test_images(shape: MapShape, folder: Path | None, count: int) -> Images:
     """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
     if shape != (1, 28, 28):
         noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)

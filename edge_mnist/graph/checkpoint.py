@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
-from edge_mnist.graph import layers as layers
+from edge_mnist.graph import layers
+from edge_mnist.graph.layers import Layer
 from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json, read_bytes, write_whole
@@ -31,9 +32,9 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network; see `architecture` for its layers."""
+    """A trained network; its layers and what they hold."""
 
-    architecture: tuple[layers.Layer, ...]
+    architecture: tuple[Layer, ...]
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     mean: float
@@ -56,7 +57,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     check(checkpoint, str(path))
     header = {
         "format": _FORMAT,
-        "architecture": list(checkpoint.architecture),
+        "architecture": [layer.to_json() for layer in checkpoint.architecture],
         "input_shape": list(checkpoint.input_shape),
         "mean": checkpoint.mean,
         "std": checkpoint.std,
@@ -81,7 +82,7 @@ def load(path: Path) -> Checkpoint:
                 f"{path}: format {header['format']}, expected {_FORMAT}: made by another version of edge-mnist"
             )
         checkpoint = Checkpoint(
-            architecture=tuple(header["architecture"]),
+            architecture=_parse_layers(header["architecture"], path),
             input_shape=tuple(header["input_shape"]),
             mean=header["mean"],
             std=header["std"],
@@ -95,6 +96,14 @@ def load(path: Path) -> Checkpoint:
         ) from error
     check(checkpoint, str(path))
     return checkpoint
+
+
+def _parse_layers(records: Iterable[object], path: Path) -> tuple[Layer, ...]:
+    """The layers that a checkpoint describes."""
+    try:
+        return tuple(Layer.from_json(record) for record in records)
+    except EdgeMnistError as error:
+        raise EdgeMnistError(f"{path}: {error}") from error
 
 
 def pack(tensors: Arrays, header: Mapping[str, Any]) -> bytes:

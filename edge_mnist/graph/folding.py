@@ -8,16 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.graph.checkpoint import Checkpoint
-from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Shape, Window
+from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.layers import (
+    AvgPool2dLayer,
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    FlattenLayer,
+    GlobalAvgPool2dLayer,
+    Layer,
+    LinearLayer,
+    MaxPool2dLayer,
+    ReluLayer,
+)
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d
 from edge_mnist.system.errors import EdgeMnistError
 
 FloatArray = NDArray[np.float64]
+Weights = Mapping[str, NDArray[np.float32]]
+"""The arrays of a checkpoint, named as in PyTorch's state_dict."""
 
 
 @dataclass
@@ -31,7 +44,7 @@ class _Convolution:
     groups: int
     relu: bool = False
 
-    def output_shape(self, shape: Shape) -> Shape:
+    def output_shape(self, shape: MapShape) -> MapShape:
         return (len(self.weight), *self.window.output_size(shape[1:]))
 
 
@@ -39,7 +52,7 @@ class _Convolution:
 class _Chain:
     """The operations so far, and the shape that the next one meets."""
 
-    shape: Shape
+    shape: MapShape
     operations: list[_Convolution | MaxPool2d]
 
     def add(self, operation: _Convolution | MaxPool2d) -> None:
@@ -62,6 +75,12 @@ class _Chain:
             if not behind_pools:
                 return None
         return None
+
+    def is_rectified(self) -> bool:
+        """Whether the last convolution, max pools after it left aside, has its ReLU already."""
+        convolutions = (operation for operation in reversed(self.operations) if isinstance(operation, _Convolution))
+        last = next(convolutions, None)
+        return last is not None and last.relu
 
 
 def fold(checkpoint: Checkpoint) -> FloatGraph:
@@ -87,55 +106,45 @@ def fold(checkpoint: Checkpoint) -> FloatGraph:
     return FloatGraph(checkpoint.input_shape, zero_pixel, tuple(_freeze(o) for o in chain.operations))
 
 
-def _fold_layer(chain: _Chain, layer: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]) -> None:
-    """Add one layer of the architecture to the chain, or fold it into what is there."""
-    name: str = layer["name"]
-    match layer["op"]:
-        case "conv2d":
-            window = _window(layer, dilation=_pair(layer["dilation"]))
-            weight, bias = _parameters(name, weights)
-            chain.add(_Convolution(name, weight, bias, window, layer["groups"]))
-        case "linear":
-            weight, bias = _parameters(name, weights)
-            kernel = chain.shape[1:]  # the flattened order of PyTorch is channel, row, column: that of a kernel
-            chain.add(_Convolution(name, weight.reshape(len(weight), *chain.shape), bias, Window(kernel), 1))
-        case "batch_norm2d":
-            convolution = chain.open_convolution() or chain.add_depthwise(name, Window((1, 1)), 1.0)
+def _fold_layer(chain: _Chain, layer: Layer, weights: Weights) -> None:
+    """Add one layer of the network to the chain, or fold it into what is there."""
+    window = layer.window_over(chain.shape[1:])
+    match layer:
+        case Conv2dLayer() | LinearLayer():
+            weight, bias = _parameters(layer.name, weights)
+            if isinstance(layer, LinearLayer):
+                # PyTorch flattens in the order channel, row, column, which is that of a kernel.
+                weight = weight.reshape(len(weight), *chain.shape)
+            groups = layer.groups if isinstance(layer, Conv2dLayer) else 1
+            chain.add(_Convolution(layer.name, weight, bias, window, groups))
+        case BatchNorm2dLayer():
+            convolution = chain.open_convolution() or chain.add_depthwise(layer.name, window, 1.0)
             _fold_batch_norm(convolution, layer, weights)
-        case "relu":
+        case ReluLayer():
             # ReLU and max pool commute, both being monotone.
-            if not _is_rectified(chain):
-                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(
-                    name, Window((1, 1)), 1.0
-                )
+            if not chain.is_rectified():
+                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(layer.name, window, 1.0)
                 convolution.relu = True
-        case "max_pool2d" if _pair(layer["kernel_size"]) != (1, 1):
-            chain.add(MaxPool2d(name, _window(layer)))
-        case "max_pool2d" | "avg_pool2d":
-            window = _window(layer)
+        case MaxPool2dLayer() if window.kernel_size != (1, 1):
+            chain.add(MaxPool2d(layer.name, window))
+        case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer():
             if window != Window((1, 1)):
-                chain.add_depthwise(name, window, 1 / math.prod(window.kernel_size))
-        case "adaptive_avg_pool2d":
-            if chain.shape[1:] != (1, 1):
-                chain.add_depthwise(name, Window(chain.shape[1:]), 1 / math.prod(chain.shape[1:]))
-        case "flatten":
+                chain.add_depthwise(layer.name, window, 1 / math.prod(window.kernel_size))
+        case FlattenLayer():
             pass
-        case operation:
-            raise EdgeMnistError(f"{name}: the operation {operation!r} is unknown to this version")
+        case _:
+            raise EdgeMnistError(f"{layer.name}: the operation {layer.op!r} cannot be folded")
 
 
-def _fold_batch_norm(
-    convolution: _Convolution, layer: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]
-) -> None:
+def _fold_batch_norm(convolution: _Convolution, layer: BatchNorm2dLayer, weights: Weights) -> None:
     """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
-    name = layer["name"]
-    mean, variance = (weights[f"{name}.{key}"].astype(np.float64) for key in ("running_mean", "running_var"))
-    factor = 1 / np.sqrt(variance + layer["eps"])
+    mean, variance = (weights[f"{layer.name}.{key}"].astype(np.float64) for key in ("running_mean", "running_var"))
+    factor = 1 / np.sqrt(variance + layer.eps)
     shift = -mean * factor
-    if layer["affine"]:
-        gamma, beta = (weights[f"{name}.{key}"].astype(np.float64) for key in ("weight", "bias"))
+    if layer.affine:
+        gamma, beta = (weights[f"{layer.name}.{key}"].astype(np.float64) for key in ("weight", "bias"))
         factor, shift = factor * gamma, shift * gamma + beta
-    convolution.weight = convolution.weight * factor[:, None, None, None]
+    convolution.weight = convolution.weight * factor[:, None, None, None]  # (out, in / groups, height, width)
     convolution.bias = convolution.bias * factor + shift
 
 
@@ -155,12 +164,6 @@ def _fold_normalization(operations: list[_Convolution | MaxPool2d], mean: float,
     return zero_pixel
 
 
-def _is_rectified(chain: _Chain) -> bool:
-    """Whether the last convolution, max pools after it left aside, has its ReLU already."""
-    last = next((operation for operation in reversed(chain.operations) if isinstance(operation, _Convolution)), None)
-    return last is not None and last.relu
-
-
 def _freeze(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
     """Round to float32."""
     if isinstance(operation, MaxPool2d):
@@ -170,17 +173,8 @@ def _freeze(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
     return Conv2d(operation.name, weight, bias, operation.window, operation.groups, operation.relu)
 
 
-def _parameters(name: str, weights: Mapping[str, NDArray[np.float32]]) -> tuple[FloatArray, FloatArray]:
-    """Weight and bias in float64; no bias is a bias of zeros."""
+def _parameters(name: str, weights: Weights) -> tuple[FloatArray, FloatArray]:
+    """The weight and the bias of a layer in float64; a layer without a bias has one of zeros."""
     weight = weights[f"{name}.weight"].astype(np.float64)
     bias = weights.get(f"{name}.bias")
     return weight, np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
-
-
-def _window(layer: Mapping[str, Any], dilation: tuple[int, int] = (1, 1)) -> Window:
-    return Window(_pair(layer["kernel_size"]), _pair(layer["stride"]), _pair(layer["padding"]), dilation)
-
-
-def _pair(values: list[int]) -> tuple[int, int]:
-    vertical, horizontal = values
-    return vertical, horizontal

@@ -15,15 +15,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from edge_mnist.graph.arithmetic import requantize, requantize_fixed_point, requantize_single_rounding
-from edge_mnist.graph.operations import (
-    Conv2d,
-    FloatGraph,
-    MaxPool2d,
-    QuantizedConv2d,
-    QuantizedGraph,
-    Window,
-    image_batch,
-)
+from edge_mnist.graph.geometry import Window
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, image_batch
 
 Rounding = Literal[
     "float",

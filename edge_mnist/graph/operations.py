@@ -20,10 +20,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.graph.geometry import MapShape, Window, slide
 from edge_mnist.system.errors import EdgeMnistError
-
-Shape = tuple[int, int, int]
-"""Channels, height, width of one image's activations."""
 
 ACCUMULATOR_LIMIT = 1 << 24
 """Below it every int32 accumulator is exact as a float32 (24-bit significand), so that all runtimes round alike."""
@@ -31,35 +29,6 @@ ACCUMULATOR_LIMIT = 1 << 24
 
 _LEFT_OUT = re.compile(r"[\W_]+", re.ASCII)
 """What stands between the words of a name: an identifier has one underscore for it."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The sliding window of a convolution or a pool: all fields are (vertical, horizontal), in elements."""
-
-    kernel_size: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-
-    @property
-    def extent(self) -> tuple[int, int]:
-        """Height and width of the input that one output position sees."""
-        return (
-            self.dilation[0] * (self.kernel_size[0] - 1) + 1,
-            self.dilation[1] * (self.kernel_size[1] - 1) + 1,
-        )
-
-    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Height and width of the output for an input of `size`, rounded down as PyTorch does (torch.nn.Conv2d)."""
-        vertical, horizontal = (
-            (n + 2 * p - e) // s + 1 for n, p, e, s in zip(size, self.padding, self.extent, self.stride, strict=True)
-        )
-        return vertical, horizontal
-
-    def covers(self, size: tuple[int, int]) -> bool:
-        """Whether the window is the whole input, unpadded: a convolution is then a fully connected layer."""
-        return self.kernel_size == size and self.padding == (0, 0)
 
 
 @dataclass(frozen=True)
@@ -103,9 +72,9 @@ class Conv2d:
                 f"{self.name}: weights or biases are not finite: the checkpoint is damaged or diverged"
             )
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of `shape`."""
-        return _convolved(self, shape)
+    def output_shape(self, shape: MapShape) -> MapShape:
+        """MapShape of the output for an input of `shape`."""
+        return _convolution_output(self, shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +117,9 @@ class QuantizedConv2d:
         if self.relu and self.output.zero_point != -128:
             raise EdgeMnistError(f"{self.name}: after ReLU the zero point is -128, found {self.output.zero_point}")
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of `shape`."""
-        return _convolved(self, shape)
+    def output_shape(self, shape: MapShape) -> MapShape:
+        """MapShape of the output for an input of `shape`."""
+        return _convolution_output(self, shape)
 
 
 @dataclass(frozen=True)
@@ -160,9 +129,9 @@ class MaxPool2d:
     name: str
     window: Window
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """Shape of the output for an input of `shape`."""
-        return _windowed(self.name, self.window, shape, shape[0])
+    def output_shape(self, shape: MapShape) -> MapShape:
+        """MapShape of the output for an input of `shape`."""
+        return slide(self.name, self.window, shape, shape[0])
 
 
 Convolution = TypeVar("Convolution", Conv2d, QuantizedConv2d)
@@ -179,7 +148,7 @@ class _Graph(Generic[Convolution]):
         operations: convolutions and max pools, in order; their names are unique.
     """
 
-    input_shape: Shape
+    input_shape: MapShape
     zero_pixel: int
     operations: tuple[Convolution | MaxPool2d, ...]
 
@@ -191,7 +160,7 @@ class _Graph(Generic[Convolution]):
             raise EdgeMnistError(f"layer names must be unique, found {', '.join(names)}")
         self.shapes()
 
-    def shapes(self) -> list[Shape]:
+    def shapes(self) -> list[MapShape]:
         """The shape of the input and of every operation's output, in order: one more than there are operations."""
         shapes = [self.input_shape]
         for operation in self.operations:
@@ -253,7 +222,7 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
         }
 
 
-def image_batch(images: NDArray[np.uint8], shape: Shape) -> NDArray[np.uint8]:
+def image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uint8]:
     """Images as uint8 (N, channels, height, width) of the input shape that a network takes.
 
     Args:
@@ -298,7 +267,7 @@ def _check_arrays(
         )
 
 
-def _convolved(operation: Conv2d | QuantizedConv2d, shape: Shape) -> Shape:
+def _convolution_output(operation: Conv2d | QuantizedConv2d, shape: MapShape) -> MapShape:
     """Output shape of a convolution; refuses an input that does not fit its weights."""
     out_channels, group_channels, *kernel = operation.weight.shape
     if shape[0] != group_channels * operation.groups or out_channels % operation.groups:
@@ -308,14 +277,4 @@ def _convolved(operation: Conv2d | QuantizedConv2d, shape: Shape) -> Shape:
         )
     if tuple(kernel) != operation.window.kernel_size:
         raise EdgeMnistError(f"{operation.name}: kernel size {operation.window.kernel_size}, but weights of {kernel}")
-    return _windowed(operation.name, operation.window, shape, out_channels)
-
-
-def _windowed(name: str, window: Window, shape: Shape, channels: int) -> Shape:
-    """Output shape of a window over an input; refuses an output without elements."""
-    height, width = window.output_size(shape[1:])
-    if min(height, width) < 1:
-        raise EdgeMnistError(
-            f"{name}: a window of {window.extent} does not fit an input of {shape[1:]} padded by {window.padding}"
-        )
-    return channels, height, width
+    return slide(operation.name, operation.window, shape, out_channels)

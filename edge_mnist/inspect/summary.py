@@ -18,7 +18,19 @@ from edge_mnist.formats.contract import Contract, graph_hash
 from edge_mnist.formats.table import Format, detect_format, read_contract
 from edge_mnist.graph.checkpoint import Checkpoint, load
 from edge_mnist.graph.folding import fold
-from edge_mnist.graph.layers import Layer, output_shapes, parameter_count
+from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.layers import (
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    FlattenLayer,
+    Layer,
+    LinearLayer,
+    PoolLayer,
+    ReluLayer,
+    Shape,
+    count_parameters,
+    output_shapes,
+)
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import parse_json, read_bytes
 
@@ -58,14 +70,14 @@ class Stage:
     multiply_accumulates: int
 
 
-def stages(architecture: Iterable[Layer], input_shape: tuple[int, ...]) -> tuple[Stage, ...]:
+def stages(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[Stage, ...]:
     """The stages of a network, in order.
 
     Receptive fields after Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill
     2019: a window over e positions that moves by s widens the field by (e - 1) * jump and multiplies the jump by s.
 
     Args:
-        architecture: the layers, see `architecture`.
+        architecture: the layers.
         input_shape: channels, height, width.
 
     Raises:
@@ -74,25 +86,23 @@ def stages(architecture: Iterable[Layer], input_shape: tuple[int, ...]) -> tuple
     architecture = tuple(architecture)
     found: list[Stage] = []
     field, jump, size = (1, 1), (1, 1), input_shape[1:]
-    before = input_shape
     for layer, shape in zip(architecture, output_shapes(architecture, input_shape), strict=True):
-        extent, stride = _window(layer, size)
-        field = (field[0] + (extent[0] - 1) * jump[0], field[1] + (extent[1] - 1) * jump[1])
-        jump = (jump[0] * stride[0], jump[1] * stride[1])
-        parameters = parameter_count([layer])
-        sums = _multiply_accumulates(layer, before, shape)
-        if layer["op"] in ("batch_norm2d", "relu", "flatten") and found:
+        window = layer.window_over(size)
+        field = (field[0] + (window.extent[0] - 1) * jump[0], field[1] + (window.extent[1] - 1) * jump[1])
+        jump = (jump[0] * window.stride[0], jump[1] * window.stride[1])
+        parameters = count_parameters([layer])
+        sums = _multiply_accumulates(layer, shape)
+        if isinstance(layer, BatchNorm2dLayer | ReluLayer | FlattenLayer) and found:
             last = found[-1]
-            operation = last.operation if layer["op"] == "flatten" else f"{last.operation}, {_words(layer)}"
+            operation = last.operation if isinstance(layer, FlattenLayer) else f"{last.operation}, {_words(layer)}"
             parameters += last.parameters
             found[-1] = dataclasses.replace(last, operation=operation, output_shape=shape, parameters=parameters)
         else:
-            found.append(Stage(layer["name"], _words(layer), shape, parameters, field, jump, sums))
-        before = shape
-        if layer["op"] == "linear":
+            found.append(Stage(layer.name, _words(layer), shape, parameters, field, jump, sums))
+        if isinstance(layer, LinearLayer):
             size = (1, 1)
-        elif layer["op"] != "flatten":  # a linear layer after it sees the whole map that was flattened
-            size = shape[1:] or size
+        elif len(shape) == 3:  # a linear layer after a flatten sees the whole map that was flattened
+            size = shape[1:]
     return tuple(found)
 
 
@@ -208,39 +218,22 @@ def _state(path: Path, sha256: str) -> str:
     return "unchanged" if hashlib.sha256(read_bytes(path)).hexdigest() == sha256 else "changed"
 
 
-def _window(layer: Layer, size: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Extent and stride of a layer's window over maps of a size; of 1x1 if it looks at each position by itself."""
-    match layer["op"]:
-        case "conv2d" | "max_pool2d" | "avg_pool2d":
-            dilation = layer.get("dilation", (1, 1))
-            down, right = (d * (k - 1) + 1 for d, k in zip(dilation, layer["kernel_size"], strict=True))
-            return (down, right), (layer["stride"][0], layer["stride"][1])
-        case "adaptive_avg_pool2d" | "linear":
-            return (size[0], size[1]), (1, 1)
-        case _:
-            return (1, 1), (1, 1)
-
-
-def _multiply_accumulates(layer: Layer, before: tuple[int, ...], shape: tuple[int, ...]) -> int:
+def _multiply_accumulates(layer: Layer, shape: Shape) -> int:
     """Products that a convolution or a fully connected layer adds up for one image."""
-    match layer["op"]:
-        case "conv2d":
-            return math.prod(shape) * before[0] // int(layer["groups"]) * math.prod(layer["kernel_size"])
-        case "linear":
-            return math.prod(shape) * math.prod(before)
-        case _:
-            return 0
+    weight = layer.weight_shapes().get("weight", ())
+    return math.prod(weight) * math.prod(shape[1:]) if isinstance(layer, Conv2dLayer | LinearLayer) else 0
 
 
 def _words(layer: Layer) -> str:
     """A layer's operation with what is not usual about its window."""
-    words = str(_SHORT_NAMES.get(layer["op"], layer["op"]))
-    if "kernel_size" not in layer:
+    words = _SHORT_NAMES.get(layer.op, layer.op)
+    if not isinstance(layer, Conv2dLayer | PoolLayer):
         return words
-    words += " {}x{}".format(*layer["kernel_size"])
-    usual = {"stride": layer["kernel_size"] if "pool" in layer["op"] else [1, 1], "padding": [0, 0], "dilation": [1, 1]}
-    for field, value in usual.items():
-        if layer.get(field, value) != value:
-            down, right = layer[field]
+    window = layer.window_over((1, 1))
+    words += " {}x{}".format(*window.kernel_size)
+    usual = Window(window.kernel_size, window.kernel_size if isinstance(layer, PoolLayer) else (1, 1))
+    for field in ("stride", "padding", "dilation"):
+        down, right = getattr(window, field)
+        if (down, right) != getattr(usual, field):
             words += f" {field} {down}" if down == right else f" {field} {down}x{right}"
-    return words + (f" groups {layer['groups']}" if layer.get("groups", 1) != 1 else "")
+    return words + (f" groups {layer.groups}" if isinstance(layer, Conv2dLayer) and layer.groups != 1 else "")

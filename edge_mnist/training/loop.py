@@ -27,8 +27,8 @@ from edge_mnist.data.mnist import Digits
 from edge_mnist.data.user_digits import Extra
 from edge_mnist.graph import calibration, folding
 from edge_mnist.graph import checkpoint as checkpoints
-from edge_mnist.graph import layers as architecture
 from edge_mnist.graph.checkpoint import Checkpoint
+from edge_mnist.graph.layers import Layer, output_shapes, weight_shapes
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import locked, write_whole
 from edge_mnist.system.signals import Stopped, watch
@@ -63,7 +63,7 @@ class _Lead:
     """What worker 0 has besides: the user's folder, and the user."""
 
     out: Path
-    layers: tuple[architecture.Layer, ...]
+    layers: tuple[Layer, ...]
     source: str
     """Of the training images, as is their hash."""
     sha256: str
@@ -259,18 +259,18 @@ def _make_network(settings: Settings) -> nn.Module:
     return network
 
 
-def _check_exportable(network: nn.Module, layers: tuple[architecture.Layer, ...]) -> None:
+def _check_exportable(network: nn.Module, layers: tuple[Layer, ...]) -> None:
     """Refuse now what would be refused once the training is over."""
-    logits = architecture.output_shapes(layers, _INPUT)[-1]
+    logits = output_shapes(layers, _INPUT)[-1]
     if math.prod(logits) != CLASSES:
-        raise EdgeMnistError(f"{layers[-1]['name']}: the network gives {logits}, expected {CLASSES} logits")
+        raise EdgeMnistError(f"{layers[-1].name}: the network gives {logits}, expected {CLASSES} logits")
     check_same_logits(network, _checkpoint(network, layers, {}))
 
 
-def _checkpoint(network: nn.Module, layers: tuple[architecture.Layer, ...], metadata: dict[str, Any]) -> Checkpoint:
+def _checkpoint(network: nn.Module, layers: tuple[Layer, ...], metadata: dict[str, Any]) -> Checkpoint:
     """A network's present weights; without the statistics of its activations."""
     weights = to_arrays(network.state_dict())
-    chosen = {name: weights[name] for name in architecture.weight_shapes(layers)}
+    chosen = {name: weights[name] for name in weight_shapes(layers)}
     return Checkpoint(layers, _INPUT, MEAN, STD, chosen, metadata=metadata)
 
 

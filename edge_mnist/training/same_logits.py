@@ -19,7 +19,16 @@ from torch.utils.hooks import RemovableHandle
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import run_float
-from edge_mnist.graph.layers import Layer
+from edge_mnist.graph.layers import (
+    AvgPool2dLayer,
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    GlobalAvgPool2dLayer,
+    Layer,
+    LinearLayer,
+    MaxPool2dLayer,
+    ReluLayer,
+)
 from edge_mnist.system.errors import EdgeMnistError
 
 _IMAGES = 16
@@ -83,7 +92,7 @@ class _Layers:
         parts = dict(module.named_modules())
         self._hooks: list[RemovableHandle] = []
         for layer in checkpoint.architecture:
-            if part := parts.get(layer["name"]):
+            if part := parts.get(layer.name):
                 begin, end = partial(self._begin, layer), partial(self._end, layer)
                 self._hooks.append(part.register_forward_pre_hook(begin, with_kwargs=True))
                 self._hooks.append(part.register_forward_hook(end))
@@ -103,38 +112,34 @@ class _Layers:
             found = f"their shape, {tuple(output.shape)} for {tuple(self._expected.shape)}"
         if found and not self.trouble:
             self.trouble = (
-                f"{layer['name']}: gives values that differ from those of a {layer['op']} of its weights by {found}: "
+                f"{layer.name}: gives values that differ from those of a {layer.op} of its weights by {found}: "
                 "its forward was replaced, or it does not work as in inference: use a plain layer"
             )
 
 
-def _compute(layer: Layer, weights: Any, values: torch.Tensor) -> Any:
+def _compute(layer: Layer, weights: Any, values: torch.Tensor) -> torch.Tensor:
     """What a layer's description says that it gives."""
-    name = layer["name"]
 
     def tensor(key: str) -> Any:
-        array = weights.get(f"{name}.{key}")
+        array = weights.get(f"{layer.name}.{key}")
         return None if array is None else torch.from_numpy(array.copy()).to(values.device)
 
-    window: dict[str, Any] = {key: layer[key] for key in ("kernel_size", "stride", "padding") if key in layer}
-    weight = tensor("weight")
-    match layer["op"]:
-        case "conv2d":
-            return F.conv2d(
-                values, weight, tensor("bias"), layer["stride"], layer["padding"], layer["dilation"], layer["groups"]
-            )
-        case "batch_norm2d":
+    weight, bias = tensor("weight"), tensor("bias")
+    match layer:
+        case Conv2dLayer():
+            return F.conv2d(values, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        case BatchNorm2dLayer():
             mean, variance = tensor("running_mean"), tensor("running_var")
-            return F.batch_norm(values, mean, variance, weight, tensor("bias"), eps=layer["eps"])
-        case "linear":
-            return F.linear(values, weight, tensor("bias"))
-        case "max_pool2d":
-            return F.max_pool2d(values, **window)
-        case "avg_pool2d":
-            return F.avg_pool2d(values, **window)
-        case "adaptive_avg_pool2d":
+            return F.batch_norm(values, mean, variance, weight, bias, eps=layer.eps)
+        case LinearLayer():
+            return F.linear(values, weight, bias)
+        case MaxPool2dLayer():
+            return F.max_pool2d(values, layer.kernel_size, layer.stride, layer.padding)
+        case AvgPool2dLayer():
+            return F.avg_pool2d(values, layer.kernel_size, layer.stride, layer.padding)
+        case GlobalAvgPool2dLayer():
             return F.adaptive_avg_pool2d(values, 1)
-        case "relu":
+        case ReluLayer():
             return F.relu(values)
         case _:
             return values.flatten(1)

@@ -15,11 +15,21 @@ import torch.fx
 import torch.nn.functional as F
 from torch import nn
 
-from edge_mnist.graph import layers as architecture
-from edge_mnist.graph.layers import Layer, Shape
+from edge_mnist.graph.layers import (
+    AvgPool2dLayer,
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    FlattenLayer,
+    GlobalAvgPool2dLayer,
+    Layer,
+    LinearLayer,
+    MaxPool2dLayer,
+    PoolLayer,
+    ReluLayer,
+    Shape,
+    output_shapes,
+)
 from edge_mnist.system.errors import EdgeMnistError
-
-Fields = dict[str, Any]
 
 _SUPPORTED = "Conv2d, BatchNorm2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, Linear and Dropout"
 _VANISHING = (
@@ -48,7 +58,7 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
         input_shape: channels, height, width.
 
     Returns:
-        One JSON-able dict a layer. A module keeps its path as name, "features.0"; a functional form gets the name of
+        A module keeps its path as name, "features.0"; a functional form gets the name of
         its fx node. Dropout and Identity vanish.
 
     Raises:
@@ -60,26 +70,24 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     before = "the input"
     chain = _Chain(module, input_shape)
     for node in chain.operations():
-        name = _name(node, {layer["name"] for layer in layers})
+        name = _name(node, {layer.name for layer in layers})
         shape = chain.shape
         try:
             if node.op == "call_module":
-                fields = _describe_module(module.get_submodule(str(node.target)), shape)
-                if fields is not None and fields["op"] in _WITH_WEIGHTS and name != node.target:
+                layer = _describe_module(module.get_submodule(str(node.target)), name, shape)
+                if layer is not None and layer.weight_shapes() and name != node.target:
                     name = str(node.target)
                     raise _Refused("it is used twice; a layer with weights can stand once in the chain")
             else:
-                fields = _describe_call(node, chain)
+                layer = _describe_call(node, name, chain)
         except _Refused as refusal:
             raise EdgeMnistError(f"{name}: {refusal}") from None
-        if fields is not None:
-            layer = {"op": fields["op"], "name": name, **fields}
-            architecture.check_layer(layer)
-            shape = architecture.output_shape(layer, shape, before)
+        if layer is not None:
+            shape = layer.output_shape(shape, before)
             before = name
             layers.append(layer)
         chain.append(node, shape)
-    architecture.output_shapes(layers, input_shape)
+    output_shapes(layers, input_shape)
     return tuple(layers)
 
 
@@ -224,32 +232,32 @@ def _name(node: torch.fx.Node, taken: set[str]) -> str:
     return name
 
 
-def _describe_module(module: nn.Module, shape: Shape) -> Fields | None:
-    """The fields of a module; None where it does nothing in inference."""
+def _describe_module(module: nn.Module, name: str, shape: Shape) -> Layer | None:
+    """The layer that a module is; None where it does nothing in inference."""
     # exact types: a subclass may compute something else
     kind = type(module)
     if kind not in _VANISHING and kind not in _MODULES:
         hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
         raise _Refused(f"{kind.__name__} is not supported: {hint}")
-    for name, tensor in module.state_dict().items():
+    for key, tensor in module.state_dict().items():
         if tensor.is_meta:
-            raise _Refused(f"{name} is on the device meta, which holds no values: build the network on the CPU")
+            raise _Refused(f"{key} is on the device meta, which holds no values: build the network on the CPU")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise _Refused(f"{name} is {tensor.dtype}, expected torch.float32: call .float()")
+            raise _Refused(f"{key} is {tensor.dtype}, expected torch.float32: call .float()")
     if _has_hooks(module):
         raise _Refused(_HOOKS)
-    return None if kind in _VANISHING else _MODULES[kind](module, shape)
+    return None if kind in _VANISHING else _MODULES[kind](module, name, shape)
 
 
-def _describe_call(node: torch.fx.Node, chain: _Chain) -> Fields | None:
-    """The fields of a function or a method of the tensor, called with the value before and plain settings."""
+def _describe_call(node: torch.fx.Node, name: str, chain: _Chain) -> Layer | None:
+    """The layer that a function or a method of the tensor is, called with the value before and plain settings."""
     known = _METHODS if node.op == "call_method" else _FUNCTIONS
     settings = known.get(node.target)
     if settings is None:
         raise _Refused(_unsupported(node))
     args, kwargs = chain.settings(node)
     try:
-        return settings(chain.shape, *args, **kwargs)
+        return settings(name, chain.shape, *args, **kwargs)
     except TypeError as error:
         raise _Refused(f"its settings cannot be read: {_one_line(error)}") from error
 
@@ -275,7 +283,7 @@ def _one_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
 
 
-def _conv2d(module: nn.Conv2d, shape: Shape) -> Fields:
+def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:
     if module.padding_mode != "zeros":
         raise _Refused(f"padding_mode is {module.padding_mode!r}; only 'zeros' can be exported")
     padding = module.padding
@@ -288,42 +296,37 @@ def _conv2d(module: nn.Conv2d, shape: Shape) -> Fields:
                 f"padding='same' with kernel_size {module.kernel_size} pads one side more; use an odd kernel"
             )
         padding = (extra[0] // 2, extra[1] // 2)
-    return {
-        "op": "conv2d",
-        "in_channels": module.in_channels,
-        "out_channels": module.out_channels,
-        "kernel_size": _pair(module.kernel_size),
-        "stride": _pair(module.stride),
-        "padding": _pair(padding),
-        "dilation": _pair(module.dilation),
-        "groups": module.groups,
-        "bias": module.bias is not None,
-    }
+    return Conv2dLayer(
+        name,
+        module.in_channels,
+        module.out_channels,
+        kernel_size=_pair(module.kernel_size),
+        stride=_pair(module.stride),
+        padding=_pair(padding),
+        dilation=_pair(module.dilation),
+        groups=module.groups,
+        bias=module.bias is not None,
+    )
 
 
-def _batch_norm2d(module: nn.BatchNorm2d, shape: Shape) -> Fields:
+def _batch_norm2d(module: nn.BatchNorm2d, name: str, shape: Shape) -> Layer:
     if module.running_mean is None or module.running_var is None:
         raise _Refused("BatchNorm2d without running statistics depends on the batch; use track_running_stats=True")
     if (module.weight is None) != (module.bias is None):
         raise _Refused("BatchNorm2d has only one of weight and bias; expected both or neither")
-    return {
-        "op": "batch_norm2d",
-        "num_features": module.num_features,
-        "eps": float(module.eps),
-        "affine": module.weight is not None,
-    }
+    return BatchNorm2dLayer(name, module.num_features, float(module.eps), affine=module.weight is not None)
 
 
-def _linear(module: nn.Linear, shape: Shape) -> Fields:
-    sizes = {"in_features": module.in_features, "out_features": module.out_features}
-    return {"op": "linear", **sizes, "bias": module.bias is not None}
+def _linear(module: nn.Linear, name: str, shape: Shape) -> Layer:
+    return LinearLayer(name, module.in_features, module.out_features, bias=module.bias is not None)
 
 
-def _relu(shape: Shape, inplace: bool = False) -> Fields:
-    return {"op": "relu"}
+def _relu(name: str, shape: Shape, inplace: bool = False) -> Layer:
+    return ReluLayer(name)
 
 
 def _max_pool2d(
+    name: str,
     shape: Shape,
     kernel_size: Any,
     stride: Any = None,
@@ -331,15 +334,16 @@ def _max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Fields:
-    if _pair(dilation) != [1, 1]:
+) -> Layer:
+    if _pair(dilation) != (1, 1):
         raise _Refused(f"MaxPool2d with dilation {dilation} cannot be exported; use dilation 1")
     if return_indices:
         raise _Refused("return_indices=True gives two outputs; only a chain can be exported")
-    return _pool("max_pool2d", shape, kernel_size, stride, padding, ceil_mode)
+    return _pool(MaxPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
 
 
 def _avg_pool2d(
+    name: str,
     shape: Shape,
     kernel_size: Any,
     stride: Any = None,
@@ -347,19 +351,21 @@ def _avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
-) -> Fields:
-    fields = _pool("avg_pool2d", shape, kernel_size, stride, padding, ceil_mode)
-    if not count_include_pad and fields["padding"] != [0, 0]:
+) -> Layer:
+    layer = _pool(AvgPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
+    if not count_include_pad and layer.padding != (0, 0):
         raise _Refused(
             "count_include_pad=False with padding divides unequally at the border; use count_include_pad=True"
         )
     if divisor_override is not None:
         raise _Refused("divisor_override cannot be exported; scale the weights of the next layer")
-    return fields
+    return layer
 
 
-def _pool(operation: str, shape: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool) -> Fields:
-    """Fields of a pooling window; ceil_mode is let through where it changes nothing."""
+def _pool(
+    kind: type[PoolLayer], name: str, shape: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
+) -> PoolLayer:
+    """A pooling layer; ceil_mode is let through where it changes nothing."""
     kernel, margins = _pair(kernel_size), _pair(padding)
     steps = _pair(kernel_size if stride is None or stride == [] else stride)
     if ceil_mode and len(shape) == 3:
@@ -368,29 +374,30 @@ def _pool(operation: str, shape: Shape, kernel_size: Any, stride: Any, padding: 
                 raise _Refused(
                     f"ceil_mode=True makes a part of a window at the border of {size} pixels; use ceil_mode=False"
                 )
-    return {"op": operation, "kernel_size": kernel, "stride": steps, "padding": margins}
+    return kind(name, kernel_size=kernel, stride=steps, padding=margins)
 
 
-def _adaptive_avg_pool2d(shape: Shape, output_size: Any) -> Fields:
+def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer:
     sizes = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size, output_size]
     if sizes != [1, 1]:
         raise _Refused(
             f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
         )
-    return {"op": "adaptive_avg_pool2d"}
+    return GlobalAvgPool2dLayer(name)
 
 
-def _flatten(shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Fields:
+def _flatten(name: str, shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Layer:
     last = len(shape)  # with the batch, the shape has one more dimension
     if start_dim not in (1, 1 - last - 1) or end_dim not in (-1, last):
         raise _Refused(f"flatten from dimension {start_dim} to {end_dim}; only from 1 to the last can be exported")
-    return {"op": "flatten"}
+    return FlattenLayer(name)
 
 
-def _view(shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Fields | None:
-    """The fields of a view or reshape that flattens each image, or changes nothing.
+def _view(name: str, shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Layer | None:
+    """The layer that a view or reshape is: it flattens each image, or changes nothing.
 
     Args:
+        name: the layer's name.
         shape: of an image's values before it.
         views: the arguments for each of `_BATCHES`.
     """
@@ -405,7 +412,7 @@ def _view(shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Fields
     if found == [(batch, *shape) for batch in _BATCHES]:
         return None
     if found == [(batch, math.prod(shape)) for batch in _BATCHES]:
-        return {"op": "flatten"}
+        return FlattenLayer(name)
     raise _Refused(
         f"it makes {found[0]} of {(_BATCHES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
     )
@@ -416,23 +423,23 @@ def _sizes_text(sizes: list[Any]) -> str:
     return str(tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes))
 
 
-def _dropout(shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
+def _dropout(name: str, shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
     if training:
         raise _Refused("it drops in inference too; pass training=self.training, or use nn.Dropout")
 
 
-def _pair(value: Any) -> list[int]:
-    """PyTorch's int or pair as [height, width]."""
-    return [int(item) for item in value] if isinstance(value, (tuple, list)) else [int(value), int(value)]
+def _pair(value: Any) -> Any:
+    """PyTorch's int or pair as (height, width); the layer refuses what has another length."""
+    return tuple(int(item) for item in value) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
-_WITH_WEIGHTS = ("conv2d", "batch_norm2d", "linear")
-_MODULES: dict[type[nn.Module], Callable[[Any, Shape], Fields]] = {
+_MODULES: dict[type[nn.Module], Callable[[Any, str, Shape], Layer]] = {
     nn.Conv2d: _conv2d,
     nn.BatchNorm2d: _batch_norm2d,
     nn.Linear: _linear,
-    nn.ReLU: lambda module, shape: _relu(shape),
-    nn.MaxPool2d: lambda module, shape: _max_pool2d(
+    nn.ReLU: lambda module, name, shape: _relu(name, shape),
+    nn.MaxPool2d: lambda module, name, shape: _max_pool2d(
+        name,
         shape,
         module.kernel_size,
         module.stride,
@@ -441,7 +448,8 @@ _MODULES: dict[type[nn.Module], Callable[[Any, Shape], Fields]] = {
         module.ceil_mode,
         module.return_indices,
     ),
-    nn.AvgPool2d: lambda module, shape: _avg_pool2d(
+    nn.AvgPool2d: lambda module, name, shape: _avg_pool2d(
+        name,
         shape,
         module.kernel_size,
         module.stride,
@@ -450,10 +458,10 @@ _MODULES: dict[type[nn.Module], Callable[[Any, Shape], Fields]] = {
         module.count_include_pad,
         module.divisor_override,
     ),
-    nn.AdaptiveAvgPool2d: lambda module, shape: _adaptive_avg_pool2d(shape, module.output_size),
-    nn.Flatten: lambda module, shape: _flatten(shape, module.start_dim, module.end_dim),
+    nn.AdaptiveAvgPool2d: lambda module, name, shape: _adaptive_avg_pool2d(name, shape, module.output_size),
+    nn.Flatten: lambda module, name, shape: _flatten(name, shape, module.start_dim, module.end_dim),
 }
-_FUNCTIONS: dict[Any, Callable[..., Fields | None]] = {
+_FUNCTIONS: dict[Any, Callable[..., Layer | None]] = {
     F.relu: _relu,
     F.relu_: _relu,
     torch.relu: _relu,
@@ -467,7 +475,7 @@ _FUNCTIONS: dict[Any, Callable[..., Fields | None]] = {
     F.dropout2d: _dropout,
     torch.reshape: _view,
 }
-_METHODS: dict[Any, Callable[..., Fields | None]] = {
+_METHODS: dict[Any, Callable[..., Layer | None]] = {
     "relu": _relu,
     "relu_": _relu,
     "flatten": _flatten,

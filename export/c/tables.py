@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.graph.arithmetic import fixed_point_multiplier
+from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.interpreter import ties_away
-from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Shape, Window
+from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 
 LANES, TAPS = 8, 4
 """Output channels and taps that the kernels take at a time."""
@@ -35,8 +36,8 @@ class FusedOperation:
 
     operation: QuantizedConv2d | MaxPool2d
     pool: MaxPool2d | None
-    source: Shape
-    target: Shape
+    source: MapShape
+    target: MapShape
     entering: Quantization
     leaving: Quantization
 

@@ -15,16 +15,8 @@ from numpy.typing import NDArray
 from edge_mnist.export.tflite.model import Model, Operator, Tensor, serialize
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.operations import (
-    Conv2d,
-    FloatGraph,
-    MaxPool2d,
-    Quantization,
-    QuantizedConv2d,
-    QuantizedGraph,
-    Shape,
-    Window,
-)
+from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError
 
 INPUT, OUTPUT = "pixels", "logits"
@@ -91,7 +83,7 @@ def _convolution(
     model: Model,
     name: str,
     operation: Conv2d | QuantizedConv2d,
-    shape: Shape,
+    shape: MapShape,
     source: Quantization | None,
     padding: int,
     tensor: int,
@@ -145,7 +137,7 @@ def _max_pool(window: Window, padding: int, tensor: int, output: int, *, integer
 
 
 def _add_pad(
-    model: Model, name: str, tensor: int, window: Window, shape: Shape, quantization: Quantization | None
+    model: Model, name: str, tensor: int, window: Window, shape: MapShape, quantization: Quantization | None
 ) -> int:
     """Pad with the real number 0, which is the zero point; return the padded tensor. `shape` is the padded one."""
     down, right = window.padding
@@ -204,7 +196,7 @@ def _is_same(window: Window, size: tuple[int, int]) -> bool:
     return True
 
 
-def _map(shape: Shape) -> tuple[int, int, int, int]:
+def _map(shape: MapShape) -> tuple[int, int, int, int]:
     """Dimensions of a batch of activations of a shape, in TFLite's order."""
     channels, height, width = shape
     return 0, height, width, channels

@@ -67,11 +67,12 @@ def test_the_networks_are_worth_comparing(networks: list) -> None:
     varied = unsaturated = 0
     for checkpoint, _, quantized, images in networks:
         for layer in checkpoint.architecture:
-            seen[layer["op"]] += 1
+            fields = layer.to_json()
+            seen[layer.op] += 1
             for key in ("stride", "dilation"):
-                seen[f"{layer['op']} {key}"] += max(layer.get(key, [1])) > 1
-            seen[f"{layer['op']} padding"] += max(layer.get("padding", [0])) > 0
-            groups, inputs = layer.get("groups", 1), layer.get("in_channels")
+                seen[f"{layer.op} {key}"] += max(fields.get(key, [1])) > 1
+            seen[f"{layer.op} padding"] += max(fields.get("padding", [0])) > 0
+            groups, inputs = fields.get("groups", 1), fields.get("in_channels")
             seen["grouped"] += 1 < groups < (inputs or 0)
             seen["depthwise"] += groups > 1 and groups == inputs
         seen["padded input"] += quantized.zero_pixel > 0

@@ -24,8 +24,9 @@ from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import Rounding, run_quantized
-from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.pipeline import trained
 from edge_mnist.runtime import classifiers, compiled_c

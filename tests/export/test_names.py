@@ -17,8 +17,9 @@ from edge_mnist.export.c.writer import write_c
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, Window
+from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.runtime import classifiers, compiled_c
 from tests.support.networks import random_checkpoint, random_images

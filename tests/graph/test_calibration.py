@@ -9,8 +9,9 @@ import pytest
 
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import BATCH, float_activations
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d, Window
+from edge_mnist.graph.operations import FloatGraph, MaxPool2d
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images

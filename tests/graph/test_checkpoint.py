@@ -13,25 +13,34 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from edge_mnist.graph import layers
 from edge_mnist.graph.checkpoint import Checkpoint, load, pack, save, unpack
+from edge_mnist.graph.layers import (
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    FlattenLayer,
+    GlobalAvgPool2dLayer,
+    LinearLayer,
+    MaxPool2dLayer,
+    ReluLayer,
+    weight_shapes,
+)
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 
 LAYERS = (
-    *({"op": "conv2d", "name": "conv", "in_channels": 1, "out_channels": 4, "kernel_size": [3, 3], "stride": [1, 1],
-       "padding": [0, 0], "dilation": [1, 1], "groups": 1, "bias": True},),
-    {"op": "batch_norm2d", "name": "bn", "num_features": 4, "eps": 1e-5, "affine": True},
-    {"op": "relu", "name": "relu"},
-    {"op": "adaptive_avg_pool2d", "name": "pool"},
-    {"op": "flatten", "name": "flatten"},
-    {"op": "linear", "name": "linear", "in_features": 4, "out_features": 10, "bias": False},
-)  # fmt: skip
+    Conv2dLayer("conv", 1, 4, kernel_size=(3, 3), stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, bias=True),
+    BatchNorm2dLayer("bn", 4, eps=1e-5, affine=True),
+    ReluLayer("relu"),
+    GlobalAvgPool2dLayer("pool"),
+    FlattenLayer("flatten"),
+    LinearLayer("linear", 4, 10, bias=False),
+)
 
 
 def _checkpoint() -> Checkpoint:
     random = np.random.default_rng(0)
     weights = {
-        name: random.random(shape, np.float32) + np.float32(0.5) for name, shape in layers.weight_shapes(LAYERS).items()
+        name: random.random(shape, np.float32) + np.float32(0.5) for name, shape in weight_shapes(LAYERS).items()
     }
     statistics = {"conv.range": np.array([0.0, 1.5]), "conv.histogram": np.arange(5)}
     return Checkpoint(LAYERS, (1, 28, 28), 0.1307, 0.3081, weights, statistics, {"seed": 1, "note": "é"})
@@ -97,13 +106,13 @@ FAULTS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "bn: weight has shape (5,), expected (4,) after conv (4 channels)": _layer(1, num_features=5),
     "linear: weight has shape (10, 5), expected (10, 4) after flatten (4 features)": _layer(5, in_features=5),
     "conv: weight has shape (4, 2, 3, 3), expected (4, 1, 3, 3) after the input (1 channels)": _layer(0, in_channels=2),
-    "conv: a window of 29 does not fit": _layer(0, kernel_size=[29, 3]),
+    "conv: a window of 29x3 does not fit into an input of 28x28, padded by 0x0": _layer(0, kernel_size=[29, 3]),
     "conv: stride is [0, 1], expected [height, width] of at least 1": _layer(0, stride=[0, 1]),
     "conv: groups is True, expected an integer": _layer(0, groups=True),
     "conv: 1 -> 4 channels cannot be split into 3 groups": _layer(0, groups=3),
     "relu: the operation 'gelu' is unknown": _layer(2, op="gelu"),
     "relu: two layers have this name": _layer(3, name="relu"),
-    "missing or foreign: slope": _layer(2, slope=0.1),
+    "missing or unknown: slope": _layer(2, slope=0.1),
     "a layer is described by 7": lambda tensors, header: header["architecture"].insert(0, 7),
     "the network has no layers": lambda tensors, header: header.update(architecture=[]),
     "input shape [1, 28]": lambda tensors, header: header.update(input_shape=[1, 28]),
@@ -155,3 +164,15 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match="weights/conv.bias holds 4 values"):
         save(tmp_path / "x", bad)
     assert not any(tmp_path.iterdir())
+
+
+def test_an_older_checkpoint_is_written_back_byte_for_byte(tmp_path: Path) -> None:
+    save(tmp_path / "again.safetensors", load(SHIPPED))
+    assert (tmp_path / "again.safetensors").read_bytes() == SHIPPED.read_bytes()
+
+
+def test_a_layer_checks_its_settings_when_it_is_made() -> None:
+    with pytest.raises(EdgeMnistError, match=r"^pool: stride is \[0, 1\], expected \[height, width\] of at least 1"):
+        MaxPool2dLayer("pool", kernel_size=(2, 2), stride=(0, 1), padding=(0, 0))
+    with pytest.raises(EdgeMnistError, match="^bn: eps is 0.0, expected a positive number"):
+        dataclasses.replace(LAYERS[1], eps=0.0)  # type: ignore[call-arg]

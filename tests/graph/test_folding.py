@@ -14,6 +14,17 @@ from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import run_float
+from edge_mnist.graph.layers import (
+    AvgPool2dLayer,
+    BatchNorm2dLayer,
+    Conv2dLayer,
+    FlattenLayer,
+    GlobalAvgPool2dLayer,
+    Layer,
+    LinearLayer,
+    MaxPool2dLayer,
+    ReluLayer,
+)
 from edge_mnist.graph.operations import FloatGraph
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
@@ -23,32 +34,31 @@ torch = pytest.importorskip("torch")
 nn = torch.nn
 
 
-def module(layer: dict[str, Any]) -> Any:
+def module(layer: Layer) -> Any:
     """One layer in PyTorch."""
-    window = {key: layer[key] for key in ("kernel_size", "stride", "padding") if key in layer}
-    match layer["op"]:
-        case "conv2d":
-            keys = ("in_channels", "out_channels", "dilation", "groups", "bias")
-            return nn.Conv2d(**window, **{key: layer[key] for key in keys})
-        case "batch_norm2d":
-            return nn.BatchNorm2d(layer["num_features"], layer["eps"], affine=layer["affine"])
-        case "max_pool2d":
-            return nn.MaxPool2d(**window)
-        case "avg_pool2d":
-            return nn.AvgPool2d(**window)
-        case "adaptive_avg_pool2d":
+    settings = {key: value for key, value in layer.to_json().items() if key not in ("op", "name")}
+    match layer:
+        case Conv2dLayer():
+            return nn.Conv2d(**settings)
+        case BatchNorm2dLayer():
+            return nn.BatchNorm2d(**settings)
+        case MaxPool2dLayer():
+            return nn.MaxPool2d(**settings)
+        case AvgPool2dLayer():
+            return nn.AvgPool2d(**settings)
+        case GlobalAvgPool2dLayer():
             return nn.AdaptiveAvgPool2d(1)
-        case "linear":
-            return nn.Linear(layer["in_features"], layer["out_features"], layer["bias"])
-        case "relu":
+        case LinearLayer():
+            return nn.Linear(**settings)
+        case ReluLayer():
             return nn.ReLU()
-    assert layer["op"] == "flatten"
+    assert isinstance(layer, FlattenLayer)
     return nn.Flatten()
 
 
 def network(source: Checkpoint, graph: FloatGraph) -> Any:
     """The checkpoint as a PyTorch module in float64; where it pads its input, it pads with the graph's pixel."""
-    layers = OrderedDict((layer["name"], module(layer)) for layer in source.architecture)
+    layers = OrderedDict((layer.name, module(layer)) for layer in source.architecture)
     result = nn.Sequential(layers)
     weights = {name: torch.from_numpy(array) for name, array in source.weights.items()}
     trouble = result.load_state_dict(weights, strict=False)
@@ -95,8 +105,8 @@ def test_digitnet_changes_by_rounding_only() -> None:
 
 def test_relu_goes_through_a_max_pool_into_the_convolution() -> None:
     source = checkpoints.load(SHIPPED)
-    by_name = {layer["name"]: layer for layer in source.architecture}
-    end = {"op": "adaptive_avg_pool2d", "name": "end"}
+    by_name = {layer.name: layer for layer in source.architecture}
+    end = GlobalAvgPool2dLayer("end")
     layers = [by_name["conv1"], by_name["bn1"], by_name["pool1"], by_name["relu1"], by_name["relu2"], end]
     graph = fold(replace(source, architecture=tuple(layers)))
     assert [operation.name for operation in graph.operations] == ["conv1", "pool1", "end"]
@@ -115,6 +125,5 @@ def test_what_has_no_logits_or_no_weights_is_refused() -> None:
     maps = replace(source, architecture=source.architecture[:3])
     with pytest.raises(EdgeMnistError, match="ends in maps of 26x26"):
         fold(maps)
-    flatten = {"op": "flatten", "name": "flatten"}
     with pytest.raises(EdgeMnistError, match="no layer with weights"):
-        fold(Checkpoint((flatten,), (3, 1, 1), 0.1, 0.3, {}))
+        fold(Checkpoint((FlattenLayer("flatten"),), (3, 1, 1), 0.1, 0.3, {}))

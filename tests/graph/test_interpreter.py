@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import BATCH, pixels, quantized_activations, run_quantized
-from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph, Window
+from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError
 
 Map = list[list[list[int]]]

@@ -14,8 +14,9 @@ from edge_mnist.graph import calibration
 from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, Window, accumulator_bound
+from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, accumulator_bound
 from edge_mnist.graph.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError

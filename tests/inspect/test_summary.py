@@ -24,8 +24,10 @@ from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import float_activations
-from edge_mnist.graph.operations import Conv2d, FloatGraph, Window
+from edge_mnist.graph.layers import Conv2dLayer, ReluLayer
+from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED
@@ -96,7 +98,7 @@ def test_multiply_accumulates_are_those_of_the_folded_convolutions() -> None:
         source = random_checkpoint(seed)
         stages = {stage.name: stage for stage in summary.stages(source.architecture, source.input_shape)}
         graph = fold(source)
-        weighty = {layer["name"] for layer in source.architecture if layer["op"] in ("conv2d", "linear")}
+        weighty = {layer.name for layer in source.architecture if layer.op in ("conv2d", "linear")}
         for operation, (_, height, width) in zip(graph.operations, graph.shapes()[1:], strict=True):
             if isinstance(operation, Conv2d) and operation.name in weighty:
                 assert stages[operation.name].multiply_accumulates == height * width * operation.weight.size
@@ -119,11 +121,9 @@ def test_receptive_field_is_what_an_output_depends_on() -> None:
         operations.append(Conv2d(f"conv{index}", weight, np.zeros(1, dtype=np.float32), window))
     graph = FloatGraph((1, 24, 24), 0, tuple(operations))
     layers = [
-        {"op": "conv2d", "name": o.name, "in_channels": 1, "out_channels": 1, "groups": 1, "bias": True,
-         "kernel_size": list(o.window.kernel_size), "stride": list(o.window.stride), "padding": [0, 0],
-         "dilation": list(o.window.dilation)}
+        Conv2dLayer(o.name, 1, 1, o.window.kernel_size, o.window.stride, (0, 0), o.window.dilation, 1, True)
         for o in operations
-    ]  # fmt: skip
+    ]
     impulses = np.eye(24 * 24, dtype=np.uint8).reshape(-1, 24, 24)
     _, *outputs = float_activations(graph, impulses)
     for stage, values in zip(summary.stages(layers, (1, 24, 24)), outputs, strict=True):
@@ -157,7 +157,7 @@ def test_padding_pixel_of_a_padding_network(tmp_path: Path) -> None:
 
 def test_a_network_that_cannot_be_exported_is_still_described(tmp_path: Path) -> None:
     source = random_checkpoint(0)
-    layers = ({"op": "relu", "name": "relu[/]\x1b[31m"},)
+    layers = (ReluLayer("relu[/]\x1b[31m"),)
     checkpoint.save(tmp_path / "odd.safetensors", checkpoint.Checkpoint(layers, source.input_shape, 0.1, 0.3, {}))
     assert "end it with" in facts(tmp_path / "odd.safetensors")["not_exportable"]
     text = told(tmp_path / "odd.safetensors")

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge_mnist.graph.checkpoint import Checkpoint
-
-Layer = dict[str, Any]
+from edge_mnist.graph.layers import Layer
 
 
 class Sketch:
@@ -31,7 +30,7 @@ class Sketch:
 
     def add(self, op: str, **fields: Any) -> str:
         name = f"{op.split('_')[0]}{len(self.layers)}"
-        self.layers.append({"op": op, "name": name, **fields})
+        self.layers.append(Layer.from_json({"op": op, "name": name, **fields}))
         return name
 
     def window(self, kernel: list[int], *, dilate: bool) -> dict[str, list[int]] | None:

@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edge_mnist.graph import layers as architecture  # noqa: E402
+from edge_mnist.graph.layers import count_parameters, output_shapes  # noqa: E402
 from edge_mnist.system.errors import UsageError  # noqa: E402
 from edge_mnist.training import tracing  # noqa: E402
 from edge_mnist.training.network import DIGITNET, DigitNet, build  # noqa: E402
@@ -20,10 +20,8 @@ def test_digitnet_is_the_network_of_the_reference() -> None:
     network = DigitNet()
     assert sum(parameter.numel() for parameter in network.parameters()) == 18_662
     layers = tracing.describe(network)
-    assert architecture.parameter_count(layers) == 18_662
-    shapes = dict(
-        zip((layer["name"] for layer in layers), architecture.output_shapes(layers, (1, 28, 28)), strict=True)
-    )
+    assert count_parameters(layers) == 18_662
+    shapes = dict(zip((layer.name for layer in layers), output_shapes(layers, (1, 28, 28)), strict=True))
     assert [shapes[name] for name in ("conv1", "pool1", "conv5", "pool2", "conv6", "conv7", "flatten", "linear")] == [
         *((14, 26, 26), (16, 11, 11), (20, 7, 7), (20, 3, 3), (22, 3, 3), (22, 1, 1), (22,), (10,)),
     ]

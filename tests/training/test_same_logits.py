@@ -33,7 +33,7 @@ def test_random_networks_pass() -> None:
         source = random_checkpoint(seed)
         network = nn.Sequential()
         for layer in source.architecture:
-            network.add_module(layer["name"], layer_of(dict(layer)))
+            network.add_module(layer.name, layer_of(layer))
         set_weights(network, source.weights, "they do not fit")
         check_same_logits(network, source)
 

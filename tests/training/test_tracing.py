@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edge_mnist.graph import layers as architecture  # noqa: E402
+from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 from edge_mnist.training.tracing import describe  # noqa: E402
 
@@ -64,14 +64,12 @@ def test_shapes_and_weights_are_those_of_pytorch(network: nn.Sequential, input_s
             describe(network, input_shape)
         return
     layers = describe(network, input_shape)
-    assert json.loads(json.dumps(layers)) == list(layers)
-    for layer, shape in zip(layers, architecture.output_shapes(layers, input_shape), strict=True):
-        assert shape == expected[layer["name"]]
+    assert tuple(Layer.from_json(json.loads(json.dumps(layer.to_json()))) for layer in layers) == layers
+    for layer, shape in zip(layers, output_shapes(layers, input_shape), strict=True):
+        assert shape == expected[layer.name]
     state = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    assert architecture.weight_shapes(layers) == {
-        name: shape for name, shape in state.items() if "num_batches" not in name
-    }
-    assert architecture.parameter_count(layers) == sum(parameter.numel() for parameter in network.parameters())
+    assert weight_shapes(layers) == {name: shape for name, shape in state.items() if "num_batches" not in name}
+    assert count_parameters(layers) == sum(parameter.numel() for parameter in network.parameters())
 
 
 class Functional(nn.Module):
@@ -95,7 +93,7 @@ def test_functional_forms_are_the_modules_they_stand_for() -> None:
     network = Functional().train()
     layers = describe(network)
     assert network.training
-    assert [(layer["op"], layer["name"]) for layer in layers] == [
+    assert [(layer.op, layer.name) for layer in layers] == [
         ("conv2d", "features.0"),
         ("batch_norm2d", "features.1"),
         ("relu", "act"),
@@ -110,10 +108,10 @@ def test_functional_forms_are_the_modules_they_stand_for() -> None:
         ("flatten", "flatten"),
         ("linear", "fc"),
     ]
-    assert layers[4] | layers[8] == {
+    assert layers[8].to_json() == {
         "op": "avg_pool2d", "name": "avg_pool2d", "kernel_size": [2, 2], "stride": [1, 1], "padding": [0, 0]
     }  # fmt: skip
-    assert layers[4]["stride"] == [2, 2]
+    assert layers[4].to_json()["stride"] == [2, 2]
 
 
 class Forward(nn.Module):
@@ -190,7 +188,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.Sequential(nn.Flatten(), CONV), "1: conv2d wants maps"),
     (lambda: nn.Sequential(nn.Flatten(0)), "0: flatten from dimension 0 to -1"),
     (lambda: nn.Sequential(CONV).double(), "0: weight is torch.float64, expected torch.float32"),
-    (lambda: nn.Sequential(nn.MaxPool2d(29)), "0: a window of 29 does not fit"),
+    (lambda: nn.Sequential(nn.MaxPool2d(29)), "0: a window of 29x29 does not fit"),
     (_hooked, "0: it has hooks"),
     (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))), "0: ParametrizedConv2d"),
     (nn.Sequential, "the network has no layers"),
@@ -208,7 +206,7 @@ def test_what_changes_nothing_is_let_through() -> None:
     layers = describe(
         nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, count_include_pad=False), nn.Flatten(-3, 3))
     )
-    assert [layer["op"] for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]
+    assert [layer.op for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]
 
 
 FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -231,7 +229,7 @@ FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("way", FLATTENS)
 def test_every_way_to_flatten_is_a_flatten(way: str) -> None:
     layers = describe(Forward(lambda m, x: m.layers[0](FLATTENS[way](F.relu(input=x))), nn.Linear(784, 10)))
-    assert [layer["op"] for layer in layers] == ["relu", "flatten", "linear"]
+    assert [layer.op for layer in layers] == ["relu", "flatten", "linear"]
 
 
 def test_sizes_of_what_came_before_may_be_used_later() -> None:
@@ -241,8 +239,8 @@ def test_sizes_of_what_came_before_may_be_used_later() -> None:
         return module.layers[1](F.avg_pool2d(x, x.size()[2:]).view(count, -1))
 
     layers = describe(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
-    assert [layer["op"] for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
-    assert layers[1]["kernel_size"] == [26, 26]
+    assert [layer.op for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
+    assert layers[1].to_json()["kernel_size"] == [26, 26]
 
 
 class Silent(nn.Module):
@@ -267,5 +265,5 @@ class Silent(nn.Module):
 def test_train_and_eval_need_not_return_the_module() -> None:
     network = Silent()
     network.train()
-    assert [layer["name"] for layer in describe(network)] == ["conv", "bn", "view", "linear"]
+    assert [layer.name for layer in describe(network)] == ["conv", "bn", "view", "linear"]
     assert (network.training, network.conv.training, network.bn.training) == (True, True, False)
