@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,13 @@ Call = Callable[..., tuple[int, str, str]]
 # No database and no deadline: a result must depend neither on the last run nor on how busy the machine is.
 settings.register_profile("exact", derandomize=True, database=None, deadline=None)
 settings.load_profile("exact")
+
+
+@pytest.fixture(autouse=True)
+def default_verbosity() -> Iterator[None]:
+    """Undo the -v or -q of a command that was run through click, which ends without restoring the log level."""
+    yield
+    logging.getLogger("edge_mnist").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

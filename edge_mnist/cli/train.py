@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge_mnist import __version__
-from edge_mnist.system import progress
+from edge_mnist.system import progress, signals
 from edge_mnist.system.errors import UsageError, missing_package
 from edge_mnist.system.files import read_bytes
 
@@ -123,7 +123,17 @@ def train(
     known = [checkpoint.load(path) for path in teachers]
     parts = load("train", data), load("test", data)
     with progress.repeated():
-        loop.train(settings, *parts, out, init=first, extra=own, teachers=known, resume=resume, size=workers)
+        loop.train(
+            settings,
+            *parts,
+            out,
+            init=first,
+            extra=own,
+            teachers=known,
+            resume=resume,
+            size=workers,
+            watch=signals.watch,
+        )
     click.echo(out / loop.CHECKPOINT)
 
 
@@ -185,7 +195,7 @@ def experiments(
     base = choose_settings(changes={}, device=device)
     train_part = load("train", data)
     plan = trials(seeds, readings, base, epochs)
-    histories = run(plan, train_part, load("test", data), folder, resume=resume, size=workers)
+    histories = run(plan, train_part, load("test", data), folder, resume=resume, size=workers, watch=signals.watch)
     command = f"edge-mnist experiments --seeds {seeds}"
     command += ("" if readings else " --no-readings") + (f" --epochs {epochs}" if epochs else "")
     facts = {

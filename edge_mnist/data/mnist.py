@@ -12,7 +12,6 @@ import hashlib
 import logging
 import math
 import os
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,20 +185,18 @@ def _download(place: Path, name: str) -> Path:
 
 
 def _fetch(url: str) -> bytes:
-    """What a server sends, with a line of progress on stderr."""
+    """What a server sends; how far the download has come is logged."""
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
-    live = sys.stderr.isatty()
     received = bytearray()
-    print(f"downloading {url}", end="" if live else "\n", file=sys.stderr, flush=True)
+    _LOG.info("downloading %s", url)
     try:
         with urlopen(url, timeout=_TIMEOUT) as response:
             while chunk := response.read(1 << 16):
                 received += chunk
-                if live:
-                    print(f"\rdownloading {url}: {len(received) / 1e6:.1f} MB", end="", file=sys.stderr, flush=True)
+                _LOG.info("downloading %s: %.1f MB", url, len(received) / 1e6)
                 if len(received) > _LARGEST_DOWNLOAD:
                     raise EdgeMnistError(f"sends more than {_LARGEST_DOWNLOAD:,} bytes")
     except HTTPError as error:
@@ -209,9 +206,6 @@ def _fetch(url: str) -> bytes:
         raise EdgeMnistError(str(error.reason)) from error
     except (OSError, HTTPException) as error:
         raise EdgeMnistError(str(error) or type(error).__name__) from error
-    finally:
-        if live:
-            print(file=sys.stderr)
     return bytes(received)
 
 

@@ -170,8 +170,8 @@ def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
 
 
 def is_live() -> bool:
-    """Whether a terminal is there to show progress on, and progress is wanted."""
-    return _is_terminal() and not is_quiet()
+    """Whether a command is running on a terminal, and progress is wanted. Called from Python, nothing is shown."""
+    return _reporter() is not None and _is_terminal() and not is_quiet()
 
 
 def _is_terminal() -> bool:

@@ -54,7 +54,14 @@ def trials(seeds: int, readings: bool, base: Settings, epochs: int | None = None
 
 
 def run(
-    plan: Sequence[Trial], train_part: Digits, test_part: Digits, out: Path, *, resume: bool, size: int | None = None
+    plan: Sequence[Trial],
+    train_part: Digits,
+    test_part: Digits,
+    out: Path,
+    *,
+    resume: bool,
+    size: int | None = None,
+    watch: loop.Watch | None = None,
 ) -> dict[str, History]:
     """Train what is left to train; one folder for each run in `out`.
 
@@ -76,7 +83,7 @@ def run(
         ended = started and _ended(folder, train_part.sha256)
         _LOG.warning("run %s of %s: %s%s", number, len(plan), trial.folder, ", done" if ended else "")
         if not ended:
-            loop.train(trial.settings, train_part, test_part, folder, resume=started, size=size)
+            loop.train(trial.settings, train_part, test_part, folder, resume=started, size=size, watch=watch)
         histories[trial.folder] = checkpoint.unpack(folder / STATE)[1]["history"]
     return histories
 

@@ -11,8 +11,8 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,9 +29,9 @@ from edge_mnist.graph import calibration, folding
 from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import Layer, output_shapes, weight_shapes
+from edge_mnist.system import signals
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import locked, write_whole
-from edge_mnist.system.signals import Stopped, watch
 from edge_mnist.training import curves, distillation, recipes, tracing, workers
 from edge_mnist.training.augmentation import epoch_order
 from edge_mnist.training.network import CLASSES, MEAN, STD, build, set_weights
@@ -54,6 +54,9 @@ _LOG = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.safetensors"
 CURVES = "curves.png"
+
+Watch = Callable[[], AbstractContextManager[Sequence[int]]]
+"""Makes a context whose value holds the numbers of the signals that have come, such as `signals.watch`."""
 
 _INPUT = (1, 28, 28)
 
@@ -83,6 +86,7 @@ def train(
     teachers: Sequence[Checkpoint] = (),
     resume: bool = False,
     size: int | None = None,
+    watch: Watch | None = None,
 ) -> Checkpoint:
     """Train a network and write checkpoint, metrics, curves and state into a folder.
 
@@ -97,12 +101,13 @@ def train(
         resume: go on where the run in `out` stopped.
         size: how many workers share each batch, which changes no bit of the result; else one a physical core, as far
             as the batch can be shared evenly. Those that torchrun started are taken as they are.
+        watch: collects the signals that stop the run between two steps; without it no signal is handled.
 
     Returns:
         What was written to checkpoint.safetensors.
 
     Raises:
-        Stopped: Ctrl-C or SIGTERM; the state is saved.
+        Stopped: `watch` has collected a signal; the state is saved.
         WorkerLost: a worker ended; the state is saved.
         EdgeMnistError: the loss is no number any more, the network cannot be exported, the folder is another run's.
     """
@@ -113,7 +118,8 @@ def train(
         set_weights(network, init.weights, "--init: its weights are of another network than --network builds")
     run = Run(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{extra.sha256}" if extra else "")
-    with locked(out):
+    # From here on a signal ends the run at a step, with its state saved.
+    with locked(out), watch() if watch is not None else nullcontext(()) as caught:
         if resume:
             restore(run, out, settings.network, data_hash)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -132,7 +138,7 @@ def train(
                 if size > 1:
                     header = {"settings": dataclasses.asdict(settings), "teachers": factories}
                     team.broadcast(checkpoints.pack(arrays, header))
-                test_accuracy = _go(run, plan, team, lead)
+                test_accuracy = _go(run, plan, team, lead, caught)
             _LOG.info("collecting the statistics of the activations")
             result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
             few = plan.learn[epoch_order(settings.seed, 0, len(plan.learn))[: calibration.IMAGES]]
@@ -165,34 +171,33 @@ def follow(team: Team) -> None:
     settings = parse_settings(header["settings"])
     plan = make_plan(settings, arrays, distillation.receive(arrays, header["teachers"], settings.device))
     network = _make_network(settings)
-    with _reproducible(settings):
-        _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None)
+    with _reproducible(settings), signals.watch() as caught:
+        _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None, caught)
 
 
-def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None) -> float:
+def _go(run: Run, plan: Plan, team: Team, lead: _Lead | None, caught: Sequence[int]) -> float:
     """Run the epochs that are left, the same in each worker, and return the accuracy on the test images."""
-    with watch() as signals:
-        stepper = Stepper(run, plan, team)
-        _LOG.info("")  # from here on the progress of the run is shown
-        try:
-            while len(run.history) < plan.settings.recipe.epochs:
-                _align(run, plan, team)
-                stopped = _run_epoch(run, plan, stepper, signals, lead)
-                if not stopped:
-                    _end_epoch(run, plan, team)
-                if lead is not None:
-                    _keep(run, plan, lead)
-                if stopped:
-                    where = f"after step {run.step} of {plan.steps}"
-                    raise Stopped(stopped, where + (f"; go on with --resume --out {lead.out}" if lead else ""))
-            _LOG.info("reading the test images")
-            return accuracy(run.network, plan.test_images, plan.test_labels, team)
-        except WorkerLost as error:
-            if lead is None:
-                raise
-            save_state(run, lead.out, plan.settings, lead.sha256)
-            kept = f"the run is saved after step {run.step} of {plan.steps}; go on with --resume --out {lead.out}"
-            raise WorkerLost(f"{error}: {kept}") from error
+    stepper = Stepper(run, plan, team)
+    _LOG.info("")  # from here on the progress of the run is shown
+    try:
+        while len(run.history) < plan.settings.recipe.epochs:
+            _align(run, plan, team)
+            stopped = _run_epoch(run, plan, stepper, caught, lead)
+            if not stopped:
+                _end_epoch(run, plan, team)
+            if lead is not None:
+                _keep(run, plan, lead)
+            if stopped:
+                where = f"after step {run.step} of {plan.steps}"
+                raise signals.Stopped(stopped, where + (f"; go on with --resume --out {lead.out}" if lead else ""))
+        _LOG.info("reading the test images")
+        return accuracy(run.network, plan.test_images, plan.test_labels, team)
+    except WorkerLost as error:
+        if lead is None:
+            raise
+        save_state(run, lead.out, plan.settings, lead.sha256)
+        kept = f"the run is saved after step {run.step} of {plan.steps}; go on with --resume --out {lead.out}"
+        raise WorkerLost(f"{error}: {kept}") from error
 
 
 def _align(run: Run, plan: Plan, team: Team) -> None:
@@ -203,13 +208,13 @@ def _align(run: Run, plan: Plan, team: Team) -> None:
             unpack_state(run, state, "worker 0", plan.settings.network)
 
 
-def _run_epoch(run: Run, plan: Plan, stepper: Stepper, signals: list[int], lead: _Lead | None) -> int:
+def _run_epoch(run: Run, plan: Plan, stepper: Stepper, caught: Sequence[int], lead: _Lead | None) -> int:
     """Take the steps that the present epoch lacks; return a signal that ends them early, or 0."""
     epoch = len(run.history)
     order = plan.learn[epoch_order(plan.settings.seed, epoch, len(plan.learn))]
     for batch in range(run.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
         indices = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
-        stopped = stepper.step(epoch, indices, signals[0] if signals else 0)
+        stopped = stepper.step(epoch, indices, caught[0] if caught else 0)
         if lead is not None:
             lead.progress.step(run.step / plan.steps_per_epoch, run)
         if stopped:

@@ -89,12 +89,21 @@ def build(factory: str) -> nn.Module:
     if not callable(make):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
     network = _run_users_code(make, f"--network {factory}: the factory failed")
+    return check_module(network, f"--network {factory}")
+
+
+def check_module(network: object, name: str) -> nn.Module:
+    """The network, if it is a module whose weights have values; `name` begins the text of an error.
+
+    Raises:
+        UsageError: it is something else, or a weight is on the device meta.
+    """
     if not isinstance(network, nn.Module):
-        raise UsageError(f"--network {factory}: expected a torch.nn.Module, found {type(network).__name__}")
-    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        raise UsageError(f"{name}: expected a torch.nn.Module, found {type(network).__name__}")
+    for tensor_name, tensor in (*network.named_parameters(), *network.named_buffers()):
         if tensor.is_meta:
             raise UsageError(
-                f"--network {factory}: {name} is on the device meta, which holds no values: make the network on the CPU"
+                f"{name}: {tensor_name} is on the device meta, which holds no values: make the network on the CPU"
             )
     return network
 

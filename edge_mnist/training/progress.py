@@ -1,28 +1,31 @@
-"""Shows how far a training run has come: a bar on a terminal, and a line for each epoch everywhere."""
+"""Shows how far a training run has come: a bar on the terminal of a command, and a log record for each epoch."""
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from edge_mnist.system.progress import INTERVAL, is_quiet, make_bar
+from edge_mnist.system import progress
 
 if TYPE_CHECKING:
     from edge_mnist.training.runs import Run
 
+_LOG = logging.getLogger(__name__)
+
 
 class TrainingProgress:
-    """A context in which the steps and epochs of a run are shown: a bar on a terminal, a line an epoch everywhere."""
+    """A context in which the steps and epochs of a run are shown: a bar on the terminal, a log record an epoch."""
 
     def __init__(self, epochs: int) -> None:
         """For a run of so many epochs."""
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         self._epochs = epochs
-        self._progress = make_bar(
+        self._progress = progress.make_bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
             TextColumn("{task.fields[figures]}"),
@@ -43,14 +46,15 @@ class TrainingProgress:
         self._progress.stop()
 
     def step(self, epochs_done: float, run: Run) -> None:
-        """Show what the present epoch has come to: in the bar, or where there is none in a line every ten seconds."""
-        if self._progress.disable and time.monotonic() - self._written < INTERVAL:
+        """Show the figures of the present epoch: in the bar, or where there is none in a record every ten seconds."""
+        if self._progress.disable and time.monotonic() - self._written < progress.INTERVAL:
             return
         figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
         figures += f"  {run.seen / run.seconds:,.0f} images/s"
         epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
         if self._progress.disable:
-            self.note(f"epoch {epoch}, {epochs_done - math.ceil(epochs_done) + 1:.0%} done  {figures}")
+            self._written = time.monotonic()
+            _LOG.info("epoch %s, %.0f%% done  %s", epoch, 100 * (epochs_done - math.ceil(epochs_done) + 1), figures)
         else:
             self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
 
@@ -66,10 +70,9 @@ class TrainingProgress:
         )
 
     def note(self, text: str) -> None:
-        """Write a line."""
+        """Log a line that a command shows."""
         self._written = time.monotonic()
-        if not is_quiet():
-            self._progress.console.print(text, soft_wrap=True, markup=False)
+        _LOG.warning("%s", text)
 
     def end(self, test_accuracy: float) -> None:
         """Write the accuracy (0 to 1) on the test images."""

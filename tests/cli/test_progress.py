@@ -129,7 +129,7 @@ def test_a_long_epoch_is_a_plain_line_now_and_then(
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
     run = runs.Run(None, None)  # type: ignore[arg-type]
     run.loss, run.correct, run.seen, run.seconds = 12.0, 90, 100, 0.5
-    with TrainingProgress(4) as shown:
+    with progress.report(), TrainingProgress(4) as shown:
         for step in range(20):
             time.sleep(0.02)
             shown.step(1 + step / 20, run)
