@@ -91,12 +91,13 @@ class _Reporter(logging.Handler):
                 self._repeat_step()
 
         thread = threading.Thread(target=repeat, daemon=True)
-        thread.start()
         try:
+            thread.start()
             yield
         finally:
             ended.set()
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _repeat_step(self) -> None:
         """Write the present step if nothing was written for ten seconds and no terminal shows it."""

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -80,11 +81,15 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         work = Path(scratch)
-        np.save(work / "images.npy", oracle.images)
         check = partial(_check, folder, work, oracle=oracle, options=options)
+        started = threading.Barrier(options.jobs)
         try:
+            # The pool does not wait for a thread that Ctrl-C finds half started, so none may have work by then.
+            list(pool.map(lambda _: started.wait(), range(options.jobs)))
+            np.save(work / "images.npy", oracle.images)
             variants = tuple(pool.map(lambda run: check(*run), runs))
         except BaseException:  # Ctrl-C included: the pool would wait for what still runs
+            started.abort()
             for process in tuple(_RUNNING):
                 process.kill()
             raise

@@ -50,7 +50,7 @@ def test_what_is_no_cut_digit_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="absent: no such folder"):
         user_digits.read(tmp_path / "absent")
     (tmp_path / "7").mkdir()
-    with pytest.raises(UsageError, match="no images, expected some in folders named 0 to 9 or none"):
+    with pytest.raises(EdgeMnistError, match="no images, expected some in folders named 0 to 9 or none"):
         user_digits.read(tmp_path)
     _put(tmp_path, np.zeros((1, 30, 28), np.uint8), ["7"])
     with pytest.raises(EdgeMnistError, match=r"7/0.png: is 28x30 pixels, expected a digit cut to 28x28"):
