@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import negatives, reading
+from edge_mnist import runtime
 from edge_mnist.demo.reading import confidence
 from edge_mnist.demo.reading.reader import Digit, Reader
 from edge_mnist.demo.sources.scenes import Scene
-from edge_mnist.runtime import classifiers
 
 INVENTED = 2.0
 """A digit that is read where nobody wrote weighs so many times as much as one that is read wrong."""
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    reader = Reader(classifiers.load(options.model) if options.model else None, threshold=0.0)
+    reader = Reader(runtime.load(options.model) if options.model else None, threshold=0.0)
     rows: list[tuple[float, ...]] = []
     right: list[float] = []
     weights: list[float] = []

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from edge_mnist import runtime
 from edge_mnist.data import mnist
 from edge_mnist.measure import evaluation
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.tables import make_console
 
 COUNT = 2000
@@ -102,9 +102,9 @@ def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @click.argument("model", type=click.Path(path_type=Path), default=SHIPPED_INT8)
 def main(model: Path) -> None:
     """Print the AUROC of MODEL, else of the shipped one, by kind."""
-    classifier = classifiers.load(model)
+    classifier = runtime.load(model)
     test = mnist.load("test", download=False)
-    digits = evaluation.softmax(classifier.logits(test.images)).max(1)
+    digits = runtime.softmax(classifier.logits(test.images)).max(1)
     random = np.random.RandomState(0)
     kinds = {
         "printed letters and signs": printed(random),
@@ -114,7 +114,7 @@ def main(model: Path) -> None:
     table = Table("no digit", "AUROC", "as sure as 95 % of the digits", title=str(model.name))
     bound = np.quantile(digits, 0.05)
     for name, images in kinds.items():
-        sure = evaluation.softmax(classifier.logits(images)).max(1)
+        sure = runtime.softmax(classifier.logits(images)).max(1)
         table.add_row(name, f"{evaluation.auroc(digits, sure):.4f}", f"{(sure >= bound).mean():.2%}")
     make_console().print(table)
 

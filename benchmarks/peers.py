@@ -25,6 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from edge_mnist import runtime
 from edge_mnist.cli.bench import machine, progress
 from edge_mnist.data import mnist
 from edge_mnist.export.c.writer import write_c
@@ -38,8 +39,8 @@ from edge_mnist.measure import benchmark
 from edge_mnist.measure.benchmark_text import show_machine
 from edge_mnist.measure.benchmark_worker import Model, serve
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.runtime import compiled_c
+from edge_mnist.runtime.classifier import is_x86
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.stderr import quiet_stderr
 from edge_mnist.system.tables import make_console, make_table, print_table
@@ -105,7 +106,7 @@ def open_c(*flags: str) -> Callable[[Path], Opened]:
 
     def open_it(path: Path) -> Opened:
         library = compiled_c.open_library(path.read_bytes(), path.name, flags)
-        return Opened(library.built, library.run, lambda images: np.ascontiguousarray(images[..., None]))
+        return Opened(library.build, library.run, lambda images: np.ascontiguousarray(images[..., None]))
 
     return open_it
 
@@ -283,8 +284,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     """Measure the exported network against what other tools make of it."""
     if context.invoked_subcommand:
         return
-    is_x86 = compiled_c.platform.machine().lower() in ("x86_64", "amd64")
-    sides = {name: side for name, side in SIDES.items() if is_x86 or name not in ("the same, AVX2", "the same, SSE2")}
+    sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
     facts: dict[str, Any] = {"machine": machine(), "images": images}
     try:
         with tempfile.TemporaryDirectory() as scratch, progress() as tell:

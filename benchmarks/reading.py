@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from benchmarks import negatives
+from edge_mnist import runtime
 from edge_mnist.data import mnist
 from edge_mnist.demo.reading.reader import DOUBTFUL, Reader, Reading
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources import scenes as rendered
 from edge_mnist.demo.sources.scenes import Scene
 from edge_mnist.demo.views import drawing
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.tables import make_console
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         parser.error("one of TRUTH.json, --scenes and --negatives")
     cv2.setNumThreads(1)
     threshold = {} if options.threshold is None else {"threshold": options.threshold}
-    reader = Reader(classifiers.load(options.model) if options.model else None, **threshold)
+    reader = Reader(runtime.load(options.model) if options.model else None, **threshold)
     if options.truth:
         cases = photographs(options.truth)
     elif options.scenes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_mnist.system.errors import installing, opencv_build
+from edge_mnist.system.errors import first_line, installing, opencv_build
 
 State = Literal["good", "lacking", "broken"]
 
@@ -80,7 +80,7 @@ def numbers() -> Finding:
     try:
         import numpy
     except ImportError as error:
-        return Finding("NumPy", "broken", _line(error), "pip install --force-reinstall numpy")
+        return Finding("NumPy", "broken", first_line(error), "pip install --force-reinstall numpy")
     return Finding("NumPy", "good", numpy.__version__)
 
 
@@ -90,7 +90,7 @@ def opencv() -> Finding:
     try:
         import cv2
     except ImportError as error:
-        text = _line(error)
+        text = first_line(error)
         if "libGL" in text:
             return Finding(
                 "OpenCV", "broken", text, "apt install libgl1, or pip install opencv-python-headless instead"
@@ -110,9 +110,9 @@ def runtime() -> Finding:
     """The TFLite runtime, by running the shipped model."""
     import numpy as np
 
+    from edge_mnist import runtime as runtimes
     from edge_mnist.data import strokes
     from edge_mnist.pretrained import SHIPPED_INT8
-    from edge_mnist.runtime import classifiers as runtimes
     from edge_mnist.system.errors import EdgeMnistError
 
     try:
@@ -255,10 +255,12 @@ def picamera2(load: Callable[[str], object]) -> Finding:
     try:
         load("picamera2")
     except ValueError as error:  # "numpy.dtype size changed": Debian's was built for NumPy 1
-        return Finding("picamera2", "lacking", _line(error), "it was built for another NumPy: pip install 'numpy<2'")
+        return Finding(
+            "picamera2", "lacking", first_line(error), "it was built for another NumPy: pip install 'numpy<2'"
+        )
     except ImportError as error:
         remedy = "apt install python3-picamera2, and make the venv with --system-site-packages"
-        return Finding("picamera2", "lacking", _line(error), remedy)
+        return Finding("picamera2", "lacking", first_line(error), remedy)
     return Finding("picamera2", "good", _version("picamera2") or "of the system")
 
 
@@ -327,8 +329,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _line(error: Exception) -> str:
-    """An error's first line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

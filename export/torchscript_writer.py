@@ -20,7 +20,7 @@ from torch.ao.nn import quantized
 from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
-from edge_mnist.runtime.classifiers import quantized_engine
+from edge_mnist.runtime.torchscript import choose_quantized_engine
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -36,7 +36,7 @@ def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
         # loadable.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
-        torch.backends.quantized.engine = quantized_engine()
+        torch.backends.quantized.engine = choose_quantized_engine()
         network = _float_network(graph) if isinstance(graph, FloatGraph) else _quantized_network(graph)
         example = torch.zeros(
             2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8

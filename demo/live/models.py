@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edge_mnist import runtime
 from edge_mnist.bundle.manifest import is_listed
 from edge_mnist.demo.live import trial
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
-from edge_mnist.runtime.classifiers import Classifier
+from edge_mnist.runtime import Classifier
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
@@ -49,7 +49,7 @@ class Model:
 
     def open_again(self) -> Classifier:
         """Another classifier of the same network, for another thread."""
-        return classifiers.load_bytes(self.data, str(self.path))
+        return runtime.load_bytes(self.data, str(self.path))
 
 
 def load(path: Path | None = None, *, trust: bool = False) -> Model:
@@ -60,8 +60,8 @@ def load(path: Path | None = None, *, trust: bool = False) -> Model:
     """
     path = path or SHIPPED_INT8
     data = read_bytes(path, _LARGEST)
-    classifiers.check_origin(path, data, trust=trust)
-    classifier = classifiers.load_bytes(data, str(path))
+    runtime.check_origin(path, data, trust=trust)
+    classifier = runtime.load_bytes(data, str(path))
     if classifier.contract.input_shape != (1, 28, 28):
         raise EdgeMnistError(f"{path}: takes images of {classifier.contract.input_shape}, expected (1, 28, 28)")
     classes = classifier.logits(np.zeros((1, 28, 28), np.uint8)).shape[1]

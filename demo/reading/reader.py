@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist import runtime
 from edge_mnist.demo.reading import confidence as credit
 from edge_mnist.demo.reading import crops, ink, levels, lines, pieces, segmentation, view
 from edge_mnist.demo.reading import sheet as paper
@@ -23,8 +24,7 @@ from edge_mnist.demo.reading.pieces import Piece
 from edge_mnist.demo.reading.segmentation import Candidate, Part
 from edge_mnist.demo.reading.view import View
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
-from edge_mnist.runtime.classifiers import Classifier
+from edge_mnist.runtime import Classifier, softmax
 
 THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""
@@ -139,7 +139,7 @@ class Reader:
             threshold: the confidence, 0 to 1, that a digit needs.
             invert: whether the ink is lighter than its ground: yes, no or auto.
         """
-        self.classifier = classifier or classifiers.load(SHIPPED_INT8)
+        self.classifier = classifier or runtime.load(SHIPPED_INT8)
         self.threshold = threshold
         self.invert = invert
 
@@ -187,10 +187,7 @@ class Reader:
         """Probabilities (N, 10) of images uint8 (N, 28, 28)."""
         if not len(images):
             return np.zeros((0, 10))
-        logits = self.classifier.logits(images).astype(np.float64)
-        powers = np.exp(logits - logits.max(1, keepdims=True))
-        result: NDArray[np.float64] = powers / powers.sum(1, keepdims=True)
-        return result
+        return softmax(self.classifier.logits(images))
 
     def _believed(
         self,

@@ -18,7 +18,7 @@ from edge_mnist.system.errors import UsageError, missing_package
 from edge_mnist.system.files import read_bytes
 
 if TYPE_CHECKING:
-    from edge_mnist.runtime.classifiers import Classifier
+    from edge_mnist.runtime import Classifier
 
 _LOG = logging.getLogger(__name__)
 
@@ -297,13 +297,13 @@ def evaluate(
 
 def _open(model: Path | None) -> tuple[Classifier, str]:
     """An artifact, or a checkpoint as the float artifact that it becomes; and its name."""
+    from edge_mnist import runtime
     from edge_mnist.export.tflite.writer import write_tflite
     from edge_mnist.graph import checkpoint
     from edge_mnist.graph.folding import fold
     from edge_mnist.pretrained import SHIPPED_INT8
-    from edge_mnist.runtime import classifiers
 
     path = model or SHIPPED_INT8
     if path.suffix != ".safetensors":
-        return classifiers.load(path), path.name
-    return classifiers.load_bytes(write_tflite(fold(checkpoint.load(path))), str(path)), path.name
+        return runtime.load(path), path.name
+    return runtime.load_bytes(write_tflite(fold(checkpoint.load(path))), str(path)), path.name

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist import runtime
 from edge_mnist.formats.table import find_format, read_contract
-from edge_mnist.runtime import classifiers as runtime
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.child_processes import Answering
 from edge_mnist.system.errors import EdgeMnistError

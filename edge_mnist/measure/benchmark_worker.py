@@ -86,7 +86,7 @@ def _run_for(model: Model, batches: Iterator[NDArray[Any]], seconds: float) -> l
 
 def main(artifact: str, images_file: str, threads: str) -> None:
     """Serve an artifact; C, whose origin the caller has looked at, and TorchScript are trusted."""
-    from edge_mnist.runtime import classifiers as runtime
+    from edge_mnist import runtime
 
     data, images = Path(artifact).read_bytes(), np.load(images_file)
 

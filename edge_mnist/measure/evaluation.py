@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edge_mnist.data import outliers
 from edge_mnist.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from edge_mnist.measure.significance import wilson_interval
+from edge_mnist.runtime import softmax
 
 Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """Images uint8 (N, 28, 28) to logits float32 (N, 10)."""
@@ -86,14 +87,6 @@ def evaluate(logits: Logits, images: NDArray[np.uint8], labels: NDArray[np.int64
         read,
         confidences,
     )
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities float64 (N, 10) of logits (N, 10)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    powers = np.exp(shifted)
-    probabilities: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probabilities
 
 
 def expected_calibration_error(confidences: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

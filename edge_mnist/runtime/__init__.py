@@ -1,5 +1,5 @@
 """Runs an artifact of any format: uint8 images in, logits out."""
 
-from edge_mnist.runtime.classifiers import RUNTIMES, Classifier, load, load_bytes
+from edge_mnist.runtime.classifier import MICRO, RUNTIMES, Classifier, check_origin, load, load_bytes, softmax
 
-__all__ = ["RUNTIMES", "Classifier", "load", "load_bytes"]
+__all__ = ["MICRO", "RUNTIMES", "Classifier", "check_origin", "load", "load_bytes", "softmax"]

@@ -27,6 +27,11 @@ class NotInstalledError(EdgeMnistError):
     """A package or a program that this needs is not on this machine; other things may work without. Exit status 1."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's text, or the name of its class if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def missing_package(package: str, extra: str) -> NotInstalledError:
     """An error that names the package that is not installed, and the command that installs what its extra needs."""
     return NotInstalledError(f"{package} is not installed: {installing(package, extra)}")

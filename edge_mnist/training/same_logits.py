@@ -29,7 +29,7 @@ from edge_mnist.graph.layers import (
     MaxPool2dLayer,
     ReluLayer,
 )
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, first_line
 
 _IMAGES = 16
 """Images that are run: black, then noise that is ever denser."""
@@ -60,8 +60,7 @@ def check_same_logits(module: nn.Module, checkpoint: Checkpoint) -> None:
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
             outputs = module(_normalized(module, checkpoint))
     except (Exception, SystemExit) as error:  # it is the user's code
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise EdgeMnistError(f"{name}: cannot be run: {lines[0]}") from error
+        raise EdgeMnistError(f"{name}: cannot be run: {first_line(error)}") from error
     finally:
         layers.remove()
         for part, training in modes.items():

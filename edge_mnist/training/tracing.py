@@ -29,7 +29,7 @@ from edge_mnist.graph.layers import (
     Shape,
     output_shapes,
 )
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, first_line
 
 _SUPPORTED = "Conv2d, BatchNorm2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, Linear and Dropout"
 _VANISHING = (
@@ -170,7 +170,7 @@ class _Chain:
                 function = node.target if callable(node.target) else getattr(arguments[0], str(node.target))
                 found.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
             except Exception as error:  # it is the user's sum
-                raise EdgeMnistError(f"{node.name}: cannot be computed: {_one_line(error)}") from error
+                raise EdgeMnistError(f"{node.name}: cannot be computed: {first_line(error)}") from error
         return tuple(found)
 
     def _check_inputs(self, node: torch.fx.Node) -> None:
@@ -202,7 +202,7 @@ def _trace(module: nn.Module) -> torch.fx.Graph:
         module.eval()
         return torch.fx.Tracer().trace(module)
     except (Exception, SystemExit) as error:  # the module's own code runs on fx's proxies and may fail in any way
-        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {_one_line(error)}") from error
+        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {first_line(error)}") from error
     finally:
         for part, training in modes.items():
             part.training = training
@@ -259,7 +259,7 @@ def _describe_call(node: torch.fx.Node, name: str, chain: _Chain) -> Layer | Non
     try:
         return settings(name, chain.shape, *args, **kwargs)
     except TypeError as error:
-        raise _Refused(f"its settings cannot be read: {_one_line(error)}") from error
+        raise _Refused(f"its settings cannot be read: {first_line(error)}") from error
 
 
 def _unsupported(node: torch.fx.Node) -> str:
@@ -276,11 +276,6 @@ def _unsupported(node: torch.fx.Node) -> str:
 def _has_hooks(module: nn.Module) -> bool:
     """Whether it computes something beside its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _one_line(error: BaseException) -> str:
-    """An error's first line, or its kind if it has none."""
-    return (str(error).strip().splitlines() or [""])[0] or type(error).__name__
 
 
 def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:

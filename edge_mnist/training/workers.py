@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # which lists it for Linux only
 
 from edge_mnist.system.child_processes import environment
-from edge_mnist.system.errors import EdgeMnistError, UsageError
+from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line
 
 _HERE = "127.0.0.1"
 # Between two exchanges lie some milliseconds of work, or a file that is written: longer silence is no slowness.
@@ -142,7 +142,7 @@ def join() -> Iterator[Team]:
     try:
         dist.init_process_group("gloo", timeout=_SILENCE)
     except (RuntimeError, ValueError) as error:
-        raise WorkerLost(f"the workers do not find each other: {_first_line(error)}") from error
+        raise WorkerLost(f"the workers do not find each other: {first_line(error)}") from error
     try:
         yield Team(dist.get_rank(), dist.get_world_size())
     finally:
@@ -246,8 +246,4 @@ def _post_mortem(helpers: tuple[subprocess.Popen[bytes], ...]) -> str:
 
 
 def _silent(error: Exception) -> str:
-    return f"a worker ended or does not answer: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"a worker ended or does not answer: {first_line(error)}"

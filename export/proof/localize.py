@@ -30,10 +30,12 @@ from edge_mnist.formats import tflite_reader
 from edge_mnist.formats.table import detect_format, find_format, read_contract
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.runtime.classifiers import OnnxClassifier, TorchScriptClassifier, load_bytes
+from edge_mnist.runtime import load_bytes
 from edge_mnist.runtime.compiled_c import open_library
+from edge_mnist.runtime.onnx_runtime import OnnxClassifier
+from edge_mnist.runtime.torchscript import TorchScriptClassifier
 from edge_mnist.system.child_processes import limit_memory
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, first_line
 
 
 def find_first_difference(
@@ -67,7 +69,7 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
         kind = find_format(data, "the artifact")
         constants = list(kind.read_constants(data))
     except Exception as error:  # damage may break a reader anywhere
-        return None, f"it is damaged: {_one_line(error)}"
+        return None, f"it is damaged: {first_line(error)}"
     for changed, original in zip_longest(constants, kind.read_constants(WRITERS[kind.name](graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
@@ -92,7 +94,7 @@ def _first_output_difference(
         except Exception as error:  # damage may break a reader or a runtime anywhere; they share no base class
             # What cannot be opened at all tells nothing of its first layer.
             layer = None if operation is graph.operations[0] else operation.name
-            return layer, f"it cannot be run: {_one_line(error)}"
+            return layer, f"it cannot be run: {first_line(error)}"
         difference = "" if values is None else _difference(values, expected)
         if difference:
             return operation.name, difference
@@ -136,7 +138,7 @@ def _layer_outputs(
     kind = find_format(data, "the artifact").name
     if kind == "torchscript":
         classifier = TorchScriptClassifier(data, "the artifact", 1)
-        yield from (contract.signed(values) for values in classifier.steps(inputs, len(graph.operations)))
+        yield from (contract.signed(values) for values in classifier.layer_outputs(inputs, len(graph.operations)))
         return
     if kind == "c" and isinstance(graph, QuantizedGraph):
         yield from _c_layer_outputs(data, graph, inputs)
@@ -162,11 +164,6 @@ def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -
         if stage.pool:
             yield None
         yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind if it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def main(artifact: str, reference_file: str, precision: str, trust: str, runtime: str = "") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_mnist.runtime.classifiers import load_bytes
+from edge_mnist.runtime import load_bytes
 from edge_mnist.system.child_processes import limit_memory
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from edge_mnist.system.files import read_bytes

@@ -31,7 +31,7 @@ from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations, run_float, run_quantized
 from edge_mnist.graph.operations import MaxPool2d
 from edge_mnist.measure.significance import mcnemar_exact
-from edge_mnist.runtime.classifiers import micro_interpreter
+from edge_mnist.runtime.tflite import import_micro_interpreter
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
@@ -105,7 +105,7 @@ def _runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[st
             if runtime and entry["format"] == "tflite":
                 runs.append((name, entry, runtime))
     if runtime:
-        micro_interpreter()
+        import_micro_interpreter()
         if all(not chosen for *_, chosen in runs):
             raise EdgeMnistError(f"{folder}: holds no TFLite artifact, and {runtime} runs no other format")
     return runs

@@ -13,11 +13,10 @@ import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edge_mnist import __version__
+from edge_mnist import __version__, runtime
 from edge_mnist.bundle.manifest import read_bundle
 from edge_mnist.cli import commands
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.errors import EdgeMnistError
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +58,7 @@ def test_a_runtime_without_a_kernel_is_named_with_the_remedy() -> None:
     builder = flatbuffers.Builder(0)
     builder.Finish(model.Pack(builder), b"TFL3")
     with pytest.raises(EdgeMnistError, match="lacks a kernel .*: pip install --upgrade ai-edge-litert: .*version '99'"):
-        classifiers.load_bytes(bytes(builder.Output()), "model.tflite")
+        runtime.load_bytes(bytes(builder.Output()), "model.tflite")
 
 
 def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
+from edge_mnist import runtime
 from edge_mnist.cli.commands import commands, main
 from edge_mnist.data import mnist, strokes, user_digits
 from edge_mnist.data.corruptions import corrupt
@@ -18,7 +19,6 @@ from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from tests.support.digits import idx
 
@@ -61,7 +61,7 @@ def test_what_is_no_cut_digit_is_named(tmp_path: Path) -> None:
 
 
 def _accuracy(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    model = classifiers.load_bytes(write_tflite(fold(checkpoint.load(path))), str(path))
+    model = runtime.load_bytes(write_tflite(fold(checkpoint.load(path))), str(path))
     return float((model.predict(images) == labels).mean())
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.demo.live import models, trial
 from edge_mnist.export.c.writer import write_c
 from edge_mnist.formats.contract import KEY, Contract
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
 from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json, read_bytes
@@ -44,7 +44,7 @@ def test_an_archive_with_a_wrong_checksum_is_not_given_to_pytorch(bundle_folder:
     data[at + 3 : at + 7] = b"\xff\xff\xff\x7f"
     (tmp_path / "hungry.pt").write_bytes(data)
     with pytest.raises(EdgeMnistError, match=r"hungry.pt: .* its part archive/data.pkl does not have the checksum"):
-        classifiers.load(tmp_path / "hungry.pt", trust=True)
+        runtime.load(tmp_path / "hungry.pt", trust=True)
 
 
 def test_any_exception_of_a_runtime_becomes_one_line(bundle_folder: Path) -> None:
@@ -54,9 +54,9 @@ def test_any_exception_of_a_runtime_becomes_one_line(bundle_folder: Path) -> Non
         repacked(data, "data.pkl", b"training", b"train\xff\xfe1"),
     ):
         with pytest.raises(EdgeMnistError, match="damaged.pt: the runtime cannot open it") as caught:
-            classifiers.load_bytes(changed, "damaged.pt")
+            runtime.load_bytes(changed, "damaged.pt")
         assert len(str(caught.value).splitlines()) == 1
-    classifier = classifiers.load(SHIPPED_INT8)
+    classifier = runtime.load(SHIPPED_INT8)
     classifier._run = lambda inputs: np.zeros((len(inputs), 10, 1), np.int8)  # type: ignore[method-assign]
     with pytest.raises(EdgeMnistError, match=r"tflite: gives int8 \(2, 10, 1\) for 2 images, expected int8 \(2, cla"):
         classifier.predict(IMAGES)
@@ -107,7 +107,7 @@ def test_an_archive_is_not_unpacked_beyond_its_size(tmp_path: Path) -> None:
     ],
 )
 def test_a_contract_that_cannot_be_is_none(key: str, value: object) -> None:
-    sound = json.loads(classifiers.load(SHIPPED_INT8).contract.to_json())
+    sound = json.loads(runtime.load(SHIPPED_INT8).contract.to_json())
     assert Contract.from_json(json.dumps(sound | {"newer": 1})).to_json() == json.dumps(sound, separators=(",", ":"))
     with pytest.raises(ValueError, match="not a contract"):
         Contract.from_json(json.dumps({**sound, key: value}))

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from edge_mnist import runtime
 from edge_mnist.export import WRITERS
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph import calibration
@@ -15,7 +16,8 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_float, run_quantized
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph
 from edge_mnist.graph.quantization import quantize
-from edge_mnist.runtime import classifiers
+from edge_mnist.runtime import torchscript
+from edge_mnist.runtime.tflite import TFLiteClassifier
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 
@@ -48,13 +50,13 @@ def test_random_networks_give_the_oracles_logits(kind: str, networks: list) -> N
     assert len(networks) >= 200
     differing = compared = 0
     for _, graph, quantized, images in networks:
-        classifier = classifiers.load_bytes(WRITERS[kind](quantized), kind)
+        classifier = runtime.load_bytes(WRITERS[kind](quantized), kind)
         outputs, expected = classifier.outputs(images), run_quantized(quantized, images)
         assert outputs.dtype == np.int8
         differing += int((outputs != expected).sum())
         compared += expected.size
         real, expected_real = (
-            classifiers.load_bytes(WRITERS[kind](graph), kind).outputs(images),
+            runtime.load_bytes(WRITERS[kind](graph), kind).outputs(images),
             run_float(graph, images),
         )
         np.testing.assert_allclose(real, expected_real, rtol=0, atol=1e-4 * max(1, np.abs(expected_real).max() / 10))
@@ -99,8 +101,8 @@ def test_xnnpack_takes_every_operation(networks: list) -> None:
             left_out += 1  # XNNPACK has no pool that strides beyond its window
             continue
         for network in (graph, quantized):
-            classifier = classifiers.load_bytes(WRITERS["tflite"](network), "tflite")
-            assert isinstance(classifier, classifiers.TFLiteClassifier)
+            classifier = runtime.load_bytes(WRITERS["tflite"](network), "tflite")
+            assert isinstance(classifier, TFLiteClassifier)
             delegates = [o for o in classifier._interpreter._get_ops_details() if o["op_name"] == "DELEGATE"]
             # A chain from the input to the output in one delegate leaves nothing outside it.
             assert len(delegates) == 1
@@ -135,13 +137,13 @@ def test_tensorflow_lite_micro_equals_the_mode_of_its_kernels(networks: list) ->
     apart = compared = 0
     unlike: Counter[str] = Counter()
     for _, graph, quantized, images in networks:
-        classifier = classifiers.load_bytes(WRITERS["tflite"](quantized), "tflite", runtime=classifiers.MICRO)
+        classifier = runtime.load_bytes(WRITERS["tflite"](quantized), "tflite", runtime=runtime.MICRO)
         outputs = classifier.outputs(images)
         apart += int((outputs != run_quantized(quantized, images, classifier.rounding)).sum())
         compared += outputs.size
         for rounding in OTHER_ROUNDINGS:
             unlike[rounding] += int((outputs != run_quantized(quantized, images, rounding)).sum())
-        real = classifiers.load_bytes(WRITERS["tflite"](graph), "tflite", runtime=classifiers.MICRO).outputs(images)
+        real = runtime.load_bytes(WRITERS["tflite"](graph), "tflite", runtime=runtime.MICRO).outputs(images)
         expected = run_float(graph, images)
         np.testing.assert_allclose(real, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max() / 10))
     print(f"\n{classifier.runtime}: {len(networks)} networks, {compared} logits compared, {apart} differing")
@@ -155,10 +157,10 @@ def test_archives_written_on_x86_give_the_same_on_qnnpack(networks: list, monkey
         pytest.skip("this PyTorch has no QNNPACK, the kernels that it uses on ARM")
     archives = [WRITERS["torchscript"](quantized) for _, _, quantized, _ in networks[:60]]
     engine = torch.backends.quantized.engine
-    monkeypatch.setattr(classifiers, "quantized_engine", lambda: "qnnpack")
+    monkeypatch.setattr(torchscript, "choose_quantized_engine", lambda: "qnnpack")
     try:
         for archive, (_, _, quantized, images) in zip(archives, networks, strict=False):
-            classifier = classifiers.load_bytes(archive, "torchscript")
+            classifier = runtime.load_bytes(archive, "torchscript")
             assert classifier.runtime.endswith("qnnpack")
             np.testing.assert_array_equal(classifier.outputs(images), run_quantized(quantized, images))
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
 from edge_mnist.data.images import test_images as images_for
@@ -29,7 +30,7 @@ from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.pipeline import trained
-from edge_mnist.runtime import classifiers, compiled_c
+from edge_mnist.runtime import compiled_c
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.c_programs import STRICT, build, run_program
 from tests.support.networks import random_checkpoint, random_images
@@ -177,8 +178,8 @@ def test_the_shipped_network_gives_the_oracles_logits_whichever_way_it_is_opened
     path = tmp_path / "model.c"
     path.write_bytes(write_c(graph))
     with pytest.raises(EdgeMnistError, match=r"model\.c: a model\.c carries code, and .* does not hold its hash"):
-        classifiers.load(path)
-    classifier = classifiers.load(path, trust=True)
+        runtime.load(path)
+    classifier = runtime.load(path, trust=True)
     expected = run_quantized(graph, images[:, None])
     np.testing.assert_array_equal(classifier.outputs(images), expected)
     np.testing.assert_array_equal(classifier.predict(images), expected.argmax(axis=1))
@@ -399,7 +400,7 @@ def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: Quanti
     assert [(v.name, v.status, v.logits_differing) for v in report.variants] == [("c int8", "passed", 0)]
     assert report.passed
     path = folder / "model_int8.c"
-    assert classifiers.load(path).contract.model == report_model(graph)
+    assert runtime.load(path).contract.model == report_model(graph)
     path.write_bytes(mutate(path.read_bytes(), graph.identifiers()["conv5"], "weight"))
     report = verify(folder, images_for((1, 28, 28), None, 20))
     assert [(v.status, v.layer) for v in report.variants] == [("failed", "conv5")]

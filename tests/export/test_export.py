@@ -22,13 +22,14 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from click.testing import CliRunner
 
+from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli.commands import commands
 from edge_mnist.data import strokes
 from edge_mnist.formats.contract import KEY, Contract
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
+from edge_mnist.runtime.torchscript import choose_quantized_engine
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,7 +153,7 @@ def test_tflites_batch_is_resized_to_and_fro(
     precision: str, bundle_folder: Path, reference: Reference, images: np.ndarray
 ) -> None:
     path = bundle_folder / f"model_{precision}.tflite"
-    terms = classifiers.load(path).contract
+    terms = runtime.load(path).contract
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     found = []
     for batch in (images[:1], images, images[-1:]):
@@ -191,7 +192,7 @@ def test_torchscript_needs_only_torch(
         "numpy.save('outputs.npy', outputs.numpy())\n"
         "assert 'edge_mnist' not in sys.modules"
     )
-    arguments = [str(bundle_folder / f"model_{precision}.pt"), classifiers.quantized_engine()]
+    arguments = [str(bundle_folder / f"model_{precision}.pt"), choose_quantized_engine()]
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=True)
     assert_same(Contract.signed(np.load(tmp_path / "outputs.npy")), expected(reference, precision, images))
 
@@ -209,7 +210,7 @@ def test_the_snippets_of_the_readme_work(
     code: str, bundle_folder: Path, reference: Reference, images: np.ndarray, tmp_path: Path
 ) -> None:
     engine = re.search(r'engine = "(\w+)"', code)
-    if engine and engine[1] != classifiers.quantized_engine():
+    if engine and engine[1] != choose_quantized_engine():
         pytest.skip(f"written for {engine[1]}")
     np.save(tmp_path / "image.npy", images[3])
     code = f"import numpy; image = numpy.load('image.npy')\n{code}\nprint(int(digit))".replace(
@@ -252,7 +253,7 @@ def test_the_zip_needs_no_edge_mnist_and_checks_itself(tmp_path: Path) -> None:
     drawn = strokes.draw(30, 4)
     np.save(folder / "images.npy", drawn.images)
     found = [int(label) for label in run("images.npy").stdout.split()]
-    assert found == classifiers.load(SHIPPED_INT8).predict(drawn.images).tolist()
+    assert found == runtime.load(SHIPPED_INT8).predict(drawn.images).tolist()
     logits = np.load(folder / "golden_logits.npy")
     logits[0, 0] += 1
     np.save(folder / "golden_logits.npy", logits)

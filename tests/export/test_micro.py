@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli import commands
 from edge_mnist.data.images import test_images as images_for
@@ -21,7 +22,7 @@ from edge_mnist.export.proof.verification import VerifyOptions, verify
 from edge_mnist.export.report.page import render_html
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.interpreter import run_quantized
-from edge_mnist.runtime import classifiers as runtime
+from edge_mnist.runtime.classifier import is_x86
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from tests.export.test_mutation import mutate
 
@@ -29,7 +30,7 @@ IMAGES = images_for((1, 28, 28), None, 40)
 TOO = VerifyOptions(runtime=runtime.MICRO)
 
 needs_micro = pytest.mark.skipif(
-    sys.platform != "linux" or not runtime._is_x86(), reason="tflite-micro has wheels for Linux on x86-64 only"
+    sys.platform != "linux" or not is_x86(), reason="tflite-micro has wheels for Linux on x86-64 only"
 )
 
 

@@ -18,7 +18,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.runtime.classifiers import load
+from edge_mnist.runtime import load
 
 UV = shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
 

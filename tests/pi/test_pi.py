@@ -19,6 +19,7 @@ import pytest
 
 from benchmarks.pi import measure
 from benchmarks.pi.emulator import CPUS, ROOT, Pi
+from edge_mnist import runtime
 from edge_mnist.data import strokes
 from edge_mnist.demo.sources import scenes
 from edge_mnist.export.tflite.writer import write_tflite
@@ -27,7 +28,6 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 
@@ -260,4 +260,4 @@ def test_the_zip_runs_without_this_package(pi: Pi, tmp_path: Path) -> None:
     drawn = strokes.draw(20, 3)
     np.save(tmp_path / "zip" / "images.npy", drawn.images)
     found = pi.check(python, "classify.py", "images.npy", cwd=tmp_path / "zip").split()
-    assert [int(label) for label in found] == classifiers.load(SHIPPED_INT8).predict(drawn.images).tolist()
+    assert [int(label) for label in found] == runtime.load(SHIPPED_INT8).predict(drawn.images).tolist()

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from edge_mnist import runtime
 from edge_mnist.bundle.manifest import is_listed, read_bundle
 from edge_mnist.bundle.reference import deserialize
 from edge_mnist.formats.table import FORMATS, detect_format
 from edge_mnist.graph import checkpoint
 from edge_mnist.inspect import summary
-from edge_mnist.runtime import classifiers
 from edge_mnist.system.child_processes import limit_memory
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -141,7 +141,7 @@ def open_artifact(path: Path) -> None:
         summary.describe(path)
     except EdgeMnistError:
         pass
-    classifier = classifiers.load(path, trust=True)
+    classifier = runtime.load(path, trust=True)
     for count in (1, 3):
         classifier.logits(np.zeros((count, 28, 28), np.uint8))
 
@@ -152,7 +152,7 @@ def open_source(path: Path) -> None:
         summary.describe(path)
     except EdgeMnistError:
         pass
-    classifiers.load(path)
+    runtime.load(path)
 
 
 def open_checkpoint(path: Path) -> None:

@@ -14,13 +14,13 @@ from tests.support.digits import idx
 torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
+from edge_mnist import runtime  # noqa: E402
 from edge_mnist.cli.commands import commands, main  # noqa: E402
 from edge_mnist.data import strokes  # noqa: E402
 from edge_mnist.export.tflite.writer import write_tflite  # noqa: E402
 from edge_mnist.graph import checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.pretrained import SHIPPED  # noqa: E402
-from edge_mnist.runtime import classifiers  # noqa: E402
 from edge_mnist.training import distillation, recipes  # noqa: E402
 
 DIGITS = strokes.draw(1500, 1)
@@ -50,7 +50,7 @@ def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path)
     assert {name: array.tobytes() for name, array in runs[0].weights.items()} == {
         name: array.tobytes() for name, array in runs[1].weights.items()
     }
-    student = classifiers.load_bytes(write_tflite(fold(runs[0])), "student").predict(DIGITS.images)
+    student = runtime.load_bytes(write_tflite(fold(runs[0])), "student").predict(DIGITS.images)
     assert (student == DIGITS.labels).mean() > 0.8
     assert runs[0].metadata["teachers"]
 
@@ -64,7 +64,7 @@ def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(d
         image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
     options = ["--extra", str(tmp_path / "own"), "--teacher", str(SHIPPED), "--init", str(SHIPPED), "--workers", "1"]
     student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
-    reads = classifiers.load_bytes(write_tflite(fold(student)), "student").predict
+    reads = runtime.load_bytes(write_tflite(fold(student)), "student").predict
     assert (reads(own) == 7).mean() > 0.95
     assert (reads(DIGITS.images[200:]) == DIGITS.labels[200:]).mean() > 0.8
 

@@ -23,7 +23,7 @@ from edge_mnist.demo.reading.reader import Digit, Reader, in_order
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.sources.decoder import Decoder
-from edge_mnist.runtime.classifiers import Classifier
+from edge_mnist.runtime import Classifier, softmax
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import write_whole
 
@@ -72,9 +72,7 @@ class Desk:
             return {"probabilities": None}
         digit = crops.normalize(strength, piece)
         with self._reading:
-            logits = self._classifier(model).logits(digit[None])[0].astype(np.float64)
-        powers = np.exp(logits - logits.max())
-        chances = powers / powers.sum()
+            chances = softmax(self._classifier(model).logits(digit[None])[0])
         key = self.keep(digit)
         return {
             "probabilities": [round(float(p), 4) for p in chances],

@@ -1,0 +1,70 @@
+"""Runs TorchScript artifacts in PyTorch."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.runtime.classifier import Classifier, is_x86
+from edge_mnist.system.archives import check_archive
+from edge_mnist.system.errors import missing_package
+
+
+class TorchScriptClassifier(Classifier):
+    """An artifact in PyTorch, whose int8 kernels are those of `choose_quantized_engine`."""
+
+    def __init__(self, data: bytes, name: str, threads: int) -> None:
+        super().__init__(data, name)
+        try:
+            import torch
+        except ImportError as error:
+            raise missing_package("torch", "train") from error
+        check_archive(data)
+        engine = choose_quantized_engine()
+        torch.backends.quantized.engine = engine
+        torch.set_num_threads(threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript is deprecated in the version of PyTorch that is pinned
+            self._module = torch.jit.load(io.BytesIO(data), map_location="cpu")  # type: ignore[no-untyped-call]
+        self.runtime = f"PyTorch {torch.__version__.split('+')[0]}"
+        if self.contract.precision == "int8":
+            self.runtime += f", {engine}"
+        self._torch = torch
+
+    def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
+        with self._torch.inference_mode():
+            return self._to_array(self._module(self._torch.from_numpy(inputs)))
+
+    def layer_outputs(self, inputs: NDArray[Any], operations: int) -> Iterator[NDArray[Any]]:
+        """Run the layers one by one, and yield what each operation of the graph gives.
+
+        Args:
+            inputs: as in `run`.
+            operations: the number of operations of the graph. The layers before them convert the pixels, and the last
+                layer only reshapes; neither is yielded.
+        """
+        values = self._torch.from_numpy(inputs)
+        *layers, _ = self._module.children()
+        with self._torch.inference_mode():
+            for index, layer in enumerate(layers):
+                values = layer(values)
+                if index >= len(layers) - operations:
+                    yield self._to_array(values)
+
+    @staticmethod
+    def _to_array(tensor: Any) -> NDArray[Any]:
+        """Convert a tensor to an array; a quantized tensor to an array of its integers."""
+        return np.asarray((tensor.int_repr() if tensor.is_quantized else tensor).numpy())
+
+
+def choose_quantized_engine() -> str:
+    """Choose the int8 kernels of PyTorch that are bit-exact: FBGEMM on x86, QNNPACK elsewhere.
+
+    oneDNN, the other choice on x86, gives a value that differs by one at times.
+    """
+    return "fbgemm" if is_x86() else "qnnpack"
