@@ -1,4 +1,4 @@
-"""What the demo may be asked for."""
+"""The options of the demo."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Literal
 from edge_mnist.demo.live.loop import Limits
 from edge_mnist.demo.sources.cameras import CameraSettings
 
-View = Literal["auto", "window", "web", "none"]
+ViewKind = Literal["auto", "window", "web", "none"]
 
 
 @dataclass(frozen=True)
 class PageOptions:
-    """Where the page listens, and what it may do.
+    """Where the page listens, and what its visitors may do.
 
     Attributes:
-        host: address to listen on.
-        port: to listen on; 0 takes a free one.
-        corrections: folder that corrected digits are saved in, for `train --extra`.
-        threshold: least confidence of a digit in what visitors bring; None is the reader's own.
+        host: the address to listen on.
+        port: the port to listen on; 0 takes a free one.
+        corrections: the folder in which corrected digits are saved for `train --extra`.
+        threshold: the confidence, 0 to 1, that a digit in a drawing or photograph needs; None takes the default of the
+            reader.
     """
 
     host: str = "127.0.0.1"
@@ -31,28 +32,28 @@ class PageOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What a user asked for.
+    """The options of the demo.
 
     Attributes:
-        camera: see `sources.find`.
-        settings: what a camera is asked for; an `fps` of 0 asks for 30, and reads a file as fast as it can.
-        view: where the demo is shown.
-        model: a model file; None is the shipped one.
-        trust: open a TorchScript archive whose hash is in no manifest.
-        threshold: least confidence of a digit; None is the reader's own.
-        as_json: events as JSON, one object a line.
+        camera: the source of frames, see `source.parse_source`.
+        settings: what a camera is asked for; with an `fps` of 0 a file is read as fast as possible.
+        view: where the demo is shown; "auto" takes a window where one can be opened, and the page elsewhere.
+        model: a model file; None takes the shipped one.
+        trust: open a TorchScript archive or a model.c although no manifest lists its hash.
+        threshold: the confidence, 0 to 1, that a digit needs; None takes the default of the reader.
+        as_json: print events as JSON, one object per line.
         limits: when the demo ends.
-        record: a video file.
-        record_plain: record frames as they are, without boxes.
-        snapshots: folder of snapshots.
-        mirror: show left and right exchanged.
-        web: of the page.
-        mqtt: a broker's address and topic.
+        record: an MP4 file to record in; None does not record.
+        record_plain: record the frames without boxes.
+        snapshots: a folder for snapshots; None saves those of the window in `snapshots`, and none of the page.
+        mirror: exchange left and right in the window and in recordings.
+        page: the options of the page.
+        mqtt: the address and topic of a broker that events are sent to; None sends none.
     """
 
     camera: str = "0"
     settings: CameraSettings = field(default_factory=CameraSettings)
-    view: View = "auto"
+    view: ViewKind = "auto"
     model: Path | None = None
     trust: bool = False
     threshold: float | None = None
@@ -62,5 +63,5 @@ class DemoOptions:
     record_plain: bool = False
     snapshots: Path | None = None
     mirror: bool = False
-    web: PageOptions = field(default_factory=PageOptions)
+    page: PageOptions = field(default_factory=PageOptions)
     mqtt: str | None = None

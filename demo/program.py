@@ -1,4 +1,4 @@
-"""The demo as a whole: a source, a model, and the views, from start to end."""
+"""Runs the demo: opens the source, the model and the views, and shows each result until the end."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from edge_mnist.demo.live import events, loop, models
-from edge_mnist.demo.live.loop import FrameResult
-from edge_mnist.demo.options import DemoOptions, View
-from edge_mnist.demo.sources import source as sources
+from edge_mnist.demo.live import loop, models
+from edge_mnist.demo.live.events import format_event
+from edge_mnist.demo.live.recognition import FrameResult
+from edge_mnist.demo.options import DemoOptions, ViewKind
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.sources.capture import Capture
-from edge_mnist.demo.sources.source import Source
+from edge_mnist.demo.sources.source import Source, parse_source
 from edge_mnist.demo.views import snapshots
 from edge_mnist.demo.views.drawing import draw_result, to_bgr
 from edge_mnist.demo.views.recording import Recording
@@ -26,92 +26,92 @@ from edge_mnist.system.files import check_folder
 from edge_mnist.system.progress import is_quiet
 
 
-def tell(text: str) -> None:
-    """A line about what goes on, to stderr."""
+def report(text: str) -> None:
+    """Print a line to stderr."""
     with stderr.LOCK:
         print(f"edge-mnist: {text}", file=sys.stderr, flush=True)
 
 
-def note(text: str) -> None:
-    """A line that --quiet leaves out."""
+def report_unless_quiet(text: str) -> None:
+    """Print a line to stderr that --quiet leaves out."""
     if not is_quiet():
-        tell(text)
+        report(text)
 
 
 def run(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
-    """Show the demo until it ends, or is ended by a signal, the window or a limit.
+    """Run the demo until its source, a limit, a signal or the user in the window ends it.
 
     Args:
-        options: what the user asked for.
-        stop: signals that came; see `signals.watch`.
+        options: the options of the demo.
+        stop: the signals that have been received, see `signals.watch`.
 
     Returns:
-        Whether all could be read: False if images of a folder were left out, or a film ended too early.
+        Whether everything could be read: False if images of a folder were skipped, or a video ended too early.
 
     Raises:
-        UsageError: the camera is named wrongly.
-        EdgeMnistError: no camera, no window, a port in use, a damaged model.
+        UsageError: an option has a wrong value.
+        EdgeMnistError: there is no camera or no window, the port is in use, or the model is damaged.
     """
-    source = sources.find(options.camera, options.settings)
+    source = parse_source(options.camera, options.settings)
     if options.snapshots is not None:
         check_folder(options.snapshots, "--snapshot-dir")
-    if source.kind == "sample" and options.settings.fps > source.rate():
-        note(f"--fps {options.settings.fps:g}: the sample is drawn {source.rate():g} times a second at most")
-    view = _choose(options.view)
-    shown = view != "none"
+    if source.kind == "sample" and options.settings.fps > source.find_rate():
+        rate = source.find_rate()
+        report_unless_quiet(f"--fps {options.settings.fps:g}: the sample is drawn {rate:g} times a second at most")
+    view = _choose_view(options.view)
+    is_watched = view != "none"
     with ExitStack() as stack:
-        # Where nobody watches, a file is read frame by frame, as fast as it goes.
-        paced = options.settings.fps > 0 and (shown or source.kind == "sample")
-        repeat = shown and not source.is_live
-        capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=repeat, tell=tell)))
+        # Where nobody watches, a file is read frame by frame as fast as possible.
+        paced = options.settings.fps > 0 and (is_watched or source.kind == "sample")
+        repeat = is_watched and not source.is_live
+        capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=repeat, report=report)))
         model = models.load_tried(options.model, trust=options.trust)
         output = stack.enter_context(closing(_Output(options, source)))
-        watch = stack.enter_context(closing(models.Watch(model, tell, trust=options.trust)))
-        window = page = sender = None
+        watch = stack.enter_context(closing(models.Watch(model, report, trust=options.trust)))
+        window = page = mqtt = None
         if view == "window":
-            from edge_mnist.demo.views.window import KEYS, Window
+            from edge_mnist.demo.views.window import KEYS, WindowView
 
-            window = Window(mirror=options.mirror, snapshot=output.snapshot, record=output.switch)
+            window = WindowView(mirror=options.mirror, snapshot=output.save_snapshot, record=output.toggle_recording)
             stack.callback(window.close)
-            note(f"keys in the window: {KEYS}")
+            report_unless_quiet(f"keys in the window: {KEYS}")
         if view == "web":
             try:
-                from edge_mnist.demo.views.page.server import Page
+                from edge_mnist.demo.views.page.server import PageView
             except ModuleNotFoundError as error:
                 if error.name != "aiohttp":
                     raise
                 raise missing_package("aiohttp", "demo") from error
 
-            page = stack.enter_context(
-                closing(Page(options.web, model, source.name, output.snapshot if options.snapshots else None, tell))
-            )
+            save_snapshot = output.save_snapshot if options.snapshots else None
+            page = stack.enter_context(closing(PageView(options.page, model, source.name, save_snapshot, report)))
         if options.mqtt is not None:
-            from edge_mnist.demo.views.mqtt import Sender
+            from edge_mnist.demo.views.mqtt import MqttView
 
-            sender = stack.enter_context(closing(Sender(options.mqtt, model, source.name, tell)))
-        flow = loop.read_live(
+            mqtt = stack.enter_context(closing(MqttView(options.mqtt, model, source.name, report)))
+        results = loop.read_live(
             capture,
             model,
             threshold=options.threshold,
             limits=options.limits,
             watch=watch,
             stop=stop,
-            tell=tell,
+            report=report,
         )
-        for moment in flow:
-            output.show(moment)
+        for result in results:
+            output.show(result)
             if page is not None:
-                page.show(moment)
-            if sender is not None:
-                sender.show(moment)
-            if window is not None and not window.show(moment):
+                page.show(result)
+            if mqtt is not None:
+                mqtt.show(result)
+            if window is not None and not window.show(result):
                 break
-        output.end()
+        output.summarize()
         return not capture.skipped
 
 
-def _choose(view: View) -> View:
-    """The view that `auto` means here: a window where one can be shown, else the page."""
+def _choose_view(view: ViewKind) -> ViewKind:
+    """Replace `auto` by a window where one can be opened, and by the page elsewhere."""
     if view != "auto":
         return view
     from edge_mnist.demo.views import window
@@ -120,86 +120,83 @@ def _choose(view: View) -> View:
 
 
 class _Output:
-    """Lines on stdout, the recording, and snapshots."""
+    """What every view has: events on stdout, the recording, snapshots, and the summary at the end."""
 
     def __init__(self, options: DemoOptions, source: Source) -> None:
         self._options, self._source = options, source
         self._recording = Recording(options.record) if options.record is not None else None
-        self._start = time.monotonic() - _age()
-        self._first: float | None = None
-        self._read_since = self._start
+        self._start = time.monotonic() - _measure_process_age()
+        self._first_result: float | None = None  # the time of the first result
         self._frames = 0
         self._last: FrameResult | None = None
 
-    def show(self, moment: FrameResult) -> None:
-        """Print the events, record the picture."""
-        for event in moment.events:
-            print(events.line(event, self._options.as_json), flush=True)
-        if moment.is_new:
+    def show(self, result: FrameResult) -> None:
+        """Print the events of a result, and record its picture."""
+        for event in result.events:
+            print(format_event(event, self._options.as_json), flush=True)
+        if result.is_new:
             self._frames += 1
-            if self._first is None:
-                self._read_since = time.monotonic()
-                self._first = self._read_since - self._start
-        self._last = moment
-        if self._recording is not None and (moment.is_new or self._source.is_live):
+            if self._first_result is None:
+                self._first_result = time.monotonic()
+        self._last = result
+        if self._recording is not None and (result.is_new or self._source.is_live):
             try:
-                # A camera that is lost takes time too; a file has a time of its own.
-                now = time.monotonic() if self._source.is_live else moment.frame.time
+                # A recording of a camera goes on while the camera is lost; a file has a clock of its own.
+                seconds = time.monotonic() if self._source.is_live else result.frame.time
                 plain = self._options.record_plain
-                picture = to_bgr(moment.frame.image) if plain else draw_result(moment, mirror=self._options.mirror)
-                self._recording.add(picture, now)
+                picture = to_bgr(result.frame.image) if plain else draw_result(result, mirror=self._options.mirror)
+                self._recording.add(picture, seconds)
             except EdgeMnistError as error:
-                tell(f"the recording ends here: {error}")
-                with contextlib.suppress(EdgeMnistError):  # the disk is full, which was said
+                report(f"the recording ends here: {error}")
+                with contextlib.suppress(EdgeMnistError):  # the disk is full, which has just been reported
                     self._recording.close()
                 self._recording = None
 
-    def switch(self) -> None:
-        """Begin a recording, or end it."""
+    def toggle_recording(self) -> None:
+        """Begin a recording, or end the present one."""
         if self._recording is not None:
             self.close()
             return
         try:
-            self._recording = Recording(self._options.record or Path(f"edge-mnist-{snapshots.stamp()}.mp4"))
-            note(f"recording {self._recording.path}")
+            self._recording = Recording(self._options.record or Path(f"edge-mnist-{snapshots.format_time()}.mp4"))
+            report_unless_quiet(f"recording {self._recording.path}")
         except EdgeMnistError as error:
-            tell(str(error))
+            report(str(error))
 
-    def snapshot(self, picture: Image, moment: FrameResult) -> None:
-        """Save a moment's frame as it is, and the picture of it, with boxes."""
+    def save_snapshot(self, picture: Image, result: FrameResult) -> None:
+        """Save the frame of a result as it is, and the picture of it with boxes."""
         folder = self._options.snapshots or Path("snapshots")
-        stem, plain, read = snapshots.name(moment), snapshots.png(moment.frame.image), snapshots.png(picture)
+        plain, drawn = snapshots.encode_png(result.frame.image), snapshots.encode_png(picture)
         try:
-            note(f"snapshot {snapshots.save(folder, stem, plain, read)}")
+            report_unless_quiet(f"snapshot {snapshots.save(folder, snapshots.make_name(result), plain, drawn)}")
         except EdgeMnistError as error:
-            tell(str(error))
+            report(str(error))
 
     def close(self) -> None:
         """End the recording."""
         if self._recording is not None:
             recording, self._recording = self._recording, None
             if recording.close():
-                note(f"recorded {recording.path}")
+                report_unless_quiet(f"recorded {recording.path}")
             else:
-                tell(f"nothing was recorded in {recording.path}: no picture came, and no file is left")
+                report(f"nothing was recorded in {recording.path}: no picture came, and the file was deleted")
 
-    def end(self) -> None:
-        """Say what the demo came to."""
-        if self._last is None or self._first is None:
+    def summarize(self) -> None:
+        """Report how many frames were read and how fast."""
+        if self._last is None or self._first_result is None:
             return
-        seconds, times = time.monotonic() - self._read_since, self._last.milliseconds
-        if self._frames > 1:
+        frames, times = "1 frame", self._last.milliseconds
+        if self._frames > 1:  # one frame alone has no rate
+            seconds = time.monotonic() - self._first_result
             frames = f"{self._frames} frames in {seconds:.1f} s, {self._frames / max(seconds, 1e-9):.1f} a second"
-        else:
-            frames = "1 frame"  # whose time has no beginning
-        note(
+        report_unless_quiet(
             f"{frames}; reading a frame {times['total']:.1f} ms, of it the network {times.get('network', 0.0):.1f} ms; "
-            f"first answer after {self._first:.2f} s"
+            f"first answer after {self._first_result - self._start:.2f} s"
         )
 
 
-def _age() -> float:
-    """Seconds since this process began, where the system tells."""
+def _measure_process_age() -> float:
+    """Measure the seconds since this process began, where the system tells, else 0."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

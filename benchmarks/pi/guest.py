@@ -159,11 +159,11 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
     """KiB of a demo that has read `FRAMES` frames: always the one in frame.npy, as drawing some takes memory too."""
     from edge_mnist.cli.commands import commands
     from edge_mnist.demo.live import loop
-    from edge_mnist.demo.sources import source as sources
+    from edge_mnist.demo.sources import source
 
     read_live, found = loop.read_live, {}
 
-    def frames(source: object):  # type: ignore[no-untyped-def]
+    def frames(_: object):  # type: ignore[no-untyped-def]
         import time
 
         import numpy as np
@@ -172,7 +172,7 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
             yield np.load("frame.npy")
             time.sleep(0.05)
 
-    sources.Source.frames = frames
+    source.Source.open_frames = frames
 
     def counted(*values, **options):  # type: ignore[no-untyped-def]
         for number, result in enumerate(read_live(*values, **options), 1):

@@ -1,1 +1,1 @@
-"""The live loop: frames are read, and the numbers in them are followed from frame to frame."""
+"""The live loop: reads frames, and follows the numbers in them from frame to frame."""

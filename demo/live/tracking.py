@@ -1,9 +1,10 @@
-"""Steady reading: digits followed over frames, their votes added up; a number counts when it has stood for a while.
+"""Follows digits and numbers from frame to frame, so that each number is reported once and misread frames are outvoted.
 
-A digit that is misread in a frame is outvoted; a number that only flickers up, or moves too fast to be read, is none.
-A digit that was once believed may fade a little before it is dropped (hysteresis, as of a Schmitt trigger). Where most
-digits of a number become others, it is another number: the old one is gone and a new one is read. A number with a
-doubtful digit is followed and shown like any other, with `?` in its place, but it is never read.
+The labels of a digit are votes whose weight decays with time. A number counts once it has been steady for a while; one
+that flickers, or moves too fast to be read, does not. A digit that reached the threshold once may fall a little below
+it before it becomes doubtful (hysteresis, as of a Schmitt trigger). Where most digits of a number become others, it is
+another number: the old one is gone and a new one is read. A number with a doubtful digit is followed and shown like any
+other, with `?` in the place of that digit, but it is never reported as read.
 """
 
 from __future__ import annotations
@@ -11,351 +12,364 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
+from edge_mnist.demo.live.events import Box, Event, Number
 from edge_mnist.demo.reading.reader import DOUBTFUL, Digit, Reading, in_order, is_complete
 
-Box = tuple[int, int, int, int]
-
-HOLD = 0.5
-"""Seconds that a number must stand before it is read."""
-LINGER = 0.7
-"""Seconds after which a number that is not seen is gone."""
-GAP = 0.2
-"""Seconds that a number may be out of sight while it stands."""
-MEMORY = 0.4
-"""Seconds in which a vote's weight falls to 37 %."""
-FORGOTTEN = 0.01
-"""A text of a number whose votes weigh less is forgotten."""
+# The values below were chosen by hand; tests/demo/test_tracking.py states what they have to achieve.
+STEADY_SECONDS = 0.5
+"""Seconds that a number must keep its text before it is reported."""
+GONE_SECONDS = 0.7
+"""Seconds without a sighting after which a number is gone."""
+GAP_SECONDS = 0.2
+"""Seconds that a number may be out of sight without having to become steady again."""
+DECAY_SECONDS = 0.4
+"""Seconds in which the weight of a vote falls to 1/e, 37 %."""
+FORGOTTEN_WEIGHT = 0.01
+"""The weight of its votes below which a text of a number is forgotten; a new vote weighs 1."""
 MAJORITY = 0.6
-"""Part of the votes that a number needs, and part of the frames that it must be seen in."""
+"""The share of the votes that the text of a number needs, and of the frames that the number must be seen in."""
 SURE = 0.7
-"""Least mean confidence of a number's digits."""
+"""The least mean confidence of the digits of a number that is reported."""
 HYSTERESIS = 0.15
-"""A digit that was once believed stays until its confidence falls by this below the one that it needed."""
-RENEWAL = 0.3
-"""Seconds after which a number of which most digits are others is gone, and another one stands there."""
-DISPLACED = 0.1
-"""Part of a number's box, or of the other's, that another must cover to take the place of one that is not seen."""
-SPEED = 4.0
-"""A number that moves by more than so many of its heights a second does not stand."""
-
-
-@dataclass(frozen=True, eq=False)
-class Number:
-    """A number that stands before the camera.
-
-    Attributes:
-        id: from 1, kept while it is followed.
-        text: its digits, with `?` in the place of a doubtful one.
-        confidence: 0 to 1, on average, of its digits that are not doubtful.
-        box: x, y, width, height in pixels of the frame.
-        digits: those that are not doubtful, as they were in the last frame that showed this text.
-        unsure: the doubtful ones of the same frame: their `place` is their index in the text.
-        since: when it was first seen, in seconds.
-    """
-
-    id: int
-    text: str
-    confidence: float
-    box: Box
-    digits: tuple[Digit, ...]
-    unsure: tuple[Digit, ...]
-    since: float
-
-
-@dataclass(frozen=True, eq=False)
-class Event:
-    """Something that happened to a number.
-
-    Attributes:
-        kind: "read", it is new; "changed", it is another now; "unsure", it cannot be read, because it has a doubtful
-            digit; "gone", it is not there any more.
-        number: as it is now; if it is gone, as it was.
-        was: its text before it changed or became unsure.
-        time: in seconds, as the frames'.
-        source: the image file that it stands in; empty if frames are of no image file.
-    """
-
-    kind: Literal["read", "changed", "unsure", "gone"]
-    number: Number
-    was: str | None
-    time: float
-    source: str = ""
+"""How far the confidence of a digit that is followed may fall below the threshold before the digit is doubtful."""
+REPLACED_SECONDS = 0.3
+"""Seconds after which a number most of whose digits are others has been replaced by another number."""
+COVERED = 0.1
+"""The share of the smaller of two boxes that must overlap for a number to take the place of one out of sight."""
+MAX_SPEED = 4.0
+"""The speed, in heights of the number per second, above which a number is not steady."""
+_SAME_DISTANCE, _SAME_OVERLAP = 0.6, 0.3
+"""Two boxes in two frames are the same thing if their centres are closer than this many heights, or if the area that
+they share is this part of the area that they cover together."""
+_ROUNDING = 1e-6
+"""Seconds by which sums of frame times may be wrong."""
 
 
 @dataclass(eq=False)
 class _DigitTrack:
-    """A digit that is followed: what each label was given, decayed, and how much was given in all."""
+    """A digit that is followed.
+
+    Attributes:
+        digit: the digit in the last frame that showed it.
+        last_seen: the time of that frame, in seconds.
+        votes: by label, the decayed sum of the confidences that the label had.
+        weight: the decayed number of all votes.
+    """
 
     digit: Digit
-    seen: float
+    last_seen: float
     votes: dict[int, float] = field(default_factory=dict)
     weight: float = 0.0
 
     def vote(self, digit: Digit, now: float) -> None:
-        fade = math.exp(-(now - self.seen) / MEMORY)
-        self.votes = {label: weight * fade for label, weight in self.votes.items()}
+        """Take in what the digit is in a frame."""
+        decay = math.exp(-(now - self.last_seen) / DECAY_SECONDS)
+        self.votes = {label: weight * decay for label, weight in self.votes.items()}
         self.votes[digit.label] = self.votes.get(digit.label, 0.0) + digit.confidence
-        self.weight = self.weight * fade + 1.0
-        self.digit, self.seen = digit, now
+        self.weight = self.weight * decay + 1.0
+        self.digit, self.last_seen = digit, now
 
-    def winner(self) -> tuple[int, float]:
-        """The label with the most votes, and its confidence on average."""
+    def elect(self) -> tuple[int, float]:
+        """Find the label with the most votes, and its mean confidence, 0 to 1."""
         label = max(self.votes, key=self.votes.__getitem__)
         return label, self.votes[label] / self.weight
 
 
 @dataclass(eq=False)
-class _Track:
-    """A number that is followed."""
+class _NumberTrack:
+    """A number that is followed; times are in seconds.
+
+    Attributes:
+        id: see `Number`.
+        box: the box around its digits when it was last seen.
+        first_seen, last_seen: the times of its first and its last frame.
+        digits: its digits when it was last seen, without the doubtful ones.
+        votes: the decayed number of frames that showed each text.
+        digits_of_text: by text, all digits in the last frame that showed it.
+        confidence: the mean confidence of `digits`.
+        sightings: the number of frames that showed it.
+        seen_weight, frame_weight: the decayed numbers of frames that showed it, and of all frames.
+        leading_text: the text that had the most votes in the last frame.
+        steady_since: since when that text has led without a gap or a fast movement.
+        reported_text: the text that was reported last; None if none was.
+        was_read: whether an event "read" was reported.
+        differs_since: since when most digits are others than those of `reported_text`; None if they are not.
+    """
 
     id: int
     box: Box
-    digits: tuple[Digit, ...]
-    born: float
-    seen: float
+    first_seen: float
+    last_seen: float
+    steady_since: float
+    digits: tuple[Digit, ...] = ()
     votes: dict[str, float] = field(default_factory=dict)
-    shown: dict[str, tuple[Digit, ...]] = field(default_factory=dict)
+    digits_of_text: dict[str, tuple[Digit, ...]] = field(default_factory=dict)
     confidence: float = 0.0
     sightings: int = 0
-    present: float = 0.0
-    frames: float = 0.0
-    leading: str = ""
-    stands: float = 0.0
-    confirmed: str | None = None
+    seen_weight: float = 0.0
+    frame_weight: float = 1.0
+    leading_text: str = ""
+    reported_text: str | None = None
     was_read: bool = False
-    other_since: float | None = None
+    differs_since: float | None = None
 
-    def number(self) -> Number:
-        text = self.confirmed or self.leading
-        shown = list(zip(self.shown[text], text, strict=True))
-        digits = tuple(digit for digit, sign in shown if sign != DOUBTFUL)
-        unsure = tuple(digit for digit, sign in shown if sign == DOUBTFUL)
-        return Number(self.id, text, self.confidence, self.box, digits, unsure, self.born)
+    def make_number(self) -> Number:
+        """Describe the number by the text that was reported, or else by the leading one."""
+        text = self.reported_text or self.leading_text
+        pairs = list(zip(self.digits_of_text[text], text, strict=True))
+        digits = tuple(digit for digit, sign in pairs if sign != DOUBTFUL)
+        unsure = tuple(digit for digit, sign in pairs if sign == DOUBTFUL)
+        return Number(self.id, text, self.confidence, self.box, digits, unsure, self.first_seen)
+
+    def decay(self, factor: float) -> None:
+        """Reduce the weight of the votes so far by a factor, and count one more frame."""
+        self.frame_weight, self.seen_weight = self.frame_weight * factor + 1.0, self.seen_weight * factor
+        weights = {text: weight * factor for text, weight in self.votes.items()}
+        self.votes = {text: weight for text, weight in weights.items() if weight > FORGOTTEN_WEIGHT}
+        remembered = {*self.votes, self.reported_text}
+        self.digits_of_text = {text: digits for text, digits in self.digits_of_text.items() if text in remembered}
+
+    def add_sighting(
+        self, digits: Sequence[Digit], elected: Mapping[Digit, tuple[int, float]], box: Box, now: float
+    ) -> None:
+        """Take in a frame that shows the number.
+
+        Args:
+            digits: its digits from left to right, with the doubtful ones.
+            elected: the label and confidence, by vote, of each digit that is not doubtful.
+            box: the box around the digits.
+            now: the time of the frame.
+        """
+        text = "".join(str(elected[digit][0]) if digit in elected else DOUBTFUL for digit in digits)
+        confidences = [elected[digit][1] for digit in digits if digit in elected]
+        elapsed, height = now - self.last_seen, box[3]
+        if elapsed > 0 and _distance(self.box, box) > MAX_SPEED * max(height, 1) * elapsed + 0.15 * height:
+            self.steady_since = now
+        self.votes[text] = self.votes.get(text, 0.0) + 1.0
+        self.seen_weight += 1.0
+        self.sightings += 1
+        self.confidence = sum(confidences) / len(confidences)
+        self.box, self.last_seen = box, now
+        self.digits = tuple(digit for digit in digits if digit in elected)
+        self.digits_of_text[text] = tuple(digits)
+        # The labels of this frame tell whether another number took its place: the votes are still the old ones.
+        frame_text = "".join(str(digit.label) if digit in elected else DOUBTFUL for digit in digits)
+        if self.reported_text is None or not _is_another(self.reported_text, frame_text):
+            self.differs_since = None
+        elif self.differs_since is None:
+            self.differs_since = now
+
+    def is_gone(self, now: float) -> bool:
+        """Check whether the number is no longer there, or another one has taken its place."""
+        is_replaced = self.differs_since is not None and now - self.differs_since >= REPLACED_SECONDS - _ROUNDING
+        return now - self.last_seen > GONE_SECONDS or is_replaced
+
+    def is_steady(self, now: float) -> bool:
+        """Check whether the leading text may be reported."""
+        return (
+            now - self.steady_since >= STEADY_SECONDS - _ROUNDING
+            and self.sightings >= 2
+            and self.votes[self.leading_text] >= MAJORITY * sum(self.votes.values())
+            and self.seen_weight >= MAJORITY * self.frame_weight
+            and self.confidence >= SURE
+        )
 
 
 class Tracker:
     """Follows digits and numbers from frame to frame."""
 
     def __init__(self, threshold: float = 0.0) -> None:
-        """With the confidence, 0 to 1, that a digit needs once to be believed."""
+        """Begin without numbers; `threshold` is the confidence, 0 to 1, that a digit must reach once."""
         self._threshold = threshold
+        self._last_id = 0
         self._digits: list[_DigitTrack] = []
-        self._tracks: list[_Track] = []
-        self._ids = 0
+        self._tracks: list[_NumberTrack] = []
         self._now: float | None = None
 
     @property
     def numbers(self) -> tuple[Number, ...]:
-        """The numbers that have been steady for long enough and are still there, from top to bottom.
-
-        Those with a doubtful digit are among them.
-        """
-        standing = [track.number() for track in self._tracks if track.confirmed is not None]
-        return tuple(sorted(standing, key=lambda number: (number.box[1], number.box[0])))
+        """The numbers that were reported and are still there, from top to bottom, also those with a doubtful digit."""
+        numbers = [track.make_number() for track in self._tracks if track.reported_text is not None]
+        return tuple(sorted(numbers, key=lambda number: (number.box[1], number.box[0])))
 
     def separate_doubtful(self, reading: Reading) -> Reading:
-        """What a frame says, in which digits that are neither sure by themselves nor followed already are doubtful."""
-        weak = [digit.confidence < self._threshold for digit in reading.digits]
-        if not any(weak):
+        """Make those digits of a frame doubtful that are below the threshold and were not followed so far.
+
+        A line of which no digit is left is dropped, and the lines are numbered anew.
+
+        Args:
+            reading: what a reader with a threshold lower by `HYSTERESIS` found.
+        """
+        is_weak = [digit.confidence < self._threshold for digit in reading.digits]
+        if not any(is_weak):
             return reading
-        followed = set(_match([track.digit.box for track in self._digits], [d.box for d in reading.digits]).values())
-        kept: list[Digit] = []
-        doubted = [*reading.unsure]
+        pairs = _match_boxes([track.digit.box for track in self._digits], [digit.box for digit in reading.digits])
+        followed = set(pairs.values())
+        sure: list[Digit] = []
+        doubtful = [*reading.unsure]
         for index, digit in enumerate(reading.digits):
-            stays = not weak[index] or (index in followed and digit.confidence >= self._threshold - HYSTERESIS)
-            (kept if stays else doubted).append(digit)
-        numbers = {line: number for number, line in enumerate(dict.fromkeys(digit.line for digit in kept))}
+            is_kept = index in followed and digit.confidence >= self._threshold - HYSTERESIS
+            (sure if not is_weak[index] or is_kept else doubtful).append(digit)
+        lines = {line: number for number, line in enumerate(dict.fromkeys(digit.line for digit in sure))}
         digits, unsure = (
-            tuple(replace(digit, line=numbers[digit.line]) for digit in found if digit.line in numbers)
-            for found in (kept, doubted)
+            tuple(replace(digit, line=lines[digit.line]) for digit in group if digit.line in lines)
+            for group in (sure, doubtful)
         )
         return replace(reading, digits=digits, unsure=unsure)
 
     def update(self, reading: Reading, now: float) -> list[Event]:
-        """Take in what a frame says.
+        """Take in a frame.
 
         Args:
-            reading: of the frame, what is believed of it.
-            now: the frame's time, in seconds, later than the one before.
+            reading: what was read in it, as `separate_doubtful` gives it.
+            now: the time of the frame in seconds, later than that of the frame before.
+
+        Returns:
+            What has happened to numbers.
         """
-        fade = math.exp(-(now - (now if self._now is None else self._now)) / MEMORY)
+        decay = math.exp(-(now - (now if self._now is None else self._now)) / DECAY_SECONDS)
         self._now = now
-        voted = dict(zip(reading.digits, self._vote(reading.digits, now), strict=True))
+        for track in self._tracks:
+            track.decay(decay)
+        elected = dict(zip(reading.digits, self._vote(reading.digits, now), strict=True))
         lines: dict[int, list[Digit]] = {}
         for digit in in_order([*reading.digits, *reading.unsure]):
             lines.setdefault(digit.line, []).append(digit)
-        boxes = {line: _around([digit.box for digit in members]) for line, members in lines.items()}
-        matched = _match([track.box for track in self._tracks], list(boxes.values()))
-        of_track = {list(boxes)[new]: self._tracks[old] for old, new in matched.items()}
-        for track in self._tracks:
-            track.frames, track.present = track.frames * fade + 1.0, track.present * fade
-            track.votes = {text: weight * fade for text, weight in track.votes.items() if weight * fade > FORGOTTEN}
-            track.shown = {
-                text: shown for text, shown in track.shown.items() if text in {*track.votes, track.confirmed}
-            }
-        for line, members in lines.items():
-            found = of_track.get(line)
-            if found is None:
-                self._ids += 1
-                found = _Track(self._ids, boxes[line], (), now, now, frames=1.0, stands=now)
-                self._tracks.append(found)
-            _see(found, members, voted, boxes[line], now)
-        self._displace(now)
-        gone = [track for track in self._tracks if _is_gone(track, now)]
-        self._tracks = [track for track in self._tracks if track not in gone]
-        events = [Event("gone", track.number(), None, now) for track in gone if track.confirmed is not None]
-        for track in gone:
-            if track.seen == now:  # another number stands there: it starts without the old one's votes
-                old = {id(digit) for digit in track.digits}
-                self._digits = [digit for digit in self._digits if digit.seen == now and id(digit.digit) not in old]
-        for track in self._tracks:
-            events += self._judge(track, now)
-        return events
+        boxes = {line: _bounding_box([digit.box for digit in digits]) for line, digits in lines.items()}
+        pairs = _match_boxes([track.box for track in self._tracks], list(boxes.values()))
+        track_of_line = {list(boxes)[new]: self._tracks[old] for old, new in pairs.items()}
+        for line, digits in lines.items():
+            if line not in track_of_line:
+                track_of_line[line] = _NumberTrack(self._new_id(), boxes[line], now, now, now)
+                self._tracks.append(track_of_line[line])
+            track_of_line[line].add_sighting(digits, elected, boxes[line], now)
+        return self._remove_gone(now) + [event for track in self._tracks for event in self._report(track, now)]
 
     def clear(self, now: float) -> list[Event]:
-        """Forget everything: the camera is lost. What stood is gone."""
+        """Forget all digits and numbers.
+
+        Args:
+            now: the time in seconds.
+
+        Returns:
+            An event "gone" for each of `numbers`.
+        """
         events = [Event("gone", number, None, now) for number in self.numbers]
         self._digits, self._tracks = [], []
         return events
 
-    def _displace(self, now: float) -> None:
-        """Where a number stood that is out of sight, and another one does now, it is gone."""
-        seen = [track.box for track in self._tracks if track.seen == now]
-        for track in self._tracks:
-            if now - track.seen > GAP and any(_cover(track.box, box) >= DISPLACED for box in seen):
-                track.other_since = track.seen
-
-    def _judge(self, track: _Track, now: float) -> list[Event]:
-        """What has become of a number in this frame that is not gone."""
-        leading = max(track.votes, key=track.votes.__getitem__)
-        if leading != track.leading or now - track.seen > GAP:
-            track.leading, track.stands = leading, now
-        steady = (
-            now - track.stands >= HOLD - 1e-6
-            and track.sightings >= 2
-            and track.votes[leading] >= MAJORITY * sum(track.votes.values())
-            and track.present >= MAJORITY * track.frames
-            and track.confidence >= SURE
-        )
-        if not steady or leading == track.confirmed:
-            return []
-        was, before, events = track.confirmed, track.number(), []
-        track.confirmed, track.other_since = leading, None
-        if was is not None and _is_another(was, leading):
-            events = [Event("gone", before, None, now)]
-            self._ids += 1
-            track.id, track.born, track.was_read, was = self._ids, track.stands, False, None
-        if not is_complete(leading):
-            return [*events, Event("unsure", track.number(), was, now)]
-        event = (
-            Event("changed", track.number(), was, now) if track.was_read else Event("read", track.number(), None, now)
-        )
-        track.was_read = True
-        return [*events, event]
+    def _new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
 
     def _vote(self, digits: Sequence[Digit], now: float) -> list[tuple[int, float]]:
-        """The label and confidence that each digit has by the votes of the frames that it was followed through."""
-        matched = _match([track.digit.box for track in self._digits], [digit.box for digit in digits])
-        old_of = {new: old for old, new in matched.items()}
+        """Follow the digits of a frame, and give the label and confidence that each of them has by vote."""
+        pairs = _match_boxes([track.digit.box for track in self._digits], [digit.box for digit in digits])
+        old_of_new = {new: old for old, new in pairs.items()}
         tracks = []
         for index, digit in enumerate(digits):
-            track = self._digits[old_of[index]] if index in old_of else _DigitTrack(digit, now)
+            track = self._digits[old_of_new[index]] if index in old_of_new else _DigitTrack(digit, now)
             track.vote(digit, now)
             tracks.append(track)
         current = set(map(id, tracks))
-        kept = [track for track in self._digits if id(track) not in current and now - track.seen <= LINGER]
-        self._digits = kept + tracks
-        return [track.winner() for track in tracks]
+        hidden = [t for t in self._digits if id(t) not in current and now - t.last_seen <= GONE_SECONDS]
+        self._digits = hidden + tracks
+        return [track.elect() for track in tracks]
 
+    def _remove_gone(self, now: float) -> list[Event]:
+        """Stop following the numbers that are gone, and report those that had been reported."""
+        visible = [track.box for track in self._tracks if track.last_seen == now]
+        for track in self._tracks:
+            # Another number is where this one was before it went out of sight.
+            if now - track.last_seen > GAP_SECONDS and any(_covered(track.box, box) >= COVERED for box in visible):
+                track.differs_since = track.last_seen
+        gone = [track for track in self._tracks if track.is_gone(now)]
+        self._tracks = [track for track in self._tracks if track not in gone]
+        for track in gone:
+            if track.last_seen == now:  # another number is in its place, and begins without the votes of the old one
+                old = {id(digit) for digit in track.digits}
+                self._digits = [t for t in self._digits if t.last_seen == now and id(t.digit) not in old]
+        return [Event("gone", track.make_number(), None, now) for track in gone if track.reported_text is not None]
 
-def _see(
-    track: _Track, digits: Sequence[Digit], voted: Mapping[Digit, tuple[int, float]], box: Box, now: float
-) -> None:
-    """A number was seen: its digits, the labels and confidences by vote of those that are not doubtful, its box."""
-    text = "".join(str(voted[digit][0]) if digit in voted else DOUBTFUL for digit in digits)
-    confidences = [voted[digit][1] for digit in digits if digit in voted]
-    elapsed = now - track.seen
-    if elapsed > 0 and _distance(track.box, box) > SPEED * max(box[3], 1) * elapsed + 0.15 * box[3]:
-        track.stands = now  # it moves
-    track.votes[text] = track.votes.get(text, 0.0) + 1.0
-    track.present += 1.0
-    track.sightings += 1
-    track.confidence = sum(confidences) / len(confidences)
-    track.box, track.seen = box, now
-    track.digits, track.shown[text] = tuple(digit for digit in digits if digit in voted), tuple(digits)
-    # The frame's own labels: the votes are still the old number's.
-    seen = "".join(str(digit.label) if digit in voted else DOUBTFUL for digit in digits)
-    if track.confirmed is None or not _is_another(track.confirmed, seen):
-        track.other_since = None
-    elif track.other_since is None:
-        track.other_since = now
-
-
-def _is_gone(track: _Track, now: float) -> bool:
-    """Whether a number is not there any more, or another one is."""
-    other = track.other_since is not None and now - track.other_since >= RENEWAL - 1e-6
-    return now - track.seen > LINGER or other
+    def _report(self, track: _NumberTrack, now: float) -> list[Event]:
+        """Report a number whose text became steady, or another one than the text that was reported."""
+        leading = max(track.votes, key=track.votes.__getitem__)
+        if leading != track.leading_text or now - track.last_seen > GAP_SECONDS:
+            track.leading_text, track.steady_since = leading, now
+        if not track.is_steady(now) or leading == track.reported_text:
+            return []
+        previous, before, events = track.reported_text, track.make_number(), []
+        track.reported_text, track.differs_since = leading, None
+        if previous is not None and _is_another(previous, leading):
+            events = [Event("gone", before, None, now)]
+            track.id, track.first_seen, track.was_read, previous = self._new_id(), track.steady_since, False, None
+        if not is_complete(leading):
+            return [*events, Event("unsure", track.make_number(), previous, now)]
+        if track.was_read:
+            return [*events, Event("changed", track.make_number(), previous, now)]
+        track.was_read = True
+        return [*events, Event("read", track.make_number(), None, now)]
 
 
 def _is_another(text: str, other: str) -> bool:
-    """Whether most digits of two numbers differ: their edit distance is more than half of the longer one's length.
+    """Check whether most digits of two texts differ: their edit distance exceeds half the length of the longer one.
 
-    A doubtful digit may be any.
+    A doubtful digit equals any digit. The distance is computed as by Wagner and Fischer, "The String-to-String
+    Correction Problem", Journal of the ACM 21, 1974.
     """
     if text == other:
         return False
-    row = list(range(len(other) + 1))  # Wagner, Fischer, "The String-to-String Correction Problem", 1974
+    row = list(range(len(other) + 1))
     for i, a in enumerate(text, 1):
-        corner, row[0] = row[0], i
+        diagonal, row[0] = row[0], i
         for j, b in enumerate(other, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (a != b and DOUBTFUL not in (a, b)))
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (a != b and DOUBTFUL not in (a, b)))
     return row[-1] > max(len(text), len(other)) / 2
 
 
-def _around(boxes: Sequence[Box]) -> Box:
-    """The box that holds boxes."""
+def _bounding_box(boxes: Sequence[Box]) -> Box:
+    """Find the smallest box that contains boxes."""
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
     return left, top, right - left, bottom - top
 
 
-def _distance(a: Box, b: Box) -> float:
-    """Between the centres of two boxes, in pixels."""
-    return math.hypot(a[0] + a[2] / 2 - b[0] - b[2] / 2, a[1] + a[3] / 2 - b[1] - b[3] / 2)
-
-
-def _match(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
-    """Pairs of an old and a new box that are the same thing, the nearest first; each box is in one pair at most."""
-    near = []
+def _match_boxes(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
+    """Pair the indices of old and new boxes that are the same thing, the nearest first, each box once at most."""
+    candidates = []
     for i, a in enumerate(old):
         for j, b in enumerate(new):
             distance = _distance(a, b)
-            if distance <= 0.6 * max(a[3], b[3]) or _overlap(a, b) >= 0.3:
-                near.append((distance, i, j))
+            if distance <= _SAME_DISTANCE * max(a[3], b[3]) or _overlap(a, b) >= _SAME_OVERLAP:
+                candidates.append((distance, i, j))
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    for _, i, j in sorted(near):
+    for _, i, j in sorted(candidates):
         if i not in pairs and j not in taken:
             pairs[i] = j
             taken.add(j)
     return pairs
 
 
+def _distance(a: Box, b: Box) -> float:
+    """Compute the distance between the centres of two boxes, in pixels."""
+    return math.hypot(a[0] + a[2] / 2 - b[0] - b[2] / 2, a[1] + a[3] / 2 - b[1] - b[3] / 2)
+
+
 def _overlap(a: Box, b: Box) -> float:
-    """Of two boxes, 0 to 1: what they share, over what either covers."""
-    shared = _shared(a, b)
+    """Compute the intersection over union of two boxes, 0 to 1."""
+    shared = _shared_area(a, b)
     return shared / (a[2] * a[3] + b[2] * b[3] - shared)
 
 
-def _cover(a: Box, b: Box) -> float:
-    """Of two boxes, 0 to 1: what they share, over the smaller one."""
-    return _shared(a, b) / min(a[2] * a[3], b[2] * b[3])
+def _covered(a: Box, b: Box) -> float:
+    """Compute the share, 0 to 1, of the smaller of two boxes that lies in the other."""
+    return _shared_area(a, b) / min(a[2] * a[3], b[2] * b[3])
 
 
-def _shared(a: Box, b: Box) -> int:
-    """What two boxes share, in pixels."""
+def _shared_area(a: Box, b: Box) -> int:
+    """Compute the area that two boxes share, in pixels."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)

@@ -1,1 +1,1 @@
-"""Where frames come from: cameras, image files, films, streams and drawn scenes."""
+"""Where frames come from: cameras, image files, videos, streams and drawn scenes."""

@@ -1,4 +1,4 @@
-"""Cameras: which there are, and frames from one, through V4L2 or picamera2."""
+"""Cameras: lists them and reads their frames, through V4L2 or, on a Raspberry Pi, picamera2."""
 
 from __future__ import annotations
 
@@ -17,21 +17,27 @@ from numpy.typing import NDArray
 from edge_mnist.system.errors import EdgeMnistError
 
 Image = NDArray[np.uint8]
+"""A picture, uint8 (H, W, 3) with the colours blue, green and red, or (H, W) grey."""
 
+DEFAULT_FPS = 30.0
+"""Frames per second that a camera is asked for, and that a video is shown at, unless something else is known."""
 CSI_DRIVERS = ("unicam", "rp1-cfe", "bcm2835-isp", "pispbe")
-"""Kernel drivers of the Raspberry Pi's camera connector: through V4L2 they give raw sensor data or nothing at all."""
+"""The kernel drivers of the Raspberry Pi's camera connector. Through V4L2 they give raw sensor data, or nothing."""
+_BUFFERS = 2
+"""Frames that V4L2 may keep in its queue: few, so that the frame that is read next is never old."""
 
-# linux/videodev2.h
-_VIDIOC_QUERYCAP = 0x80685600  # _IOR('V', 0, struct v4l2_capability), which has 104 bytes
+_VIDIOC_QUERYCAP = 0x80685600
+"""linux/videodev2.h: _IOR('V', 0, struct v4l2_capability); the structure has 104 bytes."""
 _CAPTURE, _M2M, _M2M_MPLANE, _DEVICE_CAPS = 0x1, 0x8000, 0x4000, 0x80000000
+"""linux/videodev2.h: the bits V4L2_CAP_VIDEO_CAPTURE, _VIDEO_M2M, _VIDEO_M2M_MPLANE and _DEVICE_CAPS."""
 
 
 class SourceLost(EdgeMnistError):
-    """A source that gave frames, or should, gives none now; it may come back."""
+    """A live source gives no frames, or no more; it may come back."""
 
 
 class VideoIncomplete(EdgeMnistError):
-    """A film ended before its end; its frames until then were given."""
+    """A video ended before its declared end; its frames until there were given."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,13 @@ class CameraSettings:
     """What a camera is asked for; it may grant something else.
 
     Attributes:
-        width, height: of frames, in pixels.
-        fps: frames a second; 0 asks for 30.
+        width, height: the size of frames in pixels.
+        fps: frames per second; 0 asks for `DEFAULT_FPS`.
     """
 
     width: int = 640
     height: int = 480
-    fps: float = 30.0
+    fps: float = DEFAULT_FPS
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Device:
 
     Attributes:
         path: such as /dev/video0.
-        name: as the driver calls it.
+        name: what the driver calls it.
         driver: such as uvcvideo.
     """
 
@@ -64,21 +70,29 @@ class Device:
 
     @property
     def is_csi(self) -> bool:
-        """Whether it is a module on the Raspberry Pi's camera connector, which needs picamera2."""
+        """Whether it is a module on the Raspberry Pi's camera connector, which only picamera2 can read."""
         return self.driver in CSI_DRIVERS
 
 
 def list_devices(folder: Path = Path("/dev")) -> list[Device]:
-    """The video devices that frames can be captured from, in the order of their numbers."""
+    """List the video devices in a folder that frames can be captured from, in the order of their numbers."""
     paths = [path for path in folder.glob("video*") if path.name[5:].isdigit()]
-    found = (_query(path) for path in sorted(paths, key=lambda path: int(path.name[5:])))
-    return [device for device in found if device is not None]
+    devices = (_query(path) for path in sorted(paths, key=lambda path: int(path.name[5:])))
+    return [device for device in devices if device is not None]
 
 
-def describe_capability(path: Path, answer: bytes) -> Device | None:
-    """What a device's answer to VIDIOC_QUERYCAP, 104 bytes, says; None if nothing can be captured from it."""
+def parse_capability(path: Path, answer: bytes) -> Device | None:
+    """Interpret the answer of a device to VIDIOC_QUERYCAP.
+
+    Args:
+        path: the device.
+        answer: a struct v4l2_capability, 104 bytes.
+
+    Returns:
+        The device; None if no frames can be captured from it.
+    """
     capabilities = int.from_bytes(answer[84:88], sys.byteorder)
-    if capabilities & _DEVICE_CAPS:  # of the whole device; those of this node follow
+    if capabilities & _DEVICE_CAPS:  # these are those of the whole device; those of this node follow
         capabilities = int.from_bytes(answer[88:92], sys.byteorder)
     if not capabilities & _CAPTURE or capabilities & (_M2M | _M2M_MPLANE):
         return None
@@ -87,14 +101,15 @@ def describe_capability(path: Path, answer: bytes) -> Device | None:
 
 
 def _query(path: Path) -> Device | None:
+    """Ask a device for its capabilities; one that may not be opened is listed with the reason as its name."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_NONBLOCK)
     except OSError as error:
         return Device(path, f"cannot be opened: {error.strerror}", "")
-    import fcntl  # Windows has none
+    import fcntl  # does not exist on Windows
 
     try:
-        return describe_capability(path, fcntl.ioctl(handle, _VIDIOC_QUERYCAP, bytes(104)))
+        return parse_capability(path, fcntl.ioctl(handle, _VIDIOC_QUERYCAP, bytes(104)))
     except OSError:
         return None
     finally:
@@ -102,7 +117,7 @@ def _query(path: Path) -> Device | None:
 
 
 def has_picamera2() -> bool:
-    """Whether picamera2 can be imported and sees a camera."""
+    """Check whether picamera2 can be imported and finds a camera."""
     try:
         from picamera2 import Picamera2
 
@@ -111,62 +126,64 @@ def has_picamera2() -> bool:
         return False
 
 
-def none_found(asked: str, folder: Path = Path("/dev")) -> EdgeMnistError:
-    """The error that no camera answers: what was found, and what to try."""
-    found = list_devices(folder)
-    listed = ", ".join(f"{device.path} ({device.name})" for device in found) or "none"
+def no_camera_error(name: str, folder: Path = Path("/dev")) -> EdgeMnistError:
+    """Make the error that a camera gives no picture, with the devices that were found and what to try."""
+    devices = list_devices(folder)
+    listed = ", ".join(f"{device.path} ({device.name})" for device in devices) or "none"
     advice = "plug one in, or --camera sample shows the demo without one; `edge-mnist doctor` looks closer"
-    if any(device.is_csi for device in found):
+    if any(device.is_csi for device in devices):
         advice = "the camera module needs picamera2: apt install python3-picamera2, and a venv --system-site-packages"
-    elif any(device.name.endswith("Permission denied") for device in found):
+    elif any(device.name.endswith("Permission denied") for device in devices):
         advice = "you may not open it: sudo usermod -aG video $USER, then log in again"
-    elif found:
-        advice = f"another program may hold it; or try --camera {found[0].path}"
-    return EdgeMnistError(f"--camera {asked}: no picture; video devices found: {listed}: {advice}")
+    elif devices:
+        advice = f"another program may be using it; or try --camera {devices[0].path}"
+    return EdgeMnistError(f"--camera {name}: no picture; video devices found: {listed}: {advice}")
 
 
-def v4l2(path: Path, settings: CameraSettings) -> Iterator[Image]:
-    """Frames of a camera, uint8 (H, W, 3) BGR, until the generator is closed.
+def read_v4l2(path: Path, settings: CameraSettings) -> Iterator[Image]:
+    """Give the frames of a camera, uint8 (H, W, 3) BGR, until the generator is closed.
 
-    Elsewhere than on Linux the path is the camera's number, and OpenCV chooses the interface.
+    MJPG is asked for first, as many USB cameras give 30 frames per second at 640x480 only when they compress them.
+    Where MJPG gives no frame, the camera's own format is used.
 
-    MJPG is asked for first: many a USB camera gives 30 frames a second at 640x480 only compressed. Where MJPG gives no
-    frame, the camera's own format is taken.
+    Args:
+        path: the device; on other systems than Linux the number of the camera, for which OpenCV chooses the interface.
+        settings: what the camera is asked for.
 
     Raises:
         SourceLost: it cannot be opened, or gives no more frames.
     """
-    for compressed in (True, False):
-        capture = _opened(path)
+    for is_compressed in (True, False):
+        capture = _open(path)
         try:
             if not capture.isOpened():
                 raise SourceLost(f"{path}: cannot be opened")
-            if compressed:
+            if is_compressed:
                 capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, settings.width)
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, settings.height)
-            capture.set(cv2.CAP_PROP_FPS, settings.fps or 30.0)
-            capture.set(cv2.CAP_PROP_BUFFERSIZE, 2)
-            # A module on the camera connector opens and then gives nothing: only a frame proves a camera.
-            good, image = capture.read()
-            if not good and compressed:
+            capture.set(cv2.CAP_PROP_FPS, settings.fps or DEFAULT_FPS)
+            capture.set(cv2.CAP_PROP_BUFFERSIZE, _BUFFERS)
+            # A module on the camera connector can be opened and then gives nothing: only a frame proves a camera.
+            is_good, image = capture.read()
+            if not is_good and is_compressed:
                 continue
-            while good:
+            while is_good:
                 yield np.asarray(image, np.uint8)
-                good, image = capture.read()
+                is_good, image = capture.read()
             raise SourceLost(f"{path}: gives no more frames: unplugged?")
         finally:
             capture.release()
 
 
-def _opened(path: Path) -> cv2.VideoCapture:
+def _open(path: Path) -> cv2.VideoCapture:
     if sys.platform == "linux":
         return cv2.VideoCapture(str(path), cv2.CAP_V4L2)
     return cv2.VideoCapture(int(str(path)))
 
 
-def granted(capture: cv2.VideoCapture) -> str:
-    """What a camera granted, such as `640x480 MJPG at 30 frames/s`."""
+def _describe_format(capture: cv2.VideoCapture) -> str:
+    """Describe what a camera granted, such as `640x480 MJPG at 30 frames/s`."""
     code = int(capture.get(cv2.CAP_PROP_FOURCC))
     name = "".join(chr(code >> shift & 255) for shift in (0, 8, 16, 24)).strip("\0 ")
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -174,12 +191,12 @@ def granted(capture: cv2.VideoCapture) -> str:
 
 
 def probe(device: Device, settings: CameraSettings, frames: int = 5) -> str:
-    """Open a camera and say what it granted and how fast the frames came.
+    """Open a camera, read some frames, and say what it granted and how long they took.
 
     Raises:
-        SourceLost: it gives none.
+        SourceLost: it gives no frames.
     """
-    capture = _opened(device.path)
+    capture = _open(device.path)
     try:
         if not capture.isOpened():
             raise SourceLost(f"{device.path}: cannot be opened")
@@ -190,13 +207,16 @@ def probe(device: Device, settings: CameraSettings, frames: int = 5) -> str:
         for _ in range(frames):
             if not capture.read()[0]:
                 raise SourceLost(f"{device.path}: opens, but gives no frame")
-        return f"{granted(capture)}, {frames} frames in {time.monotonic() - start:.1f} s"
+        return f"{_describe_format(capture)}, {frames} frames in {time.monotonic() - start:.1f} s"
     finally:
         capture.release()
 
 
-def picamera(index: int, settings: CameraSettings) -> Iterator[Image]:
-    """Frames of a module on the Raspberry Pi's camera connector, uint8 (H, W, 3) BGR, until the generator is closed.
+def read_picamera(index: int, settings: CameraSettings) -> Iterator[Image]:
+    """Give the frames of a module on the Raspberry Pi's camera connector until the generator is closed.
+
+    Yields:
+        Frames, uint8 (H, W, 3), BGR.
 
     Raises:
         EdgeMnistError: picamera2 is not installed, or is built for another NumPy.
@@ -208,14 +228,15 @@ def picamera(index: int, settings: CameraSettings) -> Iterator[Image]:
         raise EdgeMnistError(
             "picamera2 is not installed here: apt install python3-picamera2, and python3 -m venv --system-site-packages"
         ) from error
-    except ValueError as error:  # "numpy.dtype size changed": Debian's was built for NumPy 1
+    except ValueError as error:  # "numpy.dtype size changed": Debian's package was built for NumPy 1
         raise EdgeMnistError(f"picamera2 does not load: {error}: pip install 'numpy<2'") from error
     camera: Any = None
     try:
         camera = Picamera2(index)
-        # Named for the order of bytes in a word, "RGB888" is B, G, R in memory.
+        # The format is named by the order of the bytes in a word: "RGB888" has B, G, R in memory.
         main = {"size": (settings.width, settings.height), "format": "RGB888"}
-        camera.configure(camera.create_video_configuration(main=main, controls={"FrameRate": settings.fps or 30.0}))
+        controls = {"FrameRate": settings.fps or DEFAULT_FPS}
+        camera.configure(camera.create_video_configuration(main=main, controls=controls))
         camera.start()
         while True:
             yield np.asarray(camera.capture_array("main"), np.uint8)

@@ -1,4 +1,4 @@
-"""Decodes the images that strangers upload, each in a process of its own with limits on its memory and its time.
+"""Decodes uploaded images, each in a process of its own with limits on its memory and time.
 
 The process reads a file from its standard input and writes the picture, or what is wrong with it, to its standard
 output: a line of JSON, then the pixels. `python -m edge_mnist.demo.sources.decoder NAME` is such a process.
@@ -21,70 +21,83 @@ from edge_mnist.demo.sources import images
 from edge_mnist.system.child_processes import environment
 from edge_mnist.system.errors import EdgeMnistError
 
-MOST_BYTES = 48_000_000
-"""What a decoded picture may take: 16 million pixels of 8-bit colour, as the whole demo may have 300 MB on a Pi."""
+MAX_BYTES = 48_000_000
+"""The most bytes of a decoded picture: 16 million pixels of 8-bit colour, as the whole demo may use 300 MB on a Pi."""
 SECONDS = 20.0
-"""How long a picture may take, with the start of its process on a slow board."""
+"""Seconds that decoding a picture may take, with the start of its process on a slow board."""
 
 
 class Decoder:
-    """Starts the processes; any number of threads may call it at once.
+    """Starts the processes; any number of threads may use it at once.
 
     After each picture the process for the next one is started, so that it is ready when that comes.
     """
 
     def __init__(self, name: str, seconds: float = SECONDS) -> None:
-        """With what errors call a picture, and how long one may take."""
+        """Start no process yet.
+
+        Args:
+            name: what errors call a picture.
+            seconds: how long decoding a picture may take.
+        """
         self._name, self._seconds = name, seconds
         self._lock = threading.Lock()
         self._spare: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self._is_closed = False
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """An image file as the reader looks at it: uint8 (H, W), grey, at most `view.LARGEST` pixels long.
+        """Decode an image file for the reader.
+
+        Args:
+            data: the content of the file.
+
+        Returns:
+            uint8 (H, W), grey, whose longer side has at most `view.LARGEST` pixels.
 
         Raises:
             EdgeMnistError: as `images.decode`, or it takes too much memory or time.
         """
-        process = self._take()
+        process = self._take_process()
         try:
             answer, _ = process.communicate(data, timeout=self._seconds)
         except subprocess.TimeoutExpired as error:
             raise EdgeMnistError(f"{self._name}: takes more than {self._seconds:g} seconds to open") from error
         finally:
             _end(process)
-            self._prepare()
-        head, _, pixels = answer.partition(b"\n")
-        if process.returncode or not head:
+            self._prepare_process()
+        line, _, pixels = answer.partition(b"\n")
+        if process.returncode or not line:
             raise EdgeMnistError(f"{self._name}: is damaged, or takes too much memory to open")
-        said = json.loads(head)
-        if "error" in said:
-            raise EdgeMnistError(said["error"])
-        return np.frombuffer(pixels, np.uint8).reshape(said["shape"])
+        description = json.loads(line)
+        if "error" in description:
+            raise EdgeMnistError(description["error"])
+        return np.frombuffer(pixels, np.uint8).reshape(description["shape"])
 
     def close(self) -> None:
-        """End the process that waits for the next picture; none is started any more."""
+        """End the process that waits for the next picture; no further one will wait."""
         with self._lock:
-            self._closed = True
+            self._is_closed = True
             if self._spare is not None:
                 _end(self._spare)
                 self._spare = None
 
-    def _take(self) -> subprocess.Popen[bytes]:
+    def _take_process(self) -> subprocess.Popen[bytes]:
+        """Take the process that waits; start one if none does, or if it has ended."""
         with self._lock:
             process, self._spare = self._spare, None
         if process is not None and process.poll() is None:
             return process
         if process is not None:
             _end(process)
-        return self._start()
+        return self._start_process()
 
-    def _prepare(self) -> None:
-        with self._lock, contextlib.suppress(EdgeMnistError):  # the next picture tells if it fails again
-            if self._spare is None and not self._closed:
-                self._spare = self._start()
+    def _prepare_process(self) -> None:
+        """Start the process for the next picture."""
+        with self._lock, contextlib.suppress(EdgeMnistError):  # if it fails again, the next picture reports it
+            if self._spare is None and not self._is_closed:
+                self._spare = self._start_process()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start_process(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "edge_mnist.demo.sources.decoder", self._name]
         pipe = subprocess.PIPE
         try:
@@ -96,6 +109,7 @@ class Decoder:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and close its pipes."""
     process.kill()
     process.wait()
     for pipe in (process.stdin, process.stdout):
@@ -106,11 +120,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """Decode the one picture that comes on the standard input."""
-    with contextlib.suppress(OSError):  # on Linux, where memory is short, this process ends rather than the demo
+    # Where memory is short, Linux ends this process rather than the demo.
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
     data = sys.stdin.buffer.read()
     try:
-        grey = view.reduced(images.decode(data, sys.argv[1], most_bytes=MOST_BYTES))
+        grey = view.reduced(images.decode(data, sys.argv[1], max_bytes=MAX_BYTES))
         answer = json.dumps({"shape": grey.shape}).encode() + b"\n" + grey.tobytes()
     except EdgeMnistError as error:
         answer = json.dumps({"error": str(error)}).encode() + b"\n"

@@ -1,7 +1,7 @@
-"""Image files as frames: whatever a camera, a phone, a scanner or a drawing program has written.
+"""Reads image files of cameras, phones, scanners and drawing programs, within limits on the memory.
 
-Pillow reads a file's header, OpenCV decodes it. What decoding will take is computed from the header first, and on Linux
-the memory of the process is limited to about that while OpenCV decodes, whatever the file does then.
+Pillow reads the header of a file and OpenCV decodes it. The memory that decoding takes is computed from the header
+first, and on Linux the memory of the process is limited to about that while OpenCV decodes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ from edge_mnist.system.files import path_error
 from edge_mnist.system.stderr import quiet_stderr
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
-"""Of the files that a folder is searched for, in lower case."""
+"""The suffixes, in lower case, of the files that count as images in a folder."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""The formats that are opened, by Pillow's names."""
+"""The formats that are opened, by the names that Pillow has for them."""
 EXPECTED = "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
-MOST_BYTES = 120_000_000
-"""What a decoded picture may take: 40 million pixels of 8-bit colour. A JPEG is reduced while it is decoded."""
-MOST_FILE = 160_000_000
-"""Bytes of a file: somewhat more than a picture that is stored without compression may take."""
+MAX_BYTES = 120_000_000
+"""The most bytes of a decoded picture: 40 million pixels of 8-bit colour. A larger JPEG is reduced in decoding."""
+MAX_FILE_BYTES = 160_000_000
+"""The most bytes of a file: somewhat more than `MAX_BYTES`, for pictures that are stored without compression."""
 _SPARE = 64_000_000
-"""Bytes that decoders may take beside two copies of the decoded picture (one is turned as EXIF says)."""
+"""Bytes that decoders may use besides two copies of the decoded picture, one of them rotated as EXIF says."""
 _REDUCED = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_DEEP = 64
-"""A picture of 16 bits whose brightest pixel is darker, as one of 8, does not use them all."""
+"""The flag with which OpenCV decodes a JPEG with its sides divided by a number."""
+_BRIGHT = 64
+"""A picture of 16 bits whose brightest pixel, as one of 8 bits, is below this does not use all of its bits."""
 _FOREIGN = {
     b"%PDF": "a PDF",
     b"\0\0\0\x0cJXL ": "JPEG XL",
@@ -53,21 +54,21 @@ _FOREIGN = {
     b"8BPS": "a Photoshop document",
     b"PK\x03\x04": "a ZIP archive",
 }
-"""What else people take for an image, by its first bytes."""
+"""Files of other kinds that people try to open as images, by their first bytes."""
 _BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC", b"avif": "AVIF", b"avis": "AVIF"}
-"""ISO/IEC 14496-12 files that hold pictures, by their major brand; the others are films."""
+"""The major brands of ISO/IEC 14496-12 files that contain pictures; files of other brands are videos."""
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says of itself.
+    """What the header of an image file declares.
 
     Attributes:
         format: one of `FORMATS`, or MPO, which is a JPEG with further pictures behind it.
-        width, height: in pixels, before it is turned.
-        depth: bytes of a channel of a pixel.
-        transparent: whether pixels may have an opacity.
-        coefficients: bytes that the decoder keeps beside the picture, of a progressive JPEG.
+        width, height: the size in pixels, before it is rotated as EXIF says.
+        depth: bytes of one channel of a pixel.
+        transparent: whether pixels have an opacity.
+        coefficients: bytes that the decoder keeps besides the picture; 0 except for a progressive JPEG.
     """
 
     format: str
@@ -77,29 +78,29 @@ class _Header:
     transparent: bool
     coefficients: int
 
-    def bytes(self, factor: int) -> int:
-        """What it takes, decoded with its sides reduced by a factor."""
+    def count_bytes(self, factor: int) -> int:
+        """Count the bytes of the decoded picture with its sides divided by a factor."""
         channels = 4 if self.transparent else 3
         return self.width * self.height * channels * self.depth // factor**2
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The image files in a folder, by name.
+    """List the image files in a folder in the order of their names.
 
     Raises:
-        EdgeMnistError: it holds none, or cannot be looked into.
+        EdgeMnistError: it contains none, or cannot be read.
     """
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
-        raise EdgeMnistError(f"{folder}: cannot be looked into: {error.strerror or error}") from error
-    if not found:
+        raise EdgeMnistError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    if not paths:
         raise EdgeMnistError(f"{folder}: no images, expected files named {', '.join(sorted(SUFFIXES))}")
-    return found
+    return paths
 
 
 def load(path: Path) -> NDArray[np.uint8]:
-    """Read an image file: uint8 (H, W, 3) BGR. Otherwise as `decode`."""
+    """Read an image file as `decode` does: uint8 (H, W, 3), BGR."""
     try:
         with path.open("rb") as file:
             return load_from(file, str(path))
@@ -108,86 +109,89 @@ def load(path: Path) -> NDArray[np.uint8]:
 
 
 def load_from(file: BinaryIO, name: str) -> NDArray[np.uint8]:
-    """As `load`, of an open file, such as standard input; of one that never ends no more than `MOST_FILE` is read."""
-    data = file.read(MOST_FILE + 1)
-    if len(data) > MOST_FILE:
-        raise EdgeMnistError(f"{name}: is larger than {_megabytes(MOST_FILE)}, expected an image")
+    """Read an image from an open file, such as standard input, as `decode` does.
+
+    No more than `MAX_FILE_BYTES` is read, as the file may never end.
+    """
+    data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise EdgeMnistError(f"{name}: is larger than {_format_megabytes(MAX_FILE_BYTES)}, expected an image")
     return decode(data, name)
 
 
 def decode(
-    data: bytes, name: str, *, most_bytes: int = MOST_BYTES, formats: tuple[str, ...] = FORMATS
+    data: bytes, name: str, *, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = FORMATS
 ) -> NDArray[np.uint8]:
-    """An image in memory: JPEG, PNG, WebP, BMP, TIFF, GIF or PNM.
+    """Decode an image file: JPEG, PNG, WebP, BMP, TIFF, GIF or PNM.
 
-    It is turned as its EXIF says, 16 bits become 8, what is transparent becomes white, of an animation the first
-    picture counts.
+    It is rotated as its EXIF says, 16 bits become 8, transparent pixels become white, and of an animation the first
+    picture is decoded.
 
     Args:
-        data: the file.
+        data: the content of the file.
         name: what errors call it.
-        most_bytes: what it may take when it is decoded. A larger JPEG is reduced.
-        formats: those of `FORMATS` that are opened.
+        max_bytes: the most bytes that the decoded picture may take. A larger JPEG is reduced.
+        formats: those of `FORMATS` that are accepted.
 
     Returns:
         uint8 (H, W, 3), BGR.
 
     Raises:
-        EdgeMnistError: it is empty, no image, of another format, damaged or too large.
+        EdgeMnistError: it is empty, not an image, of another format, damaged or too large.
     """
     if not data:
         raise EdgeMnistError(f"{name}: is empty, expected an image")
-    with quiet_stderr():  # Pillow, OpenCV, libpng and libjpeg would each tell what they think of it
-        with _limited_memory(_SPARE + 4 * most_bytes):  # Pillow sets memory aside for two frames of a WebP
+    with quiet_stderr():  # Pillow, OpenCV, libpng and libjpeg print warnings of their own
+        with _limited_memory(_SPARE + 4 * max_bytes):  # Pillow reserves memory for two frames of a WebP
             header = _header(data, name, formats)
         factors = _REDUCED if header.format in ("JPEG", "MPO") else (1,)
-        factor = next((factor for factor in factors if header.bytes(factor) <= most_bytes), None)
-        if factor is None or header.coefficients > most_bytes:
+        factor = next((factor for factor in factors if header.count_bytes(factor) <= max_bytes), None)
+        if factor is None or header.coefficients > max_bytes:
             raise EdgeMnistError(
                 f"{name}: is {header.width}x{header.height} pixels, which take "
-                f"{_megabytes(max(header.bytes(1), header.coefficients))} to decode, at most {_megabytes(most_bytes)} "
-                "are given: reduce it, to about 2000 pixels across"
+                f"{_format_megabytes(max(header.count_bytes(1), header.coefficients))} to decode, at most "
+                f"{_format_megabytes(max_bytes)} are given: reduce it, to about 2000 pixels across"
             )
-        with _limited_memory(_SPARE + 2 * header.bytes(factor) + header.coefficients):
-            picture = _picture(data, header, _REDUCED[factor])
+        with _limited_memory(_SPARE + 2 * header.count_bytes(factor) + header.coefficients):
+            picture = _decode_pixels(data, header, _REDUCED[factor])
     if picture is None:
         raise EdgeMnistError(
-            f"{name}: is no image that can be read: it is damaged, or {header.width}x{header.height} pixels of a kind "
-            "that OpenCV does not know"
+            f"{name}: is not an image that can be read: it is damaged, or {header.width}x{header.height} pixels of a "
+            "kind that OpenCV does not know"
         )
     return picture
 
 
 def rotate(picture: NDArray[np.uint8], degrees: int) -> NDArray[np.uint8]:
-    """A picture, uint8 (H, W, 3), turned clockwise by 0, 90, 180 or 270 degrees."""
+    """Rotate a picture, uint8 (H, W, 3), clockwise by 0, 90, 180 or 270 degrees."""
     return np.ascontiguousarray(np.rot90(picture, -degrees // 90))
 
 
 def _header(data: bytes, name: str, formats: tuple[str, ...]) -> _Header:
-    """Read a file's header; nothing is decoded."""
+    """Read the header of a file without decoding it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, which are judged here, and of odd metadata
+            warnings.simplefilter("ignore")  # about large pictures, whose size is checked here, and about odd metadata
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 header = _Header(
                     str(image.format), *image.size, _depth(image), _is_transparent(image), _coefficients(image)
                 )
                 if header.format == "PNG":
-                    image.verify()  # libpng believes the length that a chunk claims, of up to 4 GB
+                    image.verify()  # libpng reserves the memory that a chunk claims, up to 4 GB
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise EdgeMnistError(f"{name}: has more than {most} million pixels: reduce it") from error
     except UnidentifiedImageError as error:
-        raise EdgeMnistError(f"{name}: is no image that can be read: {_found(data)}") from error
-    except Exception as error:  # on damaged files Pillow's readers raise nearly anything
-        raise EdgeMnistError(f"{name}: is no image that can be read: it is damaged") from error
+        raise EdgeMnistError(f"{name}: is not an image that can be read: {_describe_unknown(data)}") from error
+    except Exception as error:  # on damaged files Pillow's readers raise nearly any exception
+        raise EdgeMnistError(f"{name}: is not an image that can be read: it is damaged") from error
     return header
 
 
 def _depth(image: ImageFile.ImageFile) -> int:
-    """Bytes of a channel, by the mode that Pillow shows and, for colour of 16 bits, the one that the file has."""
+    """Find the bytes of one channel, by the mode of Pillow and, for colour of 16 bits, that of the file."""
     if image.mode in ("I", "F"):
-        return 2 if image.format == "PNG" else 4  # a PNG's grey of 16 bits, by earlier versions of Pillow
+        return 2 if image.format == "PNG" else 4  # earlier versions of Pillow open a grey PNG of 16 bits as "I"
     return 2 if ";16" in f"{image.mode} {image.tile}" else 1
 
 
@@ -196,7 +200,7 @@ def _is_transparent(image: ImageFile.ImageFile) -> bool:
 
 
 def _coefficients(image: ImageFile.ImageFile) -> int:
-    """Bytes of all coefficients of a progressive JPEG, 2 each; any other is decoded block by block."""
+    """Count the bytes of the coefficients of a progressive JPEG, 2 each; any other JPEG is decoded block by block."""
     if "progressive" not in image.info:
         return 0
     layers: list[tuple[int, int, int, int]] = image.layer  # type: ignore[attr-defined]  # a JPEG's sampling factors
@@ -205,30 +209,31 @@ def _coefficients(image: ImageFile.ImageFile) -> int:
     return 2 * image.width * image.height * parts // most
 
 
-def _found(data: bytes) -> str:
-    """What the file, which is of no known format, seems to be instead."""
+def _describe_unknown(data: bytes) -> str:
+    """Say what a file seems to be that is not an image of a known format."""
     foreign = next((kind for start, kind in _FOREIGN.items() if data.startswith(start)), None)
     if data[4:8] == b"ftyp":
-        foreign = _BRANDS.get(data[8:12], "a film")
+        foreign = _BRANDS.get(data[8:12], "a video")
     if foreign:
         return f"it is {foreign}, {EXPECTED}: export it as JPEG"
     head = data[:512]
     if not any(head):
         return f"it begins with {len(head)} zero bytes, {EXPECTED}"
-    return f"it holds text, {EXPECTED}" if head.isascii() and b"\0" not in head else EXPECTED
+    return f"it contains text, {EXPECTED}" if head.isascii() and b"\0" not in head else EXPECTED
 
 
-def _megabytes(count: int) -> str:
+def _format_megabytes(count: int) -> str:
     return f"{-(-count // 10**6):,} MB"
 
 
 @contextmanager
 def _limited_memory(more: int) -> Iterator[None]:
-    """A context in which the process may take so many bytes more than it has; of a process with threads, any number.
+    """Limit the memory of the process to a number of bytes more than it has, where that can be done.
 
-    Only on Linux, which tells how much it has.
+    That is on Linux, which tells how much it has, and in a process without further threads, as the limit would hold
+    for what these do too.
     """
-    if sys.platform != "linux" or threading.active_count() > 1:  # the others' memory would be limited too
+    if sys.platform != "linux" or threading.active_count() > 1:
         yield
         return
     import resource
@@ -242,40 +247,43 @@ def _limited_memory(more: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def _picture(data: bytes, header: _Header, flag: int) -> NDArray[np.uint8] | None:
-    """Decode a file: uint8 (H, W, 3) BGR; None where OpenCV or the memory fails."""
+def _decode_pixels(data: bytes, header: _Header, flag: int) -> NDArray[np.uint8] | None:
+    """Decode a file: uint8 (H, W, 3), BGR; None where OpenCV fails or the memory does not suffice."""
     try:
         if header.transparent:
-            layered = _decoded(data, cv2.IMREAD_UNCHANGED)
+            layered = _decode_with(data, cv2.IMREAD_UNCHANGED)
             if layered is not None and layered.ndim == 3 and layered.shape[2] == 4:
-                return _on_white(layered)
+                return _put_on_white(layered)
             del layered
-        picture = _decoded(data, flag)
-        if picture is not None and header.depth > 1 and picture.max() < _DEEP:
-            return _stretched(data, picture)
+        picture = _decode_with(data, flag)
+        if picture is not None and header.depth > 1 and picture.max() < _BRIGHT:
+            return _use_all_bits(data, picture)
         return picture
     except (cv2.error, MemoryError):
         return None
 
 
-def _decoded(data: bytes, flag: int) -> NDArray[np.uint8] | None:
+def _decode_with(data: bytes, flag: int) -> NDArray[np.uint8] | None:
+    """Decode a file with a flag of OpenCV; None if it cannot."""
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     return None if picture is None or not picture.size else np.asarray(picture)
 
 
-def _stretched(data: bytes, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A picture that is dark because its 16 bits hold 10 or 12, by the bits that it uses; any other as it is."""
-    deep = _decoded(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+def _use_all_bits(data: bytes, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Scale a picture that uses only 10 or 12 of its 16 bits by the bits that it uses; else return `picture`."""
+    deep = _decode_with(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
     if deep is None or deep.dtype != np.uint16:
         return picture
     return np.asarray(deep >> max(int(deep.max()).bit_length() - 8, 0), np.uint8)
 
 
-def _on_white(layered: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Colours over white paper: (H, W, 4) BGR and opacity, uint8 or uint16, as uint8 (H, W, 3)."""
-    most = np.iinfo(layered.dtype).max if layered.dtype.kind == "u" else 1
+def _put_on_white(layered: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Blend (H, W, 4), BGR and opacity, uint8 or uint16, with white: uint8 (H, W, 3)."""
+    top = np.iinfo(layered.dtype).max if layered.dtype.kind == "u" else 1
     mixed = np.empty((*layered.shape[:2], 3), np.uint8)
-    for row, target in zip(layered, mixed, strict=True):  # all at once would take several times as much memory
-        colours, opacity = row[:, :3].astype(np.float32) / most, row[:, 3:].astype(np.float32) / most
+    for row, target in zip(
+        layered, mixed, strict=True
+    ):  # row by row, as all rows at once would take several times as much memory
+        colours, opacity = row[:, :3].astype(np.float32) / top, row[:, 3:].astype(np.float32) / top
         target[:] = np.rint(255 * (colours * opacity + 1 - opacity)).clip(0, 255)
     return mixed

@@ -1,1 +1,1 @@
-"""Shows what is read: in a window, on a page, in a recording, in snapshots and over MQTT."""
+"""Shows what was read: in a window, on a page, in recordings and snapshots, and over MQTT."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from edge_mnist.demo.live.loop import FrameResult
+from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.reading.reader import Digit
 from edge_mnist.demo.sources.cameras import Image
 

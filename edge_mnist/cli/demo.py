@@ -106,7 +106,7 @@ def demo(
         record_plain=record_plain,
         snapshots=snapshot_dir,
         mirror=mirror,
-        web=PageOptions(host, port, corrections or Path("corrections"), threshold),
+        page=PageOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
     )
     if not program.run(options, stop):

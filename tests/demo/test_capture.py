@@ -18,10 +18,9 @@ import pytest
 from edge_mnist.demo.live import models
 from edge_mnist.demo.live.loop import Limits, read_live
 from edge_mnist.demo.sources import cameras
-from edge_mnist.demo.sources import source as sources
 from edge_mnist.demo.sources.cameras import CameraSettings, Image, SourceLost
 from edge_mnist.demo.sources.capture import Capture
-from edge_mnist.demo.sources.source import Source
+from edge_mnist.demo.sources.source import STILL_FPS, Source, SourceKind, parse_source
 from edge_mnist.demo.views.recording import Recording
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
@@ -32,7 +31,7 @@ class Scripted(Source):
 
     script: Callable[[], Iterator[Image]] = lambda: iter(())
 
-    def frames(self) -> Generator[Image, None, None]:
+    def open_frames(self) -> Generator[Image, None, None]:
         yield from self.script()
 
 
@@ -47,7 +46,7 @@ def wait(what: Callable[[], object], seconds: float = 5.0) -> None:
         time.sleep(0.005)
 
 
-def live(script: Callable[[], Iterator[Image]], freeze: float = 0.15, kind: sources.Kind = "stream") -> Capture:
+def live(script: Callable[[], Iterator[Image]], freeze: float = 0.15, kind: SourceKind = "stream") -> Capture:
     return Capture(Scripted(kind, "cam", "cam", script=script), freeze=freeze, pauses=(0.05, 0.1))
 
 
@@ -60,7 +59,7 @@ def test_a_slow_reader_gets_the_newest_frame() -> None:
     capture = live(script)
     numbers = []
     for _ in range(4):
-        frame = capture.newest(1.0)
+        frame = capture.take_newest(1.0)
         assert frame is not None
         numbers.append(frame.number)
         time.sleep(0.1)
@@ -87,7 +86,7 @@ def test_a_camera_that_fails_or_freezes_or_hangs_is_lost_and_comes_back_in_anoth
     texts, widths = set(), set()
     end = time.monotonic() + 3
     while time.monotonic() < end and len(texts) < 3:
-        frame = capture.newest(0.02)
+        frame = capture.take_newest(0.02)
         if frame is not None:
             widths.add(frame.image.shape[1])
         if capture.state.kind == "lost":
@@ -119,31 +118,31 @@ def test_a_frozen_picture_is_not_shown_as_live_when_the_camera_is_opened_again()
             time.sleep(0.01)
 
     capture = live(script, freeze=0.05)
-    assert capture.newest(1.0) is not None
+    assert capture.take_newest(1.0) is not None
     wait(lambda: capture.state.kind == "lost")
-    assert capture.newest(0.5) is None and capture.state.kind == "lost"
+    assert capture.take_newest(0.5) is None and capture.state.kind == "lost"
     capture.close()
 
 
 @pytest.mark.parametrize("kind", ["v4l2", "stream"])
-def test_a_camera_that_never_worked_is_an_error(kind: sources.Kind) -> None:
+def test_a_camera_that_never_worked_is_an_error(kind: SourceKind) -> None:
     def script() -> Iterator[Image]:
         raise SourceLost("cam: no stream answers")
         yield
 
     with pytest.raises(EdgeMnistError, match="no picture; video devices found|no stream answers"):
-        live(script, kind=kind).newest(2.0)
+        live(script, kind=kind).take_newest(2.0)
 
 
 def test_every_frame_of_a_file_is_read_when_nobody_watches() -> None:
     source = Scripted("image", "f", "f", script=lambda: map(image, range(50)))
     capture = Capture(source, paced=False)
     frames = []
-    while (frame := capture.newest(1.0)) is not None:
+    while (frame := capture.take_newest(1.0)) is not None:
         frames.append(frame)
         time.sleep(0.001)
     assert [int(frame.image[0, 0, 0]) for frame in frames] == list(range(50))
-    assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / sources.STILL_FPS)
+    assert np.diff([frame.time for frame in frames]) == pytest.approx(1 / STILL_FPS)
 
 
 def test_a_source_is_named_in_many_ways(tmp_path: Path) -> None:
@@ -159,17 +158,17 @@ def test_a_source_is_named_in_many_ways(tmp_path: Path) -> None:
         (str(tmp_path / "b.png"), "image"),
         (str(tmp_path / "film.mp4"), "video"),
     ):
-        source = sources.find(text, CameraSettings())
+        source = parse_source(text, CameraSettings())
         assert source.kind == kind and "secret" not in source.name
     for text in ("nothing.mp4", "ftp://host/x"):
         with pytest.raises(UsageError, match="--camera"):
-            sources.find(text, CameraSettings())
+            parse_source(text, CameraSettings())
     with pytest.raises(EdgeMnistError, match="no images"):
-        sources.find(str(tmp_path / "empty"), CameraSettings())
-    with pytest.raises(EdgeMnistError, match="holds no video"):
-        Capture(sources.find(str(tmp_path / "film.mp4"), CameraSettings())).newest(5.0)
+        parse_source(str(tmp_path / "empty"), CameraSettings())
+    with pytest.raises(EdgeMnistError, match="contains no video"):
+        Capture(parse_source(str(tmp_path / "film.mp4"), CameraSettings())).take_newest(5.0)
     with pytest.raises(EdgeMnistError, match=r"--camera 99: no picture; video devices found: .*--camera sample"):
-        sources.find("99", CameraSettings())
+        parse_source("99", CameraSettings())
 
 
 def test_a_device_that_captures_is_told_from_one_that_encodes() -> None:
@@ -178,12 +177,12 @@ def test_a_device_that_captures_is_told_from_one_that_encodes() -> None:
         return driver.ljust(16, b"\0") + b"name".ljust(32, b"\0") + b"usb".ljust(32, b"\0") + words + bytes(4)
 
     path = Path("/dev/video0")
-    webcam = cameras.describe_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04200001))
+    webcam = cameras.parse_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04200001))
     assert webcam is not None and webcam.name == "name" and not webcam.is_csi
-    module = cameras.describe_capability(path, answer(b"unicam", 0x85200001, 0x05200001))
+    module = cameras.parse_capability(path, answer(b"unicam", 0x85200001, 0x05200001))
     assert module is not None and module.is_csi
-    assert cameras.describe_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04A00000)) is None  # its metadata
-    assert cameras.describe_capability(path, answer(b"bcm2835-codec", 0x84204000, 0x04204000)) is None
+    assert cameras.parse_capability(path, answer(b"uvcvideo", 0x84A00001, 0x04A00000)) is None  # its metadata
+    assert cameras.parse_capability(path, answer(b"bcm2835-codec", 0x84204000, 0x04204000)) is None
 
 
 def test_a_camera_module_is_read_through_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,12 +212,12 @@ def test_a_camera_module_is_read_through_picamera2(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(sys.modules, "picamera2", SimpleNamespace(Picamera2=Picamera2))
     with pytest.raises(SourceLost, match="timed out"):
-        list(cameras.picamera(1, CameraSettings(320, 240, 15)))
+        list(cameras.read_picamera(1, CameraSettings(320, 240, 15)))
     configuration = ({"size": (320, 240), "format": "RGB888"}, {"FrameRate": 15})
     assert calls == [1, configuration, "start", "main", "main", "close"]
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(EdgeMnistError, match="apt install python3-picamera2"):
-        next(cameras.picamera(0, CameraSettings()))
+        next(cameras.read_picamera(0, CameraSettings()))
 
 
 def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_off(tmp_path: Path) -> None:
@@ -244,9 +243,9 @@ def test_a_recording_has_each_picture_for_its_time_and_is_whole_when_it_is_cut_o
     assert another.close()
     with pytest.raises(EdgeMnistError, match=r"--record .*cannot be written"):
         Recording(path / "film.mp4")
-    with pytest.raises(EdgeMnistError, match=r"--record .*there is no folder .*new: make it first"):
+    with pytest.raises(EdgeMnistError, match=r"--record .*there is no folder .*new: create it first"):
         Recording(tmp_path / "new" / "film.mp4")
-    with pytest.raises(UsageError, match=r"--record .*film.avi: is recorded as MP4: name it film.mp4"):
+    with pytest.raises(UsageError, match=r"--record .*film.avi: recordings are MP4 files: name it film.mp4"):
         Recording(tmp_path / "film.avi")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["film-2.mp4", "film.mp4"]
 
@@ -290,9 +289,9 @@ def streamable(film: bytes) -> tuple[bytes, bytearray, bytes]:
 def read_film(path: Path) -> tuple[int, str, bool]:
     """How many frames of a film are given, what is said about it, and whether it was read to its end."""
     told: list[str] = []
-    capture = Capture(sources.find(str(path), CameraSettings()), paced=False, tell=told.append)
+    capture = Capture(parse_source(str(path), CameraSettings()), paced=False, report=told.append)
     count = 0
-    while capture.newest(5.0) is not None:
+    while capture.take_newest(5.0) is not None:
         count += 1
     capture.close()
     assert capture.state.kind == "ended"
@@ -355,7 +354,7 @@ def test_the_loop_says_once_that_a_camera_is_lost_and_that_it_is_back() -> None:
 
     told: list[str] = []
     capture = Capture(Scripted("stream", "cam", "cam", script=script), pauses=(0.6,))
-    flow = read_live(capture, models.load(), threshold=None, limits=Limits(seconds=2), tell=told.append)
+    flow = read_live(capture, models.load(), threshold=None, limits=Limits(seconds=2), report=told.append)
     kinds = [kind for kind, _ in itertools.groupby(moment.state.kind for moment in flow)]
     capture.close()
     assert told[:3] == ["cam: unplugged; trying again", "the picture is back", "cam: unplugged; trying again"]

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.demo.options import PageOptions
-from edge_mnist.demo.views.page import connections, guard, notices
-from edge_mnist.demo.views.page.notices import Notices
-from edge_mnist.demo.views.page.server import Page
+from edge_mnist.demo.views import notices
+from edge_mnist.demo.views.notices import Notices
+from edge_mnist.demo.views.page import access, connections
+from edge_mnist.demo.views.page.server import PageView
 from tests.demo.test_page import MODEL, TOKEN, moment
 from tests.support.demos import Demo, wait
 
@@ -58,10 +59,10 @@ def ask(
 
 
 @contextmanager
-def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[Page, list[str]]]:
+def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[PageView, list[str]]]:
     """A page, and the lines that it writes."""
     lines: list[str] = []
-    page = Page(PageOptions(host, 0, folder), MODEL, "test", None, lines.append)
+    page = PageView(PageOptions(host, 0, folder), MODEL, "test", None, lines.append)
     try:
         yield page, lines
     finally:
@@ -69,16 +70,16 @@ def serve(folder: Path, host: str = "127.0.0.1") -> Iterator[tuple[Page, list[st
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Page, list[str]]]:
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PageView, list[str]]]:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(connections, "BODY_SECONDS", 2.0)
     monkeypatch.setattr(connections, "STALL_SECONDS", 1.0)
-    monkeypatch.setattr(connections, "MOST", 8)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
     with serve(tmp_path) as found:
         yield found
 
 
-def test_a_head_or_a_body_that_does_not_end_is_cut_off(page: tuple[Page, list[str]]) -> None:
+def test_a_head_or_a_body_that_does_not_end_is_cut_off(page: tuple[PageView, list[str]]) -> None:
     silent, half, idle = (
         connect(page[0].port, data) for data in (b"", HALF, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
     )
@@ -95,14 +96,14 @@ def test_a_head_or_a_body_that_does_not_end_is_cut_off(page: tuple[Page, list[st
 
 
 def test_who_takes_nothing_of_an_answer_is_let_go_and_who_takes_it_slowly_is_not(
-    page: tuple[Page, list[str]], monkeypatch: pytest.MonkeyPatch
+    page: tuple[PageView, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_mnist.demo.views.page.server._encode", lambda _: bytes(4 << 20))
+    monkeypatch.setattr("edge_mnist.demo.views.page.broadcast._encode", lambda _: bytes(4 << 20))
     request = b"GET /live.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with closing(connect(page[0].port, request)) as greedy, closing(connect(page[0].port, request)) as slow:
-        wait(lambda: page[0]._viewers == 2, 5)
+        wait(lambda: page[0]._broadcast.viewers == 2, 5)
         start = time.monotonic()
-        while page[0]._viewers == 2:
+        while page[0]._broadcast.viewers == 2:
             assert time.monotonic() - start < 10
             page[0].show(moment(2))
             slow.recv(1 << 20)
@@ -112,7 +113,7 @@ def test_who_takes_nothing_of_an_answer_is_let_go_and_who_takes_it_slowly_is_not
 
 
 @pytest.mark.parametrize("data", [b"", HALF, BODY])
-def test_a_crowd_that_lets_the_page_wait_makes_room(page: tuple[Page, list[str]], data: bytes) -> None:
+def test_a_crowd_that_lets_the_page_wait_makes_room(page: tuple[PageView, list[str]], data: bytes) -> None:
     with ExitStack() as stack:
         crowd = [stack.enter_context(closing(connect(page[0].port, data))) for _ in range(12)]
         assert ask(page[0].port)[0] == 200
@@ -121,7 +122,7 @@ def test_a_crowd_that_lets_the_page_wait_makes_room(page: tuple[Page, list[str]]
     assert len([line for line in page[1] if "too many connections, most from 127.0.0.1" in line]) == 1
 
 
-def test_one_client_cannot_have_all_connections(page: tuple[Page, list[str]]) -> None:
+def test_one_client_cannot_have_all_connections(page: tuple[PageView, list[str]]) -> None:
     with ExitStack() as stack:
         streams = [stack.enter_context(closing(connect(page[0].port, ENDLESS))) for _ in range(7)]
         wait(lambda: sum(map(is_closed, streams)) == 3, 2)
@@ -133,9 +134,9 @@ def test_one_client_cannot_have_all_connections(page: tuple[Page, list[str]]) ->
 
 
 def test_bodies_that_are_too_large_together_lose_the_largest(
-    page: tuple[Page, list[str]], monkeypatch: pytest.MonkeyPatch
+    page: tuple[PageView, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_BODY_BYTES", 1 << 20)
+    monkeypatch.setattr(connections, "MAX_BODY_BYTES", 1 << 20)
     with closing(connect(page[0].port, BODY)) as large, closing(connect(page[0].port, BODY)) as small:
         large.sendall(bytes(900_000))
         time.sleep(0.1)
@@ -145,7 +146,7 @@ def test_bodies_that_are_too_large_together_lose_the_largest(
     assert any("too many large bodies at once: that of 127.0.0.1" in line for line in page[1])
 
 
-def test_a_body_longer_than_is_declared_or_allowed_is_refused(page: tuple[Page, list[str]]) -> None:
+def test_a_body_longer_than_is_declared_or_allowed_is_refused(page: tuple[PageView, list[str]]) -> None:
     chunked = b"POST /correct HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     for body, status in ((b"2000\r\n" + bytes(8192) + b"\r\n", b"413"), (b"zz\r\n", b"400")):
         with closing(connect(page[0].port, chunked + body)) as connection:
@@ -156,26 +157,26 @@ def test_a_body_longer_than_is_declared_or_allowed_is_refused(page: tuple[Page, 
 @pytest.mark.parametrize(
     "body", [b"[" * 4000, b'{"a":' * 800, b"\xff\xfe\xfd", b"1" * 4095, b"null", b'"\\ud800"', b""]
 )
-def test_json_of_any_kind_is_answered_and_not_a_failure(page: tuple[Page, list[str]], body: bytes) -> None:
+def test_json_of_any_kind_is_answered_and_not_a_failure(page: tuple[PageView, list[str]], body: bytes) -> None:
     assert ask(page[0].port, "/correct", body)[0] == 400
     assert len(page[1]) == 1
 
 
-def test_a_correction_of_any_type_is_refused(page: tuple[Page, list[str]]) -> None:
+def test_a_correction_of_any_type_is_refused(page: tuple[PageView, list[str]]) -> None:
     for key in (None, 1, [], {}, "\ud800", "../x", "\0"):
         for label in (None, 1, [], {}, "\ud800", "3", "none"):
             assert ask(page[0].port, "/correct", json.dumps({"key": key, "label": label}).encode())[0] in (422, 429)
     assert len(page[1]) == 1
 
 
-def test_a_failure_of_our_own_is_one_line(page: tuple[Page, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page[0]._desk, "correct", lambda *_: 1 // 0)
+def test_a_failure_of_our_own_is_one_line(page: tuple[PageView, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page[0]._corrections, "save", lambda *_: 1 // 0)
     for _ in range(3):
         assert ask(page[0].port, "/correct", b'{"key": "x", "label": "3"}')[0] == 500
     assert page[1][1:] == ["the page failed at /correct: ZeroDivisionError('integer division or modulo by zero')"]
 
 
-def test_a_kind_of_malformed_request_is_one_line(page: tuple[Page, list[str]]) -> None:
+def test_a_kind_of_malformed_request_is_one_line(page: tuple[PageView, list[str]]) -> None:
     for _ in range(20):
         for data in (
             b"\x16\x03\x01\x02\0\x01\xfc\x03\x03",
@@ -196,16 +197,16 @@ def test_lines_are_counted_and_come_again_after_a_while(monkeypatch: pytest.Monk
     monkeypatch.setattr(notices.time, "monotonic", lambda: now[0])
     write = Notices(lines.append)
     for _ in range(5):
-        write("a", "first\x1b[2J" + "x" * 500)
-    write("b", "second")
+        write.add("a", "first\x1b[2J" + "x" * 500)
+    write.add("b", "second")
     now[0] += 61
-    write("a", "third")
+    write.add("a", "third")
     assert lines[1:] == ["second", "third (4 more like it since the last such line)"]
     assert lines[0].startswith("first [2Jxx") and len(lines[0]) == 200
 
 
 def test_a_token_cannot_be_guessed_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(guard.TOKEN_VARIABLE, TOKEN)
+    monkeypatch.setenv(access.TOKEN_VARIABLE, TOKEN)
     with serve(tmp_path, "0.0.0.0") as (page, lines):
 
         def try_token(token: str, client: str = "127.0.0.1") -> int:
@@ -236,7 +237,7 @@ def test_a_token_may_hold_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_client_that_asks_before_it_sends_is_told_to_and_other_expectations_are_ignored(
-    page: tuple[Page, list[str]],
+    page: tuple[PageView, list[str]],
 ) -> None:
     head = b"POST /correct HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: "
     with closing(connect(page[0].port, head + b"100-continue\r\n\r\n")) as connection:
@@ -304,7 +305,7 @@ def flood(port: int, data: bytes, count: int = 300) -> Iterator[list[int]]:
 def test_an_attack_keeps_nobody_out_where_few_files_can_be_open(attack: str, host: str) -> None:
     with few_files(256):
         running = Demo(
-            "--camera", "sample", "--view", "web", "--port", 0, "--host", host, **{guard.TOKEN_VARIABLE: TOKEN}
+            "--camera", "sample", "--view", "web", "--port", 0, "--host", host, **{access.TOKEN_VARIABLE: TOKEN}
         )
     with running.ended():
         port = int(running.said(r"the demo is at http://[^/]*:(\d+)/")[1])

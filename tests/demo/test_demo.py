@@ -62,7 +62,7 @@ def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
     told = [(event["event"], event["number"], Path(event["source"]).name) for event in running.events()]
     assert told == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
     assert [event["id"] for event in running.events()] == [1, 1, 2, 2]
-    assert len(running.errors) == 2 and "13.jpg: is no image that can be read" in running.errors[0]
+    assert len(running.errors) == 2 and "13.jpg: is not an image that can be read" in running.errors[0]
 
 
 def test_a_number_with_a_doubtful_digit_is_shown_and_never_read(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ MISTAKES = {
     "no camera": (["--view", "none"], 1, "--camera 0: no picture; video devices found: "),
     "no such file": (["--camera", "film.mp4"], 2, "--camera film.mp4: no such file"),
     "no size": (["--size", "vga"], 2, "--size vga: expected WIDTHxHEIGHT"),
-    "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected a TorchScript, ONNX or"),
+    "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected an artifact"),
     "no window": (["--camera", "sample", "--view", "window"], 1, "--view web shows the demo in a browser"),
     "no snapshots": (["--camera", "sample", "--view", "none", "--snapshot-dir", "/proc/q"], 2, "cannot be written"),
     "no corrections": (
@@ -98,7 +98,7 @@ MISTAKES = {
         2,
         "cannot be written",
     ),
-    "no MP4": (["--camera", "sample", "--view", "none", "--record", "x.avi"], 2, "x.avi: is recorded as MP4"),
+    "no MP4": (["--camera", "sample", "--view", "none", "--record", "x.avi"], 2, "x.avi: recordings are MP4 files"),
     "no film's folder": (["--camera", "sample", "--view", "none", "--record", "no/x.mp4"], 2, "there is no folder no"),
     "no folder": (["--camera", "sample", "--view", "none", "--record", f"{__file__}/x.mp4"], 2, "cannot be written"),
 }
@@ -214,10 +214,10 @@ def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Pat
         before = running.status()["model"]["sha256"]
         model.write_bytes(b"TFL3 is not all")
         running.said("the old one goes on: .*model.tflite")
-        wait(lambda: "model.tflite: expected a TorchScript" in running.status()["refused"])
+        wait(lambda: "model.tflite: expected an artifact" in running.status()["refused"])
         assert running.status()["model"]["sha256"] == before
         shutil.copy(bundle_folder / "model_float.tflite", model)
-        running.said("the new model is taken up")
+        running.said("the new model is in use")
         wait(lambda: running.status()["model"]["sha256"] != before and not running.status()["refused"])
 
 

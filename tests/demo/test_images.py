@@ -125,7 +125,7 @@ def test_sixteen_bits_become_eight_and_what_is_transparent_white() -> None:
     ("data", "expected"),
     [
         (b"", "is empty, expected an image"),
-        (b"12, 34\n", "it holds text"),
+        (b"12, 34\n", "it contains text"),
         (bytes(range(256)), "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"),
         (bytes(600), "it begins with 512 zero bytes"),
         (
@@ -133,7 +133,7 @@ def test_sixteen_bits_become_eight_and_what_is_transparent_white() -> None:
             "it is HEIC, expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM: export it as",
         ),
         (b"\0\0\0\x18ftypavif" + bytes(20), "it is AVIF"),
-        (b"\0\0\0\x18ftypisom" + bytes(20), "it is a film"),
+        (b"\0\0\0\x18ftypisom" + bytes(20), "it is a video"),
         (written(PICTURE, "JPEG2000"), "it is JPEG 2000"),
         (b"%PDF-1.7\n", "it is a PDF"),
         (written(PICTURE, "TGA"), "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"),
@@ -155,7 +155,7 @@ def test_what_is_no_image_is_told_in_one_line(data: bytes, expected: str, capfd:
 
 
 def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "MOST_FILE", 1_000_000)
+    monkeypatch.setattr(images, "MAX_FILE_BYTES", 1_000_000)
     with pytest.raises(EdgeMnistError, match="/dev/zero: is larger than 1 MB, expected an image"):
         images.load(Path("/dev/zero"))
     with pytest.raises(EdgeMnistError, match="-: is larger than 1 MB"):
@@ -187,17 +187,17 @@ def test_the_budget_is_in_bytes_and_counts_channels_depth_and_what_the_decoder_k
         (written(picture, "JPEG"), 3 * side**2 // 64),
         (progressive, 6 * side**2),  # coefficients of 2 bytes, however small the picture becomes
     ):
-        assert images.decode(data, "picture", most_bytes=needed).ndim == 3
+        assert images.decode(data, "picture", max_bytes=needed).ndim == 3
         with pytest.raises(EdgeMnistError, match="is 400x400 pixels, which take 1 MB|2 MB"):
-            images.decode(data, "picture", most_bytes=needed - 1)
-    assert images.decode(written(picture, "JPEG"), "picture", most_bytes=3 * side**2 - 1).shape == (200, 200, 3)
+            images.decode(data, "picture", max_bytes=needed - 1)
+    assert images.decode(written(picture, "JPEG"), "picture", max_bytes=3 * side**2 - 1).shape == (200, 200, 3)
 
 
 def test_bombs_are_refused_and_take_no_memory(tmp_path: Path) -> None:
     """In a process whose peak memory (in /proc) tells; importing OpenCV takes about 50 MB of it."""
     program = (
         "import pathlib, re, sys\n"
-        "from edge_mnist.demo import images\n"
+        "from edge_mnist.demo.sources import images\n"
         "for name in sys.argv[1:]:\n"
         "    try:\n"
         "        print(images.load(pathlib.Path(name)).shape)\n"

@@ -21,20 +21,20 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.demo.live import models
-from edge_mnist.demo.views.mqtt import AUTHORITY, PASSWORD, USER, Broker, Sender, parse
+from edge_mnist.demo.views.mqtt import AUTHORITY, PASSWORD, USER, Broker, MqttView, parse_address
 from edge_mnist.system.errors import UsageError
 
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
 
 
 def test_an_address_is_read_and_a_password_in_it_refused() -> None:
-    assert parse("mqtt://host/a/b/") == Broker("host", 1883, "a/b", False)
-    assert parse("mqtts://host:99/a") == Broker("host", 99, "a", True)
+    assert parse_address("mqtt://host/a/b/") == Broker("host", 1883, "a/b", False)
+    assert parse_address("mqtts://host:99/a") == Broker("host", 99, "a", True)
     for wrong in ("mqtt://host", "http://host/a", "mqtt:///a", "mqtt://host/a/#", "mqtt://host:x/a"):
         with pytest.raises(UsageError, match="--mqtt"):
-            parse(wrong)
+            parse_address(wrong)
     with pytest.raises(UsageError, match=USER):
-        parse("mqtt://me:secret@host/a")
+        parse_address("mqtt://me:secret@host/a")
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def test_a_large_packet_from_a_broker_takes_no_memory_and_is_said_once() -> None
     tracemalloc.start()
     try:
         with bad_broker(lambda _: CONNACK + publish + bytes(1 << 20)) as port:
-            sender = Sender(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
+            sender = MqttView(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
             Mosquitto.wait(lambda: len(lines) >= 2)  # it has come back
             sender.close()
         most = tracemalloc.get_traced_memory()[1]
@@ -104,7 +104,7 @@ def test_malformed_packets_do_not_end_the_sending() -> None:
         return choose.choice((b"", CONNACK)) + sent[-1]
 
     with bad_broker(answer) as port:
-        sender = Sender(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
+        sender = MqttView(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
         sender._client.reconnect_delay_set(0.001, 0.001)
         Mosquitto.wait(lambda: len(sent) > 40)
         sender.close()

@@ -21,18 +21,19 @@ import pytest
 
 from edge_mnist.data import strokes, user_digits
 from edge_mnist.demo.live import models
-from edge_mnist.demo.live.loop import FrameResult
-from edge_mnist.demo.live.tracking import Event, Number
+from edge_mnist.demo.live.events import Event, Number
+from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.demo.sources import images
-from edge_mnist.demo.sources.capture import Frame, State
+from edge_mnist.demo.sources.capture import Frame, SourceState
 from edge_mnist.demo.views import drawing, snapshots
 from edge_mnist.demo.views.drawing import draw_result
-from edge_mnist.demo.views.page import guard
-from edge_mnist.demo.views.page.guard import Access, Bucket
-from edge_mnist.demo.views.page.server import Page
-from edge_mnist.demo.views.page.uploads import Desk
+from edge_mnist.demo.views.page import access
+from edge_mnist.demo.views.page.access import AccessRules, TokenBucket
+from edge_mnist.demo.views.page.corrections import Corrections
+from edge_mnist.demo.views.page.server import PageView
+from edge_mnist.demo.views.page.uploads import UploadReader
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from tests.support.demos import doubtful
 
@@ -51,14 +52,14 @@ def moment(number: int) -> FrameResult:
     events = (Event("read", stands, None, 1.0),) if number == 1 else ()
     times = {"network": 0.5, "total": 4.0}
     return FrameResult(
-        Frame(number, image, number / 30), reading, (stands,), events, State("live"), 30.0, times, MODEL, True
+        Frame(number, image, number / 30), reading, (stands,), events, SourceState("live"), 30.0, times, MODEL, True
     )
 
 
 class Client:
     """Sends one request after the other."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: PageView) -> None:
         self.port = page.port
 
     def __call__(
@@ -73,8 +74,8 @@ class Client:
 
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    page = Page(PageOptions(port=0, corrections=tmp_path / "corrections"), MODEL, "test", None, lambda line: None)
+def page(tmp_path: Path) -> Iterator[PageView]:
+    page = PageView(PageOptions(port=0, corrections=tmp_path / "corrections"), MODEL, "test", None, lambda line: None)
     yield page
     page.close()
 
@@ -83,7 +84,7 @@ def png(image: Any) -> bytes:
     return cv2.imencode(".png", image)[1].tobytes()
 
 
-def test_a_drawing_is_read_and_corrected_into_what_training_takes(page: Page, tmp_path: Path) -> None:
+def test_a_drawing_is_read_and_corrected_into_what_training_takes(page: PageView, tmp_path: Path) -> None:
     client = Client(page)
     digits = strokes.draw(20, seed=5)
     right = 0
@@ -112,14 +113,14 @@ def test_a_drawing_is_read_and_corrected_into_what_training_takes(page: Page, tm
     assert client("POST", "/pad", b"no image")[0] == 422
 
 
-def test_a_photograph_is_read(page: Page) -> None:
+def test_a_photograph_is_read(page: PageView) -> None:
     status, _, body = Client(page)("POST", "/photo", png(moment(2).frame.image))
     said = json.loads(body)
     assert status == 200 and said["lines"] == ["7"] and said["digits"][0]["label"] == 7
     assert Client(page)("POST", "/photo", b"\xff\xd8 no photograph")[0] == 422
 
 
-def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: Page, tmp_path: Path) -> None:
+def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: PageView, tmp_path: Path) -> None:
     client, image = Client(page), doubtful()
     said = json.loads(client("POST", "/photo", png(image))[2])
     assert said["lines"] == ["7?85"] and [digit["unsure"] for digit in said["digits"]] == [False, True, False, False]
@@ -139,7 +140,7 @@ def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: Page, t
     (event,) = status["history"]
     assert (event["event"], event["number"], event["complete"]) == ("unsure", "7?85", False)
     assert [digit["unsure"] for digit in event["digits"]] == [False, True, False, False]
-    assert snapshots.name(seen).endswith("-7x85")
+    assert snapshots.make_name(seen).endswith("-7x85")
     for mirror in (False, True):
         ((x, y, width, _),) = [digit.box for digit in reading.unsure]
         column = image.shape[1] - x - width if mirror else x
@@ -148,20 +149,23 @@ def test_a_doubtful_digit_is_shown_everywhere_and_can_be_corrected(page: Page, t
 
 def test_what_visitors_bring_is_read_with_the_threshold_of_the_demo(tmp_path: Path) -> None:
     seven = png(255 - cv2.cvtColor(moment(2).frame.image, cv2.COLOR_BGR2GRAY)[4:])
-    with closing(Desk(tmp_path, 0.2)) as low, closing(Desk(tmp_path, 1.0)) as high:
-        said = low.photograph(png(doubtful()), MODEL)
+    with (
+        closing(UploadReader(Corrections(tmp_path), 0.2)) as low,
+        closing(UploadReader(Corrections(tmp_path), 1.0)) as high,
+    ):
+        said = low.read_photograph(png(doubtful()), MODEL)
         assert said["lines"] == ["7585"] and not any(digit["unsure"] for digit in said["digits"])
-        assert not low.drawing(seven, MODEL)["unsure"] and high.drawing(seven, MODEL)["unsure"]
+        assert not low.read_drawing(seven, MODEL)["unsure"] and high.read_drawing(seven, MODEL)["unsure"]
 
 
 def test_the_live_picture_moves_and_a_picture_is_encoded_only_while_someone_watches(
-    page: Page, monkeypatch: pytest.MonkeyPatch
+    page: PageView, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_mnist.demo.views.page import server
+    from edge_mnist.demo.views.page import broadcast
 
     encoded: list[int] = []
-    encode = server._encode
-    monkeypatch.setattr(server, "_encode", lambda m: (encoded.append(m.frame.number), encode(m))[1])
+    encode = broadcast._encode
+    monkeypatch.setattr(broadcast, "_encode", lambda m: (encoded.append(m.frame.number), encode(m))[1])
     for number in range(1, 6):
         page.show(moment(number))
         time.sleep(0.01)
@@ -195,9 +199,11 @@ def test_the_live_picture_moves_and_a_picture_is_encoded_only_while_someone_watc
     assert cv2.imdecode(np.frombuffer(pictures[0], np.uint8), cv2.IMREAD_COLOR) is not None
 
 
-def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_path: Path) -> None:
+def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: PageView, tmp_path: Path) -> None:
     saved: list[str] = []
-    keeper = Page(PageOptions(port=0), MODEL, "test", lambda _, m: saved.append(m.numbers[0].text), lambda line: None)
+    keeper = PageView(
+        PageOptions(port=0), MODEL, "test", lambda _, m: saved.append(m.numbers[0].text), lambda line: None
+    )
     try:
         for server in (page, keeper):
             assert Client(server)("POST", "/snapshot")[0] == 503  # there is no picture yet
@@ -218,12 +224,12 @@ def test_a_snapshot_is_sent_and_saved_where_a_folder_is_named(page: Page, tmp_pa
 def test_a_snapshot_can_be_read_again(tmp_path: Path) -> None:
     seen = moment(2)
     plain, read = seen.frame.image, drawing.draw_digits(seen.frame.image, seen.reading.digits)
-    path = snapshots.save(tmp_path, snapshots.name(seen), snapshots.png(plain), snapshots.png(read))
+    path = snapshots.save(tmp_path, snapshots.make_name(seen), snapshots.encode_png(plain), snapshots.encode_png(read))
     assert images.list_images(tmp_path) == [path] and Reader(MODEL.classifier).read(images.load(path)).lines == ("7",)
     assert (images.load(path.parent / "read" / path.name) == read).all()
 
 
-def next_status(page: Page) -> dict[str, Any]:
+def next_status(page: PageView) -> dict[str, Any]:
     """The first message that a visitor of the page gets."""
     connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10)
     connection.request("GET", "/events")
@@ -234,20 +240,20 @@ def next_status(page: Page) -> dict[str, Any]:
     return said
 
 
-def test_events_tell_what_is_read(page: Page) -> None:
+def test_events_tell_what_is_read(page: PageView) -> None:
     page.show(moment(1))
     said = next_status(page)
     assert said["state"] == "live" and said["numbers"][0]["text"] == "7" and said["model"]["sha256"] == MODEL.sha256
     assert said["history"][0]["event"] == "read" and said["history"][0]["digits"][0]["label"] == 7
 
 
-def test_foreign_names_and_sites_are_refused_and_each_answer_is_guarded(page: Page) -> None:
+def test_foreign_names_and_sites_are_refused_and_each_answer_is_guarded(page: PageView) -> None:
     client = Client(page)
     for name in ("/", "/style.css", "/app.js", "/icon.svg"):
         status, headers, body = client("GET", name)
         assert status == 200 and body and b"http" not in body.replace(b"http://www.w3.org/2000/svg", b"")
         assert "default-src 'none'" in headers["Content-Security-Policy"]
-        assert headers["X-Content-Type-DemoOptions"] == "nosniff"
+        assert headers["X-Content-Type-Options"] == "nosniff"
     assert client("GET", "/", Host="evil.example")[0] == 403
     assert client("GET", "/", Host=f"evil.example:{page.port}")[0] == 403
     assert client("GET", "/", Host="[::1]:80")[0] == client("GET", "/", Host="localhost")[0] == 200
@@ -256,17 +262,17 @@ def test_foreign_names_and_sites_are_refused_and_each_answer_is_guarded(page: Pa
     assert client("GET", "/nothing")[0] == 404 and client("GET", "/pad")[0] == 405
 
 
-def test_uploads_are_limited_in_size_and_rate(page: Page) -> None:
+def test_uploads_are_limited_in_size_and_rate(page: PageView) -> None:
     client = Client(page)
     assert client("POST", "/pad", bytes((1 << 18) + 1))[0] == 413
     with ThreadPoolExecutor(8) as visitors:
         assert 429 in visitors.map(lambda _: Client(page)("POST", "/photo", b"x")[0], range(8))
 
 
-def test_a_photograph_that_takes_long_keeps_no_other_waiting(page: Page) -> None:
+def test_a_photograph_that_takes_long_keeps_no_other_waiting(page: PageView) -> None:
     photograph = png(moment(2).frame.image)
     assert Client(page)("POST", "/photo", photograph)[0] == 200
-    waiting = page._desk._decoder._spare
+    waiting = page._uploads._decoder._spare
     assert waiting is not None
     waiting.send_signal(signal.SIGSTOP)
     with ThreadPoolExecutor(1) as visitor:
@@ -279,7 +285,7 @@ def test_a_photograph_that_takes_long_keeps_no_other_waiting(page: Page) -> None
 
 
 def test_a_bucket_refills() -> None:
-    bucket = Bucket(50.0, 2)
+    bucket = TokenBucket(50.0, 2)
     assert [bucket.take() for _ in range(3)] == [True, True, False]
     time.sleep(0.05)
     assert bucket.take()
@@ -287,8 +293,8 @@ def test_a_bucket_refills() -> None:
 
 def test_beyond_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
-    monkeypatch.setenv(guard.TOKEN_VARIABLE, TOKEN)
-    page = Page(PageOptions("0.0.0.0", 0, tmp_path), MODEL, "test", None, lines.append)
+    monkeypatch.setenv(access.TOKEN_VARIABLE, TOKEN)
+    page = PageView(PageOptions("0.0.0.0", 0, tmp_path), MODEL, "test", None, lines.append)
     client = Client(page)
     try:
         assert lines[0].endswith(f":{page.port}/?token={TOKEN}")
@@ -301,15 +307,15 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pyte
         assert client("GET", "/", Cookie=cookie.partition(";")[0])[0] == 200
     finally:
         page.close()
-    monkeypatch.setenv(guard.TOKEN_VARIABLE, "short")
+    monkeypatch.setenv(access.TOKEN_VARIABLE, "short")
     with pytest.raises(UsageError, match="expected 12 or more"):
-        guard.access("0.0.0.0")
-    monkeypatch.delenv(guard.TOKEN_VARIABLE)
-    assert guard.access("127.0.0.2").token is None
-    assert guard.access("0.0.0.0").token != guard.access("0.0.0.0").token
-    assert not Access(frozenset(), "x" * 12).knows_token(None)
+        access.make_rules("0.0.0.0")
+    monkeypatch.delenv(access.TOKEN_VARIABLE)
+    assert access.make_rules("127.0.0.2").token is None
+    assert access.make_rules("0.0.0.0").token != access.make_rules("0.0.0.0").token
+    assert not AccessRules(frozenset(), "x" * 12).allows_token(None)
 
 
-def test_a_port_in_use_is_one_line(page: Page, tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_line(page: PageView, tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match=f"--port {page.port}: is in use already"):
-        Page(PageOptions(port=page.port, corrections=tmp_path), MODEL, "test", None, lambda line: None)
+        PageView(PageOptions(port=page.port, corrections=tmp_path), MODEL, "test", None, lambda line: None)

@@ -189,7 +189,9 @@ def test_predict_reads_files_folders_and_standard_input(tmp_path: Path) -> None:
     crops, marked = tmp_path / "crops", tmp_path / "marked"
     done = predict(tmp_path / "in", "--json", "--annotate", marked, "--save-digits", crops)
     assert done.returncode == 1
-    assert done.stderr.decode().count("\n") == 1 and "broken.jpg: is no image that can be read" in done.stderr.decode()
+    assert (
+        done.stderr.decode().count("\n") == 1 and "broken.jpg: is not an image that can be read" in done.stderr.decode()
+    )
     (line,) = done.stdout.decode().splitlines()
     facts = json.loads(line)
     assert facts["lines"] == NUMBERS and [digit["line"] for digit in facts["digits"]] == [0] * 4 + [1] * 5

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mnist.demo.live.tracking import HYSTERESIS, Event, Tracker, _is_another
+from edge_mnist.demo.live.events import Event
+from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker, _is_another
 from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Reader, Reading
 from edge_mnist.demo.sources import scenes
 
@@ -42,7 +43,7 @@ def follow(readings: Sequence[Reading], tracker: Tracker | None = None) -> list[
 
 
 def said(events: Sequence[Event]) -> list[tuple[str, str, str | None]]:
-    return [(event.kind, event.number.text, event.was) for event in events]
+    return [(event.kind, event.number.text, event.previous_text) for event in events]
 
 
 def test_a_number_is_read_once_when_it_has_stood_for_half_a_second_and_is_gone_when_it_is_away() -> None:
@@ -115,10 +116,10 @@ def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> 
 def test_lines_without_a_believed_digit_are_not_counted() -> None:
     weak = reading("4", y=20, confidence=0.55).digits
     sure = [replace(digit, line=1) for digit in reading("19", y=200).digits]
-    found = Tracker(0.65).believed(Reading((*weak, *sure), (), {}))
+    found = Tracker(0.65).separate_doubtful(Reading((*weak, *sure), (), {}))
     assert found.lines == ("19",) and [digit.line for digit in found.digits] == [0, 0] and found.unsure == ()
     doubted = Digit(7, 0.55, (200, 200, 20, 30), 1, 2, sure[0].image)
-    beside = Tracker(0.65).believed(Reading((*weak, *sure, doubted), (), {}))
+    beside = Tracker(0.65).separate_doubtful(Reading((*weak, *sure, doubted), (), {}))
     assert beside.lines == ("19?",) and beside.doubtful() == {0: "19(7)"}
 
 

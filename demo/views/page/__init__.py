@@ -1,1 +1,1 @@
-"""The demo's page in the browser, and the server behind it."""
+"""The page that shows the demo in a browser: its server, what it sends, and what it accepts from visitors."""
