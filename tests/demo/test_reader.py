@@ -289,7 +289,7 @@ def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
         ((), 2, "Missing argument"),
         (("nowhere.png",), 2, "nowhere.png: cannot be read: No such file or directory"),
         (("--threshold", 2, "a.png"), 2, "2.0 is not in the range 0<=x<=1"),
-        (("--model", "README.md", "a.png"), 1, "expected a TorchScript, ONNX or TFLite artifact"),
+        (("--model", "README.md", "a.png"), 1, "expected an artifact, TorchScript (.pt), ONNX"),
     ],
 )
 def test_a_mistake_is_one_line(arguments: tuple[object, ...], status: int, expected: str) -> None:
