@@ -245,7 +245,7 @@ def measure(sides: dict[str, Side], folder: Path, seconds: float, count: int, te
             tell(f"reading test images: {name}", 1.0)
             opened = side.open(folder / side.file)
             inputs = opened.prepare(images)
-            outputs = (Contract.signed(opened.run(inputs[i : i + 1])) for i in range(len(inputs)))
+            outputs = (Contract.to_signed(opened.run(inputs[i : i + 1])) for i in range(len(inputs)))
             classes[name] = np.concatenate([output.reshape(1, -1).argmax(axis=1) for output in outputs])
     return [
         {

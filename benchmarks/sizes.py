@@ -17,10 +17,9 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from edge_mnist.formats import onnx_reader, tflite_reader
-from edge_mnist.formats.contract import KEY
-from edge_mnist.formats.table import find_format
+from edge_mnist.formats.table import require_format
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import read_bytes
+from edge_mnist.system.files import METADATA_KEY, read_bytes
 from edge_mnist.system.tables import make_console
 
 PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
@@ -29,7 +28,7 @@ PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
 def tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The part and the content of each vector of numbers of a .tflite file, as often as it is referred to."""
     of_constant = {".w": "weights", ".b": "biases"}
-    for name, what, content in tflite_reader.contents(data):
+    for name, what, content in tflite_reader.read_constants(data):
         yield of_constant.get(name[-2:], "structure") if what == "data" else f"{what}s", content
 
 
@@ -52,11 +51,11 @@ def make_up(path: Path) -> dict[str, int]:
         EdgeMnistError: it is no .tflite or .onnx artifact of edge-mnist.
     """
     data = read_bytes(path)
-    kind = find_format(data, str(path)).name
+    kind = require_format(data, str(path)).name
     if kind == "tflite":
-        vectors, contract = set(tflite_vectors(data)), tflite_reader.metadata(data, KEY)
+        vectors, contract = set(tflite_vectors(data)), tflite_reader.read_metadata(data, METADATA_KEY)
     elif kind == "onnx":
-        vectors, contract = set(onnx_vectors(data)), onnx_reader.metadata(data, KEY)
+        vectors, contract = set(onnx_vectors(data)), onnx_reader.read_metadata(data, METADATA_KEY)
     else:
         raise EdgeMnistError(f"{path}: expected a .tflite or .onnx artifact")
     sizes = {part: sum(len(content) for name, content in vectors if name == part) for part in PARTS}

@@ -93,7 +93,7 @@ def _built(network: str, path: Path | None) -> Checkpoint:
     found = read_state_dict(path, names) if path else runs.to_arrays({name: state[name] for name in names})
     weights = {name: found[name] for name in names if name in found}
     built = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)
-    checkpoint.check(built, str(path or network))
+    checkpoint.check_checkpoint(built, str(path or network))
     if path:
         if surplus := sorted(found.keys() - state.keys()):
             more = f" and {len(surplus) - 5} more" if len(surplus) > 5 else ""

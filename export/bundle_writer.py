@@ -19,7 +19,7 @@ from edge_mnist.bundle.manifest import FILE_NAMES, HEADER, MANIFEST, MANIFEST_FO
 from edge_mnist.bundle.reference import Reference, serialize
 from edge_mnist.export import WRITERS
 from edge_mnist.export.c.writer import write_header
-from edge_mnist.formats.table import FORMATS, Format, artifact_name
+from edge_mnist.formats.table import FORMATS, Format
 from edge_mnist.system.errors import UsageError
 from edge_mnist.system.files import path_error, write_whole
 
@@ -43,7 +43,7 @@ def make_bundle(reference: Reference, kinds: Sequence[Format], details: Mapping[
         for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
             if graph is None or precision not in kind.precisions:
                 continue
-            name = artifact_name(kind, precision)
+            name = kind.artifact_name(precision)
             _LOG.info("writing %s", name)
             files[name] = WRITERS[kind.name](graph)
             entries[name] = {"format": kind.name, "precision": precision, **_measures(files[name])}

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.operations import (
@@ -26,6 +25,7 @@ from edge_mnist.graph.operations import (
     QuantizedConv2d,
     QuantizedGraph,
 )
+from edge_mnist.system.files import METADATA_KEY
 
 # IR version and opset. Old readers know 17; the onnx package's reference evaluator has DequantizeLinear from 19 on.
 _FLOAT_VERSIONS, _INT8_VERSIONS = (8, 17), (9, 19)
@@ -54,7 +54,7 @@ def write_onnx(graph: FloatGraph | QuantizedGraph) -> bytes:
     parts.extend(_field(5, initializer) for initializer in body.initializers.values())
     parts.append(_field(11, _value_info(INPUT, _DATA_TYPES[terms.input_type], graph.input_shape)))
     parts.append(_field(12, _value_info(OUTPUT, _DATA_TYPES[terms.output_type], (classes,))))
-    entry = _field(1, KEY.encode()) + _field(2, terms.to_json().encode())
+    entry = _field(1, METADATA_KEY.encode()) + _field(2, terms.to_json().encode())
     return b"".join(
         [
             _integer_field(1, ir_version),

@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.ao.nn import quantized
 
-from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.runtime.torchscript import choose_quantized_engine
+from edge_mnist.system.files import METADATA_KEY
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -44,7 +44,7 @@ def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
         traced = torch.jit.trace(network.eval().requires_grad_(False), example)  # type: ignore[no-untyped-call]
         archive = io.BytesIO()
         terms = FORMATS["torchscript"].make_contract(graph).to_json()
-        torch.jit.save(traced, archive, _extra_files={KEY: terms})
+        torch.jit.save(traced, archive, _extra_files={METADATA_KEY: terms})
     return _without_debug_files(archive.getvalue())
 
 

@@ -1,18 +1,18 @@
-"""Reads the manifest of a folder of artifacts, and says which files such a folder may hold."""
+"""Reads the manifest of a bundle, a folder of artifacts, and names the files that such a folder may hold.
+
+Opening an artifact reads the manifest beside it. So this module imports no graphs and no safetensors.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edge_mnist import __version__
-from edge_mnist.formats.table import FORMATS, artifact_name
+from edge_mnist.formats.table import FORMATS
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import parse_json, read_bytes
-
-if TYPE_CHECKING:  # opening an artifact reads a manifest, and needs neither graphs nor safetensors
-    from edge_mnist.bundle.reference import Reference
 
 MANIFEST = "manifest.json"
 """The file that lists a bundle's artifacts with their hashes."""
@@ -27,21 +27,26 @@ MANIFEST_FORMAT = 1
 """Version of the manifest's layout. A manifest of a higher version is refused."""
 
 FILE_NAMES = (
-    *(artifact_name(kind, precision) for kind in FORMATS.values() for precision in kind.precisions),
+    *(kind.artifact_name(precision) for kind in FORMATS.values() for precision in kind.precisions),
     *(HEADER, REFERENCE, REPORT, PARITY, MANIFEST),
 )
 """The name of every file that a bundle may hold."""
 
 
-def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
-    """The manifest and the reference of a bundle.
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, its entries checked.
+
+    Args:
+        folder: the bundle.
+
+    Returns:
+        The JSON object that `export` wrote. "files" maps the name of each file to its "bytes" and "sha256", and for an
+        artifact also its "format", "precision" and "contract".
 
     Raises:
         UsageError: there is no such folder, or it is a file.
-        EdgeMnistError: the folder is not a bundle, is of a newer version, or its reference was changed.
+        EdgeMnistError: the folder holds no manifest, or one that is damaged or of a newer version.
     """
-    from edge_mnist.bundle.reference import deserialize
-
     path = folder / MANIFEST
     if not folder.exists():
         raise UsageError(f"{folder}: there is no such folder: expected one that `edge-mnist export` wrote")
@@ -57,32 +62,45 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
                 f"{folder}: written by edge-mnist {made_by}, which is needed to read it; this is {__version__}: "
                 "upgrade it, or export again with this one"
             )
-        hashes = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-        for name in hashes.keys() - {REFERENCE, HEADER}:
-            entry = manifest["files"][name]
-            # A name that export does not give may lead out of the folder.
-            if name not in FILE_NAMES or name != artifact_name(FORMATS[entry["format"]], entry["precision"]):
-                raise ValueError(f"{name} is no artifact's name")
-        expected = hashes[REFERENCE]
+        if not _is_complete(manifest):
+            raise ValueError("an entry is missing or of another type")
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
-    if not (folder / REFERENCE).is_file():
-        raise EdgeMnistError(f"{folder / REFERENCE}: is missing, though {MANIFEST} names it: export again")
-    data = read_bytes(folder / REFERENCE)
-    if sha256(data) != expected:
-        raise EdgeMnistError(
-            f"{folder / REFERENCE}: changed since the export: its SHA-256 is not the manifest's; export again"
-        )
-    return manifest, deserialize(data, str(folder / REFERENCE))
+    return dict(manifest)
 
 
 def is_listed(path: Path, data: bytes) -> bool:
-    """Whether the manifest beside an artifact holds the hash of its content."""
+    """Whether the manifest beside an artifact holds the hash of the artifact's content."""
     try:
-        manifest = parse_json(read_bytes(path.parent / MANIFEST))
-        return bool(manifest["files"][path.name]["sha256"] == sha256(data))
-    except (EdgeMnistError, ValueError, LookupError, TypeError):
+        files = read_manifest(path.parent)["files"]
+    except EdgeMnistError:
         return False
+    return path.name in files and files[path.name]["sha256"] == sha256(data)
+
+
+def _is_complete(manifest: dict[str, Any]) -> bool:
+    """Whether a manifest has the entries that readers rely on.
+
+    The names are checked too, because a name that export does not give may lead out of the folder.
+    """
+    artifacts = {
+        kind.artifact_name(precision): (kind.name, precision)
+        for kind in FORMATS.values()
+        for precision in kind.precisions
+    }
+    files = manifest["files"]
+    return (
+        REFERENCE in files
+        and files.keys() <= {*artifacts, HEADER, REFERENCE}
+        and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in files.values())
+        and all(
+            (files[name]["format"], files[name]["precision"]) == expected
+            for name, expected in artifacts.items()
+            if name in files
+        )
+        and type(manifest["golden"]["images"]) is int
+        and isinstance(manifest["quantization"], list)
+    )
 
 
 def sha256(data: bytes) -> str:

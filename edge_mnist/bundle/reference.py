@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
+from edge_mnist.bundle.manifest import MANIFEST, REFERENCE, read_manifest, sha256
 from edge_mnist.data import strokes
 from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.graph.quantization import LayerReport
+from edge_mnist.graph.tensor_file import decode_tensors
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import parse_json
+from edge_mnist.system.files import METADATA_KEY, read_bytes
 
 FORMAT = 1
 """Version of the file's layout."""
@@ -67,7 +69,7 @@ def make_reference(
     Raises:
         EdgeMnistError: the float network's logits overflow.
     """
-    images = golden_images(float_graph.input_shape)
+    images = draw_golden_images(float_graph.input_shape)
     with np.errstate(over="ignore", invalid="ignore"):
         float_logits = run_float(float_graph, images)
     if not np.isfinite(float_logits).all():
@@ -85,7 +87,7 @@ def make_reference(
     )
 
 
-def golden_images(shape: MapShape) -> NDArray[np.uint8]:
+def draw_golden_images(shape: MapShape) -> NDArray[np.uint8]:
     """Seeded images that reach every corner of a network: drawn digits, black, white, ramps, noise sparse to dense.
 
     Returns:
@@ -119,7 +121,7 @@ def serialize(reference: Reference) -> bytes:
         structure["int8"] = _pack("int8", reference.quantized_graph, arrays)
         arrays["golden/int8_logits"] = reference.int8_logits
     contiguous = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-    return safetensors.numpy.save(contiguous, metadata={"edge_mnist": json.dumps(structure)})
+    return safetensors.numpy.save(contiguous, metadata={METADATA_KEY: json.dumps(structure)})
 
 
 def deserialize(data: bytes, name: str) -> Reference:
@@ -133,31 +135,41 @@ def deserialize(data: bytes, name: str) -> Reference:
         EdgeMnistError: it is damaged, of a newer version, or not a reference.
     """
     try:
-        arrays = safetensors.numpy.load(data)
-        size = int.from_bytes(data[:8], "little")
-        structure = parse_json(parse_json(data[8 : 8 + size])["__metadata__"]["edge_mnist"])
+        arrays, structure = decode_tensors(data, name)
+    except EdgeMnistError as error:
+        raise EdgeMnistError(f"{error}: export again") from error
+    try:
         if structure["format"] > FORMAT:
             raise EdgeMnistError(
                 f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
             )
-        quantized_graph = None
-        if "int8" in structure:
-            fields = structure["int8"]
-            operations = tuple(_unpack_quantized("int8", operation, arrays) for operation in fields["operations"])
-            quantized_graph = QuantizedGraph(_shape(fields["input_shape"]), fields["zero_pixel"], operations)
-        fields = structure["float"]
-        float_operations = tuple(_unpack_float("float", operation, arrays) for operation in fields["operations"])
         return Reference(
-            FloatGraph(_shape(fields["input_shape"]), fields["zero_pixel"], float_operations),
-            quantized_graph,
+            _unpack_float(structure["float"], arrays),
+            _unpack_quantized(structure["int8"], arrays) if "int8" in structure else None,
             tuple(LayerReport(**layer) for layer in structure["layers"]),
             arrays["golden/images"],
             arrays["golden/float_logits"],
             arrays.get("golden/int8_logits"),
             structure["recorded_accuracy"],
         )
-    except (SafetensorError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{name}: not a reference of edge-mnist, or damaged ({error}): export again") from error
+
+
+def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
+    """The manifest and the reference of a bundle.
+
+    Raises:
+        UsageError: there is no such folder, or it is a file.
+        EdgeMnistError: the folder is not a bundle, is of a newer version, or its reference was changed.
+    """
+    manifest, path = read_manifest(folder), folder / REFERENCE
+    if not path.is_file():
+        raise EdgeMnistError(f"{path}: is missing, though {MANIFEST} names it: export again")
+    data = read_bytes(path)
+    if sha256(data) != manifest["files"][REFERENCE]["sha256"]:
+        raise EdgeMnistError(f"{path}: changed since the export: its SHA-256 is not the manifest's; export again")
+    return manifest, deserialize(data, str(path))
 
 
 def _pack(prefix: str, graph: FloatGraph | QuantizedGraph, arrays: Arrays) -> dict[str, Any]:
@@ -176,27 +188,41 @@ def _pack(prefix: str, graph: FloatGraph | QuantizedGraph, arrays: Arrays) -> di
     return {"input_shape": graph.input_shape, "zero_pixel": graph.zero_pixel, "operations": operations}
 
 
-def _unpack_float(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> Conv2d | MaxPool2d:
-    name, window = fields["name"], _window(fields["window"])
-    if "groups" not in fields:
-        return MaxPool2d(name, window)
-    weight, bias = arrays[f"{prefix}/{name}/weight"], arrays[f"{prefix}/{name}/bias"]
-    return Conv2d(name, weight, bias, window, fields["groups"], fields["relu"])
+def _unpack_float(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -> FloatGraph:
+    """The float graph that `_pack` described."""
+    operations = [_unpack_fields("float", fields, arrays) for fields in structure["operations"]]
+    return FloatGraph(
+        _unpack_shape(structure["input_shape"]),
+        structure["zero_pixel"],
+        tuple(Conv2d(**fields) if "weight" in fields else MaxPool2d(**fields) for fields in operations),
+    )
 
 
-def _unpack_quantized(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> QuantizedConv2d | MaxPool2d:
-    name, window = fields["name"], _window(fields["window"])
-    if "groups" not in fields:
-        return MaxPool2d(name, window)
-    weight, scale, bias = (arrays[f"{prefix}/{name}/{key}"] for key in ("weight", "weight_scale", "bias"))
-    output = Quantization(**fields["output"])
-    return QuantizedConv2d(name, weight, scale, bias, window, fields["groups"], fields["relu"], output)
+def _unpack_quantized(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -> QuantizedGraph:
+    """The int8 graph that `_pack` described."""
+    operations = [_unpack_fields("int8", fields, arrays) for fields in structure["operations"]]
+    return QuantizedGraph(
+        _unpack_shape(structure["input_shape"]),
+        structure["zero_pixel"],
+        tuple(
+            QuantizedConv2d(
+                **{**fields, "output": Quantization(**fields["output"])},
+                weight_scale=arrays[f"int8/{fields['name']}/weight_scale"],
+            )
+            if "weight" in fields
+            else MaxPool2d(**fields)
+            for fields in operations
+        ),
+    )
 
 
-def _window(fields: Mapping[str, Any]) -> Window:
-    return Window(**{key: (vertical, horizontal) for key, (vertical, horizontal) in fields.items()})
+def _unpack_fields(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an operation, those included that are arrays; only a convolution has "weight" and "bias"."""
+    pairs = {key: (vertical, horizontal) for key, (vertical, horizontal) in fields["window"].items()}
+    keys = ("weight", "bias") if "groups" in fields else ()
+    return {**fields, "window": Window(**pairs)} | {key: arrays[f"{prefix}/{fields['name']}/{key}"] for key in keys}
 
 
-def _shape(values: list[int]) -> MapShape:
+def _unpack_shape(values: list[int]) -> MapShape:
     channels, height, width = values
     return channels, height, width

@@ -44,7 +44,7 @@ def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
     array; memory is that of a process that does nothing else. On a Raspberry Pi the board, the governor of its clock
     and its throttling are told too.
     """
-    from edge_mnist.bundle.manifest import read_bundle
+    from edge_mnist.bundle.reference import read_bundle
     from edge_mnist.measure import benchmark, benchmark_text
     from edge_mnist.system.tables import make_console
 

@@ -202,7 +202,7 @@ def verify(
     Its int8 logits must be equal bit for bit. On MNIST's test images where they are to be had, on drawn digits
     elsewhere, and on the golden images in DIR. Exit status 1 if anything differs.
     """
-    from edge_mnist.bundle.manifest import read_bundle
+    from edge_mnist.bundle.reference import read_bundle
     from edge_mnist.data.images import test_images
     from edge_mnist.system.files import locked
 
@@ -219,7 +219,8 @@ def verify(
 
 def _verify(folder: Path, images: Images, *, as_json: bool = False, layers: bool = False, **options: Any) -> None:
     """Verify a bundle, tell the result, keep it in the bundle; exit status 1 if it failed."""
-    from edge_mnist.bundle.manifest import REPORT, read_bundle
+    from edge_mnist.bundle.manifest import REPORT
+    from edge_mnist.bundle.reference import read_bundle
     from edge_mnist.export import bundle_writer
     from edge_mnist.export.proof.verification import VerifyOptions, verify
     from edge_mnist.export.report import terminal

@@ -16,13 +16,13 @@ def is_c(data: bytes) -> bool:
     return _FIRST_LINE.match(data[:4096]) is not None
 
 
-def metadata(data: bytes, name: str) -> bytes | None:
+def read_metadata(data: bytes, name: str) -> bytes | None:
     """The text of the first line's entry called `name`; None if there is none."""
     found = _FIRST_LINE.match(data[:4096])
     return found[2] if found and found[1] == name.encode() else None
 
 
-def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Layer, kind and text of everything in a model.c: constants layer by layer, lines of tables, and the code."""
     text = data.decode(errors="replace")
     code = _RECORDS.sub("", text)

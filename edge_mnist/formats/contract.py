@@ -18,8 +18,6 @@ Precision = Literal["float", "int8"]
 IntegerType = Literal["uint8", "int8"]
 Layout = Literal["NCHW", "NHWC"]
 
-KEY = "edge_mnist"
-"""Name of the metadata entry that holds the contract."""
 _TYPES = ("uint8", "int8", "float32")
 _LARGEST_INPUT = 1 << 26
 """Values of the largest image that a contract may state: more is damage."""
@@ -56,7 +54,7 @@ class Contract:
         """One line of JSON, keys in order."""
         return json.dumps(self.__dict__, separators=(",", ":"))
 
-    def inputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+    def convert_images(self, images: NDArray[np.uint8]) -> NDArray[Any]:
         """Images as the artifact takes them.
 
         Args:
@@ -72,7 +70,7 @@ class Contract:
         return np.ascontiguousarray(values.astype(np.float32) if self.input_type == "float32" else values)
 
     @staticmethod
-    def signed(outputs: NDArray[Any]) -> NDArray[Any]:
+    def to_signed(outputs: NDArray[Any]) -> NDArray[Any]:
         """Unsigned integers as the int8 that they stand for, 128 less; anything else as it is."""
         return (outputs ^ 0x80).view(np.int8) if outputs.dtype == np.uint8 else outputs
 
@@ -116,7 +114,7 @@ def make_contract(
         output_type: the type of the logits, if the graph is quantized.
         layout: the order of the input's dimensions.
     """
-    shape, model = graph.input_shape, graph_hash(graph)[:16]
+    shape, model = graph.input_shape, hash_graph(graph)[:16]
     if isinstance(graph, FloatGraph):
         return Contract(shape, "float32", layout, "float32", 1.0, 0, model)
     output = graph.quantizations()[-1]
@@ -124,7 +122,7 @@ def make_contract(
     return Contract(shape, input_type, layout, output_type, output.scale, zero_point, model)
 
 
-def graph_hash(graph: FloatGraph | QuantizedGraph) -> str:
+def hash_graph(graph: FloatGraph | QuantizedGraph) -> str:
     """SHA-256 of everything that a graph computes with, as hexadecimal digits."""
     # ascii() rather than repr(), as which characters repr() escapes depends on Python's version.
     digest = hashlib.sha256(ascii((graph.input_shape, graph.zero_pixel)).encode())

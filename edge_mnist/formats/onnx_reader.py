@@ -17,7 +17,7 @@ _LENGTH_DELIMITED = 2
 _VARINT, _FIXED64, _FIXED32 = 0, 1, 5
 
 
-def metadata(data: bytes, name: str) -> bytes | None:
+def read_metadata(data: bytes, name: str) -> bytes | None:
     """The value of the metadata entry called `name`; None if there is none, or the file is damaged."""
     try:
         for number, entry in fields(data):
@@ -29,7 +29,7 @@ def metadata(data: bytes, name: str) -> bytes | None:
     return None
 
 
-def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Name, kind and bytes of every node and initializer of a model, in order; it need not be one of ours.
 
     A constant that several nodes share carries the name of the first node's output that uses it.

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
-from edge_mnist.formats.contract import KEY, Contract, IntegerType, Layout, Precision, make_contract
+from edge_mnist.formats.contract import Contract, IntegerType, Layout, Precision, make_contract
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError, UsageError
+from edge_mnist.system.files import METADATA_KEY
 
 FormatName = Literal["torchscript", "onnx", "tflite", "c"]
 
 Constant = tuple[str, str, bytes]
-"""A part of an artifact that is compared with a fresh export: the name of its owner, what it is, its bytes."""
+"""A part of an artifact that is compared with a fresh export: the name of its layer, what it is, and its bytes."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Format:
         name: what `--format`, the manifest and the reports call it.
         title: its name as its makers write it.
         suffix: the end of its files' names, with the dot.
-        sniff: tells from the content of a file, as bytes, whether it is of this format.
-        read_metadata: from the content and a key, the bytes of that metadata entry, or None if there is no such entry.
-        read_constants: from the content, everything in it that is compared to find a changed layer.
-        precisions: what it can be written in.
+        sniff: takes the content of a file and returns whether it begins as this format does.
+        read_metadata: takes the content and a key; returns the bytes of that metadata entry, or None if there is none.
+        read_constants: takes the content; yields every part that is compared to find a layer that was changed.
+        precisions: the precisions in which the format can be written.
         layout: the order of the input's dimensions, "NCHW" or "NHWC".
         input_type: the type of the pixels that an int8 artifact takes.
         output_type: the type of the logits that an int8 artifact gives.
@@ -57,6 +58,18 @@ class Format:
         """The contract of this format's artifact of a graph."""
         return make_contract(graph, self.input_type, self.output_type, self.layout)
 
+    def artifact_name(self, precision: Precision) -> str:
+        """The name of an artifact's file, such as model_int8.tflite."""
+        return f"model_{precision}{self.suffix}"
+
+
+def _is_onnx(data: bytes) -> bool:
+    """Whether a file begins as an ONNX model does, with the field ir_version (1) of ModelProto, a varint.
+
+    One byte is a weak sign, which a flatbuffer may have too.
+    """
+    return data[:1] == b"\x08" and not tflite_reader.is_tflite(data)
+
 
 FORMATS: dict[str, Format] = {
     record.name: record
@@ -65,26 +78,26 @@ FORMATS: dict[str, Format] = {
             name="torchscript",
             title="TorchScript",
             suffix=".pt",
-            sniff=lambda data: data[:4] == b"PK\x03\x04",
-            read_metadata=torchscript_reader.metadata,
-            read_constants=torchscript_reader.contents,
+            sniff=lambda data: data.startswith(b"PK\x03\x04"),  # a ZIP archive (APPNOTE.TXT, section 4.3.7)
+            read_metadata=torchscript_reader.read_metadata,
+            read_constants=torchscript_reader.read_constants,
             carries_code=True,
         ),
         Format(
             name="onnx",
             title="ONNX",
             suffix=".onnx",
-            sniff=lambda data: data[:1] == b"\x08",  # field 1 of ModelProto, a varint: ir_version
-            read_metadata=onnx_reader.metadata,
-            read_constants=onnx_reader.contents,
+            sniff=_is_onnx,
+            read_metadata=onnx_reader.read_metadata,
+            read_constants=onnx_reader.read_constants,
         ),
         Format(
             name="tflite",
             title="TFLite",
             suffix=".tflite",
-            sniff=lambda data: data[4:8] == b"TFL3",  # file_identifier of TensorFlow's schema.fbs
-            read_metadata=tflite_reader.metadata,
-            read_constants=tflite_reader.contents,
+            sniff=tflite_reader.is_tflite,
+            read_metadata=tflite_reader.read_metadata,
+            read_constants=tflite_reader.read_constants,
             layout="NHWC",
             input_type="int8",
             output_type="int8",
@@ -94,8 +107,8 @@ FORMATS: dict[str, Format] = {
             title="C",
             suffix=".c",
             sniff=c_reader.is_c,
-            read_metadata=c_reader.metadata,
-            read_constants=c_reader.contents,
+            read_metadata=c_reader.read_metadata,
+            read_constants=c_reader.read_constants,
             precisions=("int8",),
             layout="NHWC",
             output_type="int8",
@@ -104,11 +117,27 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""Every format, by its name, in the order in which reports list them."""
+"""Every format by its name, in the order in which reports list them."""
 
 
-def find_format(data: bytes, name: str) -> Format:
-    """The format of an artifact, found by its content; `name` is what errors call it.
+def detect_format(data: bytes) -> Format | None:
+    """The format of an artifact.
+
+    Args:
+        data: its content, or at least the first 4096 bytes of it.
+
+    Returns:
+        The format, or None if the content is of none of them.
+    """
+    return next((record for record in FORMATS.values() if record.sniff(data)), None)
+
+
+def require_format(data: bytes, name: str) -> Format:
+    """The format of an artifact.
+
+    Args:
+        data: its content.
+        name: what errors call it.
 
     Raises:
         EdgeMnistError: the content is of no format that is known.
@@ -122,20 +151,17 @@ def find_format(data: bytes, name: str) -> Format:
     return found
 
 
-def detect_format(data: bytes) -> Format | None:
-    """The format of an artifact, found by its content; None if it is of no format that is known."""
-    # ONNX is recognised by a single byte: the formats with a longer signature are asked before it.
-    records = sorted(FORMATS.values(), key=lambda record: record.name == "onnx")
-    return next((record for record in records if record.sniff(data)), None)
-
-
 def read_contract(data: bytes, name: str) -> Contract:
-    """The contract inside an artifact; `name` is what errors call it.
+    """The contract inside an artifact.
+
+    Args:
+        data: the artifact's content.
+        name: what errors call it.
 
     Raises:
         EdgeMnistError: the content is not an artifact, or not one that edge-mnist wrote.
     """
-    text = find_format(data, name).read_metadata(data, KEY)
+    text = require_format(data, name).read_metadata(data, METADATA_KEY)
     if text is None and is_of_torch_save(data):
         raise EdgeMnistError(f"{name}: {TORCH_SAVE}")
     try:
@@ -156,8 +182,3 @@ def choose_formats(names: Sequence[str] = ()) -> tuple[Format, ...]:
         if name not in FORMATS:
             raise UsageError(f"--format {name}: expected one of {', '.join(FORMATS)}")
     return tuple(record for record in FORMATS.values() if (record.name in names if names else record.is_default))
-
-
-def artifact_name(kind: Format, precision: Precision) -> str:
-    """The name of an artifact's file, such as model_int8.tflite."""
-    return f"model_{precision}{kind.suffix}"

@@ -17,7 +17,12 @@ _OPERATOR_OUTPUTS = 2
 _METADATA_NAME, _METADATA_BUFFER = 0, 1
 
 
-def metadata(data: bytes, name: str) -> bytes | None:
+def is_tflite(data: bytes) -> bool:
+    """Whether a file has the file_identifier of schema.fbs, which FlatBuffers puts after the first four bytes."""
+    return data[4:8] == b"TFL3"
+
+
+def read_metadata(data: bytes, name: str) -> bytes | None:
     """The content of the metadata entry called `name`; None if there is none, or the file is damaged."""
     try:
         model, wanted = _u32(data, 0), name.encode()
@@ -54,7 +59,7 @@ def cut(data: bytes, layer: str) -> bytes:
     raise KeyError(layer)
 
 
-def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Every tensor's name, what of it (data, scale, zero point), and its bytes, in the order of the tensors."""
     subgraph = next(_tables(data, _u32(data, 0), _MODEL_SUBGRAPHS))
     for tensor in _tables(data, subgraph, _SUBGRAPH_TENSORS):

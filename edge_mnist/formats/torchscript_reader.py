@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from edge_mnist.system.archives import open_archive, read_entry
 
 
-def metadata(data: bytes, name: str) -> bytes | None:
+def read_metadata(data: bytes, name: str) -> bytes | None:
     """The content of the extra file called `name`; None if there is none, or the archive is damaged."""
     try:
         with open_archive(data) as archive:
@@ -20,7 +20,7 @@ def metadata(data: bytes, name: str) -> bytes | None:
     return None
 
 
-def contents(data: bytes) -> Iterator[tuple[str, str, bytes]]:
+def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Each constant of an archive of ours: which convolution's, what, and its bytes; then the code, and the rest.
 
     The convolution is given by its position, "0", "1", ...: the writer stores the tensors and classes of the layers

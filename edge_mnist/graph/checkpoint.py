@@ -1,12 +1,10 @@
 """A trained network in one file: weights, activation statistics and where they come from.
 
-The file is safetensors: tensors `weights/NAME` and `statistics/NAME`, and one JSON text in the header's `__metadata__`
-under `edge-mnist`. Reading it executes nothing, and needs no PyTorch.
+The file (see `tensor_file`) holds the arrays `weights/NAME` and `statistics/NAME`, and describes the layers in JSON.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,19 +13,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
-import safetensors.numpy
 
 from edge_mnist.graph import layers
 from edge_mnist.graph.layers import Layer
-from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
+from edge_mnist.graph.tensor_file import Arrays, encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import parse_json, read_bytes, write_whole
+from edge_mnist.system.files import write_whole
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-
-_KEY = "edge-mnist"
 _FORMAT = 1
+"""The version of the description's layout."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     Raises:
         EdgeMnistError: the content is not that of a valid checkpoint, or the file cannot be written.
     """
-    check(checkpoint, str(path))
+    check_checkpoint(checkpoint, str(path))
     header = {
         "format": _FORMAT,
         "architecture": [layer.to_json() for layer in checkpoint.architecture],
@@ -65,7 +59,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     }
     tensors = {f"weights/{name}": array for name, array in checkpoint.weights.items()}
     tensors |= {f"statistics/{name}": array for name, array in checkpoint.statistics.items()}
-    write_whole(path, pack(tensors, header))
+    write_whole(path, encode_tensors(tensors, header))
 
 
 def load(path: Path) -> Checkpoint:
@@ -75,7 +69,7 @@ def load(path: Path) -> Checkpoint:
         EdgeMnistError: the file is missing, cut short, not safetensors, not a checkpoint, or its weights do not fit its
             layers or are not finite; the text names the file and the tensor.
     """
-    tensors, header = unpack(path)
+    tensors, header = read_tensors(path)
     try:
         if header["format"] != _FORMAT:
             raise EdgeMnistError(
@@ -94,7 +88,7 @@ def load(path: Path) -> Checkpoint:
         raise EdgeMnistError(
             f"{path}: is not an edge-mnist checkpoint: its description is incomplete ({error})"
         ) from error
-    check(checkpoint, str(path))
+    check_checkpoint(checkpoint, str(path))
     return checkpoint
 
 
@@ -106,46 +100,7 @@ def _parse_layers(records: Iterable[object], path: Path) -> tuple[Layer, ...]:
         raise EdgeMnistError(f"{path}: {error}") from error
 
 
-def pack(tensors: Arrays, header: Mapping[str, Any]) -> bytes:
-    """Arrays and a JSON header as the bytes of one safetensors file."""
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    arrays = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in tensors.items()}
-    return safetensors.numpy.save(arrays, {_KEY: text})
-
-
-def unpack(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays and the JSON header of a file that `pack` made.
-
-    Raises:
-        EdgeMnistError: the file is missing, cut short, not safetensors, or another program's.
-    """
-    return unpack_bytes(read_bytes(path), str(path))
-
-
-def unpack_bytes(data: bytes, where: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """As `unpack`, of a file's content; `where` begins the text of an error."""
-    try:
-        tensors = safetensors.numpy.load(data)
-        # the header's length is a little-endian uint64 (safetensors' format specification)
-        metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    except KeyError as error:
-        raise EdgeMnistError(f"{where}: holds tensors of {error.args[0]}, expected float32") from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        if is_of_torch_save(data):
-            raise EdgeMnistError(f"{where}: {TORCH_SAVE}") from error
-        raise EdgeMnistError(f"{where}: is not a safetensors file, or cut short: {error}") from error
-    try:
-        header = parse_json(metadata[_KEY])
-    except (KeyError, TypeError, ValueError) as error:
-        raise EdgeMnistError(
-            f"{where}: was not written by edge-mnist train: no description under {_KEY!r} in its metadata"
-        ) from error
-    if not isinstance(header, dict):
-        raise EdgeMnistError(f"{where}: was not written by edge-mnist train: its description is no JSON object")
-    return tensors, header
-
-
-def check(checkpoint: Checkpoint, where: str) -> None:
+def check_checkpoint(checkpoint: Checkpoint, where: str) -> None:
     """Hold a checkpoint's parts against each other."""
     try:
         layers.output_shapes(checkpoint.architecture, checkpoint.input_shape)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_mnist.bundle.manifest import MANIFEST
-from edge_mnist.formats.contract import Contract, graph_hash
+from edge_mnist.bundle.manifest import read_manifest
+from edge_mnist.formats.contract import Contract, hash_graph
 from edge_mnist.formats.table import Format, detect_format, read_contract
 from edge_mnist.graph.checkpoint import Checkpoint, load
 from edge_mnist.graph.folding import fold
@@ -31,8 +31,9 @@ from edge_mnist.graph.layers import (
     count_parameters,
     output_shapes,
 )
+from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.system.errors import EdgeMnistError, UsageError
-from edge_mnist.system.files import parse_json, read_bytes
+from edge_mnist.system.files import read_bytes
 
 Facts = dict[str, Any]
 """A JSON object. "kind" is "checkpoint", "artifact" or "bundle"; "file" is the path as it was given."""
@@ -119,8 +120,7 @@ def describe(path: Path) -> Facts:
         raise UsageError(f"{path}: there is no such file or folder")
     data = read_bytes(path)
     facts = {"file": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    # safetensors is the length of a JSON object, then the object; its first byte may be that of an ONNX model.
-    if data[8:9] == b"{":
+    if is_safetensors(data):  # before the formats, as its first byte may be that of an ONNX model
         return facts | _describe_checkpoint(load(path))
     kind = detect_format(data)
     if kind is None:
@@ -153,7 +153,7 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
     if graph.convolutions[0].window.padding != (0, 0):
         deviation = (graph.zero_pixel / 255 - checkpoint.mean) / checkpoint.std
         padding = {"layer": graph.convolutions[0].name, "pixel": graph.zero_pixel, "deviation": deviation}
-    return facts | {"graph_sha256": graph_hash(graph), "padding_pixel": padding}
+    return facts | {"graph_sha256": hash_graph(graph), "padding_pixel": padding}
 
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
@@ -187,27 +187,21 @@ def _in_words(contract: Contract) -> tuple[str, str]:
 
 
 def _describe_bundle(folder: Path) -> Facts:
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
-    try:
-        manifest = parse_json(read_bytes(path))
-        files = [
-            {
-                "name": name,
-                "format": entry.get("format"),
-                "precision": entry.get("precision"),
-                "bytes": int(entry["bytes"]),
-                "sha256": str(entry["sha256"]),
-                "state": _state(folder / name, entry["sha256"]),
-            }
-            for name, entry in manifest["files"].items()
-        ]
-        golden = {"golden_images": int(manifest["golden"]["images"]), "quantized": len(manifest["quantization"])}
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-        raise EdgeMnistError(f"{path}: not a manifest of edge-mnist, or damaged: export again") from error
-    told = {"tool", "format", "files", "golden", "quantization"}
-    recorded = {key: value for key, value in manifest.items() if key not in told}
+    manifest = read_manifest(folder)
+    files = [
+        {
+            "name": name,
+            "format": entry.get("format"),
+            "precision": entry.get("precision"),
+            "bytes": entry["bytes"],
+            "sha256": entry["sha256"],
+            "state": _state(folder / name, entry["sha256"]),
+        }
+        for name, entry in manifest["files"].items()
+    ]
+    golden = {"golden_images": manifest["golden"]["images"], "quantized": len(manifest["quantization"])}
+    elsewhere = {"tool", "format", "files", "golden", "quantization"}
+    recorded = {key: value for key, value in manifest.items() if key not in elsewhere}
     return {"kind": "bundle", "file": str(folder), "files": files, **golden, "recorded": recorded}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import runtime
-from edge_mnist.formats.table import find_format, read_contract
+from edge_mnist.formats.table import read_contract, require_format
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.child_processes import Answering
 from edge_mnist.system.errors import EdgeMnistError
@@ -131,7 +131,7 @@ def measure(paths: Sequence[Path], images: NDArray[np.uint8], tell: Tell, second
             Path(scratch, path.name).write_bytes(data)
         for threads in sorted({1, cores}):
             for path, data in contents.items():
-                if threads == 1 or find_format(data, str(path)).name != "c":  # C runs on one thread
+                if threads == 1 or require_format(data, str(path)).name != "c":  # C runs on one thread
                     module = [sys.executable, "-m", "edge_mnist.measure.benchmark_worker"]
                     commands[_name(path, threads)] = [*module, f"{scratch}/{path.name}", str(images_file), str(threads)]
         timed, missing = alternate(commands, tell, seconds)
@@ -147,12 +147,12 @@ def measure(paths: Sequence[Path], images: NDArray[np.uint8], tell: Tell, second
             rows.append(
                 {
                     "file": path.name,
-                    "format": find_format(data, str(path)).name,
+                    "format": require_format(data, str(path)).name,
                     "precision": terms.precision,
                     "bytes": len(data),
                     "runtime": first.runtime,
                     "load_ms": round(first.load_ms, 2),
-                    **_weigh(path, data, terms.inputs(images), Path(scratch)),
+                    **_weigh(path, data, terms.convert_images(images), Path(scratch)),
                     "latency": [
                         {"threads": threads, "batch": batch, **facts}
                         for threads in sorted({1, cores})
@@ -177,7 +177,7 @@ def _weigh(path: Path, data: bytes, inputs: NDArray[Any], scratch: Path) -> Fact
     """The memory of a process that only runs the model, and how long that takes to its first result."""
     inputs_file = scratch / "inputs.npy"
     np.save(inputs_file, inputs)
-    model = compiled_c.open_library(data, str(path)).path if find_format(data, str(path)).name == "c" else path
+    model = compiled_c.open_library(data, str(path)).path if require_format(data, str(path)).name == "c" else path
     command = [sys.executable, "-m", "edge_mnist.measure.benchmark_memory", str(model), str(inputs_file)]
     with Answering(path.name, command) as process:
         return process.answer()

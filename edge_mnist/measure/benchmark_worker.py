@@ -92,7 +92,7 @@ def main(artifact: str, images_file: str, threads: str) -> None:
 
     def load() -> Model:
         classifier = runtime.load_bytes(data, Path(artifact).name, int(threads))
-        return Model(classifier.runtime, classifier.run, classifier.contract.inputs(images))
+        return Model(classifier.runtime, classifier.run, classifier.contract.convert_images(images))
 
     serve(load)
 

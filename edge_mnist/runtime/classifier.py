@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import MANIFEST, is_listed
-from edge_mnist.formats.table import detect_format, find_format, read_contract
+from edge_mnist.formats.table import detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding
 from edge_mnist.system.errors import EdgeMnistError, first_line
 from edge_mnist.system.files import read_bytes
@@ -91,7 +91,7 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
     Raises:
         EdgeMnistError: as in `load`, or the runtime does not run this format.
     """
-    kind = find_format(data, name).name
+    kind = require_format(data, name).name
     if runtime and (runtime, kind) != (MICRO, "tflite"):
         raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
     try:
@@ -145,13 +145,13 @@ class Classifier(ABC):
             EdgeMnistError: the images are of another type or shape, the artifact cannot be run, or its outputs are not
                 of the type and shape that its contract promises.
         """
-        outputs = self.run(self.contract.inputs(images))
+        outputs = self.run(self.contract.convert_images(images))
         if outputs.ndim != 2 or len(outputs) != len(images) or outputs.dtype != self.contract.output_type:
             raise EdgeMnistError(
                 f"{self.name}: gives {outputs.dtype} {outputs.shape} for {len(images)} images, expected "
                 f"{self.contract.output_type} ({len(images)}, classes): it is damaged, export it again"
             )
-        return self.contract.signed(outputs)
+        return self.contract.to_signed(outputs)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Compute the logits, float32 (N, classes), of images as in `outputs`; those of int8 artifacts dequantized."""

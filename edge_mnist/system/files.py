@@ -35,6 +35,9 @@ def path_error(what: object, trouble: str, error: OSError) -> EdgeMnistError:
     return kind(f"{what}: {trouble}: {error.strerror or error}")
 
 
+METADATA_KEY = "edge_mnist"
+"""The name of the metadata entry in which a file of edge-mnist describes itself, as one JSON text."""
+
 LARGEST = 1 << 29
 """Bytes of the largest file that is read into memory."""
 _CHUNK = 1 << 20

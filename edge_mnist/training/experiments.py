@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_mnist.data.mnist import Digits
 from edge_mnist.graph import checkpoint
+from edge_mnist.graph.tensor_file import read_tensors
 from edge_mnist.system.errors import UsageError
 from edge_mnist.training import loop
 from edge_mnist.training.published_study import EXPERIMENTS, READINGS, History
@@ -84,7 +85,7 @@ def run(
         _LOG.warning("run %s of %s: %s%s", number, len(plan), trial.folder, ", done" if ended else "")
         if not ended:
             loop.train(trial.settings, train_part, test_part, folder, resume=started, size=size, watch=watch)
-        histories[trial.folder] = checkpoint.unpack(folder / STATE)[1]["history"]
+        histories[trial.folder] = read_tensors(folder / STATE)[1]["history"]
     return histories
 
 

@@ -29,6 +29,7 @@ from edge_mnist.graph import calibration, folding
 from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import Layer, output_shapes, weight_shapes
+from edge_mnist.graph.tensor_file import decode_tensors, encode_tensors
 from edge_mnist.system import signals
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import locked, write_whole
@@ -137,7 +138,7 @@ def train(
             with workers.join() if workers.launched() else workers.start(size) as team, _reproducible(settings):
                 if size > 1:
                     header = {"settings": dataclasses.asdict(settings), "teachers": factories}
-                    team.broadcast(checkpoints.pack(arrays, header))
+                    team.broadcast(encode_tensors(arrays, header))
                 test_accuracy = _go(run, plan, team, lead, caught)
             _LOG.info("collecting the statistics of the activations")
             result = _checkpoint(run.network, layers, _metadata(run, plan, lead, test_accuracy))
@@ -167,7 +168,7 @@ def follow(team: Team) -> None:
         WorkerLost: another worker ended.
         EdgeMnistError: the network cannot be built here, or the loss is no number any more.
     """
-    arrays, header = checkpoints.unpack_bytes(team.broadcast(), "worker 0")
+    arrays, header = decode_tensors(team.broadcast(), "worker 0")
     settings = parse_settings(header["settings"])
     plan = make_plan(settings, arrays, distillation.receive(arrays, header["teachers"], settings.device))
     network = _make_network(settings)

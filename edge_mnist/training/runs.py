@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_mnist.graph.checkpoint import pack, unpack, unpack_bytes
+from edge_mnist.graph.tensor_file import decode_tensors, encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes, write_whole
 from edge_mnist.training.network import DIGITNET
@@ -113,7 +113,7 @@ def pack_state(run: Run, header: Mapping[str, Any]) -> bytes:
     tensors = {f"network/{name}": tensor for name, tensor in run.network.state_dict().items()}
     for index, values in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items() if tensor is not None}
-    return pack(to_arrays(tensors), {**header, **{name: getattr(run, name) for name in _SAVED}})
+    return encode_tensors(to_arrays(tensors), {**header, **{name: getattr(run, name) for name in _SAVED}})
 
 
 def recorded_settings(out: Path) -> Settings:
@@ -124,7 +124,7 @@ def recorded_settings(out: Path) -> Settings:
     """
     if not (out / STATE).is_file():
         raise UsageError(f"{out}: no run to resume here: {STATE} is missing")
-    _, header = unpack(out / STATE)
+    _, header = read_tensors(out / STATE)
     try:
         return parse_settings(header["settings"])
     except (KeyError, TypeError, ValueError) as error:
@@ -150,7 +150,7 @@ def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
         EdgeMnistError: the state is damaged, or was saved with another network or other images.
     """
     content = read_bytes(out / STATE)
-    _, header = unpack_bytes(content, str(out / STATE))
+    _, header = decode_tensors(content, str(out / STATE))
     if header.get("data") != data_hash:
         raise UsageError(
             f"{out}: the run was started with other images (SHA-256 {header.get('data')}): name its --data, and --extra"
@@ -164,7 +164,7 @@ def unpack_state(run: Run, content: bytes, where: str, network: str) -> None:
     Raises:
         EdgeMnistError: the state is damaged, or was saved with another network.
     """
-    tensors, header = unpack_bytes(content, where)
+    tensors, header = decode_tensors(content, where)
     weights: dict[str, torch.Tensor] = {}
     moments: dict[int, dict[str, torch.Tensor]] = {}
     parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
+from edge_mnist.graph.tensor_file import decode_arrays
 from edge_mnist.system.archives import is_of_torch_save
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
@@ -47,13 +46,9 @@ def read_state_dict(path: Path, names: Collection[str]) -> Arrays:
 
 def _of_safetensors(data: bytes, path: Path) -> Arrays:
     try:
-        return safetensors.numpy.load(data)
-    except KeyError as error:
-        raise EdgeMnistError(f"{path}: holds tensors of {error.args[0]}, expected float32") from error
-    except SafetensorError as error:
-        raise EdgeMnistError(
-            f"{path}: is neither a file of safetensors nor of torch.save, or cut short: {error}"
-        ) from error
+        return decode_arrays(data)
+    except ValueError as error:
+        raise EdgeMnistError(f"{path}: {error} (a state_dict may be a file of safetensors or of torch.save)") from error
 
 
 def _of_torch_save(data: bytes, path: Path) -> Arrays:

@@ -15,10 +15,10 @@ from importlib.resources import files
 import numpy as np
 
 from edge_mnist.export.c.tables import LANES, FusedOperation, format_constants, format_float, fuse_operations
-from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, accumulator_bound
 from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import METADATA_KEY
 
 _KERNELS = ("types.h", "tiles.h", "x86.h", "arm.h", "portable.h", "rows.h")
 """In the order in which they stand in model.c."""
@@ -65,7 +65,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     types, *code = ((folder / name).read_text(encoding="utf-8") for name in _KERNELS)
     terms = FORMATS["c"].make_contract(graph)
     text = _HEAD.format(
-        key=KEY,
+        key=METADATA_KEY,
         contract=terms.to_json(),
         layers=len(steps),
         rows=max(stage.rows for stage in steps),

@@ -27,7 +27,7 @@ from edge_mnist.export.c.tables import fuse_operations
 from edge_mnist.export.onnx_writer import add_output
 from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, MEMORY
 from edge_mnist.formats import tflite_reader
-from edge_mnist.formats.table import detect_format, find_format, read_contract
+from edge_mnist.formats.table import detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.runtime import load_bytes
@@ -66,7 +66,7 @@ def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) 
     names = {identifier: name for name, identifier in graph.identifiers().items()}
     convolutions = [operation.name for operation in graph.convolutions]
     try:
-        kind = find_format(data, "the artifact")
+        kind = require_format(data, "the artifact")
         constants = list(kind.read_constants(data))
     except Exception as error:  # damage may break a reader anywhere
         return None, f"it is damaged: {first_line(error)}"
@@ -134,11 +134,11 @@ def _layer_outputs(
     None for a convolution whose sums C pools at once: its own output is never there.
     """
     contract = read_contract(data, "the artifact")
-    inputs = contract.inputs(images)
-    kind = find_format(data, "the artifact").name
+    inputs = contract.convert_images(images)
+    kind = require_format(data, "the artifact").name
     if kind == "torchscript":
         classifier = TorchScriptClassifier(data, "the artifact", 1)
-        yield from (contract.signed(values) for values in classifier.layer_outputs(inputs, len(graph.operations)))
+        yield from (contract.to_signed(values) for values in classifier.layer_outputs(inputs, len(graph.operations)))
         return
     if kind == "c" and isinstance(graph, QuantizedGraph):
         yield from _c_layer_outputs(data, graph, inputs)
@@ -152,7 +152,7 @@ def _layer_outputs(
             is_last = operation is graph.operations[-1]
             values = load_bytes(data if is_last else tflite_reader.cut(data, name), name, runtime=runtime).run(inputs)
             values = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
-        yield contract.signed(values)
+        yield contract.to_signed(values)
 
 
 def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.int8] | None]:

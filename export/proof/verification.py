@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.bundle.manifest import REFERENCE, read_bundle
-from edge_mnist.bundle.reference import Reference
+from edge_mnist.bundle.manifest import REFERENCE
+from edge_mnist.bundle.reference import Reference, read_bundle
 from edge_mnist.data.images import Images
 from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, VariantResult
 from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, NOT_INSTALLED

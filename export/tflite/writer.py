@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.export.tflite.model import Model, Operator, Tensor, serialize
-from edge_mnist.formats.contract import KEY
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.files import METADATA_KEY
 
 INPUT, OUTPUT = "pixels", "logits"
 
@@ -39,7 +39,7 @@ def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     Raises:
         EdgeMnistError: a padded max pool over values that may be negative, which TFLite cannot express.
     """
-    model = Model(metadata={KEY: FORMATS["tflite"].make_contract(graph).to_json().encode()})
+    model = Model(metadata={METADATA_KEY: FORMATS["tflite"].make_contract(graph).to_json().encode()})
     shapes, names = graph.shapes(), graph.identifiers()
     quantizations: list[Quantization | None] = [None] * len(shapes)
     if isinstance(graph, QuantizedGraph):

@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_mnist import __version__, runtime
-from edge_mnist.bundle.manifest import read_bundle
+from edge_mnist.bundle.reference import read_bundle
 from edge_mnist.cli import commands
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError

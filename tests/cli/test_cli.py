@@ -17,8 +17,9 @@ from click.testing import CliRunner
 from edge_mnist.cli import commands as cli
 from edge_mnist.data import strokes
 from edge_mnist.graph import calibration
-from edge_mnist.graph.checkpoint import load, pack, unpack
+from edge_mnist.graph.checkpoint import load
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
 from tests.support.digits import idx, put_digits
 
@@ -123,13 +124,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_digits(here / "foreign", images=b"\x89PNG and more")
     put_digits(here / "black", images=idx(np.zeros((256, 28, 28), np.uint8)))
 
-    tensors, header = unpack(SHIPPED)
+    tensors, header = read_tensors(SHIPPED)
     conv3, whole = tensors["weights/conv3.weight"], SHIPPED.read_bytes()
     weights = {name: tensor for name, tensor in tensors.items() if name.startswith("weights/")}
     black = calibration.collect(fold(load(SHIPPED)), np.zeros((8, 28, 28), np.uint8))
 
     def put(name: str, changes: dict[str, Any], **headers: Any) -> None:
-        (here / name).write_bytes(pack({**tensors, **changes}, {**header, **headers}))
+        (here / name).write_bytes(encode_tensors({**tensors, **changes}, {**header, **headers}))
 
     put("shape.safetensors", {"weights/conv3.weight": conv3[:, :13]})
     put("nan.safetensors", {"weights/conv3.weight": conv3 * np.float32("nan")})
@@ -138,7 +139,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put("empty.safetensors", {"statistics/conv3.histogram": np.zeros(calibration.BINS, np.int64)})
     put("accuracies.safetensors", {}, metadata={"accuracies": [1]})
     put("black.safetensors", {f"statistics/{name}": array for name, array in black.items()})
-    (here / "bare.safetensors").write_bytes(pack(weights, header))
+    (here / "bare.safetensors").write_bytes(encode_tensors(weights, header))
     (here / "cut.safetensors").write_bytes(whole[:100_000])
     (here / "text.safetensors").write_text("not a checkpoint\n" * 20)
     (here / "foreign.safetensors").write_bytes(safetensors.numpy.save({"conv1.weight": conv3}))

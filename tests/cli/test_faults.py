@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 import torch
 
-from edge_mnist.bundle.manifest import read_bundle
-from edge_mnist.formats.contract import KEY
-from edge_mnist.formats.torchscript_reader import metadata
+from edge_mnist.bundle.reference import read_bundle
+from edge_mnist.formats.torchscript_reader import read_metadata
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.files import METADATA_KEY
 from tests.support.digits import put_digits
 
 ROOT = Path(__file__).parents[2]
@@ -195,10 +195,10 @@ def test_code_in_a_changed_archive_runs_only_if_it_is_trusted(
     run: Callable[..., Any], bundle: Path, tmp_path: Path
 ) -> None:
     trace, archive = tmp_path / "trace", io.BytesIO()
-    terms = metadata((bundle / "model_int8.pt").read_bytes(), KEY)
+    terms = read_metadata((bundle / "model_int8.pt").read_bytes(), METADATA_KEY)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated
-        torch.jit.save(torch.jit.script(Trap(str(trace))), archive, _extra_files={KEY: terms})
+        torch.jit.save(torch.jit.script(Trap(str(trace))), archive, _extra_files={METADATA_KEY: terms})
     (bundle / "model_int8.pt").write_bytes(archive.getvalue())
     for name in ("model_float.onnx", "model_int8.onnx", "model_float.tflite", "model_int8.tflite", "model_float.pt"):
         _drop(bundle, name)

@@ -15,12 +15,12 @@ from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.demo.live import models, trial
 from edge_mnist.export.c.writer import write_c
-from edge_mnist.formats.contract import KEY, Contract
+from edge_mnist.formats.contract import Contract
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import parse_json, read_bytes
+from edge_mnist.system.files import METADATA_KEY, parse_json, read_bytes
 
 IMAGES = np.zeros((2, 28, 28), np.uint8)
 
@@ -76,7 +76,7 @@ def test_an_archive_is_not_unpacked_beyond_its_size(tmp_path: Path) -> None:
         path = tmp_path / f"{method}.pt"
         with zipfile.ZipFile(path, "w", method) as archive:
             for number in range(count):
-                archive.writestr(f"archive/extra/{number or KEY}", bytes(100_000_000 // count**2))
+                archive.writestr(f"archive/extra/{number or METADATA_KEY}", bytes(100_000_000 // count**2))
         assert path.stat().st_size < 3_000_000
         tracemalloc.start()
         with pytest.raises(EdgeMnistError, match="holds no contract of edge-mnist"):

@@ -26,10 +26,11 @@ from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli.commands import commands
 from edge_mnist.data import strokes
-from edge_mnist.formats.contract import KEY, Contract
+from edge_mnist.formats.contract import Contract
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime.torchscript import choose_quantized_engine
+from edge_mnist.system.files import METADATA_KEY
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,7 +108,7 @@ def test_onnx_is_a_model_by_the_book(precision: str, bundle_folder: Path) -> Non
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version >= 17) for entry in model.opset_import] == [("", True)]
     terms = {entry.key: entry.value for entry in model.metadata_props}
-    assert Contract.from_json(terms[KEY]).input_shape == (1, 28, 28)
+    assert Contract.from_json(terms[METADATA_KEY]).input_shape == (1, 28, 28)
     number = onnx.TensorProto.UINT8 if precision == "int8" else onnx.TensorProto.FLOAT
     (pixels,), (logits,) = model.graph.input, model.graph.output
     for end, shape in ((pixels, [1, 28, 28]), (logits, [10])):
@@ -143,7 +144,7 @@ def test_tflite_has_only_the_operators_of_the_network(precision: str, bundle_fol
     assert [end.type for end in ends] == [number, number]
     assert [list(end.shapeSignature) for end in ends] == [[-1, 28, 28, 1], [-1, 10]]
     (entry,) = model.metadata
-    assert entry.name.decode() == KEY
+    assert entry.name.decode() == METADATA_KEY
     text = bytes(model.buffers[entry.buffer].data).decode()
     assert Contract.from_json(text).precision == precision
 
@@ -157,7 +158,7 @@ def test_tflites_batch_is_resized_to_and_fro(
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     found = []
     for batch in (images[:1], images, images[-1:]):
-        inputs = terms.inputs(batch)
+        inputs = terms.convert_images(batch)
         interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], inputs.shape)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
@@ -182,7 +183,7 @@ def test_torchscript_needs_only_torch(
     precision: str, bundle_folder: Path, reference: Reference, images: np.ndarray, tmp_path: Path
 ) -> None:
     terms = Contract.from_json(json.dumps(_manifest(bundle_folder)["files"][f"model_{precision}.pt"]["contract"]))
-    np.save(tmp_path / "inputs.npy", terms.inputs(images))
+    np.save(tmp_path / "inputs.npy", terms.convert_images(images))
     code = (
         "import sys, warnings; warnings.simplefilter('ignore')\n"  # TorchScript is deprecated
         "import numpy, torch\n"
@@ -194,7 +195,7 @@ def test_torchscript_needs_only_torch(
     )
     arguments = [str(bundle_folder / f"model_{precision}.pt"), choose_quantized_engine()]
     subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, check=True)
-    assert_same(Contract.signed(np.load(tmp_path / "outputs.npy")), expected(reference, precision, images))
+    assert_same(Contract.to_signed(np.load(tmp_path / "outputs.npy")), expected(reference, precision, images))
 
 
 def _snippets() -> list[str]:

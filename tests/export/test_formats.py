@@ -7,7 +7,7 @@ import pytest
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export import WRITERS
 from edge_mnist.export.report.wording import FORMAT_TITLES
-from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats, detect_format, find_format, read_contract
+from edge_mnist.formats.table import FORMATS, choose_formats, detect_format, read_contract, require_format
 from edge_mnist.runtime import RUNTIMES
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
@@ -36,9 +36,9 @@ def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
     assert choose_formats(["c", "onnx"]) == (FORMATS["onnx"], FORMATS["c"])
     with pytest.raises(UsageError, match="--format caffe: expected one of torchscript, onnx, tflite, c"):
         choose_formats(["caffe"])
-    assert artifact_name(FORMATS["tflite"], "int8") == "model_int8.tflite"
+    assert FORMATS["tflite"].artifact_name("int8") == "model_int8.tflite"
 
 
 def test_other_content_is_refused_with_what_was_expected() -> None:
     with pytest.raises(EdgeMnistError, match=r"x: expected an artifact, TorchScript \(.pt\), .* found 3 other bytes"):
-        find_format(b"abc", "x")
+        require_format(b"abc", "x")

@@ -20,7 +20,7 @@ from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export import WRITERS
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
-from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
+from edge_mnist.formats.table import FORMATS, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 
 Mutate = Callable[[bytes, str, str], bytes]
@@ -166,7 +166,7 @@ def test_verify_fails_and_names_the_layer(
 ) -> None:
     folder = tmp_path / "artifacts"
     shutil.copytree(bundle_folder, folder)
-    path = folder / artifact_name(FORMATS[kind], precision)
+    path = folder / FORMATS[kind].artifact_name(precision)
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
     assert graph is not None
     path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", graph))

@@ -56,7 +56,7 @@ def test_tflites_signature_names_its_ends(precision: str, bundle_folder: Path, r
     path = bundle_folder / f"model_{precision}.tflite"
     interpreter = Interpreter(model_path=str(path))
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["pixels"], "outputs": ["logits"]}}
-    pixels = load(path).contract.inputs(reference.images)
+    pixels = load(path).contract.convert_images(reference.images)
     logits = interpreter.get_signature_runner()(pixels=pixels)["logits"]
     atol = 0 if precision == "int8" else 1e-4
     np.testing.assert_allclose(logits, expected(reference, precision), rtol=0, atol=atol)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from edge_mnist.graph.checkpoint import Checkpoint, load, pack, save, unpack
+from edge_mnist.graph.checkpoint import Checkpoint, load, save
 from edge_mnist.graph.layers import (
     BatchNorm2dLayer,
     Conv2dLayer,
@@ -24,6 +24,7 @@ from edge_mnist.graph.layers import (
     ReluLayer,
     weight_shapes,
 )
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -129,9 +130,9 @@ FAULTS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
 def test_damage_is_named_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "damaged.safetensors"
     save(path, _checkpoint())
-    tensors, header = unpack(path)
+    tensors, header = read_tensors(path)
     FAULTS[text](tensors, header)
-    path.write_bytes(pack(tensors, header))
+    path.write_bytes(encode_tensors(tensors, header))
     with pytest.raises(EdgeMnistError, match=re.escape(text)) as caught:
         load(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_mnist.data import strokes
-from edge_mnist.formats.contract import graph_hash
+from edge_mnist.formats.contract import hash_graph
 from edge_mnist.graph import calibration
 from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.arithmetic import dequantize
@@ -107,7 +107,7 @@ def int8_logits(graph: QuantizedGraph, images: np.ndarray) -> np.ndarray:
 def test_the_same_statistics_give_the_same_bytes() -> None:
     source = checkpoints.load(SHIPPED)
     first, second = (quantize(fold(source), source.statistics)[0] for _ in range(2))
-    assert graph_hash(first) == graph_hash(second)
+    assert hash_graph(first) == hash_graph(second)
     images = strokes.draw(300, seed=9).images
     same = run_quantized(first, images).argmax(axis=1) == run_float(fold(source), images).argmax(axis=1)
     assert same.mean() > 0.98

@@ -20,8 +20,7 @@ from edge_mnist.bundle.reference import make_reference
 from edge_mnist.cli.commands import main
 from edge_mnist.export import bundle_writer
 from edge_mnist.formats import onnx_reader
-from edge_mnist.formats.contract import KEY
-from edge_mnist.formats.table import FORMATS, artifact_name, choose_formats
+from edge_mnist.formats.table import FORMATS, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
@@ -31,6 +30,7 @@ from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.graph.quantization import quantize
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.files import METADATA_KEY
 from tests.support.networks import random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +167,7 @@ def test_a_network_that_cannot_be_exported_is_still_described(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", DEFAULT)
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_artifacts(kind: str, precision: str, folder: Path) -> None:
-    path = folder / artifact_name(FORMATS[kind], precision)
+    path = folder / FORMATS[kind].artifact_name(precision)
     if not path.exists():
         pytest.skip("torch is not installed")
     found = facts(path)
@@ -241,10 +241,12 @@ def test_a_checkpoint_that_begins_like_an_onnx_model_is_a_checkpoint(tmp_path: P
 
 def test_damage_anywhere_in_an_onnx_file_is_no_surprise(folder: Path) -> None:
     data = (folder / "model_int8.onnx").read_bytes()
-    assert onnx_reader.metadata(data, KEY) is not None and onnx_reader.metadata(data, "other") is None
+    assert (
+        onnx_reader.read_metadata(data, METADATA_KEY) is not None and onnx_reader.read_metadata(data, "other") is None
+    )
     rng = np.random.default_rng(0)
     for position in rng.integers(0, len(data), 300):
         damaged = bytearray(data)
         damaged[position] ^= int(rng.integers(1, 256))
-        onnx_reader.metadata(bytes(damaged), KEY)
-        onnx_reader.metadata(data[:position], KEY)
+        onnx_reader.read_metadata(bytes(damaged), METADATA_KEY)
+        onnx_reader.read_metadata(data[:position], METADATA_KEY)

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from edge_mnist import runtime
-from edge_mnist.bundle.manifest import is_listed, read_bundle
-from edge_mnist.bundle.reference import deserialize
+from edge_mnist.bundle.manifest import is_listed
+from edge_mnist.bundle.reference import deserialize, read_bundle
 from edge_mnist.formats.table import FORMATS, detect_format
 from edge_mnist.graph import checkpoint
 from edge_mnist.inspect import summary

@@ -128,7 +128,7 @@ REFUSED: dict[str, Callable[[dict[str, Any]], bytes]] = {
     r"holds more than tensors, such as a whole module, or is damaged: save the weights alone: torch.save\(": (
         lambda state: saved(Network())
     ),
-    "is neither a file of safetensors nor of torch.save, or cut short": _bomb,
+    "is not a safetensors file, or cut short": _bomb,
 }
 
 

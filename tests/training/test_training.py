@@ -21,6 +21,7 @@ from edge_mnist.cli.commands import main  # noqa: E402
 from edge_mnist.data import strokes  # noqa: E402
 from edge_mnist.data.mnist import Digits  # noqa: E402
 from edge_mnist.graph import checkpoint, folding, interpreter  # noqa: E402
+from edge_mnist.graph.tensor_file import read_tensors  # noqa: E402
 from edge_mnist.training import curves  # noqa: E402
 from edge_mnist.training.runs import Settings, recorded_settings  # noqa: E402
 
@@ -135,7 +136,7 @@ def test_a_run_stopped_twice_goes_on_to_the_same_weights(whole_run: Path, data: 
     process = _command("--resume", "--data", data, "--out", out)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    ended, expected = (checkpoint.unpack(folder / "state.safetensors")[0] for folder in (out, whole_run))
+    ended, expected = (read_tensors(folder / "state.safetensors")[0] for folder in (out, whole_run))
     assert ended.keys() == expected.keys()
     for name, array in expected.items():
         assert array.tobytes() == ended[name].tobytes(), name
@@ -264,7 +265,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_epoch(
     assert epoch > 1 and (1100 // 128) * (epoch - 1) < step <= (1100 // 128) * epoch
     kept = checkpoint.load(out / "checkpoint.safetensors")
     assert kept.metadata["epochs"] == epoch - 1
-    assert checkpoint.unpack(out / "state.safetensors")[1]["step"] == (1100 // 128) * (epoch - 1)
+    assert read_tensors(out / "state.safetensors")[1]["step"] == (1100 // 128) * (epoch - 1)
 
 
 @pytest.mark.slow
@@ -281,12 +282,12 @@ def test_a_full_disk_keeps_the_last_epoch(whole_run: Path, data: Path, tmp_path:
         assert process.returncode == 1
         assert stderr.splitlines()[-1].endswith("safetensors: cannot be written: No space left on device")
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
-        assert len(checkpoint.unpack(out / "state.safetensors")[1]["history"]) == 1
+        assert len(read_tensors(out / "state.safetensors")[1]["history"]) == 1
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
         process = _command("--resume", "--data", data, "--out", out)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
-        ended, expected = (checkpoint.unpack(folder / "state.safetensors")[0] for folder in (out, whole_run))
+        ended, expected = (read_tensors(folder / "state.safetensors")[0] for folder in (out, whole_run))
         assert {name: array.tobytes() for name, array in ended.items()} == {
             name: array.tobytes() for name, array in expected.items()
         }

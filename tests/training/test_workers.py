@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib")
 
 from edge_mnist.data import strokes  # noqa: E402
 from edge_mnist.graph import checkpoint  # noqa: E402
+from edge_mnist.graph.tensor_file import read_tensors  # noqa: E402
 from tests.support.digits import idx  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +69,7 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
 
 def bits(out: Path) -> dict[str, bytes]:
     """Weights, statistics and moments at the end of a run."""
-    arrays, _ = checkpoint.unpack(out / "state.safetensors")
+    arrays, _ = read_tensors(out / "state.safetensors")
     return {name: array.tobytes() for name, array in arrays.items()}
 
 
@@ -168,7 +169,7 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], 
     assert line.startswith("edge-mnist: worker 2 of 4 was ended by SIGKILL: the run is saved after step "), line
     assert line.endswith(f"; go on with --resume --out {out}")
     step = int(line.split("after step ")[1].split()[0])
-    assert 2200 // 256 <= step < STEPS and checkpoint.unpack(out / "state.safetensors")[1]["step"] == step
+    assert 2200 // 256 <= step < STEPS and read_tensors(out / "state.safetensors")[1]["step"] == step
     assert checkpoint.load(out / "checkpoint.safetensors").metadata["epochs"] >= 1
     finish(start("--resume", "--workers", 1, "--data", data, "--out", out))
     assert bits(out) == alone
