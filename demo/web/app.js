@@ -1,277 +1,303 @@
 "use strict";
 const $ = (id) => document.getElementById(id);
-const make = (tag, options = {}, ...children) => {
+
+function createElement(tag, options = {}, ...children) {
   const element = Object.assign(document.createElement(tag), options);
   element.append(...children);
   return element;
-};
-const percent = (value) => `${(100 * value).toFixed(value > 0.0995 ? 0 : 1)} %`;
-// A number's text; the ? of its doubtful digits is orange.
-const spell = (text) => [...text].map((sign) => (sign === "?" ? make("span", { className: "doubtful", textContent: sign }) : sign));
+}
 
+function formatPercent(value) {
+  return `${(100 * value).toFixed(value > 0.0995 ? 0 : 1)} %`;
+}
+
+// Split the text of a number into nodes, in which the ? of a doubtful digit is orange.
+function markDoubtful(text) {
+  return [...text].map((sign) => (sign === "?" ? createElement("span", { className: "doubtful", textContent: sign }) : sign));
+}
+
+// Send a POST request. The message of an error is meant for the visitor.
 async function post(path, body) {
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { method: "POST", body });
+    response = await fetch(path, { method: "POST", body });
   } catch {
     throw new Error("the demo does not answer");
   }
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}));
-    throw new Error(said.error || `the demo answered ${answer.status}`);
+  if (!response.ok) {
+    const answer = await response.json().catch(() => ({}));
+    throw new Error(answer.error || `the demo answered ${response.status}`);
   }
-  return answer;
+  return response.json();
 }
 
-let toasting;
-// A line that goes after a while; with a button, later.
-function toast(text, label = "", action = null) {
-  $("toast").replaceChildren(make("span", { textContent: text }));
+// Show a message for some seconds; with a button it stays for longer.
+let toastTimer;
+function showToast(text, label = "", action = null) {
+  $("toast").replaceChildren(createElement("span", { textContent: text }));
   if (action) {
-    const button = make("button", { type: "button", textContent: label });
+    const button = createElement("button", { type: "button", textContent: label });
     button.addEventListener("click", () => { $("toast").hidden = true; action(); });
     $("toast").append(button);
   }
   $("toast").hidden = false;
-  clearTimeout(toasting);
-  toasting = setTimeout(() => { $("toast").hidden = true; }, action ? 10000 : 5000);
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => { $("toast").hidden = true; }, action ? 10000 : 5000);
 }
 
-// The live picture: not fetched while nobody sees the page; fetched anew when it broke off.
+// The live picture: it is not loaded while the page is hidden, and loaded again after it broke off.
 const live = $("live");
-let again;
-function watch() {
-  clearTimeout(again);
+let liveTimer;
+function loadLivePicture() {
+  clearTimeout(liveTimer);
   if (document.hidden) live.removeAttribute("src");
   else live.src = `live.mjpg?${Date.now()}`;
 }
-live.addEventListener("error", () => { if (!document.hidden) again = setTimeout(watch, 1500); });
-document.addEventListener("visibilitychange", watch);
-watch();
+live.addEventListener("error", () => { if (!document.hidden) liveTimer = setTimeout(loadLivePicture, 1500); });
+document.addEventListener("visibilitychange", loadLivePicture);
+loadLivePicture();
 
-// What is read.
+// The status and the history.
+const STATE_TEXTS = { live: "live", opening: "opening the camera", lost: "camera lost", ended: "ended" };
+const MAX_HISTORY = 100;
 const events = new EventSource("events");
-let told = 0;
-let run = "";
-let broken = false;
-events.onopen = () => { if (broken) { broken = false; watch(); } };
+let lastCount = 0; // the "count" of the last event that was shown
+let run = ""; // changes when the demo is restarted
+let isOffline = false;
+
+events.onopen = () => { if (isOffline) { isOffline = false; loadLivePicture(); } };
 events.onerror = () => {
-  broken = true;
-  state("away", "offline");
+  isOffline = true;
+  showState("away", "offline");
   $("trouble").hidden = false;
   $("trouble").textContent = "The demo does not answer – trying again";
 };
-events.onmessage = (event) => {
-  const said = JSON.parse(event.data);
-  const names = { live: "live", opening: "opening the camera", lost: "camera lost", ended: "ended" };
-  state(said.state, names[said.state]);
-  $("trouble").hidden = said.state !== "lost";
-  $("trouble").textContent = `${said.trouble || ""} – trying again`;
-  count(said.corrections);
-  $("source").textContent = said.size ? `${said.source} · ${said.size[0]} × ${said.size[1]}` : said.source;
-  $("rate").textContent = said.rate ? said.rate.toFixed(0) : "–";
-  const times = said.milliseconds || {};
+events.onmessage = (message) => {
+  const status = JSON.parse(message.data);
+  showState(status.state, STATE_TEXTS[status.state]);
+  $("trouble").hidden = status.state !== "lost";
+  $("trouble").textContent = `${status.trouble || ""} – trying again`;
+  showCorrections(status.corrections);
+  $("source").textContent = status.size ? `${status.source} · ${status.size[0]} × ${status.size[1]}` : status.source;
+  $("rate").textContent = status.rate ? status.rate.toFixed(0) : "–";
+  const times = status.milliseconds || {};
   $("total").textContent = times.total === undefined ? "–" : times.total.toFixed(1);
   $("network").textContent = times.network === undefined ? "–" : times.network.toFixed(2);
-  $("model").textContent = said.model.name;
-  $("hash").textContent = said.model.sha256.slice(0, 16);
-  $("hash").title = `SHA-256 ${said.model.sha256}`;
-  $("runtime").textContent = said.model.runtime;
-  $("refused").hidden = !said.refused;
-  $("refused").textContent = `A new model was refused, this one goes on. ${said.refused || ""}`;
-  const texts = said.numbers.map((number) => number.text);
-  if ($("number").dataset.texts !== texts.join(" ")) {
-    $("number").dataset.texts = texts.join(" ");
-    $("number").replaceChildren(...texts.map((text) => make("div", {}, ...spell(text))));
-    $("number").classList.toggle("many", texts.length > 2 || texts.join("").length > 9);
-    $("none").hidden = texts.length > 0;
-    document.title = texts.length ? `${texts.join(" ")} – edge-mnist` : "edge-mnist";
+  $("model").textContent = status.model.name;
+  $("hash").textContent = status.model.sha256.slice(0, 16);
+  $("hash").title = `SHA-256 ${status.model.sha256}`;
+  $("runtime").textContent = status.model.runtime;
+  $("refused").hidden = !status.refused;
+  $("refused").textContent = `A new model was refused, and this one is still used. ${status.refused || ""}`;
+  showNumbers(status.numbers.map((number) => number.text));
+  if (status.run !== run) { // after a restart the demo counts its events from the beginning
+    run = status.run;
+    lastCount = 0;
   }
-  if (said.run !== run) { run = said.run; told = 0; } // a demo that was started anew counts from the beginning
-  for (const item of said.history) {
-    if (item.count > told) remember(item);
-    told = Math.max(told, item.count);
+  for (const event of status.history) {
+    if (event.count > lastCount) addToHistory(event);
+    lastCount = Math.max(lastCount, event.count);
   }
 };
 
-function state(kind, text) {
-  $("state").dataset.state = kind;
-  document.body.classList.toggle("away", kind === "away");
-  $("snapshot").disabled = kind === "away" || kind === "opening";
+function showState(state, text) {
+  $("state").dataset.state = state;
+  document.body.classList.toggle("away", state === "away");
+  $("snapshot").disabled = state === "away" || state === "opening";
   $("state").lastElementChild.textContent = text;
 }
 
-function remember(item) {
-  $("empty").hidden = true;
-  const number = make("b", {}, ...(item.was ? [make("s", { textContent: item.was })] : []), ...spell(item.number));
-  const said = { gone: "gone", unsure: "not sure" }[item.event] || percent(item.confidence);
-  const time = make("time", { dateTime: item.time, textContent: `${said} · ${new Date(item.time).toLocaleTimeString([], { hourCycle: "h23" })}` });
-  const row = make("li", { className: item.event }, number, time);
-  if (item.digits.length) row.append(make("div", { className: "crops" }, ...item.digits.map(crop)));
-  $("history").prepend(row);
-  while ($("history").children.length > 100) $("history").lastElementChild.remove();
+function showNumbers(texts) {
+  if ($("number").dataset.texts === texts.join(" ")) return;
+  $("number").dataset.texts = texts.join(" ");
+  $("number").replaceChildren(...texts.map((text) => createElement("div", {}, ...markDoubtful(text))));
+  $("number").classList.toggle("many", texts.length > 2 || texts.join("").length > 9);
+  $("none").hidden = texts.length > 0;
+  document.title = texts.length ? `${texts.join(" ")} – edge-mnist` : "edge-mnist";
 }
 
-// A digit as the network saw it; touched, it can be corrected.
-function crop(digit) {
-  const said = digit.unsure ? `not sure, perhaps ${digit.label}` : `read as ${digit.label}`;
-  const image = make("img", { src: digit.image, alt: said });
-  const title = `${said}, ${percent(digit.confidence)}: touch ${digit.unsure ? "to say what it is" : "if that is wrong"}`;
-  const button = make("button", { type: "button", title }, image);
+function addToHistory(event) {
+  $("empty").hidden = true;
+  const before = event.was ? [createElement("s", { textContent: event.was })] : [];
+  const number = createElement("b", {}, ...before, ...markDoubtful(event.number));
+  const result = { gone: "gone", unsure: "not sure" }[event.event] || formatPercent(event.confidence);
+  const clock = new Date(event.time).toLocaleTimeString([], { hourCycle: "h23" });
+  const time = createElement("time", { dateTime: event.time, textContent: `${result} · ${clock}` });
+  const row = createElement("li", { className: event.event }, number, time);
+  if (event.digits.length) row.append(createElement("div", { className: "crops" }, ...event.digits.map(createDigitButton)));
+  $("history").prepend(row);
+  while ($("history").children.length > MAX_HISTORY) $("history").lastElementChild.remove();
+}
+
+// Create a button with a digit as the network saw it, which opens the dialog for a correction.
+function createDigitButton(digit) {
+  const label = digit.unsure ? `not sure, perhaps ${digit.label}` : `read as ${digit.label}`;
+  const image = createElement("img", { src: digit.image, alt: label });
+  const title = `${label}, ${formatPercent(digit.confidence)}: touch it ${digit.unsure ? "to say what it is" : "if that is wrong"}`;
+  const button = createElement("button", { type: "button", title }, image);
   button.classList.toggle("unsure", digit.unsure);
-  button.addEventListener("click", () => correct(digit.key, digit.image));
+  button.addEventListener("click", () => openCorrection(digit.key, digit.image));
   return button;
 }
 
-// What was corrected so far, in all sessions.
-function count(saved) {
-  const labels = Object.entries(saved);
-  const all = labels.reduce((sum, [, number]) => sum + number, 0);
-  $("saved").hidden = all === 0;
-  $("saved").textContent = `Corrections saved: ${labels.map(([label, number]) => `${number} as ${label}`).join(", ")}`;
-}
-
-let correcting;
-function correct(key, image) {
-  correcting = key;
+// Corrections.
+let correctedKey; // the key of the digit in the dialog
+function openCorrection(key, image) {
+  correctedKey = key;
   $("wrong").src = image;
   $("dialog").showModal();
 }
+
+// Show how many digits were corrected so far, also before the demo was started.
+function showCorrections(saved) {
+  const labels = Object.entries(saved);
+  $("saved").hidden = labels.length === 0;
+  $("saved").textContent = `Corrections saved: ${labels.map(([label, count]) => `${count} as ${label}`).join(", ")}`;
+}
+
 for (const label of ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "none"]) {
-  const button = make("button", { type: "button", textContent: label === "none" ? "It is no digit" : label });
+  const button = createElement("button", { type: "button", textContent: label === "none" ? "It is not a digit" : label });
   button.dataset.label = label;
   button.addEventListener("click", async () => {
     $("dialog").close();
-    const key = correcting;
+    const key = correctedKey;
     try {
-      const answer = await (await post("correct", JSON.stringify({ key, label }))).json();
-      count(answer.corrections);
-      toast(`Saved as ${answer.saved}, for edge-mnist train --extra`, "Undo", () => forget(key));
+      const answer = await post("correct", JSON.stringify({ key, label }));
+      showCorrections(answer.corrections);
+      showToast(`Saved as ${answer.saved}, for edge-mnist train --extra`, "Undo", () => undoCorrection(key));
     } catch (error) {
-      toast(error.message);
+      showToast(error.message);
     }
   });
   $("labels").append(button);
 }
 
-async function forget(key) {
+async function undoCorrection(key) {
   try {
-    count((await (await post("correct", JSON.stringify({ key, label: null }))).json()).corrections);
-    toast("The correction is undone");
+    showCorrections((await post("correct", JSON.stringify({ key, label: null }))).corrections);
+    showToast("The correction is undone");
   } catch (error) {
-    toast(error.message);
+    showToast(error.message);
   }
 }
 
-function download(name, data) {
-  const picture = new Blob([Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], { type: "image/png" });
-  const link = make("a", { href: URL.createObjectURL(picture), download: `edge-mnist-${name}.png` });
+// Snapshots.
+function downloadPicture(name, base64) {
+  const picture = new Blob([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], { type: "image/png" });
+  const link = createElement("a", { href: URL.createObjectURL(picture), download: `edge-mnist-${name}.png` });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
+
 $("snapshot").addEventListener("click", async () => {
   try {
-    const said = await (await post("snapshot")).json();
-    download(said.name, said.plain);
-    toast("Snapshot saved, as the camera saw it", "With boxes too", () => download(`${said.name}-read`, said.read));
+    const answer = await post("snapshot");
+    downloadPicture(answer.name, answer.plain);
+    showToast("Snapshot saved, as the camera saw it", "With boxes too", () => downloadPicture(`${answer.name}-read`, answer.read));
   } catch (error) {
-    toast(error.message);
+    showToast(error.message);
   }
 });
 
-// The pad.
+// The drawing pad.
 const pad = $("pad");
 const pen = pad.getContext("2d");
-const small = make("canvas", { width: 112, height: 112 });
+const reducedPad = createElement("canvas", { width: 112, height: 112 }); // what is sent
 const bars = [...Array(10).keys()].map((digit) => {
-  const bar = make("i");
-  const value = make("em");
-  const row = make("li", {}, String(digit), make("span", {}, bar), value);
+  const bar = createElement("i");
+  const value = createElement("em");
+  const row = createElement("li", {}, String(digit), createElement("span", {}, bar), value);
   $("bars").append(row);
   return { bar, value, row };
 });
-let pointer = null;
-let drawn = false;
-let asking = false;
-let stale = false;
-let drawing = null;
+let lastPoint = null; // where the pen is while it is down
+let hasInk = false;
+let isClassifying = false;
+let isOutdated = false; // whether something was drawn since the last request was sent
+let classified = null; // the last answer
 
-function place(event) {
+function findPoint(event) {
   const box = pad.getBoundingClientRect();
   return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
 }
-function stroke(from, to) {
+
+function drawLine(from, to) {
   pen.beginPath();
   pen.moveTo(...from);
   pen.lineTo(...to);
   pen.stroke();
 }
-function blank() {
+
+function clearPad() {
   pen.fillStyle = "#000";
   pen.fillRect(0, 0, pad.width, pad.height);
   Object.assign(pen, { strokeStyle: "#fff", lineWidth: 22, lineCap: "round", lineJoin: "round" });
-  drawn = false;
-  drawing = null;
+  hasInk = false;
+  classified = null;
   $("hint").hidden = false;
   $("relabel").hidden = true;
   $("verdict").textContent = "The ten probabilities follow your pen.";
-  show(null);
+  showProbabilities(null);
 }
-function show(chances) {
-  const best = chances ? chances.indexOf(Math.max(...chances)) : -1;
+
+function showProbabilities(probabilities) {
+  const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
   bars.forEach(({ bar, value, row }, digit) => {
-    bar.style.width = chances ? `${100 * chances[digit]}%` : "0";
-    value.textContent = chances ? percent(chances[digit]) : "";
+    bar.style.width = probabilities ? `${100 * probabilities[digit]}%` : "0";
+    value.textContent = probabilities ? formatPercent(probabilities[digit]) : "";
     row.classList.toggle("best", digit === best);
   });
 }
-async function ask() {
-  if (asking) { stale = true; return; }
-  asking = true;
-  stale = false;
+
+// Send the drawing, one request at a time; what is drawn meanwhile is sent afterwards.
+async function classifyDrawing() {
+  if (isClassifying) { isOutdated = true; return; }
+  isClassifying = true;
+  isOutdated = false;
   try {
-    small.getContext("2d").drawImage(pad, 0, 0, 112, 112);
-    const picture = await new Promise((resolve) => { small.toBlob(resolve, "image/png"); });
-    const said = await (await post("pad", picture)).json();
-    if (drawn && said.probabilities) {
-      const sure = Math.max(...said.probabilities);
-      show(said.probabilities);
-      drawing = said;
+    reducedPad.getContext("2d").drawImage(pad, 0, 0, reducedPad.width, reducedPad.height);
+    const picture = await new Promise((resolve) => { reducedPad.toBlob(resolve, "image/png"); });
+    const answer = await post("pad", picture);
+    if (hasInk && answer.probabilities) {
+      const best = answer.probabilities.indexOf(Math.max(...answer.probabilities));
+      showProbabilities(answer.probabilities);
+      classified = answer;
       $("relabel").hidden = false;
-      $("verdict").textContent = said.unsure ? "Not sure: is it a digit?" : `It is a ${said.probabilities.indexOf(sure)}.`;
+      $("verdict").textContent = answer.unsure ? "Not sure: is it a digit?" : `It is a ${best}.`;
     }
   } catch (error) {
     $("verdict").textContent = error.message;
   }
-  asking = false;
-  if (stale) setTimeout(ask, 50);
+  isClassifying = false;
+  if (isOutdated) setTimeout(classifyDrawing, 50);
 }
+
 pad.addEventListener("pointerdown", (event) => {
   event.preventDefault();
   pad.setPointerCapture(event.pointerId);
-  pointer = place(event);
-  drawn = true;
+  lastPoint = findPoint(event);
+  hasInk = true;
   $("hint").hidden = true;
-  stroke(pointer, pointer);
-  ask();
+  drawLine(lastPoint, lastPoint);
+  classifyDrawing();
 });
 pad.addEventListener("pointermove", (event) => {
-  if (!pointer) return;
+  if (!lastPoint) return;
   for (const step of event.getCoalescedEvents ? event.getCoalescedEvents() : [event]) {
-    const next = place(step);
-    stroke(pointer, next);
-    pointer = next;
+    const point = findPoint(step);
+    drawLine(lastPoint, point);
+    lastPoint = point;
   }
-  ask();
+  classifyDrawing();
 });
 for (const name of ["pointerup", "pointercancel"]) {
-  pad.addEventListener(name, () => { if (pointer) { pointer = null; ask(); } });
+  pad.addEventListener(name, () => { if (lastPoint) { lastPoint = null; classifyDrawing(); } });
 }
-$("clear").addEventListener("click", blank);
-$("relabel").addEventListener("click", () => { if (drawing) correct(drawing.key, drawing.image); });
-blank();
+$("clear").addEventListener("click", clearPad);
+$("relabel").addEventListener("click", () => { if (classified) openCorrection(classified.key, classified.image); });
+clearPad();
 
-// Photographs.
+// Photographs: chosen, dropped or pasted.
 const drop = $("drop");
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
@@ -279,46 +305,54 @@ for (const name of ["dragenter", "dragover"]) {
 for (const name of ["dragleave", "drop"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.remove("over"); });
 }
-document.addEventListener("drop", (event) => { if (event.dataTransfer.files[0]) read(event.dataTransfer.files[0]); });
-document.addEventListener("paste", (event) => { if (event.clipboardData.files[0]) read(event.clipboardData.files[0]); });
-$("file").addEventListener("change", () => { if ($("file").files[0]) read($("file").files[0]); $("file").value = ""; });
+document.addEventListener("drop", (event) => readFirst(event.dataTransfer.files));
+document.addEventListener("paste", (event) => readFirst(event.clipboardData.files));
+$("file").addEventListener("change", () => { readFirst($("file").files); $("file").value = ""; });
 
-async function read(file) {
+function readFirst(files) {
+  if (files[0]) readPhotograph(files[0]);
+}
+
+async function readPhotograph(file) {
   $("photo-text").hidden = true;
   $("photo-digits").replaceChildren();
   $("photo-quiet").textContent = "Reading …";
   try {
-    const said = await (await post("photo", file)).json();
-    await sketch(file, said);
+    const answer = await post("photo", file);
+    await drawPhotograph(file, answer);
     drop.classList.add("small");
-    $("photo-text").hidden = said.lines.length === 0;
-    $("photo-text").replaceChildren(...said.lines.map((line) => make("div", {}, ...spell(line))));
-    const doubtful = said.digits.filter((digit) => digit.unsure).length;
-    $("photo-quiet").textContent = said.lines.length
-      ? `${said.digits.length} digits in ${said.milliseconds.toFixed(0)} ms${doubtful ? `, ${doubtful} of them not sure` : ""}. Touch one that is wrong${doubtful ? " or not sure" : ""}.`
-      : "No number found.";
-    $("photo-digits").replaceChildren(...said.digits.map(crop));
+    $("photo-text").hidden = answer.lines.length === 0;
+    $("photo-text").replaceChildren(...answer.lines.map((line) => createElement("div", {}, ...markDoubtful(line))));
+    const doubtful = answer.digits.filter((digit) => digit.unsure).length;
+    const time = `${answer.digits.length} digits in ${answer.milliseconds.toFixed(0)} ms`;
+    const text = doubtful
+      ? `${time}, ${doubtful} of them not sure. Touch one that is wrong or not sure.`
+      : `${time}. Touch one that is wrong.`;
+    $("photo-quiet").textContent = answer.lines.length ? text : "No number found.";
+    $("photo-digits").replaceChildren(...answer.digits.map(createDigitButton));
   } catch (error) {
     $("shown").hidden = true;
     $("photo-quiet").textContent = error.message;
   }
 }
-async function sketch(file, said) {
+
+// Show a photograph with the boxes of its digits, if the browser can open it.
+async function drawPhotograph(file, answer) {
   const canvas = $("shown");
-  const scale = Math.min(1, 1000 / Math.max(said.width, said.height));
+  const scale = Math.min(1, 1000 / Math.max(answer.width, answer.height));
   const picture = await createImageBitmap(file).catch(() => null);
   canvas.hidden = picture === null;
   if (!picture) return;
-  canvas.width = Math.round(said.width * scale);
-  canvas.height = Math.round(said.height * scale);
+  canvas.width = Math.round(answer.width * scale);
+  canvas.height = Math.round(answer.height * scale);
   const brush = canvas.getContext("2d");
   brush.drawImage(picture, 0, 0, canvas.width, canvas.height);
   brush.lineWidth = Math.max(2, canvas.width / 300);
   brush.font = `600 ${Math.max(13, canvas.width / 40)}px system-ui, sans-serif`;
-  for (const digit of said.digits) {
-    const [x, y, w, h] = digit.box.map((value) => value * scale);
+  for (const digit of answer.digits) {
+    const [x, y, width, height] = digit.box.map((value) => value * scale);
     brush.strokeStyle = brush.fillStyle = digit.unsure ? "#d97706" : "#0b8a4b";
-    brush.strokeRect(x - 2, y - 2, w + 4, h + 4);
+    brush.strokeRect(x - 2, y - 2, width + 4, height + 4);
     brush.fillText(`${digit.label}${digit.unsure ? "?" : ""}`, x, y - 6);
   }
 }
