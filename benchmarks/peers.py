@@ -34,7 +34,7 @@ from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.formats.contract import Contract
 from edge_mnist.graph import calibration, checkpoint
 from edge_mnist.graph.folding import fold
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.measure import benchmark
 from edge_mnist.measure.benchmark_text import show_machine
 from edge_mnist.measure.benchmark_worker import Model, serve
@@ -188,7 +188,7 @@ def build(folder: Path) -> dict[str, str]:
     images = mnist.load("train", download=False).images[: calibration.IMAGES]
     source = checkpoint.load(SHIPPED)
     graph = fold(source)
-    quantized, _ = quantize(graph, source.statistics)
+    quantized, _ = quantize_graph(graph, source.statistics)
     for name, content in (
         ("model_float.onnx", write_onnx(graph)),
         ("model_int8.onnx", write_onnx(quantized)),

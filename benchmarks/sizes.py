@@ -34,11 +34,11 @@ def tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 def onnx_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
     """The part and the content of each initializer of an .onnx file."""
-    graph = next(content for number, content in onnx_reader.fields(data) if number == 7)  # ModelProto.graph
+    graph = next(content for number, content in onnx_reader.read_fields(data) if number == 7)  # ModelProto.graph
     of_suffix = {".w": "weights", ".b": "biases", ".s": "scales", ".t": "scales"}
-    for number, initializer in onnx_reader.fields(graph):
+    for number, initializer in onnx_reader.read_fields(graph):
         if number == 5:  # GraphProto.initializer
-            tensor = dict(onnx_reader.fields(initializer))
+            tensor = dict(onnx_reader.read_fields(initializer))
             name = tensor[8].decode()  # TensorProto.name
             activation = "scales" if name[0] == "s" else "zero points"
             yield of_suffix.get(name[-2:], activation), tensor[9]  # TensorProto.raw_data

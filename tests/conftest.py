@@ -17,7 +17,7 @@ from edge_mnist.cli import commands
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.pipeline import trained
 from edge_mnist.system import progress
 
@@ -40,7 +40,7 @@ def reference() -> Reference:
     """The shipped checkpoint, quantized."""
     source = trained(None)
     graph = fold(source)
-    quantized, layers = quantize(graph, source.statistics)
+    quantized, layers = quantize_graph(graph, source.statistics)
     return make_reference(graph, quantized, layers, source.metadata["accuracies"]["test"])
 
 

@@ -116,7 +116,7 @@ def export(
     from edge_mnist.export import bundle_writer
     from edge_mnist.formats.table import choose_formats
     from edge_mnist.graph.folding import fold
-    from edge_mnist.graph.quantization import LayerReport, quantize
+    from edge_mnist.graph.quantization import LayerReport, quantize_graph
     from edge_mnist.pipeline import calibrated, origin, trained
     from edge_mnist.system.files import locked
 
@@ -138,7 +138,9 @@ def export(
             if int8:
                 _LOG.info("calibrating and quantizing")
                 source = calibrated(source, graph, data, recalibrate)
-                quantized, layers = quantize(graph, source.statistics, weight_range=weight_range, method=calibration)
+                quantized, layers = quantize_graph(
+                    graph, source.statistics, weight_range=weight_range, method=calibration
+                )
             _LOG.info("running the golden images")
             reference = make_reference(graph, quantized, layers, source.metadata.get("accuracies", {}).get("test"))
         if standalone is not None:

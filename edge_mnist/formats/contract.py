@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, image_batch
+from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, to_image_batch
 from edge_mnist.system.files import parse_json
 
 Precision = Literal["float", "int8"]
@@ -63,7 +63,7 @@ class Contract:
         Raises:
             EdgeMnistError: they are of another type or shape.
         """
-        batch = image_batch(images, self.input_shape)
+        batch = to_image_batch(images, self.input_shape)
         values: NDArray[Any] = batch.transpose(0, 2, 3, 1) if self.layout == "NHWC" else batch
         if self.input_type == "int8":
             values = (values ^ 0x80).view(np.int8)

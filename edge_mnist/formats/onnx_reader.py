@@ -20,8 +20,8 @@ _VARINT, _FIXED64, _FIXED32 = 0, 1, 5
 def read_metadata(data: bytes, name: str) -> bytes | None:
     """The value of the metadata entry called `name`; None if there is none, or the file is damaged."""
     try:
-        for number, entry in fields(data):
-            parts = dict(fields(entry)) if number == _MODEL_METADATA else {}
+        for number, entry in read_fields(data):
+            parts = dict(read_fields(entry)) if number == _MODEL_METADATA else {}
             if parts.get(_ENTRY_KEY) == name.encode():
                 return parts.get(_ENTRY_VALUE)
     except ValueError:
@@ -34,22 +34,22 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 
     A constant that several nodes share carries the name of the first node's output that uses it.
     """
-    graph = next(value for number, value in fields(data) if number == _MODEL_GRAPH)
+    graph = next(value for number, value in read_fields(data) if number == _MODEL_GRAPH)
     users: dict[bytes, bytes] = {}
-    for number, value in fields(graph):
+    for number, value in read_fields(graph):
         if number == _GRAPH_NODE:
-            node = list(fields(value))
+            node = list(read_fields(value))
             output = next(content for key, content in node if key == _NODE_OUTPUT)
             yield output.decode(), "node", value
             for key, content in node:
                 if key == _NODE_INPUT:
                     users.setdefault(content, output)
         elif number == _GRAPH_INITIALIZER:
-            name = next(content for key, content in fields(value) if key == _TENSOR_NAME)
+            name = next(content for key, content in read_fields(value) if key == _TENSOR_NAME)
             yield users.get(name, name).decode(), "constant", value
 
 
-def fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Number and content of the length-delimited fields of a message, in order; others are passed over.
 
     Raises:

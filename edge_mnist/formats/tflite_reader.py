@@ -37,7 +37,7 @@ def read_metadata(data: bytes, name: str) -> bytes | None:
     return None
 
 
-def cut(data: bytes, layer: str) -> bytes:
+def cut_after(data: bytes, layer: str) -> bytes:
     """The model up to the operation whose output is the tensor called `layer`, which becomes the model's output.
 
     Nothing moves: the list of operations is shortened, and the index of the output replaced, in place.

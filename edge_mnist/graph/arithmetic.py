@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 
 
-def power_of_two_at_least(value: float) -> float:
+def round_up_to_power_of_two(value: float) -> float:
     """The smallest power of two that is not below `value` > 0."""
     fraction, exponent = math.frexp(value)  # value = fraction * 2^exponent, 0.5 <= fraction < 1
     return math.ldexp(1.0, exponent - 1 if fraction == 0.5 else exponent)
@@ -30,7 +30,7 @@ def dequantize(q: NDArray[np.generic], scale: float, zero_point: int) -> FloatAr
     return (q.astype(np.float64) - zero_point) * scale
 
 
-def squared_error(values: FloatArray, weights: FloatArray, scale: float, zero_point: int) -> float:
+def sum_squared_errors(values: FloatArray, weights: FloatArray, scale: float, zero_point: int) -> float:
     """Sum over `values` of weight times squared quantization error, rounding and clamping both counted."""
     error = values - dequantize(quantize(values, scale, zero_point), scale, zero_point)
     return math.fsum(weights * error * error)
@@ -51,7 +51,7 @@ def requantize(accumulator: NDArray[np.float32], multiplier: NDArray[np.float32]
     return np.asarray(np.clip(scaled + np.float32(zero_point), -128, 127), dtype=np.int8)
 
 
-def fixed_point_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split M into a 31-bit significand and a shift: `M = significand * 2^(shift - 31)`, 2^30 <= significand < 2^31.
 
     TensorFlow Lite's `QuantizeMultiplier` (kernels/internal/quantization_util.cc). Exact, as M has 24 significant bits.
@@ -81,7 +81,7 @@ def requantize_fixed_point(
     Returns:
         int8, of the accumulator's shape. It differs from `requantize` by one at the most, for equal accumulators.
     """
-    significand, shift = fixed_point_multiplier(multiplier)
+    significand, shift = split_multiplier(multiplier)
     product = (accumulator << np.maximum(shift, 0)) * significand
     nudge = np.where(product >= 0, 1 << 30, 1 - (1 << 30))
     high = (np.abs(product + nudge) >> 31) * np.sign(product)  # a division by 2^31 as C does it, toward zero
@@ -107,14 +107,14 @@ def requantize_single_rounding(
     Returns:
         int8, of the accumulator's shape. It differs from `requantize` by one at the most, for equal accumulators.
     """
-    significand, shift = fixed_point_multiplier(multiplier)
+    significand, shift = split_multiplier(multiplier)
     high = ((accumulator << np.maximum(shift, 0)) * significand) >> 31
     right = np.maximum(-shift, 0)
     rounded = (high + ((np.int64(1) << right) >> 1)) >> right
     return np.asarray(np.clip(rounded + zero_point, -128, 127), dtype=np.int8)
 
 
-def exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:
+def find_exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:
     """A weight scale next to `scale` at which the integer bias survives a round trip through float32.
 
     PyTorch's quantized convolutions carry the bias as a float and divide it by `weight_scale * input_scale` again; the

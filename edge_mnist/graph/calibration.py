@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.interpreter import batches, float_activations, patches
+from edge_mnist.graph.interpreter import extract_patches, float_activations, split_batches
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d
 
 Statistics = Mapping[str, NDArray[np.generic]]
@@ -42,10 +42,10 @@ def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[n
     lows: dict[str, float] = {}
     highs: dict[str, float] = {}
     means: dict[str, NDArray[np.float64]] = {}
-    for batch in batches(images):
+    for batch in split_batches(images):
         for operation, values in zip(graph.operations, float_activations(graph, batch), strict=False):
             if not isinstance(operation, MaxPool2d):
-                total = patches(values, operation.window).mean(axis=(0, 1, 2), dtype=np.float64) * len(batch)
+                total = extract_patches(values, operation.window).mean(axis=(0, 1, 2), dtype=np.float64) * len(batch)
                 means[operation.name] = means.get(operation.name, 0) + total / len(images)
         for name, values in _outputs(graph, batch):
             lows[name] = min(lows.get(name, np.inf), float(values.min()))
@@ -54,7 +54,7 @@ def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[n
         statistics[f"{name}.input_mean"] = mean
         statistics[f"{name}.range"] = np.array([lows[name], highs[name]])
     histograms: dict[str, NDArray[np.int64]] = {}
-    for batch in batches(images):
+    for batch in split_batches(images):
         for name, values in _outputs(graph, batch):
             counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
             histograms[name] = histograms.get(name, 0) + counts

@@ -1,7 +1,7 @@
 """Executes a graph in NumPy: the oracle that every artifact is held against.
 
 Integer convolutions run as float32 matrix products. That is exact, not approximate: all products and partial sums are
-integers below 2^24 (`graph.accumulator_bound`), which float32 holds without rounding in any order of summation. So the
+integers below 2^24 (`graph.bound_accumulators`), which float32 holds without rounding in any order of summation. So the
 oracle is fast, and gives the same bits on every machine.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.graph.arithmetic import requantize, requantize_fixed_point, requantize_single_rounding
 from edge_mnist.graph.geometry import Window
-from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, image_batch
+from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, QuantizedConv2d, QuantizedGraph, to_image_batch
 
 Rounding = Literal[
     "float",
@@ -29,7 +29,7 @@ Rounding = Literal[
 "fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM since, "reference kernels"
 in TensorFlow Lite Micro."""
 
-BATCH = 128
+BATCH_SIZE = 128
 """Images at a time: the patches of a batch then stay within some tens of megabytes."""
 
 
@@ -43,7 +43,7 @@ def run_float(graph: FloatGraph, images: NDArray[np.uint8]) -> NDArray[np.float3
     Returns:
         float32 (N, classes), or (N, channels * height * width) of a prefix.
     """
-    return _flattened(float_activations(graph, batch) for batch in batches(images))
+    return _flattened(float_activations(graph, batch) for batch in split_batches(images))
 
 
 def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding = "float") -> NDArray[np.int8]:
@@ -57,12 +57,12 @@ def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Ro
     Returns:
         int8 (N, classes), or (N, channels * height * width) of a prefix.
     """
-    return _flattened(quantized_activations(graph, batch, rounding) for batch in batches(images))
+    return _flattened(quantized_activations(graph, batch, rounding) for batch in split_batches(images))
 
 
 def float_activations(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
     """The input (pixel - zero_pixel) and the output of each operation in turn: float32 (N, height, width, channels)."""
-    values = pixels(graph, images).astype(np.float32) - np.float32(graph.zero_pixel)
+    values = to_nhwc(graph, images).astype(np.float32) - np.float32(graph.zero_pixel)
     yield values
     for operation in graph.operations:
         if isinstance(operation, MaxPool2d):
@@ -78,7 +78,7 @@ def quantized_activations(
     graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding = "float"
 ) -> Iterator[NDArray[np.int8]]:
     """The input (pixel - 128) and the output of each operation in turn: int8 (N, height, width, channels)."""
-    values = (pixels(graph, images) ^ 0x80).view(np.int8)
+    values = (to_nhwc(graph, images) ^ 0x80).view(np.int8)
     multipliers = graph.multipliers()
     yield values
     for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
@@ -93,28 +93,28 @@ def quantized_activations(
             elif rounding == "fixed-point, single rounding" and operation.groups == 1:
                 values = requantize_single_rounding(accumulator.astype(np.int64), multiplier, zero_point)
             else:
-                away = ties_away(operation, rounding)
+                away = rounds_ties_away(operation, rounding)
                 values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point, away)
         yield values
 
 
-def pixels(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_nhwc(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Images as a batch of the graph's input shape: uint8 (N, height, width, channels).
 
     Raises:
         EdgeMnistError: the images are of another type or shape.
     """
-    return np.ascontiguousarray(image_batch(images, graph.input_shape).transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(to_image_batch(images, graph.input_shape).transpose(0, 2, 3, 1))
 
 
-def patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
+def extract_patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
     """What the window sees at each position, or zeros: (N, out height, out width, channels, kernel h, kernel w)."""
     return _windows(values, window, 0.0)
 
 
 def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) -> NDArray[np.float32]:
     """Sums of products of a convolution, without bias: float32 (N, out height, out width, out channels)."""
-    seen = patches(values, operation.window)
+    seen = extract_patches(values, operation.window)
     positions, groups, outputs = seen.shape[:3], operation.groups, len(operation.weight)
     # (N * positions, groups, taps)
     rows = seen.reshape(int(np.prod(positions)), groups, operation.weight[0].size)
@@ -126,7 +126,7 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
     return np.asarray(sums.reshape(*positions, outputs), dtype=np.float32)
 
 
-def ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-point") -> NDArray[np.bool_]:
+def rounds_ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-point") -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
     Convolutions and fully connected layers go through ruy, which rounds upward, or, in "fixed-point, ties away", away
@@ -158,10 +158,10 @@ def _windows(values: NDArray[Any], window: Window, outside: float) -> NDArray[An
     return view[:, ::step_down, ::step_right, :, :: window.dilation[0], :: window.dilation[1]]
 
 
-def batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+def split_batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Images in pieces; one empty piece if there are none, so that shapes are right."""
-    for start in range(0, max(len(images), 1), BATCH):
-        yield images[start : start + BATCH]
+    for start in range(0, max(len(images), 1), BATCH_SIZE):
+        yield images[start : start + BATCH_SIZE]
 
 
 def _flattened(batches: Iterator[Iterator[NDArray[Any]]]) -> NDArray[Any]:

@@ -198,7 +198,7 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
         for operation, source in zip(self.operations, self.quantizations(), strict=False):
             if isinstance(operation, MaxPool2d):
                 continue
-            worst = accumulator_bound(operation.weight, operation.bias, source.zero_point)
+            worst = bound_accumulators(operation.weight, operation.bias, source.zero_point)
             if int(worst.max()) >= ACCUMULATOR_LIMIT:
                 channel = int(worst.argmax())
                 raise EdgeMnistError(
@@ -222,7 +222,7 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
         }
 
 
-def image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uint8]:
+def to_image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uint8]:
     """Images as uint8 (N, channels, height, width) of the input shape that a network takes.
 
     Args:
@@ -240,7 +240,7 @@ def image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uint8]
     return batch
 
 
-def accumulator_bound(weight: NDArray[np.int8], bias: NDArray[np.int32], zero_point: int) -> NDArray[np.int64]:
+def bound_accumulators(weight: NDArray[np.int8], bias: NDArray[np.int32], zero_point: int) -> NDArray[np.int64]:
     """The largest magnitude that an accumulator, or any partial sum of it, can have, whatever the input.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.arithmetic import exact_bias_scale, power_of_two_at_least, squared_error
+from edge_mnist.graph.arithmetic import find_exact_bias_scale, round_up_to_power_of_two, sum_squared_errors
 from edge_mnist.graph.calibration import BINS, Statistics
 from edge_mnist.graph.operations import (
     ACCUMULATOR_LIMIT,
@@ -23,7 +23,7 @@ from edge_mnist.graph.operations import (
     Quantization,
     QuantizedConv2d,
     QuantizedGraph,
-    accumulator_bound,
+    bound_accumulators,
 )
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -62,7 +62,7 @@ class LayerReport:
     headroom: float
 
 
-def quantize(
+def quantize_graph(
     graph: FloatGraph, statistics: Statistics, *, weight_range: int = 64, method: Method = "mse"
 ) -> tuple[QuantizedGraph, tuple[LayerReport, ...]]:
     """Quantize after training: int8 weights per output channel, int8 activations per tensor, int32 biases.
@@ -155,11 +155,11 @@ def _output_quantization(
     # M must stay below 1: an output step is coarser than a weight step times an input step.
     product_step = float(np.abs(operation.weight).max()) / weight_range * source.scale
     span = high / 255 if operation.relu else max(high, -low) / 127
-    covering = power_of_two_at_least(max(span, product_step * 1.001, 2.0**-40))
+    covering = round_up_to_power_of_two(max(span, product_step * 1.001, 2.0**-40))
     candidates = [covering] if method == "minmax" else [covering / 2**finer for finer in range(6)]
     choices = [(scale, zero) for scale in candidates if scale > product_step for zero in zero_points(scale)]
     # Of equal errors the coarser scale, which comes first, is kept.
-    scale, zero_point = min(choices, key=lambda choice: squared_error(values, counts, *choice))
+    scale, zero_point = min(choices, key=lambda choice: sum_squared_errors(values, counts, *choice))
     outside = (values < (-128.5 - zero_point) * scale) | (values > (127.5 - zero_point) * scale)
     return Quantization(scale, zero_point), float(counts[outside].sum() / counts.sum())
 
@@ -198,7 +198,7 @@ def _quantize_convolution(
         operation.relu,
         output,
     )
-    worst = int(accumulator_bound(weight, bias_integers, source.zero_point).max())
+    worst = int(bound_accumulators(weight, bias_integers, source.zero_point).max())
     report = LayerReport(
         operation.name,
         output.scale,
@@ -247,12 +247,12 @@ def _quantize_channel(
 
         candidates = []
         for target in (bias, bias - shift(wanted)[1]):
-            scale, integer = exact_bias_scale(target, wanted, source.scale)
+            scale, integer = find_exact_bias_scale(target, wanted, source.scale)
             rounded, moved = shift(scale)
             moved += integer * float(scale) * source.scale - bias
             candidates.append((rounded.astype(np.int8), scale, integer, moved))
         weight, scale, integer, moved = min(candidates, key=lambda candidate: abs(candidate[3]))
-        bound = accumulator_bound(weight[None], np.array([integer], dtype=np.int32), source.zero_point)
+        bound = bound_accumulators(weight[None], np.array([integer], dtype=np.int32), source.zero_point)
         if int(bound[0]) < ACCUMULATOR_LIMIT:
             return _Channel(weight, scale, integer, candidates[0][3], moved)
         levels //= 2

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.arithmetic import fixed_point_multiplier
+from edge_mnist.graph.arithmetic import split_multiplier
 from edge_mnist.graph.geometry import MapShape, Window
-from edge_mnist.graph.interpreter import ties_away
+from edge_mnist.graph.interpreter import rounds_ties_away
 from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 
 LANES, TAPS = 8, 4
@@ -83,8 +83,8 @@ def format_constants(stage: FusedOperation, name: str, graph: QuantizedGraph) ->
     sums = operation.weight.astype(np.int64).reshape(len(operation.weight), -1).sum(axis=1)
     biases = operation.bias - (stage.entering.zero_point + 128) * sums  # activations are kept as q + 128
     multipliers = graph.multipliers()[operation.name]
-    significands, shifts = fixed_point_multiplier(multipliers)
-    away = ties_away(operation)
+    significands, shifts = split_multiplier(multipliers)
+    away = rounds_ties_away(operation)
     none = padded - len(biases)  # channels that fill up the last eight, see EM_FILL
     bias_items = [f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)]
     fill = "EM_FILL(EM_NONE EM_NONE)" if none else ""

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge_mnist.export.c.tables import LANES, FusedOperation, format_constants, format_float, fuse_operations
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, accumulator_bound
+from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, bound_accumulators
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY
 
@@ -123,7 +123,7 @@ def _check(stage: FusedOperation, graph: QuantizedGraph) -> None:
             )
     if isinstance(operation, MaxPool2d):
         return
-    bound = accumulator_bound(operation.weight, operation.bias, stage.entering.zero_point)
+    bound = bound_accumulators(operation.weight, operation.bias, stage.entering.zero_point)
     multiplier = graph.multipliers()[operation.name].astype(np.float64)
     if (bound * multiplier >= 2.0**30).any() or (multiplier < 2.0**-30).any():
         raise EdgeMnistError(

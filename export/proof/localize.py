@@ -150,7 +150,8 @@ def _layer_outputs(
             values = OnnxClassifier(add_output(data, name, contract.output_type), name, 1, name).run(inputs)
         else:
             is_last = operation is graph.operations[-1]
-            values = load_bytes(data if is_last else tflite_reader.cut(data, name), name, runtime=runtime).run(inputs)
+            part = data if is_last else tflite_reader.cut_after(data, name)
+            values = load_bytes(part, name, runtime=runtime).run(inputs)
             values = values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
         yield contract.to_signed(values)
 

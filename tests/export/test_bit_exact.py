@@ -15,7 +15,7 @@ from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_float, run_quantized
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import torchscript
 from edge_mnist.runtime.tflite import TFLiteClassifier
 from edge_mnist.system.errors import EdgeMnistError
@@ -37,7 +37,7 @@ def networks() -> list[tuple[Checkpoint, FloatGraph, QuantizedGraph, np.ndarray]
         images = random_images(checkpoint, IMAGES, seed)
         graph = fold(checkpoint)
         try:
-            quantized, _ = quantize(graph, calibration.collect(graph, images))
+            quantized, _ = quantize_graph(graph, calibration.collect(graph, images))
         except EdgeMnistError as error:
             assert "every output is" in str(error)
             continue

@@ -28,7 +28,7 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.pipeline import trained
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.errors import EdgeMnistError
@@ -121,7 +121,7 @@ def random_graph(seed: int) -> tuple[QuantizedGraph, np.ndarray] | None:
     images = random_images(checkpoint, 24, seed)
     graph = fold(checkpoint)
     try:
-        return quantize(graph, calibration.collect(graph, images))[0], images
+        return quantize_graph(graph, calibration.collect(graph, images))[0], images
     except EdgeMnistError as error:
         assert "every output is" in str(error)
         return None
@@ -276,7 +276,7 @@ def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -
 def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
     source = trained(None)
     float_graph = fold(source)
-    graph, _ = quantize(float_graph, source.statistics, weight_range=127)
+    graph, _ = quantize_graph(float_graph, source.statistics, weight_range=127)
     assert any(0 in choose_chain_lengths(pack_weights(operation), 2) for operation in graph.convolutions)
     images = strokes.draw(60, seed=8).images[:, None]
     outputs = compiled_c.open_library(write_c(graph), "model.c").run(images.reshape(60, 28, 28, 1))

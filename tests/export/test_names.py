@@ -22,7 +22,7 @@ from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import compiled_c
 from tests.support.networks import random_checkpoint, random_images
 
@@ -69,7 +69,7 @@ def networks() -> list[tuple[FloatGraph, QuantizedGraph, np.ndarray]]:
     for seed in (1003, 1007, 1009, 1033):
         source = random_checkpoint(seed)
         graph, images = fold(source), random_images(source, 16, seed)
-        found.append((graph, quantize(graph, calibration.collect(graph, images))[0], images))
+        found.append((graph, quantize_graph(graph, calibration.collect(graph, images))[0], images))
     assert any(graph.zero_pixel for graph, _, _ in found)
     assert any(isinstance(operation, MaxPool2d) for graph, _, _ in found for operation in graph.operations)
     assert len({graph.operations[-1].window.covers(graph.shapes()[-2][1:]) for graph, _, _ in found}) == 2

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from edge_mnist.graph.arithmetic import (
     dequantize,
-    exact_bias_scale,
-    fixed_point_multiplier,
-    power_of_two_at_least,
+    find_exact_bias_scale,
     quantize,
     requantize,
     requantize_fixed_point,
     requantize_single_rounding,
-    squared_error,
+    round_up_to_power_of_two,
+    split_multiplier,
+    sum_squared_errors,
 )
 
 accumulators = st.integers(-(2**24) + 1, 2**24 - 1)
@@ -91,7 +91,7 @@ def test_fixed_point_is_what_the_integer_kernels_compute(
     pair: tuple[int, np.float32], zero_point: int, ties_away: bool
 ) -> None:
     accumulator, multiplier = pair
-    (significand,), (shift,) = (values.tolist() for values in fixed_point_multiplier(np.array([multiplier])))
+    (significand,), (shift,) = (values.tolist() for values in split_multiplier(np.array([multiplier])))
     assert 2**30 <= significand < 2**31 and significand * Fraction(2) ** (shift - 31) == Fraction(float(multiplier))
     high, right = doubling_high_mul(accumulator << max(shift, 0), significand), max(-shift, 0)
     rounded = rounding_divide_by_power(high, right) if ties_away else (high + ((1 << right) >> 1)) >> right
@@ -135,7 +135,7 @@ def test_a_bias_survives_float32(bias: float, scale: float, exponent: int) -> No
     input_scale = 2.0**exponent
     # A bias of more than 22 bits is not asked for: quantization coarsens the weights' scale before.
     wanted = np.float32(max(scale, abs(bias) / input_scale / 2**22))
-    found, integer = exact_bias_scale(bias, wanted, input_scale)
+    found, integer = find_exact_bias_scale(bias, wanted, input_scale)
     assert found.dtype == np.float32 and wanted <= found <= wanted * np.float32(1 + 2**-18)
     step = np.float32(found * np.float32(input_scale))
     assert Fraction(float(step)) == Fraction(float(found)) * Fraction(input_scale)
@@ -148,7 +148,7 @@ def test_a_bias_survives_float32(bias: float, scale: float, exponent: int) -> No
 @example(1.0)
 @example(math.nextafter(1.0, 2))
 def test_power_of_two_at_least(value: float) -> None:
-    power = power_of_two_at_least(value)
+    power = round_up_to_power_of_two(value)
     assert math.frexp(power)[0] == 0.5 and power / 2 < value <= power
 
 
@@ -161,7 +161,7 @@ def test_quantize_rounds_to_nearest_and_clamps(values: list[float], exponent: in
     back = dequantize(found, scale, zero_point)
     error = [value - (q - zero_point) * scale for value, q in zip(values, expected, strict=True)]
     assert (np.array(values) - back).tolist() == error
-    assert squared_error(np.array(values), np.full(len(values), 3.0), scale, zero_point) == pytest.approx(
+    assert sum_squared_errors(np.array(values), np.full(len(values), 3.0), scale, zero_point) == pytest.approx(
         3 * math.fsum(e * e for e in error)
     )
 

@@ -10,9 +10,9 @@ import pytest
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
-from edge_mnist.graph.interpreter import BATCH, float_activations
+from edge_mnist.graph.interpreter import BATCH_SIZE, float_activations
 from edge_mnist.graph.operations import FloatGraph, MaxPool2d
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
 
@@ -23,10 +23,10 @@ def test_statistics_are_those_of_all_activations_at_once() -> None:
     pooled = 0
     for seed in SEEDS:
         graph = fold(random_checkpoint(seed))
-        images = random_images(random_checkpoint(seed), BATCH + 9, seed)
+        images = random_images(random_checkpoint(seed), BATCH_SIZE + 9, seed)
         found = calibration.collect(graph, images)
         # In the same batches: the last bits of a float32 matrix product depend on its size.
-        batches = [list(float_activations(graph, part)) for part in (images[:BATCH], images[BATCH:])]
+        batches = [list(float_activations(graph, part)) for part in (images[:BATCH_SIZE], images[BATCH_SIZE:])]
         inputs = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
         expected_keys = {"pixels.histogram"}
         for index, operation in enumerate(graph.operations):
@@ -74,7 +74,7 @@ def graph() -> FloatGraph:
 def test_images_that_show_nothing_are_refused(graph: FloatGraph, value: int) -> None:
     statistics = calibration.collect(graph, np.full((4, *graph.input_shape), value, dtype=np.uint8))
     with pytest.raises(EdgeMnistError, match=f"^every pixel of the calibration images is {value}, expected digits"):
-        quantize(graph, statistics)
+        quantize_graph(graph, statistics)
 
 
 def test_statistics_that_do_not_fit_are_refused(graph: FloatGraph) -> None:
@@ -91,5 +91,5 @@ def test_statistics_that_do_not_fit_are_refused(graph: FloatGraph) -> None:
     }
     for text, statistics in bad.items():
         with pytest.raises(EdgeMnistError, match=text) as caught:
-            quantize(graph, statistics)
+            quantize_graph(graph, statistics)
         assert "\n" not in str(caught.value)

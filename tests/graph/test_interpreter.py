@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_mnist.graph.geometry import Window
-from edge_mnist.graph.interpreter import BATCH, pixels, quantized_activations, run_quantized
+from edge_mnist.graph.interpreter import BATCH_SIZE, quantized_activations, run_quantized, to_nhwc
 from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -114,7 +114,7 @@ def test_layers_equal_loops_over_integers(seed: int) -> None:
 
 def test_the_batch_changes_nothing() -> None:
     graph = random_graph(1)
-    images = np.random.default_rng(0).integers(0, 256, (BATCH + 3, *graph.input_shape), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE + 3, *graph.input_shape), dtype=np.uint8)
     whole = run_quantized(graph, images)
     assert np.array_equal(whole, np.concatenate([run_quantized(graph, image[None]) for image in images]))
     assert run_quantized(graph, images[:0]).shape == (0, whole.shape[1])
@@ -127,10 +127,10 @@ def test_the_batch_changes_nothing() -> None:
 def test_images_of_another_shape_or_type_are_refused(channels: int) -> None:
     graph = QuantizedGraph((channels, 6, 8), 0, ())
     good = np.zeros((2, channels, 6, 8), dtype=np.uint8)
-    assert pixels(graph, good).shape == (2, 6, 8, channels)
+    assert to_nhwc(graph, good).shape == (2, 6, 8, channels)
     squeezed = good[:, 0]
     if channels == 1:
-        assert np.array_equal(pixels(graph, squeezed), pixels(graph, good))
+        assert np.array_equal(to_nhwc(graph, squeezed), to_nhwc(graph, good))
     bad = [good[0, 0], good[:, :, :5], good.transpose(0, 2, 3, 1), good.astype(np.float32), good.astype(np.int8)]
     for images in [*bad, *([squeezed] if channels > 1 else [])]:
         with pytest.raises(EdgeMnistError, match=r"images: expected uint8 \(N, .*6, 8\), found .* \(.*\)"):

@@ -16,8 +16,8 @@ from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, accumulator_bound
-from edge_mnist.graph.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize
+from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, bound_accumulators
+from edge_mnist.graph.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize_graph
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
@@ -30,7 +30,7 @@ def quantized_network(seed: int, **options: object) -> Quantized | None:
     source = random_checkpoint(seed)
     graph, images = fold(source), random_images(source, 30, seed)
     try:
-        found, reports = quantize(graph, calibration.collect(graph, images), **options)  # type: ignore[arg-type]
+        found, reports = quantize_graph(graph, calibration.collect(graph, images), **options)  # type: ignore[arg-type]
     except EdgeMnistError as error:
         assert any(f"{layer.name}: every output is" in str(error) for layer in graph.convolutions)
         return None
@@ -54,7 +54,7 @@ def test_what_bit_exactness_rests_on_holds(networks: list[Quantized]) -> None:
             if operation not in found.convolutions:
                 continue
             assert np.abs(operation.weight.astype(int)).max() <= 64
-            bound = accumulator_bound(operation.weight, operation.bias, source.zero_point)
+            bound = bound_accumulators(operation.weight, operation.bias, source.zero_point)
             assert bound.max() < ACCUMULATOR_LIMIT
             assert operation.output.zero_point == -128 or not operation.relu
             # FBGEMM keeps the bias as a float32 and divides it by the scale when it runs.
@@ -78,7 +78,7 @@ def test_reports_say_what_was_done(networks: list[Quantized]) -> None:
             assert report.bias_corrected or report.shift_after == report.shift_before
             corrected += report.bias_corrected
             assert 0 <= report.clipped < 0.05
-            worst = accumulator_bound(operation.weight, operation.bias, source).max()
+            worst = bound_accumulators(operation.weight, operation.bias, source).max()
             assert report.headroom == ACCUMULATOR_LIMIT / worst > 1
     assert corrected > 50
 
@@ -106,7 +106,7 @@ def int8_logits(graph: QuantizedGraph, images: np.ndarray) -> np.ndarray:
 
 def test_the_same_statistics_give_the_same_bytes() -> None:
     source = checkpoints.load(SHIPPED)
-    first, second = (quantize(fold(source), source.statistics)[0] for _ in range(2))
+    first, second = (quantize_graph(fold(source), source.statistics)[0] for _ in range(2))
     assert hash_graph(first) == hash_graph(second)
     images = strokes.draw(300, seed=9).images
     same = run_quantized(first, images).argmax(axis=1) == run_float(fold(source), images).argmax(axis=1)
@@ -124,12 +124,12 @@ def test_weight_range_is_a_limit() -> None:
     source = checkpoints.load(SHIPPED)
     graph = fold(source)
     for weight_range in (8, 127):
-        found, _ = quantize(graph, source.statistics, weight_range=weight_range)
+        found, _ = quantize_graph(graph, source.statistics, weight_range=weight_range)
         largest = max(int(np.abs(operation.weight.astype(int)).max()) for operation in found.convolutions)
         assert largest == weight_range
     for weight_range in (7, 128):
         with pytest.raises(EdgeMnistError, match=f"weight range {weight_range} is outside 8..127"):
-            quantize(graph, source.statistics, weight_range=weight_range)
+            quantize_graph(graph, source.statistics, weight_range=weight_range)
 
 
 Spoil = Callable[[np.ndarray, np.ndarray], None]
@@ -176,7 +176,7 @@ def small_graph(layer: int, spoil: Spoil) -> tuple[FloatGraph, np.ndarray]:
 @pytest.mark.parametrize("weight_range", [64, 127])
 def test_degenerate_channels_are_repaired(layer: int, spoil: Spoil, weight_range: int) -> None:
     graph, images = small_graph(layer, spoil)
-    found, reports = quantize(graph, calibration.collect(graph, images), weight_range=weight_range)
+    found, reports = quantize_graph(graph, calibration.collect(graph, images), weight_range=weight_range)
     expected = run_float(graph, images)
     logits = int8_logits(found, images)
     assert np.abs(logits - expected).max() <= 0.08 * np.abs(expected).max()
@@ -195,7 +195,7 @@ def test_a_wide_layer_keeps_within_24_bits_with_fewer_levels(channels: int) -> N
     assert channels * 64 * 255 > ACCUMULATOR_LIMIT
     graph = wide_graph(channels, 0.1)
     images = np.random.default_rng(0).integers(0, 256, (40, channels, 1, 1), dtype=np.uint8)
-    found, (report,) = quantize(graph, calibration.collect(graph, images))
+    found, (report,) = quantize_graph(graph, calibration.collect(graph, images))
     assert report.headroom > 1
     expected = run_float(graph, images)
     logits = int8_logits(found, images)
@@ -206,4 +206,4 @@ def test_a_layer_that_cannot_keep_within_24_bits_is_refused_by_name() -> None:
     graph = wide_graph(20_000, 1.0)
     images = np.random.default_rng(0).integers(0, 256, (10, 20_000, 1, 1), dtype=np.uint8)
     with pytest.raises(EdgeMnistError, match="^wide, channel 0: 20000 weights .* 24 bits .* split the layer"):
-        quantize(graph, calibration.collect(graph, images))
+        quantize_graph(graph, calibration.collect(graph, images))

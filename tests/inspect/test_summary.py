@@ -27,7 +27,7 @@ from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import float_activations
 from edge_mnist.graph.layers import Conv2dLayer, ReluLayer
 from edge_mnist.graph.operations import Conv2d, FloatGraph
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.files import METADATA_KEY
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the shipped checkpoint, in all formats that can be written here."""
     source = checkpoint.load(SHIPPED)
     graph = fold(source)
-    quantized, layers = quantize(graph, source.statistics)
+    quantized, layers = quantize_graph(graph, source.statistics)
     kinds = [kind for kind in choose_formats() if kind.name != "torchscript" or find_spec("torch")]
     path: Path = tmp_path_factory.mktemp("info") / "artifacts"
     files = bundle_writer.make_bundle(

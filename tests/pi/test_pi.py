@@ -26,7 +26,7 @@ from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
-from edge_mnist.graph.quantization import quantize
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_images
@@ -179,7 +179,7 @@ def test_random_networks_give_the_oracles_logits(pi: Pi, tflite_runtime: Path, t
         checkpoint = random_checkpoint(seed)
         images, graph = random_images(checkpoint, 40, seed), fold(checkpoint)
         try:
-            networks[seed] = quantize(graph, calibration.collect(graph, images))[0], images
+            networks[seed] = quantize_graph(graph, calibration.collect(graph, images))[0], images
         except EdgeMnistError:  # every output is dead
             continue
         (tmp_path / f"{seed}.tflite").write_bytes(write_tflite(networks[seed][0]))
