@@ -1,7 +1,8 @@
-"""A graph as a TorchScript archive: loads in Python and C++, on x86 (FBGEMM) and on ARM (QNNPACK).
+"""Writes a graph as a TorchScript archive, which loads in Python and C++, on x86 (FBGEMM) and on ARM (QNNPACK).
 
 The int8 form is a chain of torch.ao.nn.quantized modules with uint8 activations (the graph's int8 plus 128). Each
-operation is a submodule, in order, that the graph's `identifiers` names.
+operation is a submodule, in order, with its name in the graph's `identifiers`. An archive contains the path of this
+module and the names of its classes.
 """
 
 from __future__ import annotations
@@ -26,30 +27,30 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
-    """The graph as a TorchScript archive.
+    """Write a graph as a TorchScript archive of any batch size.
 
-    Float: float32 pixels (N, channels, height, width), 0..255, to float32 logits (N, classes).
-    Int8: uint8 pixels of that shape to uint8 logits (N, classes), zero point 128.
+    A float model maps float32 pixels (N, channels, height, width), 0..255, to float32 logits (N, classes). An int8
+    model maps uint8 pixels of the same shape to uint8 logits (N, classes), which are the int8 ones plus 128.
     """
     with warnings.catch_warnings(), torch.no_grad():
-        # TorchScript and eager quantization are deprecated; the torch version is pinned, and the archives stay
-        # loadable.
+        # TorchScript and eager quantization are deprecated. The version of torch is pinned, and later versions load
+        # what this one writes.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", UserWarning)
         torch.backends.quantized.engine = choose_quantized_engine()
-        network = _float_network(graph) if isinstance(graph, FloatGraph) else _quantized_network(graph)
+        network = _build_float(graph) if isinstance(graph, FloatGraph) else _build_quantized(graph)
         example = torch.zeros(
             2, *graph.input_shape, dtype=torch.float32 if isinstance(graph, FloatGraph) else torch.uint8
         )
         traced = torch.jit.trace(network.eval().requires_grad_(False), example)  # type: ignore[no-untyped-call]
         archive = io.BytesIO()
-        terms = FORMATS["torchscript"].make_contract(graph).to_json()
-        torch.jit.save(traced, archive, _extra_files={METADATA_KEY: terms})
-    return _without_debug_files(archive.getvalue())
+        contract = FORMATS["torchscript"].make_contract(graph)
+        torch.jit.save(traced, archive, _extra_files={METADATA_KEY: contract.to_json()})
+    return _remove_debug_files(archive.getvalue())
 
 
 class _Centre(nn.Module):
-    """Float pixels to pixel - zero_pixel."""
+    """Subtracts zero_pixel from float pixels (N, channels, height, width)."""
 
     def __init__(self, zero_pixel: int) -> None:
         super().__init__()
@@ -60,7 +61,7 @@ class _Centre(nn.Module):
 
 
 class _Pixels(nn.Module):
-    """uint8 pixels, as they are, to a quantized tensor of scale 1."""
+    """Turns uint8 pixels (N, channels, height, width) into a quantized tensor of scale 1 with the same integers."""
 
     def __init__(self, zero_pixel: int) -> None:
         super().__init__()
@@ -71,22 +72,22 @@ class _Pixels(nn.Module):
 
 
 class _Integers(nn.Module):
-    """A quantized map (N, classes, 1, 1) to its integers, uint8 (N, classes)."""
+    """Turns a quantized map (N, classes, 1, 1) into its integers, uint8 (N, classes)."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return values.int_repr().flatten(1)
 
 
-def _float_network(graph: FloatGraph) -> nn.Sequential:
+def _build_float(graph: FloatGraph) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     names = graph.identifiers()
     if graph.zero_pixel:
         layers["centre"] = _Centre(graph.zero_pixel)
     for operation in graph.operations:
         if isinstance(operation, MaxPool2d):
-            layers[names[operation.name]] = _max_pool(operation)
+            layers[names[operation.name]] = _make_max_pool(operation)
             continue
-        convolution = _convolution(nn.Conv2d, operation)
+        convolution = _make_convolution(nn.Conv2d, operation)
         arrays = {"weight": operation.weight, "bias": operation.bias}
         convolution.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
         layers[names[operation.name]] = nn.Sequential(convolution, nn.ReLU()) if operation.relu else convolution
@@ -94,28 +95,28 @@ def _float_network(graph: FloatGraph) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _quantized_network(graph: QuantizedGraph) -> nn.Sequential:
+def _build_quantized(graph: QuantizedGraph) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(pixels=_Pixels(graph.zero_pixel))
     names = graph.identifiers()
     for operation, source in zip(graph.operations, graph.quantizations(), strict=False):
         if isinstance(operation, MaxPool2d):
-            layers[names[operation.name]] = _max_pool(operation)
+            layers[names[operation.name]] = _make_max_pool(operation)
             continue
-        convolution = _convolution(quantized.Conv2d, operation)
+        convolution = _make_convolution(quantized.Conv2d, operation)
         scales = torch.from_numpy(operation.weight_scale).double()
         zeros = torch.zeros(len(scales), dtype=torch.long)
         weight = torch._make_per_channel_quantized_tensor(torch.from_numpy(operation.weight), scales, zeros, 0)
-        # Exact: quantization.py chose scales at which this product, divided again, is the integer bias.
+        # PyTorch divides by the scale again; quantization.py chose scales at which it gets the integer bias back.
         bias = torch.from_numpy(operation.bias).float() * (torch.from_numpy(operation.weight_scale) * source.scale)
         convolution.set_weight_bias(weight, bias)
-        convolution.scale, convolution.zero_point = _unsigned(operation.output)
+        convolution.scale, convolution.zero_point = _to_unsigned(operation.output)
         layers[names[operation.name]] = convolution
     layers["integers"] = _Integers()
     return nn.Sequential(layers)
 
 
-def _convolution(kind: Callable[..., Module], operation: Conv2d | QuantizedConv2d) -> Module:
-    """A torch convolution of the operation's geometry, with a bias."""
+def _make_convolution(kind: Callable[..., Module], operation: Conv2d | QuantizedConv2d) -> Module:
+    """Make a torch convolution with a bias and with the shape, window and groups of an operation."""
     outputs, group_channels, *_ = operation.weight.shape
     window = operation.window
     return kind(
@@ -129,17 +130,17 @@ def _convolution(kind: Callable[..., Module], operation: Conv2d | QuantizedConv2
     )
 
 
-def _max_pool(operation: MaxPool2d) -> nn.Module:
+def _make_max_pool(operation: MaxPool2d) -> nn.Module:
     return nn.MaxPool2d(operation.window.kernel_size, operation.window.stride, operation.window.padding)
 
 
-def _unsigned(quantization: Quantization) -> tuple[float, int]:
-    """Scale and zero point for uint8."""
+def _to_unsigned(quantization: Quantization) -> tuple[float, int]:
+    """The scale and the zero point of the same activation as uint8."""
     return quantization.scale, quantization.zero_point + 128
 
 
-def _without_debug_files(archive: bytes) -> bytes:
-    """The archive without its debug files, which hold this machine's paths, and with equal bytes for equal content."""
+def _remove_debug_files(archive: bytes) -> bytes:
+    """Remove the debug files, which contain paths of this machine, and the times of all entries."""
     result = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(result, "w", zipfile.ZIP_STORED) as target:
         for name in source.namelist():

@@ -1,4 +1,4 @@
-"""What a model.c holds of each layer: the kernel that computes it, its constants in the order that the kernel reads."""
+"""What model.c holds for each layer: the kernel that computes it, and its constants in the order that this reads."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ from edge_mnist.graph.interpreter import rounds_ties_away
 from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 
 LANES, TAPS = 8, 4
-"""Output channels and taps that the kernels take at a time."""
+"""Output channels, and taps (weights of one output channel), in each group of weights that the kernels load at once."""
 
 _LONGEST_CHAIN = {2: 4, 4: 16}
-"""By products of a group that fall into one 16-bit lane: the groups of taps that a kernel adds there at the most."""
+"""The most groups of taps that a kernel adds in 16 bits, by the number of products of a group in one 16-bit lane.
+
+The first is that of the AVX2 kernel in x86.h, the second that of the NEON kernel in arm.h.
+"""
+
+_ACTIVATION_MAGNITUDES = {2: 255, 4: 128}
+"""The largest magnitude of an activation, by the number of products of a group in one 16-bit lane."""
 
 
 @dataclass(frozen=True)
 class FusedOperation:
-    """What is computed row by row in one go: a convolution, also with the 2x2 max pool after it, or a max pool.
+    """What one kernel call computes: a convolution, which may include the 2x2 max pool after it, or a max pool.
 
     Attributes:
-        operation: the convolution or max pool.
-        pool: the max pool that is taken of the convolution's sums.
-        source: shape of the input.
-        target: shape of the output, after the pool.
-        entering: quantization of the input.
-        leaving: quantization of the output.
+        operation: the convolution or the max pool.
+        pool: the max pool that is taken of the convolution's sums, if there is one.
+        input_shape: channels, height and width of the input.
+        output_shape: channels, height and width of the output, after `pool`.
+        input_quantization: the quantization of the input.
+        output_quantization: the quantization of the output.
     """
 
     operation: QuantizedConv2d | MaxPool2d
     pool: MaxPool2d | None
-    source: MapShape
-    target: MapShape
-    entering: Quantization
-    leaving: Quantization
+    input_shape: MapShape
+    output_shape: MapShape
+    input_quantization: Quantization
+    output_quantization: Quantization
 
     @property
-    def kind(self) -> str:
-        """The kernel, as c_types.h calls it."""
+    def kernel(self) -> str:
+        """The kernel by its name in types.h."""
         if isinstance(self.operation, MaxPool2d):
             return "EM_POOL"
         if self.operation.groups > 1:
@@ -51,105 +57,118 @@ class FusedOperation:
         return "EM_CONV_POOL" if self.pool else "EM_CONV"
 
     @property
-    def rows(self) -> int:
-        """Rows of the input that a row of the output sees."""
+    def input_rows(self) -> int:
+        """The number of input rows from which one output row is computed."""
         window = self.operation.window
         return window.extent[0] + (window.stride[0] if self.pool else 0)
 
 
 def fuse_operations(graph: QuantizedGraph) -> tuple[FusedOperation, ...]:
-    """The operations of a graph, with each max pool that can be taken of a convolution's sums joined to it."""
-    found: list[FusedOperation] = []
+    """Join each max pool that can be taken of a convolution's sums to that convolution.
+
+    That is exact because requantization is monotonic: the largest sum becomes the largest output.
+    """
+    fused: list[FusedOperation] = []
     shapes, quantizations = graph.shapes(), graph.quantizations()
     for index, operation in enumerate(graph.operations):
-        source, target = shapes[index], shapes[index + 1]
-        last = found[-1] if found else None
-        if isinstance(operation, MaxPool2d) and operation.window == Window((2, 2), (2, 2)) and last:
-            if last.kind == "EM_CONV":
-                found[-1] = replace(last, pool=operation, target=target)
+        previous = fused[-1] if fused else None
+        if isinstance(operation, MaxPool2d) and operation.window == Window((2, 2), (2, 2)) and previous:
+            if previous.kernel == "EM_CONV":
+                fused[-1] = replace(previous, pool=operation, output_shape=shapes[index + 1])
                 continue
-        found.append(FusedOperation(operation, None, source, target, quantizations[index], quantizations[index + 1]))
-    return tuple(found)
+        (shape, next_shape), (source, target) = shapes[index : index + 2], quantizations[index : index + 2]
+        fused.append(FusedOperation(operation, None, shape, next_shape, source, target))
+    return tuple(fused)
 
 
-def format_constants(stage: FusedOperation, name: str, graph: QuantizedGraph) -> str:
-    """The constants of a stage, with a comment that says what it computes."""
-    operation = stage.operation
-    title = f"/* {name}: {_described(stage)} */\n"
+def format_constants(fused: FusedOperation, name: str, graph: QuantizedGraph) -> str:
+    """Write the constants of an operation as C arrays, after a comment that says what it computes.
+
+    Args:
+        fused: the operation.
+        name: the identifier with which the names of its arrays begin.
+        graph: the graph that it is part of.
+    """
+    operation = fused.operation
+    text = f"/* {name}: {_describe(fused)} */\n"
     if isinstance(operation, MaxPool2d):
-        return title
+        return text
     weight = pack_weights(operation)
-    padded = len(operation.weight) if stage.kind == "EM_GROUPED" else -(-len(operation.weight) // LANES) * LANES
-    sums = operation.weight.astype(np.int64).reshape(len(operation.weight), -1).sum(axis=1)
-    biases = operation.bias - (stage.entering.zero_point + 128) * sums  # activations are kept as q + 128
+    outputs = len(operation.weight)
+    fillers = 0 if fused.kernel == "EM_GROUPED" else -outputs % LANES  # see EM_FILL in types.h
+    sums = operation.weight.astype(np.int64).reshape(outputs, -1).sum(axis=1)  # (out,)
+    # The kernels keep an activation q as q + 128.
+    biases = operation.bias - (fused.input_quantization.zero_point + 128) * sums
     multipliers = graph.multipliers()[operation.name]
     significands, shifts = split_multiplier(multipliers)
     away = rounds_ties_away(operation)
-    none = padded - len(biases)  # channels that fill up the last eight, see EM_FILL
     bias_items = [f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)]
-    fill = "EM_FILL(EM_NONE EM_NONE)" if none else ""
+    fill = "EM_FILL(EM_NONE EM_NONE)" if fillers else ""
     multiplier_items = [
         f"EM_MULTIPLIER({format_float(m)}, {q}, {s}, {int(t)})"
         for m, q, s, t in zip(multipliers, significands, shifts, away, strict=True)
     ]
-    text = title
-    text += _array("em_weight", f"{name}_weight", _weight_lines(weight, none))
-    text += _array("int32_t", f"{name}_bias", _lines(bias_items, 4), fill)
-    text += _array("em_multiplier", f"{name}_multiplier", _lines(multiplier_items, 2), fill)
-    if stage.kind != "EM_GROUPED":
-        pairs, singles = (
-            _array("uint8_t", f"{name}_chain", _lines(map(str, choose_chain_lengths(weight, n)), 24)) for n in (2, 4)
+    text += _format_array("em_weight", f"{name}_weight", _format_weights(weight, fillers))
+    text += _format_array("int32_t", f"{name}_bias", _join_lines(bias_items, 4), fill)
+    text += _format_array("em_multiplier", f"{name}_multiplier", _join_lines(multiplier_items, 2), fill)
+    if fused.kernel != "EM_GROUPED":
+        of_two, of_four = (
+            _format_array("uint8_t", f"{name}_chain", _join_lines(map(str, choose_chain_lengths(weight, products)), 24))
+            for products in (2, 4)
         )
-        text += f"#if EM_CHAIN == 2\n{pairs}#elif EM_CHAIN == 4\n{singles}#endif\n"
+        text += f"#if EM_CHAIN == 2\n{of_two}#elif EM_CHAIN == 4\n{of_four}#endif\n"
     return text
 
 
 def pack_weights(operation: QuantizedConv2d) -> NDArray[np.int8]:
-    """Weights in the order in which a kernel reads them.
+    """Arrange the weights in the order in which the kernel of a convolution reads them.
 
     Returns:
-        int8 (blocks of 8 outputs, runs, groups of 4 taps, 8, 4), filled up with zeros; with groups of channels
-        (outputs, kernel height, kernel width, inputs) as it is.
+        int8 (blocks of 8 output channels, runs, groups of 4 taps, 8, 4), filled up with zeros. The weights of a
+        convolution with groups of channels are not packed: (out, kernel height, kernel width, in / groups).
     """
     rows = operation.weight.transpose(0, 2, 3, 1)  # (out, kernel height, kernel width, in / groups)
     if operation.groups > 1:
         return np.ascontiguousarray(rows)
     outputs, height, width, channels = rows.shape
+    # A dilated kernel sees values that are not consecutive: each column is a run of its own.
     runs = height if operation.window.dilation[1] == 1 else height * width
-    rows = rows.reshape(outputs, runs, -1)
-    full = np.zeros((-(-outputs // LANES) * LANES, runs, -(-rows.shape[2] // TAPS) * TAPS), np.int8)
-    full[:outputs, :, : rows.shape[2]] = rows
+    rows = rows.reshape(outputs, runs, -1)  # (out, runs, taps)
+    taps = rows.shape[2]
+    full = np.zeros((outputs + -outputs % LANES, runs, taps + -taps % TAPS), np.int8)
+    full[:outputs, :, :taps] = rows
     blocks = full.reshape(-1, LANES, runs, full.shape[2] // TAPS, TAPS)
-    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))
+    return np.ascontiguousarray(blocks.transpose(0, 2, 3, 1, 4))  # (blocks, runs, groups, 8, 4)
 
 
-def choose_chain_lengths(weight: NDArray[np.int8], taps: int) -> list[int]:
-    """How many groups of taps may be added in 16 bits before the sum is widened, for a kernel with 16-bit lanes.
+def choose_chain_lengths(weight: NDArray[np.int8], products: int) -> list[int]:
+    """Choose how many groups of taps a kernel with 16-bit lanes adds before it widens the sum to 32 bits.
 
-    Whatever the activations are, a lane's sum stays within int16: of activations 0..255 while its positive weights add
-    up to 32767 / 255 = 128 at the most, and its negative ones too; of activations -128..127 while the magnitudes of its
-    weights add up to 32767 / 128 = 255 at the most.
+    The sum of a lane stays within int16 whatever the activations are. For activations 0..255, this holds as long as the
+    positive weights of the lane add up to at most 32767 / 255 = 128, and so do the magnitudes of the negative ones. For
+    activations -128..127, it holds as long as the magnitudes of all weights add up to at most 32767 / 128 = 255.
 
     Args:
-        weight: as `pack_weights` gives it, without groups of channels.
-        taps: products of one group that fall into one lane: 2 (`vpmaddubsw`, activations 0..255) or 4 (`mla`,
-            activations -128..127).
+        weight: int8 (blocks, runs, groups, 8, 4), as `pack_weights` returns it for a convolution of all channels.
+        products: the number of products of one group that are added in one lane: 2 (AVX2's `vpmaddubsw`, activations
+            0..255) or 4 (NEON's `mla`, activations -128..127).
 
     Returns:
-        The lengths of the chains, each within a run, in the order of the runs of the last block, then of the one before
-        it. 0 stands for one group whose products may leave 16 bits.
+        The lengths of the chains in groups. A chain ends within its run; the chains follow the order of the runs of
+        the last block, then of the block before it, and so on. A length of 0 stands for one group whose products may
+        exceed 16 bits, so that they are added in 32 bits at once.
     """
     lengths = []
+    limit = 32767 // _ACTIVATION_MAGNITUDES[products]
     for block in weight.astype(np.int64)[::-1]:
         for run in block:  # (groups, 8, 4)
-            lanes = run.reshape(len(run), -1, taps)
+            lanes = run.reshape(len(run), -1, products)
             positive, negative = (np.maximum(sign * lanes, 0).sum(axis=2) for sign in (1, -1))  # (groups, lanes)
-            sums = np.stack([positive, negative] if taps == 2 else [positive + negative])
-            limit = 32767 // (255 if taps == 2 else 128)
+            sums = np.stack([positive, negative] if products == 2 else [positive + negative])
             start = 0
             while start < len(run):
                 length = 0
-                while length < min(_LONGEST_CHAIN[taps], len(run) - start):
+                while length < min(_LONGEST_CHAIN[products], len(run) - start):
                     if sums[:, start : start + length + 1].sum(axis=1).max() > limit:
                         break
                     length += 1
@@ -158,50 +177,56 @@ def choose_chain_lengths(weight: NDArray[np.int8], taps: int) -> list[int]:
     return lengths
 
 
-def _described(stage: FusedOperation) -> str:
-    """What a stage computes, in words and shapes."""
-    operation, window = stage.operation, stage.operation.window
+def format_float(value: np.float32) -> str:
+    """Write a float32 as a C constant that reads back as the same number: nine significant digits suffice."""
+    text = f"{float(value):.9g}"
+    return f"{text}f" if re.search(r"[.e]", text) else f"{text}.0f"
+
+
+def _describe(fused: FusedOperation) -> str:
+    """Say in a comment what an operation computes, and the shapes of its input and output."""
+    operation, window = fused.operation, fused.operation.window
     words = "max pool" if isinstance(operation, MaxPool2d) else "convolution"
     words += " {}x{}".format(*window.kernel_size)
-    for what, pair, usual in (
+    for field, pair, default in (
         ("stride", window.stride, (1, 1)),
         ("padding", window.padding, (0, 0)),
         ("dilation", window.dilation, (1, 1)),
     ):
-        words += f", {what} {pair[0]}x{pair[1]}" if pair != usual else ""
+        words += f", {field} {pair[0]}x{pair[1]}" if pair != default else ""
     if not isinstance(operation, MaxPool2d):
         words += f", {operation.groups} groups" if operation.groups > 1 else ""
         words += ", relu" if operation.relu else ""
-    words += ", then max pool 2x2" if stage.pool else ""
-    shapes = ("x".join(map(str, (shape[1], shape[2], shape[0]))) for shape in (stage.source, stage.target))
+    words += ", then max pool 2x2" if fused.pool else ""
+    shapes = ("x".join(map(str, (shape[1], shape[2], shape[0]))) for shape in (fused.input_shape, fused.output_shape))
     return f"{words}; {' -> '.join(shapes)} (height x width x channels)"
 
 
-def _weight_lines(weight: NDArray[np.int8], none: int) -> list[str]:
-    """Weights as `pack_weights` gives them, a group of taps on a line; the last `none` of its outputs apart."""
+def _format_weights(weight: NDArray[np.int8], fillers: int) -> list[str]:
+    """Write packed weights, one group of taps on a line.
+
+    Args:
+        weight: int8, as `pack_weights` returns it.
+        fillers: the number of output channels that only fill up the last block, which a macro can leave out.
+    """
     if weight.ndim == 4:
-        return _lines(map(str, weight.ravel()), 24)
+        return _join_lines(map(str, weight.ravel()), 24)
     lines = []
     for index, block in enumerate(weight):
-        fill = none if index == len(weight) - 1 else 0
+        count = fillers if index == len(weight) - 1 else 0
         for group in block.reshape(-1, LANES, TAPS):
-            line = ", ".join(map(str, group[: LANES - fill].ravel()))
-            lines.append(f"{line}," + (f" EM_FILL({' '.join(['EM_NONE'] * fill)})" if fill else ""))
+            line = ", ".join(map(str, group[: LANES - count].ravel()))
+            lines.append(f"{line}," + (f" EM_FILL({' '.join(['EM_NONE'] * count)})" if count else ""))
     return lines
 
 
-def _lines(items: Iterable[str], each: int) -> list[str]:
-    """Items of an array, `each` of them a line."""
+def _join_lines(items: Iterable[str], per_line: int) -> list[str]:
+    """Join the elements of an array into lines of `per_line` elements."""
     values = list(items)
-    return [", ".join(values[start : start + each]) + "," for start in range(0, len(values), each)]
+    return [", ".join(values[start : start + per_line]) + "," for start in range(0, len(values), per_line)]
 
 
-def _array(kind: str, name: str, lines: Iterable[str], last: str = "") -> str:
-    """The definition of a constant array."""
-    return f"static const {kind} {name}[] = {{\n" + "".join(f"    {line}\n" for line in (*lines, last) if line) + "};\n"
-
-
-def format_float(value: np.float32) -> str:
-    """A float32 as a C constant that reads back as itself: nine significant digits suffice."""
-    text = f"{float(value):.9g}"
-    return f"{text}f" if re.search(r"[.e]", text) else f"{text}.0f"
+def _format_array(element_type: str, name: str, lines: Iterable[str], last: str = "") -> str:
+    """Define a constant array; `last` is one more line, or empty."""
+    body = "".join(f"    {line}\n" for line in (*lines, last) if line)
+    return f"static const {element_type} {name}[] = {{\n{body}}};\n"

@@ -1,9 +1,9 @@
-"""A quantized graph as C99 without dependencies: `model.c`, which holds everything, and `model.h`, which declares it.
+"""A quantized network as C99 without dependencies: `model.c`, which is complete, and `model.h`, which declares it.
 
-The kernels (c_*.h) are the same for every network and stand in model.c as they are: first the types, after them one
-table a layer, then the code. Rows flow through the layers through rings of lines, so that a map is
-never whole in memory; a 2x2 max pool is taken of the sums, before they are requantized, which is the same, as
-requantization is monotonic.
+The kernels (kernels/*.h) are the same for every network and are copied into model.c unchanged: first the types, then
+the tables of the network, then the code. Each layer keeps only the last few rows of its input, in a ring buffer, and
+computes a row of its output as soon as it can: no feature map is ever complete in memory. A 2x2 max pool is taken of a
+convolution's sums, before they are requantized.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY
 
 _KERNELS = ("types.h", "tiles.h", "x86.h", "arm.h", "portable.h", "rows.h")
-"""In the order in which they stand in model.c."""
+"""The files of the kernels in the order in which model.c needs them."""
 
 _SLACK = 16
-"""Values that vector loads may read, and stores write, beyond a line."""
+"""Values by which vector instructions may read or write beyond the end of a line: one 128-bit register of bytes."""
 
 
 @dataclass(frozen=True)
 class _Ring:
-    """The lines between two stages, see em_ring in types.h."""
+    """The ring buffer of the rows between two layers. The fields are those of em_ring in types.h, which explains them.
+
+    All counts are of values, not bytes.
+    """
 
     at: int
     line: int
@@ -42,88 +45,88 @@ class _Ring:
 
     @property
     def end(self) -> int:
+        """Where the next ring buffer may start in the arena."""
         return self.at + self.line * (self.slots + self.below)
 
 
 def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
-    """The graph as model.c: uint8 pixels (height, width, channels) of one image to int8 logits (classes,).
+    """Write a graph as model.c, which computes int8 logits (classes,) of one image, uint8 (height, width, channels).
 
     Raises:
-        EdgeMnistError: a float graph, or a layer that the kernels cannot compute, by name.
+        EdgeMnistError: the graph is a float graph, or has a layer that the kernels cannot compute; it is named.
     """
     if isinstance(graph, FloatGraph):
         raise EdgeMnistError("C is written from the quantized network only: export --int8")
-    steps = fuse_operations(graph)
-    if not steps:
+    operations = fuse_operations(graph)
+    if not operations:
         raise EdgeMnistError("the network has no layers, expected at least one convolution or max pool")
-    for stage in steps:
-        _check(stage, graph)
-    rings = _rings(steps)
-    kinds = {stage.kind for stage in steps}
+    for fused in operations:
+        _check_limits(fused, graph)
+    rings = _place_rings(operations)
+    used_kernels = {fused.kernel for fused in operations}
     folder = files("edge_mnist.export.c") / "kernels"
-    # The tables come after the types, and before the code that walks through them.
+    # The tables need the types, and the code needs the tables.
     types, *code = ((folder / name).read_text(encoding="utf-8") for name in _KERNELS)
-    terms = FORMATS["c"].make_contract(graph)
-    text = _HEAD.format(
+    contract = FORMATS["c"].make_contract(graph)
+    start = _SOURCE_START.format(
         key=METADATA_KEY,
-        contract=terms.to_json(),
-        layers=len(steps),
-        rows=max(stage.rows for stage in steps),
-        runs=max(_runs(stage) for stage in steps),
-        grouped=int("EM_GROUPED" in kinds),
-        pool=int("EM_POOL" in kinds),
-        conv_pool=int("EM_CONV_POOL" in kinds),
-        arena=_arena(rings),
-        convolutions=" ".join(f"DO({i})" for i, stage in enumerate(steps) if stage.kind.startswith("EM_CONV")),
-        terms=terms,
+        contract=contract.to_json(),
+        layers=len(operations),
+        rows=max(fused.input_rows for fused in operations),
+        runs=max(_count_runs(fused) for fused in operations),
+        grouped=int("EM_GROUPED" in used_kernels),
+        pool=int("EM_POOL" in used_kernels),
+        conv_pool=int("EM_CONV_POOL" in used_kernels),
+        arena=_count_arena_values(rings),
+        convolutions=" ".join(f"DO({i})" for i, fused in enumerate(operations) if fused.kernel.startswith("EM_CONV")),
+        terms=contract,
     )
     identifiers = graph.identifiers()
-    names = [identifiers[stage.operation.name] for stage in steps]
-    tables = "\n".join(format_constants(stage, name, graph) for stage, name in zip(steps, names, strict=True))
-    records = "".join(_record(stage, name) for stage, name in zip(steps, names, strict=True))
-    lines = "".join(_ring_text(ring, name) for ring, name in zip(rings, ["pixels", *names], strict=True))
-    joined = (
-        f"{text}\n{types}\n{tables}\n"
-        f"static const em_layer em_layers[EM_LAYERS] = {{\n{records}}};\n\n"
+    names = [identifiers[fused.operation.name] for fused in operations]
+    constants = "\n".join(format_constants(fused, name, graph) for fused, name in zip(operations, names, strict=True))
+    layers = "".join(_format_layer(fused, name) for fused, name in zip(operations, names, strict=True))
+    lines = "".join(_format_ring(ring, name) for ring, name in zip(rings, ["pixels", *names], strict=True))
+    source = (
+        f"{start}\n{types}\n{constants}\n"
+        f"static const em_layer em_layers[EM_LAYERS] = {{\n{layers}}};\n\n"
         f"/* The input's lines, and those of each layer's output. */\n"
-        f"static const em_ring em_rings[EM_LAYERS + 1] = {{\n{lines}}};\n\n" + "\n".join([*code, _ENTRY])
+        f"static const em_ring em_rings[EM_LAYERS + 1] = {{\n{lines}}};\n\n" + "\n".join([*code, _SOURCE_END])
     )
-    return joined.encode()
+    return source.encode()
 
 
 def write_header(graph: QuantizedGraph, include_guard: str = "EDGE_MNIST_MODEL_H") -> bytes:
-    """The header of model.c: its function, the sizes to call it with, and what the logits mean."""
+    """Write model.h: the function of model.c, the sizes of its arguments, and the scale of the logits."""
     channels, height, width = graph.input_shape
-    terms = FORMATS["c"].make_contract(graph)
-    classes = int(np.prod(graph.shapes()[-1]))
+    contract = FORMATS["c"].make_contract(graph)
     text = _HEADER.format(
         guard=include_guard,
         height=height,
         width=width,
         channels=channels,
-        classes=classes,
-        arena=_arena(_rings(fuse_operations(graph))),
-        terms=terms,
-        scale=format_float(np.float32(terms.output_scale)),
+        classes=int(np.prod(graph.shapes()[-1])),
+        arena=_count_arena_values(_place_rings(fuse_operations(graph))),
+        terms=contract,
+        scale=format_float(np.float32(contract.output_scale)),
     )
     return text.encode()
 
 
-def _check(stage: FusedOperation, graph: QuantizedGraph) -> None:
-    """Refuse what the kernels' integers cannot hold."""
-    operation = stage.operation
+def _check_limits(fused: FusedOperation, graph: QuantizedGraph) -> None:
+    """Refuse a layer with numbers that the integer types of the kernels cannot hold."""
+    operation = fused.operation
     window = operation.window
     for number in (*window.kernel_size, *window.stride, *window.dilation, *window.padding):
         if number > 255:
             raise EdgeMnistError(f"{operation.name}: the C kernels take windows of up to 255, found {number}")
-    for channels, height, width in (stage.source, stage.target):
+    for channels, height, width in (fused.input_shape, fused.output_shape):
         if max(channels, height, (width + 2 * window.padding[1]) * channels) > 32767:
             raise EdgeMnistError(
                 f"{operation.name}: the C kernels take lines of up to 32767 values, found {width} times {channels}"
             )
     if isinstance(operation, MaxPool2d):
         return
-    bound = bound_accumulators(operation.weight, operation.bias, stage.entering.zero_point)
+    bound = bound_accumulators(operation.weight, operation.bias, fused.input_quantization.zero_point)
     multiplier = graph.multipliers()[operation.name].astype(np.float64)
     if (bound * multiplier >= 2.0**30).any() or (multiplier < 2.0**-30).any():
         raise EdgeMnistError(
@@ -132,58 +135,58 @@ def _check(stage: FusedOperation, graph: QuantizedGraph) -> None:
         )
 
 
-def _rings(steps: Sequence[FusedOperation]) -> list[_Ring]:
-    """The rings of lines before, between and after the stages, one after the other in the arena."""
+def _place_rings(operations: Sequence[FusedOperation]) -> list[_Ring]:
+    """Place the ring buffers of the input and of each operation's output in the arena, one after the other."""
     rings: list[_Ring] = []
-    shapes = [steps[0].source, *(stage.target for stage in steps)]
+    shapes = [operations[0].input_shape, *(fused.output_shape for fused in operations)]
     for index, (channels, height, width) in enumerate(shapes):
-        reader = steps[index] if index < len(steps) else None
+        reader = operations[index] if index < len(operations) else None  # what reads the rows; nothing reads the logits
         down, right = reader.operation.window.padding if reader else (0, 0)
-        slots = min(reader.rows, height) if reader else height
+        slots = min(reader.input_rows, height) if reader else height
         beside = right * channels
-        zero = 0
-        if reader and reader.kind != "EM_POOL":  # what lies outside a max pool's map never wins: 0 is the smallest
-            zero = reader.entering.zero_point + 128
-        line = -(-(width * channels + 2 * beside + LANES) // 4) * 4
+        # What is outside the map of a max pool must never be the largest value: it is 0, the smallest.
+        zero = reader.input_quantization.zero_point + 128 if reader and reader.kernel != "EM_POOL" else 0
+        line = -(-(width * channels + 2 * beside + LANES) // 4) * 4  # a multiple of 4 keeps each line aligned
         at = rings[-1].end if rings else 0
         rings.append(_Ring(at, line, slots, height, width * channels, beside, down > 0, zero))
     return rings
 
 
-def _arena(rings: Sequence[_Ring]) -> int:
-    """Values that the arena holds."""
+def _count_arena_values(rings: Sequence[_Ring]) -> int:
+    """The number of values in the arena."""
     return rings[-1].end + _SLACK
 
 
-def _runs(stage: FusedOperation) -> int:
-    """Pointers that em_conv_row needs."""
-    window = stage.operation.window
+def _count_runs(fused: FusedOperation) -> int:
+    """The number of pointers to runs of consecutive input values that em_conv_row needs."""
+    window = fused.operation.window
     columns = 1 if window.dilation[1] == 1 else window.kernel_size[1]
-    return window.kernel_size[0] * columns * (2 if stage.pool else 1)
+    return window.kernel_size[0] * columns * (2 if fused.pool else 1)
 
 
-def _record(stage: FusedOperation, name: str) -> str:
-    """One element of em_layers."""
-    window = stage.operation.window
-    is_pool = isinstance(stage.operation, MaxPool2d)
-    tables = "0, 0, 0, 0"
-    if not is_pool:
-        chain = "0" if stage.kind == "EM_GROUPED" else f"EM_CHAIN_OF({name}_chain)"
-        tables = f"{name}_weight, {name}_bias, {name}_multiplier, {chain}"
+def _format_layer(fused: FusedOperation, name: str) -> str:
+    """Write one element of em_layers, in the order of the fields of em_layer in types.h."""
+    operation, window = fused.operation, fused.operation.window
+    groups, arrays = 1, "0, 0, 0, 0"
+    if not isinstance(operation, MaxPool2d):
+        groups = operation.groups
+        chain = "0" if fused.kernel == "EM_GROUPED" else f"EM_CHAIN_OF({name}_chain)"
+        arrays = f"{name}_weight, {name}_bias, {name}_multiplier, {chain}"
+    (inputs, _, _), (outputs, height, width) = fused.input_shape, fused.output_shape
     numbers = (
         *(*window.kernel_size, *window.stride, *window.dilation, window.padding[0]),
-        *(stage.target[1], stage.target[2], stage.source[0], stage.target[0], stage.leaving.zero_point + 128),
-        1 if isinstance(stage.operation, MaxPool2d) else stage.operation.groups,
+        *(height, width, inputs, outputs, fused.output_quantization.zero_point + 128, groups),
     )
-    return f"    {{{stage.kind}, {', '.join(map(str, numbers))}, {tables}}},\n"
+    return f"    {{{fused.kernel}, {', '.join(map(str, numbers))}, {arrays}}},\n"
 
 
-def _ring_text(ring: _Ring, name: str) -> str:
+def _format_ring(ring: _Ring, name: str) -> str:
+    """Write one element of em_rings, in the order of the fields of em_ring in types.h."""
     numbers = (ring.at, ring.line, ring.slots, ring.height, ring.width, ring.beside, int(ring.below), ring.zero)
     return f"    {{{', '.join(map(str, numbers))}}}, /* {name} */\n"
 
 
-_HEAD = """\
+_SOURCE_START = """\
 /* {key}: {contract} */
 /*
  * A quantized network as dependency-free C99, written by edge-mnist. It computes the same int8 logits, bit for bit, as
@@ -212,7 +215,7 @@ _HEAD = """\
 #define EM_CONVOLUTIONS(DO) {convolutions} /* the layers that are convolutions of all channels */
 """
 
-_ENTRY = """\
+_SOURCE_END = """\
 #ifdef __cplusplus
 extern "C" {
 #endif

@@ -161,7 +161,7 @@ def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -
     steps = fuse_operations(graph)
     found = open_library(data, "the artifact", traced=True).trace(inputs, len(steps))
     for stage, values in zip(steps, found, strict=True):
-        channels, height, width = stage.target
+        channels, height, width = stage.output_shape
         if stage.pool:
             yield None
         yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)

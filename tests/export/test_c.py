@@ -164,7 +164,7 @@ def graph(reference: Reference) -> QuantizedGraph:
 def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], rounding: Rounding) -> None:
     kinds: set[str] = set()
     for graph, images in random_graphs(1000, 6):
-        kinds |= {stage.kind for stage in fuse_operations(graph)}
+        kinds |= {fused.kernel for fused in fuse_operations(graph)}
         library = compiled_c.open_library(write_c(graph), "model.c", flags)
         outputs = library.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         np.testing.assert_array_equal(outputs, run_quantized(graph, images, rounding))
