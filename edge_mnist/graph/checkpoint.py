@@ -1,4 +1,4 @@
-"""A trained network in one file: weights, activation statistics and where they come from.
+"""A checkpoint: a trained network in one file, with its weights, activation statistics and origin.
 
 The file (see `tensor_file`) holds the arrays `weights/NAME` and `statistics/NAME`, and describes the layers in JSON.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mnist.graph import layers
+from edge_mnist.graph.geometry import MapShape
 from edge_mnist.graph.layers import Layer
 from edge_mnist.graph.tensor_file import Arrays, encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError
@@ -26,27 +27,28 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network; its layers and what they hold."""
+    """A trained network: its layers, their weights, and how it was trained."""
 
     architecture: tuple[Layer, ...]
-    input_shape: tuple[int, int, int]
+    input_shape: MapShape
     """Channels, height, width."""
     mean: float
-    """The network takes (pixel / 255 - mean) / std."""
+    """The network's input is (pixel / 255 - mean) / std."""
     std: float
     weights: Arrays
-    """float32, named as in PyTorch's state_dict."""
+    """float32 arrays, named as in PyTorch's state_dict."""
     statistics: Arrays = field(default_factory=dict)
-    """What `calibration.collect` found; empty for a network that was never shown images."""
+    """The statistics that `calibration.collect` gives; empty if they were never collected."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """JSON: recipe, epochs, seed, versions, data, created, and accuracies (train, validation, test: 0 to 1 or null)."""
+    """A JSON object with recipe, epochs, seed, versions, data, created, and accuracies. The accuracies are those on the
+    parts train, validation and test: 0 to 1, or null where a part was not evaluated."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; equal content gives equal bytes.
 
     Raises:
-        EdgeMnistError: the content is not that of a valid checkpoint, or the file cannot be written.
+        EdgeMnistError: the checkpoint is not valid, or the file cannot be written.
     """
     check_checkpoint(checkpoint, str(path))
     header = {
@@ -66,8 +68,8 @@ def load(path: Path) -> Checkpoint:
     """Read a checkpoint and check all of it.
 
     Raises:
-        EdgeMnistError: the file is missing, cut short, not safetensors, not a checkpoint, or its weights do not fit its
-            layers or are not finite; the text names the file and the tensor.
+        EdgeMnistError: the file is missing, cut short, not safetensors or not a checkpoint, or its weights do not fit
+            its layers or are not finite; the text names the file and the array.
     """
     tensors, header = read_tensors(path)
     try:
@@ -80,8 +82,8 @@ def load(path: Path) -> Checkpoint:
             input_shape=tuple(header["input_shape"]),
             mean=header["mean"],
             std=header["std"],
-            weights={name[8:]: array for name, array in tensors.items() if name.startswith("weights/")},
-            statistics={name[11:]: array for name, array in tensors.items() if name.startswith("statistics/")},
+            weights=_select(tensors, "weights/"),
+            statistics=_select(tensors, "statistics/"),
             metadata=header["metadata"],
         )
     except (KeyError, TypeError) as error:
@@ -90,6 +92,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     check_checkpoint(checkpoint, str(path))
     return checkpoint
+
+
+def _select(tensors: Arrays, prefix: str) -> dict[str, npt.NDArray[Any]]:
+    """The arrays whose names begin with a prefix, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
 def _parse_layers(records: Iterable[object], path: Path) -> tuple[Layer, ...]:
@@ -101,7 +108,15 @@ def _parse_layers(records: Iterable[object], path: Path) -> tuple[Layer, ...]:
 
 
 def check_checkpoint(checkpoint: Checkpoint, where: str) -> None:
-    """Hold a checkpoint's parts against each other."""
+    """Check that the parts of a checkpoint are valid and fit each other.
+
+    Args:
+        checkpoint: what to check.
+        where: the file's name, with which the text of an error begins.
+
+    Raises:
+        EdgeMnistError: a part is invalid, or does not fit the others.
+    """
     try:
         layers.output_shapes(checkpoint.architecture, checkpoint.input_shape)
     except EdgeMnistError as error:
@@ -116,22 +131,22 @@ def check_checkpoint(checkpoint: Checkpoint, where: str) -> None:
         raise EdgeMnistError(f"{where}: metadata's accuracies are {accuracies!r}, expected numbers from 0 to 1 by name")
     expected = layers.weight_shapes(checkpoint.architecture)
     for name in sorted(expected.keys() ^ checkpoint.weights.keys()):
-        trouble = "is missing" if name in expected else "belongs to no layer"
-        raise EdgeMnistError(f"{where}: weights/{name} {trouble}")
+        fault = "is missing" if name in expected else "belongs to no layer"
+        raise EdgeMnistError(f"{where}: weights/{name} {fault}")
     for name, shape in expected.items():
         _check_weights(checkpoint.weights[name], shape, name, f"{where}: weights/{name}")
     for name, array in checkpoint.statistics.items():
         if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise EdgeMnistError(f"{where}: statistics/{name} holds values that are no finite numbers")
+            raise EdgeMnistError(f"{where}: statistics/{name} holds values that are not finite numbers")
 
 
 def _is_accuracy(value: object) -> bool:
-    """Whether it may stand for a part's accuracy: null where the part was not looked at."""
+    """Whether a value may be the accuracy on a part; it is None where the part was not evaluated."""
     return value is None or (isinstance(value, (int, float)) and 0 <= value <= 1)
 
 
 def _check_weights(array: npt.NDArray[Any], shape: layers.Shape, name: str, where: str) -> None:
-    """One tensor: dtype, shape, finite values, and variances above zero."""
+    """Check one array: its dtype and shape, that its values are finite, and that variances are above 0."""
     if array.dtype != np.float32:
         raise EdgeMnistError(f"{where} is {array.dtype}, expected float32")
     if array.shape != shape:

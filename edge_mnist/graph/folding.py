@@ -1,6 +1,7 @@
-"""From a trained network's layers and weights to a `FloatGraph`: everything that is linear goes into convolutions.
+"""Folds a trained network's layers and weights into a `FloatGraph` of convolutions and max pools.
 
-Computed in float64 with exact sums, rounded to float32 once at the end, so that every machine folds to the same bits.
+The computation is in float64 with exact sums, and is rounded to float32 once at the end. So every machine folds to the
+same bits.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 @dataclass
 class _Convolution:
-    """A convolution that may still take in what follows it."""
+    """A convolution into which the layers after it may still be folded."""
 
     name: str
     weight: FloatArray  # (out, in / groups, kernel height, kernel width)
@@ -49,8 +50,8 @@ class _Convolution:
 
 
 @dataclass
-class _Chain:
-    """The operations so far, and the shape that the next one meets."""
+class _GraphBuilder:
+    """A graph under construction: the operations so far, and the shape of the last one's output."""
 
     shape: MapShape
     operations: list[_Convolution | MaxPool2d]
@@ -60,15 +61,19 @@ class _Chain:
         self.operations.append(operation)
 
     def add_depthwise(self, name: str, window: Window, weight: float) -> _Convolution:
-        """A convolution of each channel by itself with a constant: an identity, or an average."""
+        """Append a convolution of each channel by itself in which all weights are equal: an identity, or a mean."""
         channels = self.shape[0]
         taps = np.full((channels, 1, *window.kernel_size), weight)
         convolution = _Convolution(name, taps, np.zeros(channels), window, groups=channels)
         self.add(convolution)
         return convolution
 
-    def open_convolution(self, *, behind_pools: bool = False) -> _Convolution | None:
-        """The last operation if it is a convolution without ReLU; `behind_pools`: max pools after it are passed."""
+    def find_open_convolution(self, *, behind_pools: bool = False) -> _Convolution | None:
+        """The last operation, if it is a convolution without ReLU, else None.
+
+        Args:
+            behind_pools: look at the operation before the last max pools instead.
+        """
         for operation in reversed(self.operations):
             if isinstance(operation, _Convolution):
                 return None if operation.relu else operation
@@ -77,7 +82,7 @@ class _Chain:
         return None
 
     def is_rectified(self) -> bool:
-        """Whether the last convolution, max pools after it left aside, has its ReLU already."""
+        """Whether the last convolution already has a ReLU; max pools may follow it."""
         convolutions = (operation for operation in reversed(self.operations) if isinstance(operation, _Convolution))
         last = next(convolutions, None)
         return last is not None and last.relu
@@ -86,50 +91,54 @@ class _Chain:
 def fold(checkpoint: Checkpoint) -> FloatGraph:
     """Fold batch normalisation, ReLU, pooling and the input's normalisation into convolutions and max pools.
 
-    The graph takes pixels, 0..255; the network took `(pixel / 255 - mean) / std`. Where the network's first
-    convolution pads, it pads with a normalised 0, which is the pixel `255 * mean`; the graph pads with the nearest
-    whole pixel (`FloatGraph.zero_pixel`), in float and int8 alike. Everything else is exact up to one rounding to
-    float32.
+    The input of the graph is pixels, 0..255; that of the network was `(pixel / 255 - mean) / std`. If the network's
+    first convolution pads, it pads with a normalised 0, which is the pixel `255 * mean`. The graph pads with the
+    nearest whole pixel (`FloatGraph.zero_pixel`), both in float and in int8. Everything else is exact up to one
+    rounding to float32.
 
     Raises:
-        EdgeMnistError: the network has no weights at all, or more than one value per class comes out.
+        EdgeMnistError: the network has no layer with weights, or does not give one value for each class.
     """
-    chain = _Chain(checkpoint.input_shape, [])
+    builder = _GraphBuilder(checkpoint.input_shape, [])
     for layer in checkpoint.architecture:
-        _fold_layer(chain, layer, checkpoint.weights)
-    if chain.shape[1:] != (1, 1):
+        _fold_layer(builder, layer, checkpoint.weights)
+    if builder.shape[1:] != (1, 1):
         raise EdgeMnistError(
-            f"the network ends in maps of {chain.shape[1]}x{chain.shape[2]}, expected one value for each class: "
+            f"the network ends in maps of {builder.shape[1]}x{builder.shape[2]}, expected one value for each class: "
             "end it with AdaptiveAvgPool2d(1) or Linear"
         )
-    zero_pixel = _fold_normalization(chain.operations, checkpoint.mean, checkpoint.std)
-    return FloatGraph(checkpoint.input_shape, zero_pixel, tuple(_freeze(o) for o in chain.operations))
+    zero_pixel = _fold_normalization(builder.operations, checkpoint.mean, checkpoint.std)
+    return FloatGraph(
+        checkpoint.input_shape, zero_pixel, tuple(_round_to_float32(operation) for operation in builder.operations)
+    )
 
 
-def _fold_layer(chain: _Chain, layer: Layer, weights: Weights) -> None:
-    """Add one layer of the network to the chain, or fold it into what is there."""
-    window = layer.window_over(chain.shape[1:])
+def _fold_layer(builder: _GraphBuilder, layer: Layer, weights: Weights) -> None:
+    """Append one layer of the network, or fold it into an operation that is there."""
+    window = layer.window_over(builder.shape[1:])
     match layer:
         case Conv2dLayer() | LinearLayer():
-            weight, bias = _parameters(layer.name, weights)
+            weight, bias = _read_parameters(layer.name, weights)
             if isinstance(layer, LinearLayer):
                 # PyTorch flattens in the order channel, row, column, which is that of a kernel.
-                weight = weight.reshape(len(weight), *chain.shape)
+                weight = weight.reshape(len(weight), *builder.shape)
             groups = layer.groups if isinstance(layer, Conv2dLayer) else 1
-            chain.add(_Convolution(layer.name, weight, bias, window, groups))
+            builder.add(_Convolution(layer.name, weight, bias, window, groups))
         case BatchNorm2dLayer():
-            convolution = chain.open_convolution() or chain.add_depthwise(layer.name, window, 1.0)
+            convolution = builder.find_open_convolution() or builder.add_depthwise(layer.name, window, 1.0)
             _fold_batch_norm(convolution, layer, weights)
         case ReluLayer():
-            # ReLU and max pool commute, both being monotone.
-            if not chain.is_rectified():
-                convolution = chain.open_convolution(behind_pools=True) or chain.add_depthwise(layer.name, window, 1.0)
+            # ReLU and max pool commute, because both are monotone.
+            if not builder.is_rectified():
+                convolution = builder.find_open_convolution(behind_pools=True) or builder.add_depthwise(
+                    layer.name, window, 1.0
+                )
                 convolution.relu = True
         case MaxPool2dLayer() if window.kernel_size != (1, 1):
-            chain.add(MaxPool2d(layer.name, window))
+            builder.add(MaxPool2d(layer.name, window))
         case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer():
             if window != Window((1, 1)):
-                chain.add_depthwise(layer.name, window, 1 / math.prod(window.kernel_size))
+                builder.add_depthwise(layer.name, window, 1 / math.prod(window.kernel_size))
         case FlattenLayer():
             pass
         case _:
@@ -149,31 +158,34 @@ def _fold_batch_norm(convolution: _Convolution, layer: BatchNorm2dLayer, weights
 
 
 def _fold_normalization(operations: list[_Convolution | MaxPool2d], mean: float, std: float) -> int:
-    """Fold `(pixel / 255 - mean) / std` into the first convolution; return the pixel that its padding has.
+    """Fold `(pixel / 255 - mean) / std` into the first convolution.
 
     A max pool before it commutes with the normalisation, which is monotone.
+
+    Returns:
+        The pixel with which the first convolution pads; 0 if it does not pad.
     """
     first = next((operation for operation in operations if isinstance(operation, _Convolution)), None)
     if first is None:
         raise EdgeMnistError("the network has no layer with weights: there is nothing to export")
     zero_pixel = min(max(round(255 * mean), 0), 255) if first.window.padding != (0, 0) else 0
-    offset = (zero_pixel / 255 - mean) / std  # what the network saw where the graph sees 0
+    offset = (zero_pixel / 255 - mean) / std  # the network's input where the graph's input is 0
     sums = np.array([math.fsum(taps.ravel()) for taps in first.weight])
     first.bias = first.bias + sums * offset
     first.weight = first.weight / (255 * std)
     return zero_pixel
 
 
-def _freeze(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
-    """Round to float32."""
+def _round_to_float32(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
+    """The operation as the graph has it, with its arrays in float32."""
     if isinstance(operation, MaxPool2d):
         return operation
-    with np.errstate(over="ignore"):  # what overflows is refused by the graph
+    with np.errstate(over="ignore"):  # Conv2d refuses what overflows
         weight, bias = operation.weight.astype(np.float32), operation.bias.astype(np.float32)
     return Conv2d(operation.name, weight, bias, operation.window, operation.groups, operation.relu)
 
 
-def _parameters(name: str, weights: Weights) -> tuple[FloatArray, FloatArray]:
+def _read_parameters(name: str, weights: Weights) -> tuple[FloatArray, FloatArray]:
     """The weight and the bias of a layer in float64; a layer without a bias has one of zeros."""
     weight = weights[f"{name}.weight"].astype(np.float64)
     bias = weights.get(f"{name}.bias")

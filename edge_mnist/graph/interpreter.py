@@ -1,8 +1,8 @@
-"""Executes a graph in NumPy: the oracle that every artifact is held against.
+"""Executes a graph in NumPy. This is the oracle with which every artifact is compared.
 
-Integer convolutions run as float32 matrix products. That is exact, not approximate: all products and partial sums are
-integers below 2^24 (`graph.bound_accumulators`), which float32 holds without rounding in any order of summation. So the
-oracle is fast, and gives the same bits on every machine.
+Integer convolutions run as float32 matrix products. That is exact: all products and partial sums are integers below
+2^24 (`operations.bound_accumulators`), which float32 holds without rounding in any order of summation. So the oracle is
+fast, and gives the same bits on every machine.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Rounding = Literal[
     "fixed-point, single rounding",
     "fixed-point, reference kernels",
 ]
-"""How a kernel family requantizes. "float": XNNPACK, MLAS, FBGEMM, QNNPACK. The others are TensorFlow Lite's own:
-"fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM since, "reference kernels"
-in TensorFlow Lite Micro."""
+"""How a family of kernels requantizes. "float" is that of XNNPACK, MLAS, FBGEMM and QNNPACK. The others are those of
+TensorFlow Lite: "fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM in later
+versions, "reference kernels" in TensorFlow Lite Micro."""
 
 BATCH_SIZE = 128
-"""Images at a time: the patches of a batch then stay within some tens of megabytes."""
+"""The number of images that are run at a time. With it, the patches of a batch take some tens of megabytes."""
 
 
 def run_float(graph: FloatGraph, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -41,9 +41,9 @@ def run_float(graph: FloatGraph, images: NDArray[np.uint8]) -> NDArray[np.float3
         images: uint8 (N, height, width) or (N, channels, height, width).
 
     Returns:
-        float32 (N, classes), or (N, channels * height * width) of a prefix.
+        float32 (N, classes), or (N, channels * height * width) of a graph that ends before the logits.
     """
-    return _flattened(float_activations(graph, batch) for batch in split_batches(images))
+    return _flatten_last(float_activations(graph, batch) for batch in split_batches(images))
 
 
 def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding = "float") -> NDArray[np.int8]:
@@ -52,16 +52,16 @@ def run_quantized(graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Ro
     Args:
         graph: the network.
         images: uint8 (N, height, width) or (N, channels, height, width).
-        rounding: the kernel family whose requantization is followed.
+        rounding: the family of kernels that is imitated.
 
     Returns:
-        int8 (N, classes), or (N, channels * height * width) of a prefix.
+        int8 (N, classes), or (N, channels * height * width) of a graph that ends before the logits.
     """
-    return _flattened(quantized_activations(graph, batch, rounding) for batch in split_batches(images))
+    return _flatten_last(quantized_activations(graph, batch, rounding) for batch in split_batches(images))
 
 
 def float_activations(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-    """The input (pixel - zero_pixel) and the output of each operation in turn: float32 (N, height, width, channels)."""
+    """Yield the input (pixel - zero_pixel) and the output of each operation: float32 (N, height, width, channels)."""
     values = to_nhwc(graph, images).astype(np.float32) - np.float32(graph.zero_pixel)
     yield values
     for operation in graph.operations:
@@ -77,7 +77,7 @@ def float_activations(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[
 def quantized_activations(
     graph: QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding = "float"
 ) -> Iterator[NDArray[np.int8]]:
-    """The input (pixel - 128) and the output of each operation in turn: int8 (N, height, width, channels)."""
+    """Yield the input (pixel - 128) and the output of each operation: int8 (N, height, width, channels)."""
     values = (to_nhwc(graph, images) ^ 0x80).view(np.int8)
     multipliers = graph.multipliers()
     yield values
@@ -93,13 +93,13 @@ def quantized_activations(
             elif rounding == "fixed-point, single rounding" and operation.groups == 1:
                 values = requantize_single_rounding(accumulator.astype(np.int64), multiplier, zero_point)
             else:
-                away = rounds_ties_away(operation, rounding)
-                values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point, away)
+                ties_away = rounds_ties_away(operation, rounding)
+                values = requantize_fixed_point(accumulator.astype(np.int64), multiplier, zero_point, ties_away)
         yield values
 
 
 def to_nhwc(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Images as a batch of the graph's input shape: uint8 (N, height, width, channels).
+    """Arrange images as a batch of the graph's input shape: uint8 (N, height, width, channels).
 
     Raises:
         EdgeMnistError: the images are of another type or shape.
@@ -108,17 +108,25 @@ def to_nhwc(graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8]) -> ND
 
 
 def extract_patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float32]:
-    """What the window sees at each position, or zeros: (N, out height, out width, channels, kernel h, kernel w)."""
-    return _windows(values, window, 0.0)
+    """The inputs of each output position, with zeros for the padding.
+
+    Args:
+        values: float32 (N, height, width, channels).
+        window: what slides over them.
+
+    Returns:
+        float32 (N, out height, out width, channels, kernel height, kernel width).
+    """
+    return _view_windows(values, window, 0.0)
 
 
 def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) -> NDArray[np.float32]:
-    """Sums of products of a convolution, without bias: float32 (N, out height, out width, out channels)."""
-    seen = extract_patches(values, operation.window)
-    positions, groups, outputs = seen.shape[:3], operation.groups, len(operation.weight)
+    """The sums of products of a convolution, without the bias: float32 (N, out height, out width, out channels)."""
+    inputs = extract_patches(values, operation.window)  # (N, out height, out width, channels, kernel h, kernel w)
+    positions, groups, outputs = inputs.shape[:3], operation.groups, len(operation.weight)
     # (N * positions, groups, taps)
-    rows = seen.reshape(int(np.prod(positions)), groups, operation.weight[0].size)
-    weight = operation.weight.astype(np.float32).reshape(groups, outputs // groups, -1)
+    rows = inputs.reshape(int(np.prod(positions)), groups, operation.weight[0].size)
+    weight = operation.weight.astype(np.float32).reshape(groups, outputs // groups, -1)  # (groups, outputs, taps)
     if groups == 1:
         sums = rows[:, 0] @ weight[0].T
     else:
@@ -129,11 +137,11 @@ def _convolve(values: NDArray[np.float32], operation: Conv2d | QuantizedConv2d) 
 def rounds_ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-point") -> NDArray[np.bool_]:
     """Which channels TensorFlow Lite's own kernels round with ties away from zero: bool (out_channels,).
 
-    Convolutions and fully connected layers go through ruy, which rounds upward, or, in "fixed-point, ties away", away
-    from zero too; grouped convolutions through the reference kernel, which rounds with gemmlowp; the depthwise kernel
-    does eight channels at a time upward, and those left over as gemmlowp. Found by comparing, with LiteRT 2.3 and
-    tflite-runtime 2.14 on x86 and ARM. TensorFlow Lite Micro has reference kernels only, which all round with gemmlowp
-    (tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier).
+    Convolutions and fully connected layers use ruy, which rounds ties upward, or away from zero in "fixed-point, ties
+    away". Grouped convolutions use the reference kernel, which rounds with gemmlowp. The depthwise kernel rounds ties
+    upward for eight channels at a time, and rounds the remaining channels with gemmlowp. These rules were found by
+    comparison with LiteRT 2.3 and tflite-runtime 2.14, on x86 and ARM. TensorFlow Lite Micro has only reference
+    kernels, which all round with gemmlowp (tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier).
     """
     outputs, group_channels, *_ = operation.weight.shape
     channels = np.arange(outputs)
@@ -145,12 +153,12 @@ def rounds_ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-poi
 
 
 def _max_pool(values: NDArray[Any], window: Window, outside: float) -> NDArray[Any]:
-    """Largest value under each window; `outside` is smaller than any value or equal to the smallest."""
-    return np.asarray(_windows(values, window, outside).max(axis=(-2, -1)))
+    """The largest value under each window; the padding is `outside`, which is at most the smallest possible value."""
+    return np.asarray(_view_windows(values, window, outside).max(axis=(-2, -1)))
 
 
-def _windows(values: NDArray[Any], window: Window, outside: float) -> NDArray[Any]:
-    """A view of all windows: (N, out height, out width, channels, kernel height, kernel width)."""
+def _view_windows(values: NDArray[Any], window: Window, outside: float) -> NDArray[Any]:
+    """A view of all windows, with `outside` as padding: (N, out height, out width, channels, kernel h, kernel w)."""
     (down, right), (step_down, step_right) = window.padding, window.stride
     if window.padding != (0, 0):
         values = np.pad(values, ((0, 0), (down, down), (right, right), (0, 0)), constant_values=outside)
@@ -159,16 +167,16 @@ def _windows(values: NDArray[Any], window: Window, outside: float) -> NDArray[An
 
 
 def split_batches(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Images in pieces; one empty piece if there are none, so that shapes are right."""
+    """Yield images in batches; if there are no images, one empty batch, from which the shape of the output follows."""
     for start in range(0, max(len(images), 1), BATCH_SIZE):
         yield images[start : start + BATCH_SIZE]
 
 
-def _flattened(batches: Iterator[Iterator[NDArray[Any]]]) -> NDArray[Any]:
-    """The last activations of each batch, joined, flattened as PyTorch does: channel, row, column."""
-    lasts = []
-    for steps in batches:
-        for values in steps:
+def _flatten_last(batches: Iterator[Iterator[NDArray[Any]]]) -> NDArray[Any]:
+    """Join the last activations of each batch and flatten them in PyTorch's order: channel, row, column."""
+    outputs = []
+    for activations in batches:
+        for values in activations:
             last = values
-        lasts.append(last.transpose(0, 3, 1, 2).reshape(len(last), int(np.prod(last.shape[1:]))))
-    return np.concatenate(lasts)
+        outputs.append(last.transpose(0, 3, 1, 2).reshape(len(last), int(np.prod(last.shape[1:]))))
+    return np.concatenate(outputs)  # (N, channels * height * width)

@@ -1,12 +1,12 @@
-"""The network as export sees it: a chain of convolutions and max pools, in float or in integers.
+"""The network as it is exported: a chain of convolutions and max pools, in float or in integers.
 
-Two operations suffice. Batch normalisation, ReLU and the normalisation of the input are folded into convolutions;
-average pooling is a depthwise convolution; a fully connected layer is a convolution whose kernel covers its whole
-input (`folding.fold` does all that). A graph is checked when it is made, so whatever holds one may rely on it.
+Two operations suffice. `folding.fold` folds batch normalisation, ReLU and the normalisation of the input into
+convolutions; it makes average pooling a depthwise convolution, and a fully connected layer a convolution whose kernel
+covers its whole input. A graph is checked when it is made, so whatever holds one may rely on it.
 
-Activations are mappings `real = scale * (q - zero_point)` with int8 `q`, per tensor; weights are int8, symmetric, per
-output channel. Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018, equation 1, with every activation scale a power of two (see
+In an int8 graph, activations are quantized per tensor, `real = scale * (q - zero_point)` with int8 `q`, and weights per
+output channel, symmetrically. The scheme is equation 1 of Jacob et al., "Quantization and Training of Neural Networks
+for Efficient Integer-Arithmetic-Only Inference", CVPR 2018. In addition, every activation scale is a power of two (see
 docs/bit-exactness.md).
 """
 
@@ -24,16 +24,17 @@ from edge_mnist.graph.geometry import MapShape, Window, slide
 from edge_mnist.system.errors import EdgeMnistError
 
 ACCUMULATOR_LIMIT = 1 << 24
-"""Below it every int32 accumulator is exact as a float32 (24-bit significand), so that all runtimes round alike."""
+"""Integers below it in magnitude are exact in float32, which has a 24-bit significand. All accumulators stay below it,
+so that all runtimes round them alike."""
 
 
-_LEFT_OUT = re.compile(r"[\W_]+", re.ASCII)
-"""What stands between the words of a name: an identifier has one underscore for it."""
+_SEPARATORS = re.compile(r"[\W_]+", re.ASCII)
+"""Characters of a layer's name that an identifier replaces by one underscore."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """How the int8 values of an activation tensor map to reals: `real = scale * (q - zero_point)`."""
+    """How the int8 values of an activation tensor represent real numbers: `real = scale * (q - zero_point)`."""
 
     scale: float
     zero_point: int
@@ -47,14 +48,14 @@ class Quantization:
 
 @dataclass(frozen=True, eq=False)
 class Conv2d:
-    """A float convolution, with ReLU after it if `relu`. Padding is with zeros.
+    """A float convolution, padded with zeros, and the ReLU after it, if there is one.
 
     Attributes:
         name: the layer's name in the network.
         weight: float32 (out_channels, in_channels / groups, kernel height, kernel width).
         bias: float32 (out_channels,).
         window: kernel size, stride, padding, dilation.
-        groups: channel groups; input channels and out_channels are multiples of it.
+        groups: the number of channel groups, which divides the numbers of input and of output channels.
         relu: whether negative outputs become zero.
     """
 
@@ -84,7 +85,7 @@ class QuantizedConv2d:
     `acc = sum(weight * (q_in - zero_point_in)) + bias` in int32;
     `q_out = clamp(round_half_even(float32(acc) * M) + output.zero_point, -128, 127)` with
     `M = weight_scale * scale_in / output.scale`, exact in float32 because both activation scales are powers of two.
-    A ReLU costs nothing: its output has zero point -128, and the clamp does it.
+    A ReLU needs no operation: its output has the zero point -128, so the clamp removes negative values.
 
     Attributes:
         name: the layer's name in the network.
@@ -92,9 +93,9 @@ class QuantizedConv2d:
         weight_scale: float32 (out_channels,), positive.
         bias: int32 (out_channels,), at scale `weight_scale * scale_in`.
         window: kernel size, stride, padding (with the input's zero point), dilation.
-        groups: channel groups.
+        groups: the number of channel groups.
         relu: whether the real output is never negative.
-        output: quantization of the output.
+        output: the quantization of the output.
     """
 
     name: str
@@ -124,7 +125,7 @@ class QuantizedConv2d:
 
 @dataclass(frozen=True)
 class MaxPool2d:
-    """The largest value under each window; what lies outside the map never wins. Quantization passes through it."""
+    """The largest value under each window, never that of the padding. The output keeps the input's quantization."""
 
     name: str
     window: Window
@@ -143,8 +144,8 @@ class _Graph(Generic[Convolution]):
 
     Attributes:
         input_shape: channels, height, width of the pixels.
-        zero_pixel: the pixel value (0..255) that stands for the real number 0: the input is `pixel - zero_pixel`. It
-            is not 0 only where the first convolution pads, which is then with this pixel.
+        zero_pixel: the pixel value, 0..255, that represents the real number 0: the input is `pixel - zero_pixel`. It
+            may differ from 0 only if the first convolution pads; it then pads with this pixel.
         operations: convolutions and max pools, in order; their names are unique.
     """
 
@@ -168,13 +169,14 @@ class _Graph(Generic[Convolution]):
         return shapes
 
     def identifiers(self) -> dict[str, str]:
-        """By the name of each operation: what the exported files call it, such as "L3_pool1".
+        """The name of each operation in the exported files, such as "L3_pool1", by its name in the network.
 
-        The index makes it unique. As no other name in an exported file begins with "L" and a digit, and no language has
-        such a keyword, what a user chose can collide with nothing. It is ASCII, short, and valid in C and Python.
+        The index makes it unique. No other name in an exported file begins with "L" and a digit, and no language has
+        such a keyword. So a name that the user chose cannot collide with anything. The identifier is ASCII, short, and
+        valid in C and Python.
         """
         return {
-            operation.name: f"L{index}_{_LEFT_OUT.sub('_', operation.name)[:40].strip('_')}".rstrip("_")
+            operation.name: f"L{index}_{_SEPARATORS.sub('_', operation.name)[:40].strip('_')}".rstrip("_")
             for index, operation in enumerate(self.operations)
         }
 
@@ -186,12 +188,12 @@ class _Graph(Generic[Convolution]):
 
 @dataclass(frozen=True, eq=False)
 class FloatGraph(_Graph[Conv2d]):
-    """The float network with everything folded: float32 pixels 0..255 in, logits out."""
+    """The folded float network, from float32 pixels 0..255 to float32 logits."""
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedGraph(_Graph[QuantizedConv2d]):
-    """The int8 network: `pixel - 128` in at scale 1, int8 logits out. The accumulators stay below 2^24."""
+    """The int8 network, from `pixel - 128` at scale 1 to int8 logits. All accumulators stay below 2^24."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -207,14 +209,14 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
                 )
 
     def quantizations(self) -> list[Quantization]:
-        """Quantization of the input and of every operation's output, in order."""
-        found = [Quantization(1.0, self.zero_pixel - 128)]
+        """The quantization of the input and of every operation's output, in order."""
+        result = [Quantization(1.0, self.zero_pixel - 128)]
         for operation in self.operations:
-            found.append(found[-1] if isinstance(operation, MaxPool2d) else operation.output)
-        return found
+            result.append(result[-1] if isinstance(operation, MaxPool2d) else operation.output)
+        return result
 
     def multipliers(self) -> dict[str, NDArray[np.float32]]:
-        """By the name of each convolution: M of each output channel, float32 (out_channels,)."""
+        """The multipliers M of the output channels, float32 (out_channels,), by the name of each convolution."""
         return {
             operation.name: operation.weight_scale * np.float32(source.scale / operation.output.scale)
             for operation, source in zip(self.operations, self.quantizations(), strict=False)
@@ -223,11 +225,11 @@ class QuantizedGraph(_Graph[QuantizedConv2d]):
 
 
 def to_image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uint8]:
-    """Images as uint8 (N, channels, height, width) of the input shape that a network takes.
+    """Arrange images as a network takes them: uint8 (N, channels, height, width).
 
     Args:
-        images: uint8 of that shape, or (N, height, width) if there is one channel.
-        shape: channels, height, width.
+        images: uint8 (N, channels, height, width), or (N, height, width) if there is one channel.
+        shape: channels, height, width of the network's input.
 
     Raises:
         EdgeMnistError: the images are of another type or shape.
@@ -241,15 +243,15 @@ def to_image_batch(images: NDArray[np.uint8], shape: MapShape) -> NDArray[np.uin
 
 
 def bound_accumulators(weight: NDArray[np.int8], bias: NDArray[np.int32], zero_point: int) -> NDArray[np.int64]:
-    """The largest magnitude that an accumulator, or any partial sum of it, can have, whatever the input.
+    """The largest magnitude that an accumulator, or a partial sum of it, can have for any input.
 
     Args:
         weight: int8 (out_channels, ...).
         bias: int32 (out_channels,).
-        zero_point: of the input, -128..127.
+        zero_point: the zero point of the input, -128..127.
 
     Returns:
-        int64 (out_channels,): sum of |weight| * max|q - zero_point|, plus |bias|.
+        int64 (out_channels,): the sum of |weight| * max|q - zero_point|, plus |bias|.
     """
     largest = max(127 - zero_point, zero_point + 128)
     magnitude = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1)
@@ -259,7 +261,7 @@ def bound_accumulators(weight: NDArray[np.int8], bias: NDArray[np.int32], zero_p
 def _check_arrays(
     name: str, weight: NDArray[np.generic], weight_type: type, bias: NDArray[np.generic], bias_type: type
 ) -> None:
-    """Weights have four dimensions, biases one, and both the expected types."""
+    """Check that the weights have four dimensions, the biases one, and both the expected types."""
     if weight.dtype != weight_type or weight.ndim != 4 or bias.dtype != bias_type or bias.shape != weight.shape[:1]:
         raise EdgeMnistError(
             f"{name}: expected {weight_type.__name__} weights (out, in, height, width) and {bias_type.__name__} biases "
@@ -268,7 +270,11 @@ def _check_arrays(
 
 
 def _convolution_output(operation: Conv2d | QuantizedConv2d, shape: MapShape) -> MapShape:
-    """Output shape of a convolution; refuses an input that does not fit its weights."""
+    """The shape of a convolution's output for an input of `shape`.
+
+    Raises:
+        EdgeMnistError: the weights do not fit the input or the window, or the window does not fit the input.
+    """
     out_channels, group_channels, *kernel = operation.weight.shape
     if shape[0] != group_channels * operation.groups or out_channels % operation.groups:
         raise EdgeMnistError(

@@ -1,7 +1,7 @@
-"""From a `FloatGraph` and the statistics of its activations to a `QuantizedGraph`.
+"""Quantizes a `FloatGraph`, from the statistics of its activations, to a `QuantizedGraph`.
 
-The freedom that runtimes take in rounding is taken away here (docs/bit-exactness.md): activation scales are powers of
-two, accumulators stay below 2^24, weights within +-64, and biases survive a float32 round trip.
+The numbers are chosen so that runtimes cannot round differently (docs/bit-exactness.md): activation scales are powers
+of two, accumulators stay below 2^24, weights within +-64, and biases survive a round trip through float32.
 """
 
 from __future__ import annotations
@@ -28,28 +28,30 @@ from edge_mnist.graph.operations import (
 from edge_mnist.system.errors import EdgeMnistError
 
 Method = Literal["mse", "minmax"]
+"""How the scale of an activation is chosen, see `quantize_graph`."""
 
 SMALLEST_MULTIPLIER = 2.0**-20
-"""Below it a channel's weights cannot move the output; runtimes refuse M under 2^-32."""
+"""The smallest multiplier M of a channel. With it even the largest accumulator moves the output by only
+2^24 * 2^-20 = 16 steps. Runtimes refuse M below 2^-32."""
 
 LEAST_WEIGHT_LEVELS = 4
-"""A channel whose weights keep fewer levels on each side of zero than this is refused rather than exported."""
+"""The smallest number of weight levels on each side of zero. A channel that would keep fewer is refused."""
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What quantization did to one convolution.
+    """How one convolution was quantized.
 
     Attributes:
-        name: the layer.
-        scale: of its output.
-        zero_point: of its output.
-        clipped: share of the calibration values outside the int8 range, 0..1.
-        bias_corrected: whether the bias correction was applied: it lowered the shift.
-        shift_before: root mean square over the channels of the expected output shift by rounded weights, in output
-            steps.
-        shift_after: the same with the bias as exported.
-        headroom: accumulator limit divided by the largest possible accumulator, above 1.
+        name: the name of the convolution.
+        scale: the scale of its output.
+        zero_point: the zero point of its output.
+        clipped: the share of the calibration values that lie outside the int8 range, 0..1.
+        bias_corrected: whether the bias of a channel was corrected, which is done where it lowers the shift.
+        shift_before: by how much rounding the weights is expected to shift the output: the root mean square over the
+            channels, in steps of the output.
+        shift_after: the same with the exported bias.
+        headroom: the limit of the accumulator divided by the largest possible accumulator, above 1.
     """
 
     name: str
@@ -65,17 +67,21 @@ class LayerReport:
 def quantize_graph(
     graph: FloatGraph, statistics: Statistics, *, weight_range: int = 64, method: Method = "mse"
 ) -> tuple[QuantizedGraph, tuple[LayerReport, ...]]:
-    """Quantize after training: int8 weights per output channel, int8 activations per tensor, int32 biases.
+    """Quantize a trained graph: int8 weights per output channel, int8 activations per tensor, int32 biases.
 
     Args:
         graph: the folded float network.
-        statistics: of its activations, see `calibration`.
-        weight_range: largest magnitude of a weight, 8..127. Up to 64 the sums of two products of `vpmaddubsw` cannot
-            saturate, so that x86 processors without VNNI compute the same bits; above, they do not.
-        method: "mse" chooses the scale of least squared error, clipping allowed; "minmax" the least that clips nothing.
+        statistics: the statistics of its activations, see `calibration`.
+        weight_range: the largest magnitude of a weight, 8..127. Up to 64, the sums of two products in `vpmaddubsw`
+            cannot saturate, so that x86 processors without VNNI compute the same bits; above 64, they may not.
+        method: "mse" chooses the scale with the least squared error, which may clip values; "minmax" chooses the
+            smallest scale that clips no value.
+
+    Returns:
+        The quantized graph, and how each of its convolutions was quantized.
 
     Raises:
-        EdgeMnistError: the statistics do not fit the network, or hold nothing (all-black images), or a layer cannot be
+        EdgeMnistError: the statistics do not fit the network or are of images that are all alike, or a layer cannot be
             quantized within the accumulator's 24 bits.
     """
     if not 8 <= weight_range <= 127:
@@ -89,7 +95,7 @@ def quantize_graph(
             operations.append(operation)
             continue
         is_logits = operation is graph.operations[-1]
-        output, clipped = _output_quantization(operation, statistics, source, weight_range, method, is_logits)
+        output, clipped = _choose_output_quantization(operation, statistics, source, weight_range, method, is_logits)
         convolution, report = _quantize_convolution(operation, source, output, clipped, statistics, weight_range)
         operations.append(convolution)
         reports.append(report)
@@ -98,7 +104,11 @@ def quantize_graph(
 
 
 def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
-    """Refuse statistics of another network, or of images that show nothing."""
+    """Check the statistics.
+
+    Raises:
+        EdgeMnistError: they are missing, damaged, of another network, or of images that are all alike.
+    """
     pixel_counts = statistics.get("pixels.histogram")
     if pixel_counts is None:
         raise EdgeMnistError("the checkpoint holds no activation statistics: calibrate with --recalibrate")
@@ -130,11 +140,11 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
         if not (math.isfinite(low) and math.isfinite(high)) or low == high:
             raise EdgeMnistError(
                 f"{name}: every output is {low:g} on the calibration images, expected values that differ: "
-                "the layer is dead, or the images show nothing"
+                "the layer is dead, or the images are all alike"
             )
 
 
-def _output_quantization(
+def _choose_output_quantization(
     operation: Conv2d,
     statistics: Statistics,
     source: Quantization,
@@ -142,7 +152,7 @@ def _output_quantization(
     method: Method,
     is_logits: bool,
 ) -> tuple[Quantization, float]:
-    """Scale and zero point of a convolution's output, and the share of calibration values that they clip."""
+    """Choose the scale and zero point of a convolution's output; also return the share of values that they clip."""
     low, high = (float(value) for value in statistics[f"{operation.name}.range"])
     counts = statistics[f"{operation.name}.histogram"].astype(np.float64)
     values: NDArray[np.float64] = low + (np.arange(BINS, dtype=np.float64) + 0.5) * ((high - low) / BINS)
@@ -152,13 +162,13 @@ def _output_quantization(
             return (-128,)
         return (0,) if is_logits else (0, max(-128, min(127, -128 - round(low / scale))))
 
-    # M must stay below 1: an output step is coarser than a weight step times an input step.
+    # M must stay below 1, so an output step must be larger than a weight step times an input step.
     product_step = float(np.abs(operation.weight).max()) / weight_range * source.scale
     span = high / 255 if operation.relu else max(high, -low) / 127
     covering = round_up_to_power_of_two(max(span, product_step * 1.001, 2.0**-40))
     candidates = [covering] if method == "minmax" else [covering / 2**finer for finer in range(6)]
     choices = [(scale, zero) for scale in candidates if scale > product_step for zero in zero_points(scale)]
-    # Of equal errors the coarser scale, which comes first, is kept.
+    # If two errors are equal, the coarser scale, which comes first, is chosen.
     scale, zero_point = min(choices, key=lambda choice: sum_squared_errors(values, counts, *choice))
     outside = (values < (-128.5 - zero_point) * scale) | (values > (127.5 - zero_point) * scale)
     return Quantization(scale, zero_point), float(counts[outside].sum() / counts.sum())
@@ -172,7 +182,7 @@ def _quantize_convolution(
     statistics: Statistics,
     weight_range: int,
 ) -> tuple[QuantizedConv2d, LayerReport]:
-    """Quantize channel by channel: weights, and biases corrected for the weights' rounding errors."""
+    """Quantize a convolution channel by channel, its biases corrected for the rounding errors of its weights."""
     inputs = statistics[f"{operation.name}.input_mean"].astype(np.float64)
     group_channels = operation.weight.shape[1]
     group_outputs = len(operation.weight) // operation.groups
@@ -219,8 +229,8 @@ class _Channel:
     weight: NDArray[np.int8]  # (in / groups, kernel height, kernel width)
     scale: np.float32
     bias: int
-    shift_before: float  # expected shift of the output by rounding, in real units
-    shift_after: float
+    shift_before: float  # by how much rounding is expected to shift the output, in real units
+    shift_after: float  # the same with the corrected bias
 
 
 def _quantize_channel(
@@ -232,29 +242,44 @@ def _quantize_channel(
     output: Quantization,
     weight_range: int,
 ) -> _Channel:
-    """The finest weight scale that the range, the accumulator's bound and the smallest multiplier allow."""
+    """Quantize one output channel with the finest weight scale that the limits allow.
+
+    The limits are the weight range, the bound of the accumulator and the smallest multiplier.
+
+    Args:
+        where: the layer and the channel, with which the text of an error begins.
+        taps: float64 (in / groups, kernel height, kernel width), the weights.
+        bias: the bias.
+        mean: float64, of the shape of `taps`, the mean input of each weight.
+        source: the quantization of the input.
+        output: the quantization of the output.
+        weight_range: the largest magnitude of a weight.
+
+    Raises:
+        EdgeMnistError: the accumulator would exceed 24 bits even with the fewest levels.
+    """
     unit = output.scale / source.scale  # the weight scale at which M is 1
-    # A huge bias is given a quarter of the accumulator at the most: beside it the weights hardly matter.
-    floor = max(unit * SMALLEST_MULTIPLIER, abs(bias) / source.scale / (ACCUMULATOR_LIMIT // 4))
+    # A huge bias may take at most a quarter of the accumulator; compared with it the weights hardly matter.
+    smallest = max(unit * SMALLEST_MULTIPLIER, abs(bias) / source.scale / (ACCUMULATOR_LIMIT // 4))
     levels = weight_range
     while levels >= LEAST_WEIGHT_LEVELS:
-        wanted = np.float32(max(float(np.abs(taps).max()) / levels, floor))
+        finest = np.float32(max(float(np.abs(taps).max()) / levels, smallest))
 
-        def shift(scale: np.float32, bound: int = levels) -> tuple[NDArray[np.float64], float]:
-            """Rounded weights, and by how much their rounding moves the mean of the accumulated sum, in real units."""
-            rounded = np.clip(np.rint(taps / float(scale)), -bound, bound)
+        def round_weights(scale: np.float32, limit: int = levels) -> tuple[NDArray[np.float64], float]:
+            """The rounded weights, and by how much rounding shifts the mean of the sum of products, in real units."""
+            rounded = np.clip(np.rint(taps / float(scale)), -limit, limit)
             return rounded, math.fsum(((rounded * float(scale) - taps) * mean).ravel())
 
         candidates = []
-        for target in (bias, bias - shift(wanted)[1]):
-            scale, integer = find_exact_bias_scale(target, wanted, source.scale)
-            rounded, moved = shift(scale)
-            moved += integer * float(scale) * source.scale - bias
-            candidates.append((rounded.astype(np.int8), scale, integer, moved))
-        weight, scale, integer, moved = min(candidates, key=lambda candidate: abs(candidate[3]))
+        for target in (bias, bias - round_weights(finest)[1]):
+            scale, integer = find_exact_bias_scale(target, finest, source.scale)
+            rounded, shift = round_weights(scale)
+            shift += integer * float(scale) * source.scale - bias
+            candidates.append((rounded.astype(np.int8), scale, integer, shift))
+        weight, scale, integer, shift = min(candidates, key=lambda candidate: abs(candidate[3]))
         bound = bound_accumulators(weight[None], np.array([integer], dtype=np.int32), source.zero_point)
         if int(bound[0]) < ACCUMULATOR_LIMIT:
-            return _Channel(weight, scale, integer, candidates[0][3], moved)
+            return _Channel(weight, scale, integer, candidates[0][3], shift)
         levels //= 2
     raise EdgeMnistError(
         f"{where}: {taps.size} weights of these sizes need more than 24 bits of accumulator even with "
