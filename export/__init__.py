@@ -1,4 +1,4 @@
-"""Writers, bundle and proof: from a graph to artifacts that are shown to be the same model."""
+"""Writes a graph as artifacts in several formats, and verifies that all of them compute the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 
 
 def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
-    """Torch is imported only when TorchScript is written: the other formats do without."""
+    """Write TorchScript. Torch is imported only here, because the other formats do not need it."""
     try:
         from edge_mnist.export.torchscript_writer import write_torchscript
     except ImportError as error:
@@ -29,4 +29,4 @@ WRITERS: dict[str, Writer] = {
     "tflite": write_tflite,
     "c": write_c,
 }
-"""By the name of each format in `FORMATS`: what writes a graph as the bytes of an artifact."""
+"""The function that writes a graph as the bytes of an artifact, by the name of its format in `FORMATS`."""

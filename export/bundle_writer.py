@@ -1,4 +1,4 @@
-"""Writes a folder of artifacts with its manifest: whole, or not at all."""
+"""Writes a folder of artifacts with its manifest, either completely or not at all."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from edge_mnist.system.files import path_error, write_whole
 _LOG = logging.getLogger(__name__)
 
 
-def make_bundle(reference: Reference, kinds: Sequence[Format], details: Mapping[str, Any]) -> dict[str, bytes]:
-    """Write the graphs of a reference in formats.
+def make_bundle(reference: Reference, formats: Sequence[Format], details: Mapping[str, Any]) -> dict[str, bytes]:
+    """Write the graphs of a reference in the given formats, with the reference and the manifest.
 
     Args:
-        reference: the graphs and golden images.
-        kinds: the formats to write.
-        details: what else the manifest says, such as the checkpoint's hash and how it was calibrated.
+        reference: the graphs and the golden images.
+        formats: the formats to write.
+        details: other entries of the manifest, such as the checkpoint's hash and the calibration method.
 
     Returns:
-        The content of each file by its name, the manifest's included.
+        The content of each file by its name.
     """
     files: dict[str, bytes] = {}
     entries: dict[str, Any] = {}
-    for kind in kinds:
+    for record in formats:
         for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
-            if graph is None or precision not in kind.precisions:
+            if graph is None or precision not in record.precisions:
                 continue
-            name = kind.artifact_name(precision)
+            name = record.artifact_name(precision)
             _LOG.info("writing %s", name)
-            files[name] = WRITERS[kind.name](graph)
-            entries[name] = {"format": kind.name, "precision": precision, **_measures(files[name])}
-            entries[name]["contract"] = json.loads(kind.make_contract(graph).to_json())
-    if FORMATS["c"] in kinds and reference.quantized_graph is not None:
+            files[name] = WRITERS[record.name](graph)
+            entries[name] = {"format": record.name, "precision": precision, **_describe_content(files[name])}
+            entries[name]["contract"] = json.loads(record.make_contract(graph).to_json())
+    if FORMATS["c"] in formats and reference.quantized_graph is not None:
         files[HEADER] = write_header(reference.quantized_graph)
-        entries[HEADER] = _measures(files[HEADER])
+        entries[HEADER] = _describe_content(files[HEADER])
     files[REFERENCE] = serialize(reference)
-    entries[REFERENCE] = _measures(files[REFERENCE])
+    entries[REFERENCE] = _describe_content(files[REFERENCE])
     golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": sha256(reference.images.tobytes())}
     if reference.int8_logits is not None:
         golden["int8_logits_sha256"] = sha256(reference.int8_logits.tobytes())
     manifest = {
         "tool": "edge-mnist",
         "format": MANIFEST_FORMAT,
-        "versions": {"edge_mnist": __version__, "python": platform.python_version(), **_versions()},
+        "versions": {"edge_mnist": __version__, "python": platform.python_version(), **_list_versions()},
         **details,
         "quantization": [asdict(layer) for layer in reference.layers],
         "golden": golden,
@@ -70,10 +70,14 @@ def make_bundle(reference: Reference, kinds: Sequence[Format], details: Mapping[
 
 
 def check_bundle_folder(folder: Path, force: bool) -> None:
-    """Refuse a folder that holds something other than a bundle, unless forced; never write over it.
+    """Check that a bundle can be written into a folder without replacing files that no export wrote.
+
+    Args:
+        folder: the folder, which need not exist.
+        force: accept other files in the folder, as long as none has the name of a bundle's file.
 
     Raises:
-        UsageError: it does, or it is a file, or a loop of links.
+        UsageError: the folder holds other files, or it is a file, a loop of links, or inside a file.
     """
     try:
         folder.stat()
@@ -82,15 +86,15 @@ def check_bundle_folder(folder: Path, force: bool) -> None:
     except OSError as error:  # a loop of links, a name that is too long
         raise UsageError(f"{folder}: {error.strerror}: choose another --out") from error
     if folder.is_dir():
-        others = sorted(_others(folder))
-        if others and not force:
+        foreign = sorted(_list_foreign_files(folder))
+        if foreign and not force:
             raise UsageError(
-                f"{folder}: holds {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}, which no export wrote: "
+                f"{folder}: holds {', '.join(foreign[:3])}{' ...' if len(foreign) > 3 else ''}, which no export wrote: "
                 "choose another --out, or --force to leave them there and write beside them"
             )
-        if in_the_way := [name for name in others if name in FILE_NAMES]:
+        if conflicts := [name for name in foreign if name in FILE_NAMES]:
             raise UsageError(
-                f"{folder}: holds {in_the_way[0]}, which no export wrote and this one would replace: "
+                f"{folder}: holds {conflicts[0]}, which no export wrote and this one would replace: "
                 "choose another --out"
             )
     for place in (folder, *folder.parents):
@@ -99,85 +103,97 @@ def check_bundle_folder(folder: Path, force: bool) -> None:
 
 
 def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
-    """Put a bundle in place of what `folder` held; what is not of a bundle stays there.
+    """Write a bundle into a folder, where it replaces the bundle that the folder holds; other files stay.
 
-    Written into a folder beside it, which then takes its name: an interruption leaves the old bundle or the new one.
-    Where that cannot be, as other files stay or the folder is a mount point, the files are written inside and moved
-    one by one, the manifest last: an interruption between two moves leaves a bundle that does not verify.
+    The files are written into a new folder, which then takes the place of the old one: an interruption leaves either
+    the old bundle or the new one. That is impossible if other files stay in the folder or if it is a mount point. The
+    files are then moved into it one by one, the manifest last: an interruption between two moves leaves a bundle that
+    does not verify.
+
+    Args:
+        folder: the folder, which need not exist.
+        files: the content of each file by its name.
 
     Returns:
-        The artifacts of the bundle before that this one does not have.
+        The names of the artifacts of the old bundle that the new one does not have.
 
     Raises:
         EdgeMnistError: the disk is full, or a folder is read-only.
     """
-    place = folder.resolve()  # the folder that a link points to is written, the link stays
-    gone = [name for name in FILE_NAMES if name.startswith("model_") and (place / name).exists() and name not in files]
+    place = folder.resolve()  # a link stays, and the folder that it points to is written
+    removed = [
+        name for name in FILE_NAMES if name.startswith("model_") and (place / name).exists() and name not in files
+    ]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        moved = place.is_dir() and (bool(_others(place)) or place.is_mount())
-        prefix, parent = (f".{MANIFEST}.", place) if moved else (f".{place.name}.", place.parent)
-        # On an error, what is half done goes with the scratch folder.
+        in_place = place.is_dir() and (bool(_list_foreign_files(place)) or place.is_mount())
+        prefix, parent = (f".{MANIFEST}.", place) if in_place else (f".{place.name}.", place.parent)
+        # After an error, unfinished files are removed with the scratch folder.
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as scratch:
             fresh, old = Path(scratch, "new"), Path(scratch, "old")
             for name, data in files.items():
                 write_whole(fresh / name, data)
-            if moved:
+            if in_place:
                 _move_files(fresh, place)
             else:
-                _exchange(fresh, place, old)
+                _replace_folder(fresh, place, old)
     except OSError as error:
         raise path_error(folder, "cannot be written", error) from error
     _LOG.debug("wrote %s", folder)
-    return gone
+    return removed
 
 
-def _exchange(fresh: Path, place: Path, old: Path) -> None:
-    """Give a folder the name of another, which becomes `old`."""
+def _replace_folder(fresh: Path, place: Path, old: Path) -> None:
+    """Move the folder `fresh` to `place`, after moving what is there to `old`."""
     try:
         if place.exists():
             os.replace(place, old)
         os.replace(fresh, place)
-    except BaseException:  # Ctrl-C included
+    except BaseException:  # KeyboardInterrupt included
         if old.exists() and not place.exists():
             os.replace(old, place)
         raise
 
 
 def _move_files(fresh: Path, place: Path) -> None:
-    """Move the files of a bundle into a folder; those of a bundle that was there before go."""
+    """Move the files of a bundle into a folder, and remove the files that only the old bundle in it has."""
     stale = [name for name in FILE_NAMES if (place / MANIFEST).is_file() and not (fresh / name).exists()]
-    for name in sorted(os.listdir(fresh), key=MANIFEST.__eq__):
+    for name in sorted(os.listdir(fresh), key=MANIFEST.__eq__):  # the manifest last
         os.replace(fresh / name, place / name)
     for name in stale:
         (place / name).unlink(missing_ok=True)
 
 
 def write_report(folder: Path, page: str, parity: str) -> None:
-    """Keep the report of a verification in the bundle: report.html and parity.json.
+    """Write the report of a verification into a bundle, as report.html and parity.json.
+
+    Args:
+        folder: the bundle.
+        page: the content of report.html.
+        parity: the content of parity.json.
 
     Raises:
-        EdgeMnistError: the folder is read-only, the disk is full.
+        EdgeMnistError: the folder is read-only, or the disk is full.
     """
     write_whole(folder / REPORT, page.encode())
     write_whole(folder / PARITY, parity.encode() + b"\n")
 
 
-def _others(folder: Path) -> list[str]:
-    """Names in a folder that are not of a bundle, nor what a killed process left of one."""
-    ours = FILE_NAMES if (folder / MANIFEST).is_file() else ()
-    left = tuple(f".{name}." for name in FILE_NAMES)
-    return [name for name in os.listdir(folder) if name not in ours and not name.startswith(left)]
+def _list_foreign_files(folder: Path) -> list[str]:
+    """List the files in a folder that neither a bundle in it nor a process that was killed while writing one wrote."""
+    written = FILE_NAMES if (folder / MANIFEST).is_file() else ()
+    temporary = tuple(f".{name}." for name in FILE_NAMES)
+    return [name for name in os.listdir(folder) if name not in written and not name.startswith(temporary)]
 
 
-def _versions() -> dict[str, str]:
-    """Versions of the packages that take part in writing, of those that are installed."""
-    found = {}
+def _list_versions() -> dict[str, str]:
+    """List the versions of the packages that may take part in an export, as far as they are installed."""
+    versions = {}
     for package in ("numpy", "torch", "onnx", "onnxruntime", "ai-edge-litert"):
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
-def _measures(data: bytes) -> dict[str, Any]:
+def _describe_content(data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": sha256(data)}

@@ -1,4 +1,4 @@
-"""The int8 TFLite model for a device without this package: a zip with golden vectors and a script that runs both."""
+"""Writes a zip for a device without this package: the int8 TFLite model, golden images, and a script that runs it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.system.errors import EdgeMnistError
 
 SCRIPT = Path(__file__).with_name("classify.py.txt")
+"""The script that becomes classify.py in the zip. It is no module of this package, which it does not import."""
 
 _EPOCH = 1980, 1, 1, 0, 0, 0
-"""The earliest time that a zip can state: the same bytes at any time."""
+"""The time of each entry: the earliest that a zip can express, so that the bytes do not depend on the time."""
 
 
 def write_standalone(reference: Reference) -> bytes:
-    """A zip of model_int8.tflite, golden_images.npy, golden_logits.npy and classify.py; the same bytes everywhere.
+    """Write a zip of model_int8.tflite, golden_images.npy, golden_logits.npy and classify.py.
 
-    The images are uint8 (64, height, width, channels), the logits the oracle's, int8 (64, classes).
+    The images are uint8 (64, height, width, channels), and the logits are the oracle's, int8 (64, classes). The same
+    reference gives the same bytes on every machine.
 
     Raises:
         EdgeMnistError: the reference has no int8 network.
     """
     if reference.quantized_graph is None or reference.int8_logits is None:
-        raise EdgeMnistError("the zip holds the int8 network, and there is none")
+        raise EdgeMnistError("the zip holds the int8 network, but only a float network was exported: add --int8")
     files = {
         "classify.py": SCRIPT.read_bytes(),
         "model_int8.tflite": write_tflite(reference.quantized_graph),
-        "golden_images.npy": _npy(reference.images.transpose(0, 2, 3, 1)),
-        "golden_logits.npy": _npy(reference.int8_logits),
+        "golden_images.npy": _to_npy(reference.images.transpose(0, 2, 3, 1)),
+        "golden_logits.npy": _to_npy(reference.int8_logits),
     }
     result = io.BytesIO()
     with zipfile.ZipFile(result, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -45,8 +47,8 @@ def write_standalone(reference: Reference) -> bytes:
     return result.getvalue()
 
 
-def _npy(array: NDArray[np.uint8] | NDArray[np.int8]) -> bytes:
-    """An array as an .npy file."""
+def _to_npy(array: NDArray[np.uint8] | NDArray[np.int8]) -> bytes:
+    """The content of an .npy file of an array."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array))
     return file.getvalue()

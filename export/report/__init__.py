@@ -1,1 +1,1 @@
-"""Presents a parity report on the terminal, as JSON and as an HTML page."""
+"""Presents a parity report on the terminal and as an HTML page."""

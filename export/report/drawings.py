@@ -1,4 +1,4 @@
-"""Small pictures inside a page: PNG images as data URIs, and SVG whose places are percentages, so that it stretches."""
+"""Drawings inside a page: PNG images as data URIs, and SVG with positions in percent, which stretches with the page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def png_uri(pixels: NDArray[np.uint8]) -> str:
-    """A grey image as a data URI.
+def encode_png_uri(pixels: NDArray[np.uint8]) -> str:
+    """Encode a grey image as the data URI of a PNG.
 
     A PNG is a signature and chunks of length, type, content and checksum (W3C, "Portable Network Graphics", section 5).
+    It is written here because the base install has no package that writes one.
 
     Args:
-        pixels: uint8 (H, W), 0 is black.
+        pixels: uint8 (height, width), 0 is black.
     """
     height, width = pixels.shape
-    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # each row after its filter's number, 0: none
+    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # (H, 1 + W), after filter 0, none
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")):
@@ -28,10 +29,13 @@ def png_uri(pixels: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
-def axis(low: float, high: float) -> tuple[float, float, list[float]]:
-    """A range that holds `low..high` with room beside it, and three to eight round ticks in it.
+def choose_axis(low: float, high: float) -> tuple[float, float, list[float]]:
+    """Choose the range of an axis that shows `low..high` with a margin, and three to eight ticks at round numbers.
 
     The steps are 1, 2 or 5 times a power of ten (P. S. Heckbert, "Nice numbers for graph labels", Graphics Gems, 1990).
+
+    Returns:
+        The lower and the upper end of the range, and the ticks.
     """
     span = max(high - low, 1e-6)
     low, high = low - 0.15 * span, high + 0.15 * span
@@ -41,8 +45,8 @@ def axis(low: float, high: float) -> tuple[float, float, list[float]]:
     return low, high, [round(tick * step, 9) for tick in range(first, math.floor(high / step) + 1)]
 
 
-def error_bar(low: float, middle: float, high: float, limits: tuple[float, float], ticks: list[float]) -> str:
-    """An interval with its middle on a line, as SVG; grid lines at the ticks."""
+def draw_error_bar(low: float, middle: float, high: float, limits: tuple[float, float], ticks: list[float]) -> str:
+    """Draw an interval with its middle as SVG, with grid lines at the ticks of the axis whose ends are `limits`."""
 
     def place(value: float) -> str:
         return f"{100 * (value - limits[0]) / (limits[1] - limits[0]):.2f}%"
@@ -56,8 +60,8 @@ def error_bar(low: float, middle: float, high: float, limits: tuple[float, float
     )
 
 
-def tick_labels(limits: tuple[float, float], ticks: list[float]) -> str:
-    """The ticks' values under the error bars, as SVG."""
+def draw_tick_labels(limits: tuple[float, float], ticks: list[float]) -> str:
+    """Draw the numbers of the ticks under the error bars as SVG."""
     decimals = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
     texts = "".join(
         f'<text x="{100 * (t - limits[0]) / (limits[1] - limits[0]):.2f}%" y="12">{t:.{decimals}f}</text>'
@@ -66,8 +70,8 @@ def tick_labels(limits: tuple[float, float], ticks: list[float]) -> str:
     return f'<svg class="ticks" width="100%" height="16" aria-hidden="true">{texts}</svg>'
 
 
-def bar(share: float) -> str:
-    """A bar that fills a share 0..1 of its width, as SVG."""
+def draw_bar(share: float) -> str:
+    """Draw a bar that fills a share 0..1 of its width as SVG."""
     width = 100 * min(max(share, 0.0), 1.0)
     return (
         '<svg class="meter" width="100%" height="8" aria-hidden="true"><rect class="rest" width="100%" height="8"/>'

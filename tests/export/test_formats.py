@@ -6,14 +6,13 @@ import pytest
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export import WRITERS
-from edge_mnist.export.report.wording import FORMAT_TITLES
 from edge_mnist.formats.table import FORMATS, choose_formats, detect_format, read_contract, require_format
 from edge_mnist.runtime import RUNTIMES
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 
 
 def test_every_format_has_a_writer_and_a_runtime_and_no_other_has() -> None:
-    assert FORMATS.keys() == WRITERS.keys() == RUNTIMES.keys() == FORMAT_TITLES.keys()
+    assert FORMATS.keys() == WRITERS.keys() == RUNTIMES.keys()
     assert all(name == record.name for name, record in FORMATS.items())
     assert len({record.suffix for record in FORMATS.values()}) == len(FORMATS)
 

@@ -18,7 +18,7 @@ from edge_mnist.data import strokes
 from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
-from edge_mnist.export.report.wording import percent, verdict
+from edge_mnist.export.report.wording import describe_verdict, format_percent
 from edge_mnist.measure.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
@@ -269,7 +269,7 @@ def test_the_table_says_what_was_found() -> None:
     assert "10,000 digits drawn from strokes" in text and "interval" not in text and "McNemar" not in text
     text = words(printed(in_two_runtimes(), 120))
     assert "PASSED: the same integers in every format: 0 of 301,920 logits differ; tflite int8 (tflite-micro) " in text
-    assert "rounds in its own way, and equals the oracle's mode for that: 0 of 100,640 logits differ" in text
+    assert "rounds differently, and equals the oracle in that rounding: 0 of 100,640 logits differ" in text
     text = words(printed(float_only(), 120))
     assert "PASSED: the same float logits in every format, within 2.6e-06 of the oracle's, 301,920 compared" in text
     assert "changed class" not in text
@@ -311,8 +311,8 @@ def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
         f"Image {i.index}, labelled {i.label}: float reads {i.float_class}, int8 reads {i.int8_class}"
         for i in whole.changed
     ]
-    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {verdict(whole)} Compared" in page.text
-    assert verdict(whole) in words(printed(whole))
+    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {describe_verdict(whole)} Compared" in page.text
+    assert describe_verdict(whole) in words(printed(whole))
     for shown in whole.variants:
         assert shown.name in page.text and shown.sha256 in page.text and shown.file in page.text
         assert shown.reason in page.text
@@ -331,7 +331,7 @@ def test_many_changed_images_are_counted_but_not_all_pictured() -> None:
 
 def test_a_png_holds_the_pixels() -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (5, 7), np.uint8)
-    start, _, text = drawings.png_uri(pixels).partition(",")
+    start, _, text = drawings.encode_png_uri(pixels).partition(",")
     content = base64.b64decode(text)
     assert start == "data:image/png;base64" and content[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, place = {}, 8
@@ -349,7 +349,7 @@ def test_a_png_holds_the_pixels() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(99.36, 99.64), (0.0, 100.0), (5.0, 5.0), (98.8, 99.9)])
 def test_an_axis_holds_its_range_in_round_steps(low: float, high: float) -> None:
-    start, end, ticks = drawings.axis(low, high)
+    start, end, ticks = drawings.choose_axis(low, high)
     assert start < low <= high < end
     assert 3 <= len(ticks) <= 8 and all(start <= tick <= end for tick in ticks)
     step = ticks[1] - ticks[0]
@@ -361,4 +361,4 @@ def test_an_axis_holds_its_range_in_round_steps(low: float, high: float) -> None
     [(0.9952, "99.52 %"), (1.0, "100.00 %"), (0.0, "0.00 %"), (69_999 / 70_000, "99.999 %"), (3e-5, "0.003 %")],
 )
 def test_percent_never_rounds_to_all_or_nothing(share: float, text: str) -> None:
-    assert percent(share) == text
+    assert format_percent(share) == text
