@@ -1,4 +1,4 @@
-"""The page in a real browser, and twenty viewers at once."""
+"""The page in a real browser, and with twenty viewers at once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any
 import cv2
 import pytest
 
-from tests.support.demos import Demo, browser, browser_missing, demo, doubtful, sheet, wait
+from tests.support.demos import Demo, browser, browser_missing, demo, draw_doubtful_number, draw_number, wait
 
 pytestmark = pytest.mark.slow
 
-# A 7 on the pad: from the first point, to the next ones.
+# The strokes of a 7 on the pad: the first point from its centre, then the steps to the next points.
 SEVEN = ((-60, -80), (40, 0), (40, 0), (30, 0), (-20, 50), (-20, 50), (-15, 45))
 
 
@@ -38,16 +38,16 @@ def running(tmp_path: Path) -> Iterator[Demo]:
         yield found
 
 
-def text(driver: Any, name: str) -> str:
+def read_text(driver: Any, name: str) -> str:
     return str(driver.execute_script("return document.getElementById(arguments[0]).textContent", name))
 
 
-def element(driver: Any, name: str) -> Any:
+def find_element(driver: Any, name: str) -> Any:
     return driver.find_element("id", name)
 
 
-def picture(driver: Any) -> str:
-    """The live picture, as the browser shows it."""
+def capture_picture(driver: Any) -> str:
+    """Copy the live picture as the browser shows it."""
     script = """const c = document.createElement("canvas"), i = document.getElementById("live");
         c.width = i.naturalWidth; c.height = i.naturalHeight;
         if (c.width) c.getContext("2d").drawImage(i, 0, 0);
@@ -58,7 +58,7 @@ def picture(driver: Any) -> str:
 def draw(driver: Any, points: tuple[tuple[int, int], ...] = SEVEN) -> None:
     from selenium.webdriver import ActionChains
 
-    pad = element(driver, "pad")
+    pad = find_element(driver, "pad")
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", pad)
     actions = ActionChains(driver, duration=30).move_to_element_with_offset(pad, *points[0]).click_and_hold()
     for step in points[1:]:
@@ -66,70 +66,72 @@ def draw(driver: Any, points: tuple[tuple[int, int], ...] = SEVEN) -> None:
     actions.release().perform()
 
 
-def complaints(driver: Any) -> list[str]:
-    """What the browser's console holds."""
+def read_console(driver: Any) -> list[str]:
+    """Read the messages in the console of the browser."""
     return [entry["message"] for entry in driver.get_log("browser")]
 
 
-def test_a_visitor_sees_the_picture_move_draws_uploads_and_corrects(
+def test_a_visitor_sees_the_live_picture_draws_uploads_and_corrects(
     chromium: Any, running: Demo, tmp_path: Path
 ) -> None:
     chromium.get(running.url)
-    first = wait(lambda: picture(chromium))
-    wait(lambda: picture(chromium) != first)
-    number = wait(lambda: text(chromium, "number"))
-    assert re.fullmatch(r"\d+", number) and number in text(chromium, "history")
-    assert element(chromium, "state").get_attribute("data-state") == "live"
-    assert len(text(chromium, "hash")) == 16 and float(text(chromium, "total")) > 0
+    first = wait(lambda: capture_picture(chromium))
+    wait(lambda: capture_picture(chromium) != first)
+    number = wait(lambda: read_text(chromium, "number"))
+    assert re.fullmatch(r"\d+", number) and number in read_text(chromium, "history")
+    assert find_element(chromium, "state").get_attribute("data-state") == "live"
+    assert len(read_text(chromium, "hash")) == 16 and float(read_text(chromium, "total")) > 0
 
-    element(chromium, "snapshot").click()
-    wait(lambda: "Snapshot saved" in text(chromium, "toast"))
-    element(chromium, "toast").find_element("tag name", "button").click()
-    assert not element(chromium, "toast").is_displayed()
+    find_element(chromium, "snapshot").click()
+    wait(lambda: "Snapshot saved" in read_text(chromium, "toast"))
+    find_element(chromium, "toast").find_element("tag name", "button").click()
+    assert not find_element(chromium, "toast").is_displayed()
 
     draw(chromium)
-    wait(lambda: text(chromium, "verdict") == "It is a 7.")
-    assert "7" in element(chromium, "bars").find_element("class name", "best").text
-    element(chromium, "relabel").click()
-    element(chromium, "labels").find_element("css selector", "[data-label='1']").click()
-    wait(lambda: "Saved as" in text(chromium, "toast"))
+    wait(lambda: read_text(chromium, "verdict") == "It is a 7.")
+    assert "7" in find_element(chromium, "bars").find_element("class name", "best").text
+    find_element(chromium, "relabel").click()
+    find_element(chromium, "labels").find_element("css selector", "[data-label='1']").click()
+    wait(lambda: "Saved as" in read_text(chromium, "toast"))
     (saved,) = (tmp_path / "mine" / "1").glob("*.png")
     assert cv2.imread(str(saved), cv2.IMREAD_UNCHANGED).shape == (28, 28)
-    assert text(chromium, "saved") == "Corrections saved: 1 as 1"
-    element(chromium, "toast").find_element("tag name", "button").click()
-    wait(lambda: not saved.exists() and not element(chromium, "saved").is_displayed())
-    element(chromium, "clear").click()
-    assert "pen" in text(chromium, "verdict")
+    assert read_text(chromium, "saved") == "Corrections saved: 1 as 1"
+    find_element(chromium, "toast").find_element("tag name", "button").click()
+    wait(lambda: not saved.exists() and not find_element(chromium, "saved").is_displayed())
+    find_element(chromium, "clear").click()
+    assert "pen" in read_text(chromium, "verdict")
 
-    cv2.imwrite(str(tmp_path / "photo.jpg"), sheet("402"))
-    element(chromium, "file").send_keys(str(tmp_path / "photo.jpg"))
-    wait(lambda: text(chromium, "photo-text") == "402")
-    element(chromium, "photo-digits").find_elements("tag name", "button")[1].click()
-    element(chromium, "labels").find_element("css selector", "[data-label='none']").click()
+    cv2.imwrite(str(tmp_path / "photo.jpg"), draw_number("402"))
+    find_element(chromium, "file").send_keys(str(tmp_path / "photo.jpg"))
+    wait(lambda: read_text(chromium, "photo-text") == "402")
+    find_element(chromium, "photo-digits").find_elements("tag name", "button")[1].click()
+    find_element(chromium, "labels").find_element("css selector", "[data-label='none']").click()
     wait(lambda: list((tmp_path / "mine" / "none").glob("*.png")))
     (tmp_path / "note.jpg").write_text("no picture")
-    element(chromium, "file").send_keys(str(tmp_path / "note.jpg"))
-    wait(lambda: "the photograph" in text(chromium, "photo-quiet"))
-    refused = complaints(chromium)
-    assert len(refused) == 1 and "photo" in refused[0] and "422" in refused[0]  # nothing of the CSP, no error of ours
+    find_element(chromium, "file").send_keys(str(tmp_path / "note.jpg"))
+    wait(lambda: "the photograph" in read_text(chromium, "photo-quiet"))
+    refused = read_console(chromium)
+    assert (
+        len(refused) == 1 and "photo" in refused[0] and "422" in refused[0]
+    )  # no violation of the CSP and no error of the script
 
 
-def test_the_page_says_when_the_demo_is_away_and_goes_on_when_it_is_back(chromium: Any, tmp_path: Path) -> None:
+def test_the_page_shows_that_the_demo_is_offline_and_goes_on_when_it_is_back(chromium: Any, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     arguments = ("--camera", "sample", "--view", "web", "--port", port, "--corrections", tmp_path)
     with demo(*arguments) as first:
         chromium.get(first.url)
-        wait(lambda: element(chromium, "state").get_attribute("data-state") == "live")
-    wait(lambda: element(chromium, "state").get_attribute("data-state") == "away")
-    assert text(chromium, "state") == "offline" and not element(chromium, "snapshot").is_enabled()
+        wait(lambda: find_element(chromium, "state").get_attribute("data-state") == "live")
+    wait(lambda: find_element(chromium, "state").get_attribute("data-state") == "away")
+    assert read_text(chromium, "state") == "offline" and not find_element(chromium, "snapshot").is_enabled()
     with demo(*arguments):
-        wait(lambda: element(chromium, "state").get_attribute("data-state") == "live")
-        wait(lambda: element(chromium, "snapshot").is_enabled())
-        before = wait(lambda: picture(chromium))
-        wait(lambda: picture(chromium) != before)
-        wait(lambda: text(chromium, "number"))
+        wait(lambda: find_element(chromium, "state").get_attribute("data-state") == "live")
+        wait(lambda: find_element(chromium, "snapshot").is_enabled())
+        before = wait(lambda: capture_picture(chromium))
+        wait(lambda: capture_picture(chromium) != before)
+        wait(lambda: read_text(chromium, "number"))
     chromium.get("about:blank")
     chromium.get_log("browser")
 
@@ -139,13 +141,13 @@ def test_on_a_phone_nothing_is_cut_off_and_a_finger_draws(running: Demo, tmp_pat
         pytest.skip(reason)
     with browser(tmp_path, 390, 844, phone=True) as phone:
         phone.get(running.url)
-        wait(lambda: text(phone, "number"))
+        wait(lambda: read_text(phone, "number"))
         assert phone.execute_script("return document.documentElement.scrollWidth") == 390
         shown = [found.size["height"] for found in phone.find_elements("css selector", "button, label")]
-        assert min(height for height in shown if height) >= 34  # all can be touched
+        assert min(height for height in shown if height) >= 34  # all are large enough for a finger
         draw(phone)
-        wait(lambda: text(phone, "verdict") == "It is a 7.")
-        assert complaints(phone) == []
+        wait(lambda: read_text(phone, "verdict") == "It is a 7.")
+        assert read_console(phone) == []
 
 
 @pytest.mark.parametrize(("width", "height", "phone"), [(1280, 1000, False), (390, 844, True)])
@@ -153,43 +155,45 @@ def test_a_doubtful_digit_is_orange_and_can_be_corrected(width: int, height: int
     if reason := browser_missing():
         pytest.skip(reason)
     path = tmp_path / "page.png"
-    cv2.imwrite(str(path), doubtful())
+    cv2.imwrite(str(path), draw_doubtful_number())
     arguments = ("--camera", path, "--view", "web", "--port", 0, "--corrections", tmp_path / "mine")
     with demo(*arguments) as running, browser(tmp_path, width, height, phone=phone) as driver:
         driver.get(running.url)
-        wait(lambda: text(driver, "number") == "7?85")
-        assert "7?85not sure" in wait(lambda: text(driver, "history"))
-        element(driver, "file").send_keys(str(path))
-        wait(lambda: text(driver, "photo-text") == "7?85")
-        assert "4 digits" in text(driver, "photo-quiet") and "1 of them not sure" in text(driver, "photo-quiet")
+        wait(lambda: read_text(driver, "number") == "7?85")
+        assert "7?85not sure" in wait(lambda: read_text(driver, "history"))
+        find_element(driver, "file").send_keys(str(path))
+        wait(lambda: read_text(driver, "photo-text") == "7?85")
+        assert "4 digits" in read_text(driver, "photo-quiet") and "1 of them not sure" in read_text(
+            driver, "photo-quiet"
+        )
         orange = driver.execute_script("return getComputedStyle(document.querySelector('.legend i')).borderTopColor")
         for shown in ("#photo-digits", "#history .crops"):
             buttons = driver.find_elements("css selector", f"{shown} button")[:4]
             colours = [button.value_of_css_property("border-top-color") for button in buttons]
-            assert [as_rgb(colour) == as_rgb(orange) for colour in colours] == [False, True, False, False]
+            assert [parse_rgb(colour) == parse_rgb(orange) for colour in colours] == [False, True, False, False]
         driver.find_elements("css selector", "#photo-digits button")[1].click()
-        element(driver, "labels").find_element("css selector", "[data-label='3']").click()
+        find_element(driver, "labels").find_element("css selector", "[data-label='3']").click()
         wait(lambda: list((tmp_path / "mine" / "3").glob("*.png")))
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-        assert complaints(driver) == []
+        assert read_console(driver) == []
 
 
-def as_rgb(colour: str) -> list[str]:
-    """Red, green and blue of a colour as CSS gives it."""
+def parse_rgb(colour: str) -> list[str]:
+    """Extract red, green and blue from a colour as CSS formats it."""
     return re.findall(r"\d+", colour)[:3]
 
 
-def test_a_foreign_name_and_a_wrong_token_show_nothing(chromium: Any, tmp_path: Path) -> None:
+def test_another_host_name_and_a_wrong_token_show_nothing(chromium: Any, tmp_path: Path) -> None:
     arguments = ("--camera", "sample", "--view", "web", "--port", 0, "--host", "0.0.0.0")
     with demo(*arguments, EDGE_MNIST_TOKEN="a-token-for-tests") as running:
-        port = running.said(r":(\d+)/\?token=a-token-for-tests")[1]
+        port = running.wait_for_line(r":(\d+)/\?token=a-token-for-tests")[1]
         home = f"http://127.0.0.1:{port}/"
         for address in (home, f"{home}?token=wrong-but-as-long"):
             chromium.get(address)
             assert "token" in chromium.page_source and "canvas" not in chromium.page_source
         chromium.get(f"{home}?token=a-token-for-tests")
-        assert chromium.current_url == home  # the token is out of the address
-        wait(lambda: text(chromium, "number"))
+        assert chromium.current_url == home  # the token is no longer in the address
+        wait(lambda: read_text(chromium, "number"))
         chromium.delete_all_cookies()
         request = urllib.request.Request(home, headers={"Host": "rebound.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -198,7 +202,7 @@ def test_a_foreign_name_and_a_wrong_token_show_nothing(chromium: Any, tmp_path: 
     chromium.get_log("browser")
 
 
-def test_twenty_viewers_one_of_them_not_reading_leave_the_reading_as_fast(tmp_path: Path) -> None:
+def test_twenty_viewers_do_not_slow_down_the_reading_even_if_one_receives_nothing(tmp_path: Path) -> None:
     with demo("--camera", "sample", "--view", "web", "--port", 0, "--fps", 10) as running:
         port = int(running.url.rstrip("/").rpartition(":")[2])
         rates: dict[bool, list[float]] = {True: [], False: []}
@@ -206,7 +210,7 @@ def test_twenty_viewers_one_of_them_not_reading_leave_the_reading_as_fast(tmp_pa
         for _ in range(2):
             for is_watched in (False, True):
                 viewers = [Viewer(port, reads=index > 0) for index in range(20 if is_watched else 0)]
-                time.sleep(8)  # the rate is of the last 60 frames
+                time.sleep(8)  # the rate is that of the last 60 frames
                 rates[is_watched].append(running.status()["rate"])
                 assert running.status()["viewers"] == len(viewers)
                 counts = [viewer.pictures for viewer in viewers[1:]]
@@ -217,12 +221,12 @@ def test_twenty_viewers_one_of_them_not_reading_leave_the_reading_as_fast(tmp_pa
             memory.append(running.memory())
     print(f"frames a second alone {rates[False]}, with 20 viewers {rates[True]}; {memory[-1] >> 20} MiB")
     assert statistics.mean(rates[True]) >= 0.8 * statistics.mean(rates[False])
-    # one queue a viewer would be tens of MB more; the allocator alone moves by a few
+    # A queue for each viewer would take tens of MB more; the allocator alone varies by a few.
     assert memory[1] - memory[0] < 12 << 20
 
 
 class Viewer:
-    """Someone who watches the live picture, or has it sent and takes nothing."""
+    """A viewer of the live picture, who receives it or receives nothing."""
 
     def __init__(self, port: int, *, reads: bool) -> None:
         self.pictures = 0
@@ -244,7 +248,7 @@ class Viewer:
         self._socket.close()
 
 
-def test_a_port_in_use_is_one_line(running: Demo) -> None:
+def test_a_port_in_use_is_reported_in_one_line(running: Demo) -> None:
     port = running.url.rstrip("/").rpartition(":")[2]
     with demo("--camera", "sample", "--view", "web", "--port", port) as second:
         assert second.wait() == 1

@@ -1,4 +1,4 @@
-"""The images that strangers upload, decoded in processes of their own."""
+"""Uploaded images, decoded in processes of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_mnist.demo.reading import view
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.decoder import Decoder
 from edge_mnist.system.errors import EdgeMnistError
-from tests.demo.test_images import SAME, Image, written
+from tests.demo.test_images import SAME, Image, encode
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the processes are stopped and limited as on Linux")
 
@@ -27,14 +27,14 @@ def decoder() -> Iterator[Decoder]:
     made.close()
 
 
-def test_a_picture_is_what_the_reader_makes_of_it_here(decoder: Decoder) -> None:
-    large = written(Image.new("RGB", (2500, 1000), (90, 160, 30)), "JPEG")
+def test_a_picture_is_decoded_as_in_this_process(decoder: Decoder) -> None:
+    large = encode(Image.new("RGB", (2500, 1000), (90, 160, 30)), "JPEG")
     for data in (SAME["PNG"], SAME["JPEG turned by EXIF"], large):
         assert np.array_equal(decoder.decode(data), view.reduced(images.decode(data, "here")))
     assert decoder.decode(large).shape == (800, 2000)
 
 
-def test_what_is_no_image_is_told_as_here(decoder: Decoder) -> None:
+def test_errors_are_those_of_this_process(decoder: Decoder) -> None:
     for data in (b"", b"text", SAME["PNG"][:60]):
         with pytest.raises(EdgeMnistError) as here:
             images.decode(data, "the photograph")
@@ -60,7 +60,7 @@ def test_a_process_that_ends_or_was_killed_is_replaced(decoder: Decoder) -> None
             found.result()
 
 
-def test_a_picture_that_takes_long_is_given_up_and_no_other_waits_for_it(decoder: Decoder) -> None:
+def test_a_picture_that_takes_too_long_is_given_up_and_delays_no_other(decoder: Decoder) -> None:
     decoder.decode(SAME["PNG"])
     slow = decoder._spare
     slow.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_a_picture_that_takes_long_is_given_up_and_no_other_waits_for_it(decoder
     assert slow.poll() == -signal.SIGKILL  # type: ignore[union-attr]
 
 
-def test_nothing_is_left_when_it_is_closed(decoder: Decoder) -> None:
+def test_no_process_is_left_after_close(decoder: Decoder) -> None:
     decoder.decode(SAME["PNG"])
     spare = decoder._spare
     decoder.close()

@@ -1,4 +1,4 @@
-"""The demo as its users run it: films as cameras, signals, recordings, limits, mistakes."""
+"""The demo as a process: videos as cameras, signals, recordings, limits and wrong options."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from click.testing import CliRunner
 
 from edge_mnist.cli import commands
 from edge_mnist.pretrained import SHIPPED_INT8
-from tests.support.demos import Demo, demo, doubtful, film, frames_of, sheet, wait
+from tests.support.demos import Demo, count_frames, demo, draw_doubtful_number, draw_number, record_video, wait
 
 
-def test_the_numbers_of_a_film_are_read_frame_by_frame_and_recorded(tmp_path: Path) -> None:
-    path = film(tmp_path / "film.mp4", "402", "7185")
+def test_the_numbers_in_a_video_are_read_frame_by_frame_and_recorded(tmp_path: Path) -> None:
+    path = record_video(tmp_path / "film.mp4", "402", "7185")
     with demo("--camera", path, "--view", "none", "--json", "--record", tmp_path / "seen.mp4") as running:
         assert running.wait() == 0
     events = running.events()
     assert [(event["event"], event["number"]) for event in events if event["event"] != "gone"][0] == ("read", "402")
     assert {event["number"] for event in events} == {"402", "7185"}
     assert events[0]["seconds"] == pytest.approx(0.5, abs=0.1)
-    running.said(r"90 frames in .* first answer after")
-    assert frames_of(tmp_path / "seen.mp4") == 90
+    running.wait_for_line(r"90 frames in .* first answer after")
+    assert count_frames(tmp_path / "seen.mp4") == 90
     seen = cv2.VideoCapture(str(tmp_path / "seen.mp4"), cv2.CAP_FFMPEG)
-    assert seen.get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)  # it plays as fast as the film
+    assert seen.get(cv2.CAP_PROP_FPS) == pytest.approx(30, abs=0.5)  # it plays at the speed of the video
 
 
-def test_a_film_recorded_plain_has_no_boxes_and_is_read_again(tmp_path: Path) -> None:
-    path, plain = film(tmp_path / "film.mp4", "402", seconds=1.0), tmp_path / "plain.mp4"
+def test_a_plain_recording_has_no_boxes_and_can_be_read_again(tmp_path: Path) -> None:
+    path, plain = record_video(tmp_path / "film.mp4", "402", seconds=1.0), tmp_path / "plain.mp4"
     with demo("--camera", path, "--view", "none", "--record", plain, "--record-plain") as running:
         assert running.wait() == 0
     first, second = (cv2.VideoCapture(str(name), cv2.CAP_FFMPEG) for name in (path, plain))
     for _ in range(30):
-        (_, shown), (_, kept) = first.read(), second.read()
-        assert np.abs(shown.astype(int) - kept).mean() < 3
+        (_, original), (_, recorded) = first.read(), second.read()
+        assert np.abs(original.astype(int) - recorded).mean() < 3
     with demo("--camera", plain, "--view", "none") as running:
         assert running.wait() == 0
     assert running.output[0].startswith("read     402 ")
@@ -55,18 +55,18 @@ def test_a_film_recorded_plain_has_no_boxes_and_is_read_again(tmp_path: Path) ->
 
 def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
     for text in ("12", "345"):
-        cv2.imwrite(str(tmp_path / f"{text}.png"), sheet(text))
+        cv2.imwrite(str(tmp_path / f"{text}.png"), draw_number(text))
     (tmp_path / "13.jpg").write_bytes(b"no picture")
     with demo("--camera", tmp_path, "--view", "none", "--json") as running:
-        assert running.wait() == 1  # as predict: one of them could not be opened
-    told = [(event["event"], event["number"], Path(event["source"]).name) for event in running.events()]
-    assert told == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
+        assert running.wait() == 1  # as predict does if an image could not be opened
+    found = [(event["event"], event["number"], Path(event["source"]).name) for event in running.events()]
+    assert found == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
     assert [event["id"] for event in running.events()] == [1, 1, 2, 2]
     assert len(running.errors) == 2 and "13.jpg: is not an image that can be read" in running.errors[0]
 
 
 def test_a_number_with_a_doubtful_digit_is_shown_and_never_read(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "page.png"), doubtful())
+    cv2.imwrite(str(tmp_path / "page.png"), draw_doubtful_number())
     with demo("--camera", tmp_path / "page.png", "--view", "none", "--json") as running:
         assert running.wait() == 0
     unsure, gone = running.events()
@@ -78,7 +78,7 @@ def test_a_number_with_a_doubtful_digit_is_shown_and_never_read(tmp_path: Path) 
     assert [line.split()[:2] for line in running.output] == [["unsure", "7?85"], ["gone", "7?85"]]
 
 
-def test_a_folder_without_a_good_image_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
     with demo("--camera", tmp_path, "--view", "none") as running:
@@ -105,7 +105,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(
+def test_a_wrong_option_is_reported_in_one_line(
     mistake: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if mistake == "no camera" and Path("/dev/video0").exists():
@@ -128,7 +128,7 @@ def test_a_mistake_is_one_line(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("view", ["none", "web"])
-def test_a_signal_ends_it_cleanly_with_a_whole_recording(view: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_demo_with_a_complete_recording(view: str, number: signal.Signals, tmp_path: Path) -> None:
     path = tmp_path / "seen.mp4"
     arguments = ("--camera", "sample", "--view", view, "--port", 0, "--record", path)
     with demo(*arguments) as running:
@@ -136,43 +136,43 @@ def test_a_signal_ends_it_cleanly_with_a_whole_recording(view: str, number: sign
         running.process.send_signal(number)
         start = time.monotonic()
         assert running.wait(20) == 0 and time.monotonic() - start < 10
-    said = running.said(r"(\d+) frames in")
-    assert frames_of(path) == int(said[1]) and "Traceback" not in "".join(running.errors)
+    match = running.wait_for_line(r"(\d+) frames in")
+    assert count_frames(path) == int(match[1]) and "Traceback" not in "".join(running.errors)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_it_starts_ends_it_too_and_nothing_is_recorded(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_demo_while_it_starts_and_leaves_no_recording(number: signal.Signals, tmp_path: Path) -> None:
     path = tmp_path / "seen.mp4"
     with demo("--camera", "sample", "--view", "web", "--port", 0, "--record", path) as running:
         libraries = Path(f"/proc/{running.process.pid}/maps")
         if libraries.exists():
-            wait(lambda: "cv2" in libraries.read_text())  # the command runs, and loads what it needs
+            wait(lambda: "cv2" in libraries.read_text())  # the command runs and loads its libraries
         else:
-            running.said("the demo is at")
+            running.wait_for_line("the demo is at")
         running.process.send_signal(number)
         assert running.wait(20) == 0
     assert "Traceback" not in "".join(running.errors) and not running.output
-    running.said(r"nothing was recorded in .*seen\.mp4")
+    running.wait_for_line(r"nothing was recorded in .*seen\.mp4")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_that_breaks_off_gives_status_1(tmp_path: Path) -> None:
-    path = film(tmp_path / "film.mp4", "402", seconds=2.0)
+def test_a_video_that_breaks_off_gives_status_1(tmp_path: Path) -> None:
+    path = record_video(tmp_path / "film.mp4", "402", seconds=2.0)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
     with demo("--camera", path, "--view", "none", "--json") as running:
         assert running.wait() == 1
     assert [event["event"] for event in running.events()] == ["read", "gone"]
-    running.said(r"film\.mp4: breaks off: \d+ of its \d+ frames can be read\n")
-    running.said("frames in .* first answer after")
+    running.wait_for_line(r"film\.mp4: breaks off: \d+ of its \d+ frames can be read\n")
+    running.wait_for_line("frames in .* first answer after")
 
 
 @pytest.mark.slow
-def test_what_was_recorded_until_it_was_killed_can_be_played(tmp_path: Path) -> None:
+def test_a_recording_can_be_played_after_the_demo_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "seen.mp4"
     with demo("--camera", "sample", "--view", "none", "--record", path) as running:
         wait(lambda: path.exists() and path.stat().st_size > 400_000)
         running.process.kill()
-    assert frames_of(path) >= 10
+    assert count_frames(path) >= 10
 
 
 @pytest.mark.slow
@@ -183,46 +183,46 @@ def test_a_full_disk_ends_the_recording_and_not_the_demo(tmp_path: Path) -> None
         path = tmp_path / "seen.mp4"
         with demo("--camera", "sample", "--view", "none", "--record", path, "--max-frames", 200, "--fps", 0) as running:
             assert running.wait() == 0
-        running.said(r"the recording ends here: .*No space left on device")
-        running.said(r"200 frames in")
-        assert frames_of(path) >= 10
+        running.wait_for_line(r"the recording ends here: .*No space left on device")
+        running.wait_for_line(r"200 frames in")
+        assert count_frames(path) >= 10
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
 
 @pytest.mark.slow
-def test_limits_end_it(tmp_path: Path) -> None:
+def test_the_demo_ends_at_its_limits(tmp_path: Path) -> None:
     start = time.monotonic()
     with demo("--camera", "sample", "--view", "none", "--duration", 2, "--fps", 5) as running:
         assert running.wait() == 0
     assert 2 <= time.monotonic() - start < 20
-    assert 2 <= int(running.said(r"(\d+) frames in")[1]) <= 11
+    assert 2 <= int(running.wait_for_line(r"(\d+) frames in")[1]) <= 11
 
 
 @pytest.mark.slow
-def test_the_sample_is_read_however_many_frames_a_second_are_asked_for() -> None:
+def test_the_sample_is_read_with_any_frame_rate() -> None:
     with demo("--camera", "sample", "--view", "none", "--fps", 1000) as running:
-        running.said("--fps 1000: the sample is drawn 60 times a second at most")
+        running.wait_for_line("--fps 1000: the sample is drawn 60 times a second at most")
         wait(lambda: running.output)
 
 
 @pytest.mark.slow
-def test_a_model_put_in_its_place_is_taken_up(bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_replaced_model_is_used(bundle_folder: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.tflite"
     shutil.copy(SHIPPED_INT8, model)
     with demo("--camera", "sample", "--view", "web", "--port", 0, "--model", model) as running:
         before = running.status()["model"]["sha256"]
         model.write_bytes(b"TFL3 is not all")
-        running.said("the old one goes on: .*model.tflite")
+        running.wait_for_line("the old one goes on: .*model.tflite")
         wait(lambda: "model.tflite: expected an artifact" in running.status()["refused"])
         assert running.status()["model"]["sha256"] == before
         shutil.copy(bundle_folder / "model_float.tflite", model)
-        running.said("the new model is in use")
+        running.wait_for_line("the new model is in use")
         wait(lambda: running.status()["model"]["sha256"] != before and not running.status()["refused"])
 
 
 def processor_seconds(run: Callable[[], object]) -> float:
-    """What the processes that `run` starts and waits for cost: unlike the wall clock's, no busy machine changes it."""
+    """Measure the processor time of the processes that `run` starts and waits for, which other load hardly changes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -230,8 +230,8 @@ def processor_seconds(run: Callable[[], object]) -> float:
 
 
 @pytest.mark.slow
-def test_the_first_answer_is_there_at_once() -> None:
-    """Within a second, or on a slow machine within a few times what its Python takes to import the libraries alone."""
+def test_the_first_answer_comes_within_a_second() -> None:
+    """A slow machine may take a few times as long as its Python takes to import the libraries."""
 
     def first_answer() -> None:
         with demo("--camera", "sample", "--view", "none", "--max-frames", 1) as running:
@@ -246,10 +246,10 @@ def test_the_first_answer_is_there_at_once() -> None:
 
 @contextmanager
 def stream(port: int, text: str) -> Iterator[None]:
-    """A network camera that shows a number, with a camera's noise (MJPEG over HTTP)."""
+    """Run a network camera that shows a number with the noise of a camera (MJPEG over HTTP)."""
     stopping = threading.Event()
     random = np.random.Generator(np.random.PCG64(1))
-    paper = sheet(text).astype(np.float32)
+    paper = draw_number(text).astype(np.float32)
 
     class Camera(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -278,7 +278,7 @@ def stream(port: int, text: str) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_a_stream_that_breaks_off_is_said_and_comes_back() -> None:
+def test_a_stream_that_breaks_off_is_reported_and_opened_again() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -289,35 +289,35 @@ def test_a_stream_that_breaks_off_is_said_and_comes_back() -> None:
             running = stack.enter_context(demo(*arguments))
             wait(lambda: running.events())
             assert running.status()["state"] == "live" and running.status()["source"] == address
-        running.said(r"/live: (the stream ended|no picture for \d s); trying again")
+        running.wait_for_line(r"/live: (the stream ended|no picture for \d s); trying again")
         wait(lambda: running.status()["numbers"] == [])
         assert running.status()["state"] == "lost"
         wait(lambda: running.events()[-1]["event"] == "gone")
         with stream(port, "7185"):
-            running.said("the picture is back")
+            running.wait_for_line("the picture is back")
             wait(lambda: running.events()[-1]["number"] == "7185")
             assert running.status()["state"] == "live"
 
 
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    """For EDGE_MNIST_SOAK minutes, 2 by default, at full speed."""
+    """It runs for EDGE_MNIST_SOAK minutes, by default 2, at full speed."""
     minutes = float(os.environ.get("EDGE_MNIST_SOAK", "2"))
-    path = film(tmp_path / "film.mp4", "402", "7185", "63", seconds=1.0)
+    path = record_video(tmp_path / "film.mp4", "402", "7185", "63", seconds=1.0)
     with demo("--camera", path, "--view", "web", "--port", 0, "--fps", 0) as running:
         time.sleep(30)
-        first = most(running, 30)
+        first = measure_memory(running, 30)
         count = len(running.output)
-        peak = most(running, 60 * (minutes - 1))
+        peak = measure_memory(running, 60 * (minutes - 1))
         running.process.terminate()
         assert running.wait() == 0
-    said = running.said(r"(\d+) frames in .*")
-    print(f"{said[0]}: {first >> 10} KiB in the first minute, {(peak - first) >> 10} KiB more in {minutes:g}")
+    match = running.wait_for_line(r"(\d+) frames in .*")
+    print(f"{match[0]}: {first >> 10} KiB in the first minute, {(peak - first) >> 10} KiB more in {minutes:g}")
     assert len(running.output) > count and peak - first < 2 << 20
 
 
-def most(running: Demo, seconds: float) -> int:
-    """The most bytes that a demo holds in the next seconds."""
+def measure_memory(running: Demo, seconds: float) -> int:
+    """Measure the most memory, in bytes, that a demo uses in the next seconds."""
     end, found = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         found = max(found, running.memory())
@@ -325,7 +325,7 @@ def most(running: Demo, seconds: float) -> int:
     return found
 
 
-def test_the_help_names_the_keys_and_the_threshold_that_are() -> None:
+def test_the_help_names_the_keys_and_the_threshold() -> None:
     from edge_mnist.demo.reading.reader import THRESHOLD
     from edge_mnist.demo.views.window import KEYS
 

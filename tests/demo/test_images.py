@@ -1,4 +1,4 @@
-"""Image files of every kind that cameras, phones and drawing programs write, and damaged ones."""
+"""Image files of the kinds that cameras, phones and drawing programs write, and damaged files."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 COLOURS = np.random.RandomState(0).randint(0, 256, (5, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)  # (40, 64, 3)
 
 
-def written(picture: object, kind: str, **options: object) -> bytes:
-    """A picture as a file of a kind."""
+def encode(picture: object, kind: str, **options: object) -> bytes:
+    """Encode a picture as a file of a kind."""
     file = io.BytesIO()
     picture.save(file, kind, **options)  # type: ignore[attr-defined]
     return file.getvalue()
@@ -34,26 +34,26 @@ def written(picture: object, kind: str, **options: object) -> bytes:
 def rotated_by_exif() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn by 90 degrees to see it upright
-    return written(Image.fromarray(np.rot90(COLOURS)), "JPEG", quality=95, exif=exif)
+    return encode(Image.fromarray(np.rot90(COLOURS)), "JPEG", quality=95, exif=exif)
 
 
 PICTURE = Image.fromarray(COLOURS)
 GREY = np.asarray(PICTURE.convert("L"))
 SAME = {
-    "PNG": written(PICTURE, "PNG"),
-    "palette PNG": written(PICTURE.convert("P", palette=Image.Palette.ADAPTIVE, colors=256), "PNG"),
-    "animated PNG": written(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(180)]),
-    "JPEG": written(PICTURE, "JPEG", quality=95),
-    "CMYK JPEG": written(PICTURE.convert("CMYK"), "JPEG", quality=95),
+    "PNG": encode(PICTURE, "PNG"),
+    "palette PNG": encode(PICTURE.convert("P", palette=Image.Palette.ADAPTIVE, colors=256), "PNG"),
+    "animated PNG": encode(PICTURE, "PNG", save_all=True, append_images=[PICTURE.rotate(180)]),
+    "JPEG": encode(PICTURE, "JPEG", quality=95),
+    "CMYK JPEG": encode(PICTURE.convert("CMYK"), "JPEG", quality=95),
     "JPEG turned by EXIF": rotated_by_exif(),
-    "WebP": written(PICTURE, "WEBP", lossless=True),
-    "animated WebP": written(PICTURE, "WEBP", lossless=True, save_all=True, append_images=[PICTURE.rotate(180)]),
-    "BMP": written(PICTURE, "BMP"),
-    "TIFF": written(PICTURE, "TIFF"),
-    "progressive JPEG": written(PICTURE, "JPEG", quality=95, progressive=True),
-    "JPEG with a second picture": written(PICTURE, "MPO", quality=95, save_all=True, append_images=[PICTURE]),
-    "GIF": written(PICTURE.convert("P", palette=Image.Palette.ADAPTIVE, colors=256), "GIF"),
-    "PNM": written(PICTURE, "PPM"),
+    "WebP": encode(PICTURE, "WEBP", lossless=True),
+    "animated WebP": encode(PICTURE, "WEBP", lossless=True, save_all=True, append_images=[PICTURE.rotate(180)]),
+    "BMP": encode(PICTURE, "BMP"),
+    "TIFF": encode(PICTURE, "TIFF"),
+    "progressive JPEG": encode(PICTURE, "JPEG", quality=95, progressive=True),
+    "JPEG with a second picture": encode(PICTURE, "MPO", quality=95, save_all=True, append_images=[PICTURE]),
+    "GIF": encode(PICTURE.convert("P", palette=Image.Palette.ADAPTIVE, colors=256), "GIF"),
+    "PNM": encode(PICTURE, "PPM"),
 }
 
 
@@ -62,12 +62,12 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(width: int, height: int, depth: int, colour: int) -> bytes:
-    """The beginning of a PNG; colour 2 is RGB, 6 RGBA."""
+    """Make the beginning of a PNG; colour 2 is RGB, 6 is RGBA."""
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
 
 
 def _deep_png() -> bytes:
-    """A whole and valid one of 6300x6300 pixels of 16-bit RGBA, all black."""
+    """Make a complete PNG of 6300x6300 black pixels of 16-bit RGBA."""
     rows = bytes(6300 * (1 + 6300 * 8))
     return _png(6300, 6300, 16, 6) + _chunk(b"IDAT", zlib.compress(rows, 1)) + _chunk(b"IEND", b"")
 
@@ -95,7 +95,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 
 
-def test_twelve_bits_in_sixteen_are_read_as_what_they_are() -> None:
+def test_twelve_bits_in_sixteen_are_scaled() -> None:
     deep = np.linspace(0, 4095, 64 * 48).reshape(48, 64).astype(np.uint16)
     _, png = cv2.imencode(".png", deep)
     assert np.array_equal(images.decode(png.tobytes(), "deep.png")[..., 0], (deep >> 4).astype(np.uint8))
@@ -109,15 +109,15 @@ def test_every_kind_of_file_shows_the_same_picture(kind: str) -> None:
     assert np.abs(found[4::8, 4::8, ::-1].astype(int) - COLOURS[4::8, 4::8]).max() <= tolerance
 
 
-def test_sixteen_bits_become_eight_and_what_is_transparent_white() -> None:
+def test_sixteen_bits_become_eight_and_transparent_pixels_white() -> None:
     deep = Image.fromarray(GREY.astype(np.uint16) * 257)
     for kind in ("PNG", "TIFF"):
-        assert np.abs(images.decode(written(deep, kind), kind)[..., 0].astype(int) - GREY).max() <= 1
+        assert np.abs(images.decode(encode(deep, kind), kind)[..., 0].astype(int) - GREY).max() <= 1
     opacity = np.zeros((40, 64, 1), np.uint8)
     opacity[:20] = 255
     layered = Image.fromarray(np.concatenate([np.zeros_like(COLOURS), opacity], 2))
     for kind in ("PNG", "WEBP"):
-        shown = images.decode(written(layered, kind, lossless=True), kind)
+        shown = images.decode(encode(layered, kind, lossless=True), kind)
         assert shown[:20].max() == 0 and shown[20:].min() == 255
 
 
@@ -134,9 +134,9 @@ def test_sixteen_bits_become_eight_and_what_is_transparent_white() -> None:
         ),
         (b"\0\0\0\x18ftypavif" + bytes(20), "it is AVIF"),
         (b"\0\0\0\x18ftypisom" + bytes(20), "it is a video"),
-        (written(PICTURE, "JPEG2000"), "it is JPEG 2000"),
+        (encode(PICTURE, "JPEG2000"), "it is JPEG 2000"),
         (b"%PDF-1.7\n", "it is a PDF"),
-        (written(PICTURE, "TGA"), "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"),
+        (encode(PICTURE, "TGA"), "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"),
         (SAME["PNG"][:60], "it is damaged"),
         (SAME["BMP"][:60], "it is damaged, or 64x40 pixels of a kind"),
         (
@@ -146,7 +146,9 @@ def test_sixteen_bits_become_eight_and_what_is_transparent_white() -> None:
         (b"P6 60000 60000 255\n", "has more than 178 million pixels"),
     ],
 )
-def test_what_is_no_image_is_told_in_one_line(data: bytes, expected: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_an_image_is_reported_in_one_line(
+    data: bytes, expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(EdgeMnistError) as caught:
         images.decode(data, "page.png")
     assert str(caught.value).startswith("page.png: ") and expected in str(caught.value)
@@ -173,28 +175,28 @@ def test_a_folder_lists_its_images(tmp_path: Path) -> None:
     assert images.load(tmp_path / "b.PNG").shape == (40, 64, 3)
 
 
-def test_the_budget_is_in_bytes_and_counts_channels_depth_and_what_the_decoder_keeps() -> None:
+def test_the_limit_counts_channels_depth_and_the_memory_of_the_decoder() -> None:
     side, deep = 400, np.zeros((400, 400, 4), np.uint16)
     picture = Image.new("RGB", (side, side))
-    progressive = written(picture, "JPEG", progressive=True, subsampling=0)
+    progressive = encode(picture, "JPEG", progressive=True, subsampling=0)
     for data, needed in (
-        (written(picture, "PNG"), 3 * side**2),
-        (written(picture.convert("RGBA"), "PNG"), 4 * side**2),
+        (encode(picture, "PNG"), 3 * side**2),
+        (encode(picture.convert("RGBA"), "PNG"), 4 * side**2),
         (cv2.imencode(".png", deep)[1].tobytes(), 8 * side**2),
         (cv2.imencode(".tiff", deep)[1].tobytes(), 8 * side**2),
         (cv2.imencode(".png", deep[..., :3])[1].tobytes(), 6 * side**2),
         (cv2.imencode(".png", deep[..., 0])[1].tobytes(), 6 * side**2),
-        (written(picture, "JPEG"), 3 * side**2 // 64),
-        (progressive, 6 * side**2),  # coefficients of 2 bytes, however small the picture becomes
+        (encode(picture, "JPEG"), 3 * side**2 // 64),
+        (progressive, 6 * side**2),  # coefficients of 2 bytes, whatever the picture is reduced to
     ):
         assert images.decode(data, "picture", max_bytes=needed).ndim == 3
         with pytest.raises(EdgeMnistError, match="is 400x400 pixels, which take 1 MB|2 MB"):
             images.decode(data, "picture", max_bytes=needed - 1)
-    assert images.decode(written(picture, "JPEG"), "picture", max_bytes=3 * side**2 - 1).shape == (200, 200, 3)
+    assert images.decode(encode(picture, "JPEG"), "picture", max_bytes=3 * side**2 - 1).shape == (200, 200, 3)
 
 
-def test_bombs_are_refused_and_take_no_memory(tmp_path: Path) -> None:
-    """In a process whose peak memory (in /proc) tells; importing OpenCV takes about 50 MB of it."""
+def test_decompression_bombs_are_refused_and_take_no_memory(tmp_path: Path) -> None:
+    """They are opened in a process whose peak memory is read from /proc; importing OpenCV takes about 50 MB of it."""
     program = (
         "import pathlib, re, sys\n"
         "from edge_mnist.demo.sources import images\n"
@@ -210,14 +212,14 @@ def test_bombs_are_refused_and_take_no_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", program, *BOMBS]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=20)
     assert not result.stderr
-    said = result.stdout.splitlines()
-    for name, answer, peak in zip(BOMBS, said[::2], said[1::2], strict=True):
+    lines = result.stdout.splitlines()
+    for name, answer, peak in zip(BOMBS, lines[::2], lines[1::2], strict=True):
         assert answer.startswith(f"{name}: ") and int(peak) < 100_000, (answer, peak)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory is limited on Linux only")
 def test_memory_is_limited_while_a_picture_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a decoder does: this one wants a gigabyte for a small picture."""
+    """The decoder of this test takes a gigabyte for a small picture."""
     limit = resource.getrlimit(resource.RLIMIT_AS)
     monkeypatch.setattr(images.cv2, "imdecode", lambda data, flag: np.ones(1 << 30, np.uint8))
     with pytest.raises(EdgeMnistError, match="is damaged, or 64x40 pixels"):
@@ -226,11 +228,11 @@ def test_memory_is_limited_while_a_picture_is_decoded(monkeypatch: pytest.Monkey
 
 
 def test_a_jpeg_of_a_hundred_megapixels_is_reduced_while_it_is_decoded() -> None:
-    large = written(Image.new("L", (12_000, 9_000), 200), "JPEG")
+    large = encode(Image.new("L", (12_000, 9_000), 200), "JPEG")
     assert images.decode(large, "large.jpg").shape == (4_500, 6_000, 3)
 
 
-def test_the_words_fit_the_file() -> None:
+def test_the_error_describes_the_file() -> None:
     """A BMP of OS/2 has a header of its own, with 16-bit sides; a file of zero bytes is neither text nor damaged."""
     width, height = 40, 32
     header = struct.pack("<IHHHH", 12, width, height, 1, 24)

@@ -1,4 +1,4 @@
-"""Events for fleets: against a real Mosquitto."""
+"""Events over MQTT, with a real Mosquitto and with brokers that misbehave."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge_mnist.system.errors import UsageError
 MOSQUITTO = shutil.which("mosquitto") or ("/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None)
 
 
-def test_an_address_is_read_and_a_password_in_it_refused() -> None:
+def test_an_address_is_parsed_and_a_password_in_it_refused() -> None:
     assert parse_address("mqtt://host/a/b/") == Broker("host", 1883, "a/b", False)
     assert parse_address("mqtts://host:99/a") == Broker("host", 99, "a", True)
     for wrong in ("mqtt://host", "http://host/a", "mqtt:///a", "mqtt://host/a/#", "mqtt://host:x/a"):
@@ -39,7 +39,7 @@ def test_an_address_is_read_and_a_password_in_it_refused() -> None:
 
 @contextmanager
 def bad_broker(answer: Callable[[int], bytes]) -> Iterator[int]:
-    """A broker that sends whatever a test wants when a client has connected, by the number of the connection."""
+    """Run a broker that sends what a test wants to each client that connects, by the number of the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.1)
         stopping, count = threading.Event(), itertools.count()
@@ -52,7 +52,7 @@ def bad_broker(answer: Callable[[int], bytes]) -> Iterator[int]:
                     continue
                 with connection, contextlib.suppress(OSError):
                     connection.settimeout(2)
-                    connection.recv(4096)  # its CONNECT
+                    connection.recv(4096)  # the packet CONNECT
                     connection.sendall(answer(next(count)))
                     time.sleep(0.05)
 
@@ -69,7 +69,7 @@ CONNACK = b"\x20\x02\0\0"
 
 
 def length(value: int) -> bytes:
-    """A length as MQTT 3.1.1, 2.2.3 writes it."""
+    """Encode a length (MQTT 3.1.1, 2.2.3)."""
     written = bytearray()
     while value > 127:
         written.append(value & 127 | 128)
@@ -77,14 +77,14 @@ def length(value: int) -> bytes:
     return bytes((*written, value))
 
 
-def test_a_large_packet_from_a_broker_takes_no_memory_and_is_said_once() -> None:
+def test_a_large_packet_from_a_broker_takes_no_memory_and_is_reported_once() -> None:
     claimed, lines = 200_000_000, list[str]()
     publish = b"\x30" + length(claimed) + b"\0\1a"
     tracemalloc.start()
     try:
         with bad_broker(lambda _: CONNACK + publish + bytes(1 << 20)) as port:
             sender = MqttView(f"mqtt://127.0.0.1:{port}/here", models.load(), "cam", lines.append)
-            Mosquitto.wait(lambda: len(lines) >= 2)  # it has come back
+            Mosquitto.wait(lambda: len(lines) >= 2)  # the client has connected again
             sender.close()
         most = tracemalloc.get_traced_memory()[1]
     finally:
@@ -94,7 +94,7 @@ def test_a_large_packet_from_a_broker_takes_no_memory_and_is_said_once() -> None
     assert most < 50 << 20
 
 
-def test_malformed_packets_do_not_end_the_sending() -> None:
+def test_malformed_packets_do_not_stop_the_view() -> None:
     choose, lines, sent = random.Random(1), list[str](), list[bytes]()
 
     def answer(number: int) -> bytes:
@@ -108,11 +108,11 @@ def test_malformed_packets_do_not_end_the_sending() -> None:
         sender._client.reconnect_delay_set(0.001, 0.001)
         Mosquitto.wait(lambda: len(sent) > 40)
         sender.close()
-    assert len(lines) <= 4, lines  # of each kind one
+    assert len(lines) <= 4, lines  # one of each kind
 
 
 class Mosquitto:
-    """A broker on a port of its own, and a client that hears everything."""
+    """A broker on a free port, and a client that receives everything."""
 
     def __init__(self, folder: Path) -> None:
         from paho.mqtt import client as paho
@@ -150,7 +150,7 @@ class Mosquitto:
         self.process.kill()
         self.process.wait()
 
-    def heard(self, topic: str) -> list[str]:
+    def find_messages(self, topic: str) -> list[str]:
         return [text for found, text in self.messages if found == f"here/{topic}"]
 
     @staticmethod
@@ -193,22 +193,22 @@ def start(broker: Mosquitto, password: str = "secret", **others: str) -> subproc
 
 
 @pytest.mark.slow
-def test_events_reach_a_broker_that_comes_and_goes(broker: Mosquitto) -> None:
+def test_events_reach_a_broker_that_is_restarted(broker: Mosquitto) -> None:
     demo = start(broker)
     try:
-        broker.wait(lambda: broker.heard("events"))
-        event = json.loads(broker.heard("events")[0])
+        broker.wait(lambda: broker.find_messages("events"))
+        event = json.loads(broker.find_messages("events")[0])
         assert event["event"] == "read" and event["number"].isdigit() and event["camera"] == "sample"
-        assert broker.heard("availability") == ["online"] and broker.heard("state") == ["live"]
-        broker.wait(lambda: json.loads(broker.heard("numbers")[-1]))
+        assert broker.find_messages("availability") == ["online"] and broker.find_messages("state") == ["live"]
+        broker.wait(lambda: json.loads(broker.find_messages("numbers")[-1]))
         broker.kill()
         time.sleep(1)
         broker.start()
-        broker.wait(lambda: broker.heard("availability")[-2:] == ["online", "online"])
-        count = len(broker.heard("events"))
-        broker.wait(lambda: len(broker.heard("events")) > count)
-        demo.kill()  # the broker says it for one that cannot
-        broker.wait(lambda: broker.heard("availability")[-1] == "offline", 60)
+        broker.wait(lambda: broker.find_messages("availability")[-2:] == ["online", "online"])
+        count = len(broker.find_messages("events"))
+        broker.wait(lambda: len(broker.find_messages("events")) > count)
+        demo.kill()  # the broker publishes the last will of the demo
+        broker.wait(lambda: broker.find_messages("availability")[-1] == "offline", 60)
     finally:
         demo.kill()
         _, errors = demo.communicate()
@@ -216,13 +216,13 @@ def test_events_reach_a_broker_that_comes_and_goes(broker: Mosquitto) -> None:
 
 
 @pytest.mark.slow
-def test_one_that_ends_says_so_and_a_wrong_password_is_told(broker: Mosquitto) -> None:
+def test_the_end_of_a_demo_is_published_and_a_wrong_password_is_reported(broker: Mosquitto) -> None:
     demo = start(broker)
-    broker.wait(lambda: broker.heard("availability") == ["online"])
+    broker.wait(lambda: broker.find_messages("availability") == ["online"])
     demo.terminate()
     demo.communicate(timeout=20)
     assert demo.returncode == 0
-    broker.wait(lambda: broker.heard("availability") == ["online", "offline"])
+    broker.wait(lambda: broker.find_messages("availability") == ["online", "offline"])
     demo = start(broker, "wrong")
     time.sleep(4)
     demo.terminate()
@@ -231,12 +231,12 @@ def test_one_that_ends_says_so_and_a_wrong_password_is_told(broker: Mosquitto) -
 
 
 @pytest.mark.slow
-def test_an_encrypted_broker_is_heard_if_its_certificate_is_trusted(broker: Mosquitto, tmp_path: Path) -> None:
+def test_an_encrypted_broker_is_used_if_its_certificate_is_trusted(broker: Mosquitto, tmp_path: Path) -> None:
     demo = start(broker, **{AUTHORITY: str(tmp_path / "cert.pem")})
-    broker.wait(lambda: broker.heard("events"))
+    broker.wait(lambda: broker.find_messages("events"))
     demo.terminate()
     assert "--mqtt" not in demo.communicate(timeout=20)[1] and demo.returncode == 0
-    demo = start(broker, **{AUTHORITY: ""})  # the system's own do not vouch for it
+    demo = start(broker, **{AUTHORITY: ""})  # no certificate of the system signs it
     time.sleep(4)
     demo.terminate()
     _, errors = demo.communicate(timeout=20)

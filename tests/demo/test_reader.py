@@ -19,7 +19,7 @@ from edge_mnist.data import mnist, strokes  # noqa: E402
 from edge_mnist.demo.reading import lines, pieces, view  # noqa: E402
 from edge_mnist.demo.reading.reader import Digit, Reader, Reading  # noqa: E402
 from edge_mnist.demo.sources import scenes, surroundings  # noqa: E402
-from tests.support.demos import doubtful  # noqa: E402
+from tests.support.demos import draw_doubtful_number  # noqa: E402
 
 READER = Reader()
 DRAWN = strokes.draw(3000, 11)
@@ -217,7 +217,7 @@ def test_a_doubtful_digit_is_a_question_mark_in_its_place() -> None:
 
 def test_predict_prints_a_question_mark_for_a_doubtful_digit(tmp_path: Path) -> None:
     path = tmp_path / "page.png"
-    cv2.imwrite(str(path), doubtful())
+    cv2.imwrite(str(path), draw_doubtful_number())
     done = predict(path)
     assert done.stdout == b"7?85\n" and b"not sure: 7(5)85" in done.stderr and done.returncode == 0
     facts = json.loads(predict(path, "--json", "--annotate", tmp_path / "marked").stdout)
@@ -292,7 +292,7 @@ def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
         (("--model", "README.md", "a.png"), 1, "expected an artifact, TorchScript (.pt), ONNX"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: tuple[object, ...], status: int, expected: str) -> None:
+def test_a_wrong_option_is_reported_in_one_line(arguments: tuple[object, ...], status: int, expected: str) -> None:
     done = predict(*arguments)
     assert done.returncode == status and expected in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode() and done.stdout == b""

@@ -1,4 +1,4 @@
-"""Steady reading: what stands is read once, what flickers or flies by is not."""
+"""Numbers that are steady are read once; those that flicker or move fast are not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FPS = 30
 
 
 def reading(text: str, x: float = 100, y: float = 100, confidence: float = 0.95) -> Reading:
-    """A line of digits, 20 wide and 30 high; `?` is a doubtful one."""
+    """Make a line of digits, 20 pixels wide and 30 high; `?` is a doubtful digit."""
     image = np.zeros((28, 28), np.uint8)
     digits = [
         Digit(int(label), confidence, (round(x + 25 * i), round(y), 20, 30), 0, i, image)
@@ -37,83 +37,85 @@ def reading(text: str, x: float = 100, y: float = 100, confidence: float = 0.95)
 
 
 def follow(readings: Sequence[Reading], tracker: Tracker | None = None) -> list[Event]:
-    """All events of frames at 30 a second."""
+    """Track frames, 30 per second, and return all events."""
     tracker = tracker or Tracker()
     return [event for i, found in enumerate(readings) for event in tracker.update(found, i / FPS)]
 
 
-def said(events: Sequence[Event]) -> list[tuple[str, str, str | None]]:
+def list_events(events: Sequence[Event]) -> list[tuple[str, str, str | None]]:
     return [(event.kind, event.number.text, event.previous_text) for event in events]
 
 
-def test_a_number_is_read_once_when_it_has_stood_for_half_a_second_and_is_gone_when_it_is_away() -> None:
+def test_a_number_is_read_once_after_half_a_second_and_gone_when_it_is_removed() -> None:
     events = follow([reading("408")] * 60 + [reading("")] * 30)
-    assert said(events) == [("read", "408", None), ("gone", "408", None)]
+    assert list_events(events) == [("read", "408", None), ("gone", "408", None)]
     assert 0.5 <= events[0].time <= 0.55 and 60 / FPS + 0.65 <= events[1].time <= 60 / FPS + 0.75
     assert len(events[0].number.digits) == 3 and events[0].number.confidence > 0.9
 
 
-def test_a_number_that_changes_is_one_number() -> None:
+def test_a_number_that_changes_keeps_its_id() -> None:
     events = follow([reading("12")] * 30 + [reading("13")] * 60)
-    assert said(events) == [("read", "12", None), ("changed", "13", "12")]
+    assert list_events(events) == [("read", "12", None), ("changed", "13", "12")]
     assert events[0].number.id == events[1].number.id
 
 
 @given(st.lists(st.integers(0, 9), min_size=60, max_size=60), st.integers(0, 2**20))
 def test_a_digit_misread_in_every_fourth_frame_is_outvoted(wrong: list[int], seed: int) -> None:
     frames = [reading(f"1{wrong[i]}7" if (i + seed) % 4 == 0 else "127") for i in range(60)]
-    assert said(follow(frames)) == [("read", "127", None)]
+    assert list_events(follow(frames)) == [("read", "127", None)]
 
 
 @given(st.integers(1, 7), st.integers(8, 20))
-def test_what_flickers_up_is_no_number(shown: int, hidden: int) -> None:
+def test_a_number_that_flickers_is_not_read(shown: int, hidden: int) -> None:
     assert follow(([reading("5")] * shown + [reading("")] * hidden) * 8) == []
 
 
-def test_a_dropped_frame_now_and_then_ends_nothing() -> None:
+def test_single_dropped_frames_change_nothing() -> None:
     frames = [reading("" if i % 6 == 5 else "31") for i in range(120)]
-    assert said(follow(frames)) == [("read", "31", None)]
+    assert list_events(follow(frames)) == [("read", "31", None)]
 
 
-def test_what_flies_by_is_read_when_it_comes_to_rest() -> None:
-    moving = [reading("77", x=10 + 9 * i) for i in range(40)]  # 9 heights a second
+def test_a_fast_number_is_read_when_it_comes_to_rest() -> None:
+    moving = [reading("77", x=10 + 9 * i) for i in range(40)]  # 9 heights per second
     events = follow(moving + [reading("77", x=361)] * 30)
-    assert said(events) == [("read", "77", None)] and events[0].time >= 39 / FPS + 0.5
-    slow = [reading("77", x=10 + i) for i in range(40)]  # a hand that holds the paper
-    assert said(follow(slow)) == [("read", "77", None)]
+    assert list_events(events) == [("read", "77", None)] and events[0].time >= 39 / FPS + 0.5
+    slow = [reading("77", x=10 + i) for i in range(40)]  # as a hand holds the paper
+    assert list_events(follow(slow)) == [("read", "77", None)]
 
 
-def test_what_is_not_sure_is_no_number() -> None:
+def test_a_number_of_low_confidence_is_not_read() -> None:
     assert follow([reading("9", confidence=0.65)] * 90) == []
 
 
-def test_two_numbers_are_told_apart_and_listed_from_top_to_bottom() -> None:
+def test_two_numbers_are_followed_and_listed_from_top_to_bottom() -> None:
     tracker = Tracker()
     below, above = reading("22", y=300), reading("11", y=40)
     lower = [replace(digit, line=1) for digit in below.digits]
     both = Reading((*above.digits, *lower), (), {})
-    assert sorted(said(follow([both] * 30, tracker))) == [("read", "11", None), ("read", "22", None)]
+    assert sorted(list_events(follow([both] * 30, tracker))) == [("read", "11", None), ("read", "22", None)]
     assert [number.text for number in tracker.numbers] == ["11", "22"]
-    assert sorted(said(tracker.clear(2.0))) == [("gone", "11", None), ("gone", "22", None)]
+    assert sorted(list_events(tracker.clear(2.0))) == [("gone", "11", None), ("gone", "22", None)]
     assert tracker.numbers == ()
 
 
-def test_a_digit_that_was_believed_may_fade_and_one_that_never_was_may_not() -> None:
+def test_only_a_digit_that_reached_the_threshold_may_fall_below_it() -> None:
     def fading(confidence: float) -> Reading:
         first, second = reading("27").digits
         return Reading((first, replace(second, confidence=confidence)), (), {})
 
-    def believed(confidences: Sequence[float]) -> list[tuple[str, str, str | None]]:
+    def report(confidences: Sequence[float]) -> list[tuple[str, str, str | None]]:
         tracker = Tracker(0.65)
         frames = [fading(confidence) for confidence in confidences]
-        return said([e for i, f in enumerate(frames) for e in tracker.update(tracker.separate_doubtful(f), i / FPS)])
+        return list_events(
+            [e for i, f in enumerate(frames) for e in tracker.update(tracker.separate_doubtful(f), i / FPS)]
+        )
 
-    assert believed([0.8] * 30 + [0.55, 0.6, 0.64, 0.52] * 15) == [("read", "27", None)]
-    assert believed([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("unsure", "2?", "27")]
-    assert believed([0.64] * 60) == [("unsure", "2?", None)]
+    assert report([0.8] * 30 + [0.55, 0.6, 0.64, 0.52] * 15) == [("read", "27", None)]
+    assert report([0.8] * 30 + [0.45] * 60) == [("read", "27", None), ("unsure", "2?", "27")]
+    assert report([0.64] * 60) == [("unsure", "2?", None)]
 
 
-def test_lines_without_a_believed_digit_are_not_counted() -> None:
+def test_a_line_of_doubtful_digits_only_is_dropped() -> None:
     weak = reading("4", y=20, confidence=0.55).digits
     sure = [replace(digit, line=1) for digit in reading("19", y=200).digits]
     found = Tracker(0.65).separate_doubtful(Reading((*weak, *sure), (), {}))
@@ -123,10 +125,10 @@ def test_lines_without_a_believed_digit_are_not_counted() -> None:
     assert beside.lines == ("19?",) and beside.doubtful() == {0: "19(7)"}
 
 
-def test_a_number_with_a_doubtful_digit_stands_with_a_question_mark_and_is_never_read() -> None:
+def test_a_number_with_a_doubtful_digit_has_a_question_mark_and_is_never_read() -> None:
     tracker = Tracker()
     events = follow([reading("64?6")] * 60 + [reading("")] * 30, tracker)
-    assert said(events) == [("unsure", "64?6", None), ("gone", "64?6", None)]
+    assert list_events(events) == [("unsure", "64?6", None), ("gone", "64?6", None)]
     assert [digit.place for digit in events[0].number.unsure] == [2] and len(events[0].number.digits) == 3
     assert follow([reading("64?6")] * 20, tracker := Tracker()) and [n.text for n in tracker.numbers] == ["64?6"]
 
@@ -134,16 +136,16 @@ def test_a_number_with_a_doubtful_digit_stands_with_a_question_mark_and_is_never
 def test_a_number_that_becomes_unsure_and_sure_again_keeps_its_id() -> None:
     frames = [reading("?08")] * 40 + [reading("408")] * 60 + [reading("4?8")] * 60 + [reading("4??")] * 60
     events = follow([*frames, *[reading("418")] * 60])
-    assert said(events) == [
+    assert list_events(events) == [
         ("unsure", "?08", None), ("read", "408", None), ("unsure", "4?8", "408"), ("unsure", "4??", "4?8"),
         ("changed", "418", "4??"),
     ]  # fmt: skip
     assert {event.number.id for event in events} == {1}
 
 
-def test_a_number_of_other_digits_is_another_one_where_the_old_one_was_unsure() -> None:
+def test_a_number_with_other_digits_is_another_one_even_if_the_old_one_was_unsure() -> None:
     events = follow([reading("40?8")] * 40 + [reading("15?2")] * 60 + [reading("1532")] * 60)
-    assert said(events) == [
+    assert list_events(events) == [
         ("unsure", "40?8", None), ("gone", "40?8", None), ("unsure", "15?2", None), ("read", "1532", None),
     ]  # fmt: skip
     assert [event.number.id for event in events] == [1, 1, 2, 2]
@@ -152,7 +154,7 @@ def test_a_number_of_other_digits_is_another_one_where_the_old_one_was_unsure() 
 @given(
     st.lists(st.text("0123456789?", min_size=1, max_size=6).filter(lambda text: text != "?" * len(text)), max_size=3)
 )
-def test_nothing_with_a_doubtful_digit_is_ever_read_and_no_text_that_was_not_seen(texts: list[str]) -> None:
+def test_no_number_with_a_doubtful_digit_and_no_text_that_was_not_seen_is_read(texts: list[str]) -> None:
     events = follow([reading(text) for text in texts for _ in range(40)])
     assert all(("?" in event.number.text) == (event.kind == "unsure") for event in events if event.kind != "gone")
     assert {event.number.text for event in events} <= set(texts)
@@ -162,26 +164,26 @@ def test_nothing_with_a_doubtful_digit_is_ever_read_and_no_text_that_was_not_see
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 12), st.integers(-15, 15))
-def test_another_sheet_is_another_number_and_the_old_one_does_not_stay(a: int, b: int, blank: int, x: int) -> None:
+def test_another_sheet_is_another_number_and_the_old_one_is_gone(a: int, b: int, blank: int, x: int) -> None:
     old, new = "888888"[:a], "531531"[:b]
     tracker = Tracker()
     start = 30 + blank
     events = follow([reading(old)] * 30 + [reading("")] * blank + [reading(new, x=100 + x)] * 60, tracker)
-    assert said(events) == [("read", old, None), ("gone", old, None), ("read", new, None)]
+    assert list_events(events) == [("read", old, None), ("gone", old, None), ("read", new, None)]
     assert events[1].time <= start / FPS + 0.4 and events[2].time <= start / FPS + 1
     assert events[2].number.id > events[0].number.id and events[2].number.since >= start / FPS - 1e-6
     assert [number.text for number in tracker.numbers] == [new]
 
 
 @given(st.text("0123456789?", max_size=6), st.text("0123456789?", max_size=6))
-def test_whether_two_numbers_are_the_same_one_does_not_depend_on_their_order(a: str, b: str) -> None:
+def test_whether_two_texts_are_the_same_number_does_not_depend_on_their_order(a: str, b: str) -> None:
     assert _is_another(a, b) == _is_another(b, a) and not _is_another(a, a)
     if a and b and not set(a) & set(b) and "?" not in a + b:
         assert _is_another(a, b)
 
 
 @pytest.mark.slow
-def test_of_the_sample_nothing_wrong_is_said_and_nothing_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_number_of_the_sample_is_read_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     render = scenes.render
 

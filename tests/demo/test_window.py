@@ -1,4 +1,4 @@
-"""The window, on a display without a screen (Xvfb), with real keys."""
+"""The window on a virtual display (Xvfb), with real keys."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.support.demos import Demo, demo, frames_of, wait
+from tests.support.demos import Demo, count_frames, demo, wait
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def gui(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the build of OpenCV that has windows; the one beside the tests has none."""
+    """Install the build of OpenCV that has windows into a folder; the one for the other tests has none."""
     for program in ("Xvfb", "xdotool"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: apt install xvfb xdotool")
@@ -35,7 +35,7 @@ def gui(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def display() -> Iterator[str]:
-    """A display of its own."""
+    """Start a virtual display."""
     read, write = os.pipe()
     command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp"]
     server = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
@@ -48,8 +48,8 @@ def display() -> Iterator[str]:
 
 
 @pytest.fixture
-def shown(gui: Path, display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
-    """A demo that chose the window by itself."""
+def running(gui: Path, display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
+    """Start a demo, which chooses the window by itself."""
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     paths = ("--record", tmp_path / "film.mp4", "--snapshot-dir", tmp_path / "snapshots")
@@ -58,7 +58,7 @@ def shown(gui: Path, display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def window() -> str:
-    """The number of the demo's window."""
+    """Find the number of the window of the demo."""
     search = ["xdotool", "search", "--name", "edge-mnist"]
     return str(wait(lambda: subprocess.run(search, capture_output=True, text=True, check=False).stdout).split()[-1])
 
@@ -67,37 +67,37 @@ def press(key: str) -> None:
     subprocess.run(["xdotool", "key", "--window", window(), key], check=True)
 
 
-def test_keys(shown: Demo, tmp_path: Path) -> None:
-    wait(lambda: shown.output)
+def test_the_keys_of_the_window(running: Demo, tmp_path: Path) -> None:
+    wait(lambda: running.output)
     press("s")
     (snapshot,) = wait(lambda: list((tmp_path / "snapshots").glob("*.png")))
-    shown.said(r"snapshot .*png")
+    running.wait_for_line(r"snapshot .*png")
     boxed = cv2.imread(str(snapshot.parent / "read" / snapshot.name))
     assert boxed.shape == cv2.imread(str(snapshot)).shape and (boxed != cv2.imread(str(snapshot))).any()
-    shown.said("keys in the window: q or Esc quits, .*, h shows the keys")
+    running.wait_for_line("keys in the window: q or Esc quits, .*, h shows the keys")
     press("h")
-    press("r")  # it recorded from the start
-    shown.said(r"recorded .*film.mp4")
-    assert frames_of(tmp_path / "film.mp4") > 5
+    press("r")  # this ends the recording of --record
+    running.wait_for_line(r"recorded .*film.mp4")
+    assert count_frames(tmp_path / "film.mp4") > 5
     press("r")
-    shown.said(r"recording .*film-2.mp4")
+    running.wait_for_line(r"recording .*film-2.mp4")
     press("m")
     press("space")
     press("space")
     press("q")
-    assert shown.wait(20) == 0
-    assert frames_of(tmp_path / "film-2.mp4") > 0
-    assert all(line.startswith("edge-mnist: ") for line in shown.errors), shown.errors
+    assert running.wait(20) == 0
+    assert count_frames(tmp_path / "film-2.mp4") > 0
+    assert all(line.startswith("edge-mnist: ") for line in running.errors), running.errors
 
 
-def test_a_closed_window_ends_it(shown: Demo) -> None:
-    wait(lambda: shown.output)
+def test_closing_the_window_ends_the_demo(running: Demo) -> None:
+    wait(lambda: running.output)
     _close(int(window()))
-    assert shown.wait(20) == 0
-    shown.said(r"frames in")
+    assert running.wait(20) == 0
+    running.wait_for_line(r"frames in")
 
 
-def test_a_display_that_is_not_there_leaves_the_page(gui: Path) -> None:
+def test_without_a_display_the_page_is_shown(gui: Path) -> None:
     arguments = ("--camera", "sample", "--port", 0, "--duration", 2)
     with demo(*arguments, PYTHONPATH=str(gui), DISPLAY=":99999", WAYLAND_DISPLAY="") as running:
         assert re.match("http://127.0.0.1", running.url)
@@ -121,7 +121,7 @@ class _ClientMessage(ctypes.Structure):
 
 
 def _close(number: int) -> None:
-    """Ask a window to close, as a window manager does when its cross is clicked."""
+    """Ask a window to close, as a window manager does when its close button is clicked."""
     xlib = ctypes.CDLL(ctypes.util.find_library("X11"))
     xlib.XOpenDisplay.restype = ctypes.c_void_p
     xlib.XInternAtom.restype = ctypes.c_ulong

@@ -107,7 +107,7 @@ def test_mutated_requests_leave_no_trace() -> None:
     choose = random.Random(SEED)
     answers: dict[str, int] = {}
     with demo("--camera", "sample", "--view", "web", "--port", 0, "--fps", 5) as running:
-        port = int(running.said(r"the demo is at http://[^/]*:(\d+)/")[1])
+        port = int(running.wait_for_line(r"the demo is at http://[^/]*:(\d+)/")[1])
         requests = [mutate(choose.choice(SEEDS), choose) for _ in range(COUNT)]
         held: list[socket.socket] = []
         before = 0

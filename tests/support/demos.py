@@ -1,4 +1,4 @@
-"""The demo as a process, films of numbers that it reads, and a browser."""
+"""Runs the demo as a process, makes pictures and videos of numbers for it, and starts a browser."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from edge_mnist.demo.views.recording import Recording
 FPS = 30
 
 
-def sheet(text: str, seed: int = 3) -> NDArray[np.uint8]:
-    """A number on paper, uint8 (480, 640, 3)."""
+def draw_number(text: str, seed: int = 3) -> NDArray[np.uint8]:
+    """Draw a number on paper: uint8 (480, 640, 3), BGR."""
     drawn = strokes.draw(400, seed)
     paper = np.full((480, 640), 220, np.uint8)
     for place, label in enumerate(text):
@@ -38,19 +38,19 @@ def sheet(text: str, seed: int = 3) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(paper, cv2.COLOR_GRAY2BGR), np.uint8)
 
 
-def doubtful() -> NDArray[np.uint8]:
-    """7385 on paper, uint8 (480, 640, 3), the upper half of whose 3 is gone: it is read as 7?85."""
-    paper = sheet("7385")
+def draw_doubtful_number() -> NDArray[np.uint8]:
+    """Draw 7385 without the upper half of its 3, which is read as 7?85: uint8 (480, 640, 3), BGR."""
+    paper = draw_number("7385")
     paper[190:230, 136:220] = 220
     return paper
 
 
-def film(path: Path, *texts: str, seconds: float = 1.5) -> Path:
-    """A film of numbers, each for some time, with a camera's noise and a hand's unrest."""
+def record_video(path: Path, *texts: str, seconds: float = 1.5) -> Path:
+    """Record a video of numbers, each for some seconds, with the noise of a camera and the tremor of a hand."""
     random = np.random.Generator(np.random.PCG64(1))
     recording = Recording(path)
     for index, text in enumerate(texts):
-        paper = sheet(text)
+        paper = draw_number(text)
         for frame in range(round(seconds * FPS)):
             shift = np.array([[1, 0, 4 * np.sin(frame / 9)], [0, 1, 3 * np.cos(frame / 7)]], np.float32)
             moved = cv2.warpAffine(paper, shift, (640, 480), borderValue=(220, 220, 220)).astype(np.float32)
@@ -60,8 +60,8 @@ def film(path: Path, *texts: str, seconds: float = 1.5) -> Path:
     return path
 
 
-def frames_of(path: Path) -> int:
-    """How many pictures of a film can be read."""
+def count_frames(path: Path) -> int:
+    """Count the pictures of a video that can be read."""
     capture, count = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
     while capture.read()[0]:
         count += 1
@@ -70,7 +70,7 @@ def frames_of(path: Path) -> int:
 
 
 def wait(what: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """The first true value."""
+    """Wait for the first true value of a function, and return it."""
     end = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < end, "waited in vain"
@@ -79,7 +79,7 @@ def wait(what: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 
 class Demo:
-    """A running demo, and the lines that it has written."""
+    """A running demo, and the lines that it has printed."""
 
     def __init__(self, *arguments: object, **environment: str) -> None:
         command = [sys.executable, "-m", "edge_mnist", "demo", *map(str, arguments)]
@@ -95,8 +95,8 @@ class Demo:
         for thread in self._threads:
             thread.start()
 
-    def said(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
-        """Wait for a line on stderr."""
+    def wait_for_line(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+        """Wait until stderr matches a pattern, and return the match."""
         found: re.Match[str] = wait(
             lambda: re.search(pattern, "".join(self.errors)) or self.process.poll() is not None, seconds
         )
@@ -105,26 +105,26 @@ class Demo:
 
     @property
     def url(self) -> str:
-        """Of the page."""
-        return self.said(r"the demo is at (\S+)")[1]
+        """The address of the page."""
+        return self.wait_for_line(r"the demo is at (\S+)")[1]
 
     def status(self) -> dict[str, Any]:
-        """What the page says now."""
+        """Get the present status from the page."""
         with urllib.request.urlopen(self.url + "events", timeout=20) as answer:
             found: dict[str, Any] = json.loads(answer.readline().removeprefix(b"data: "))
         return found
 
     def events(self) -> list[dict[str, Any]]:
-        """Of --json."""
+        """Parse the events that --json has printed."""
         return [json.loads(line) for line in self.output]
 
     def memory(self) -> int:
-        """Bytes that it holds alone."""
+        """Measure the private memory of the process in bytes."""
         text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
         return sum(int(kib) << 10 for kib in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
 
     def wait(self, seconds: float = 60.0) -> int:
-        """Its exit status."""
+        """Wait for the end of the process, and return its exit status."""
         status = self.process.wait(seconds)
         for thread in self._threads:
             thread.join()
@@ -135,7 +135,7 @@ class Demo:
 
     @contextmanager
     def ended(self) -> Iterator[Demo]:
-        """A context at whose end it is over."""
+        """End the process at the end of the context."""
         try:
             yield self
         finally:
@@ -151,13 +151,13 @@ def _collect(stream: Any, lines: list[str]) -> None:
 
 @contextmanager
 def demo(*arguments: object, **environment: str) -> Iterator[Demo]:
-    """A demo that is over when the test is."""
+    """Run a demo in a context, at whose end it is ended."""
     with Demo(*arguments, **environment).ended() as running:
         yield running
 
 
 def browser_missing() -> str:
-    """Why there is no browser to test with; empty if there is one."""
+    """Explain why there is no browser for tests; an empty string if there is one."""
     if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         return "chromium is not installed: apt install chromium chromium-driver"
     return ""
@@ -165,7 +165,7 @@ def browser_missing() -> str:
 
 @contextmanager
 def browser(folder: Path, width: int, height: int, *, phone: bool = False) -> Iterator[Any]:
-    """Chromium without a head."""
+    """Run Chromium without a display."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
