@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist import runtime
-from edge_mnist.cli.bench import machine, progress
+from edge_mnist import doctor, runtime
 from edge_mnist.data import mnist
 from edge_mnist.export.c.writer import write_c
 from edge_mnist.export.onnx_writer import write_onnx
@@ -41,6 +40,7 @@ from edge_mnist.measure.benchmark_worker import Model, serve
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.runtime import compiled_c
 from edge_mnist.runtime.classifier import is_x86
+from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.stderr import quiet_stderr
 from edge_mnist.system.tables import make_console, make_table, print_table
@@ -285,16 +285,16 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     if context.invoked_subcommand:
         return
     sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
-    facts: dict[str, Any] = {"machine": machine(), "images": images}
+    facts: dict[str, Any] = {"machine": [asdict(finding) for finding in doctor.machine()], "images": images}
     try:
-        with tempfile.TemporaryDirectory() as scratch, progress() as tell:
+        with tempfile.TemporaryDirectory() as scratch, progress.report(), progress.show_fraction() as tell:
             tell("building", 0.0)
             with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools tell much
                 facts["versions"] = build(Path(scratch))
             facts["sides"] = measure(sides, Path(scratch), seconds, images, tell)
     except EdgeMnistError as error:
         raise click.ClickException(str(error)) from error
-    facts["machine_after"] = machine()
+    facts["machine_after"] = [asdict(finding) for finding in doctor.machine()]
     if as_json:
         click.echo(json.dumps(facts))
     else:

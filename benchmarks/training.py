@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from edge_mnist.cli.bench import machine
+from edge_mnist import doctor
 from edge_mnist.data import mnist
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import write_whole
@@ -60,7 +60,7 @@ def measure(images: int, rounds: int) -> Facts:
     Raises:
         EdgeMnistError: there is no MNIST, or a side failed.
     """
-    host = machine()
+    host = [dataclasses.asdict(finding) for finding in doctor.machine()]
     with tempfile.TemporaryDirectory() as root:
         count = lay_out(Path(root), images)
         trials = []

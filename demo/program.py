@@ -38,7 +38,7 @@ def report_unless_quiet(text: str) -> None:
         report(text)
 
 
-def run(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
+def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
     """Run the demo until its source, a limit, a signal or the user in the window ends it.
 
     Args:

@@ -1,106 +1,661 @@
-"""From a checkpoint or a factory to a network that can be exported."""
+"""The stages joined: what the commands do, as functions.
+
+Nothing here prints, exits or handles signals. Mistakes and failures are raised as `EdgeMnistError`. Progress is logged
+to the logger "edge_mnist", which is silent unless the caller configures logging.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from dataclasses import replace
+import json
+import logging
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from edge_mnist.graph.operations import FloatGraph
-from edge_mnist.pretrained import SHIPPED
-from edge_mnist.system.errors import EdgeMnistError, missing_package
-from edge_mnist.system.files import read_bytes
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist import __version__
+from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT
+from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
+from edge_mnist.data import mnist
+from edge_mnist.data.images import Images, test_images
+from edge_mnist.export import bundle_writer
+from edge_mnist.export.proof import verification
+from edge_mnist.export.proof.parity import ParityReport
+from edge_mnist.export.proof.verification import VerifyOptions
+from edge_mnist.exportable import Model, StrPath, calibrate, describe_origin, load_network
+from edge_mnist.formats.table import choose_formats
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.checkpoint import Checkpoint
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.quantization import LayerReport, quantize_graph
+from edge_mnist.measure import evaluation
+from edge_mnist.measure.evaluation import Evaluation
+from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
+from edge_mnist.runtime import Classifier, load, load_bytes
+from edge_mnist.system import progress
+from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.files import locked, parse_json, read_bytes, write_whole
 
 if TYPE_CHECKING:
-    from edge_mnist.graph.checkpoint import Checkpoint
+    from edge_mnist.training.loop import Watch
+
+_LOG = logging.getLogger(__name__)
+
+Method = Literal["mse", "minmax"]
+
+_WEIGHT_RANGE = (8, 127)
+"""The least and the largest bound of int8 weights that an export accepts."""
 
 
-def trained(path: Path | None, network: str | None = None) -> Checkpoint:
-    """The network to export.
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that an export wrote.
+
+    Attributes:
+        path: the file.
+        format: "torchscript", "onnx", "tflite" or "c".
+        precision: "float" or "int8".
+        bytes: the size of the file.
+        sha256: the SHA-256 of its content, hexadecimal.
+    """
+
+    path: Path
+    format: str
+    precision: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, eq=False)
+class ExportResult:
+    """What an export wrote.
+
+    Attributes:
+        folder: the folder, which holds manifest.json and reference.safetensors too.
+        artifacts: the artifacts in the order of the formats, float before int8.
+        replaced: the names of the artifacts of an earlier export that this one wrote anew.
+        removed: the names of the artifacts of an earlier export that this one does not have and has removed.
+        parity: how every artifact compared with the oracle; None if the export was not verified. A failed
+            verification raises no error: look at `parity.passed`.
+    """
+
+    folder: Path
+    artifacts: tuple[Artifact, ...]
+    replaced: tuple[str, ...]
+    removed: tuple[str, ...]
+    parity: ParityReport | None
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """How well a model reads a set of images.
+
+    Attributes:
+        model: the name of its file.
+        model_hash: the SHA-256 of its graph, hexadecimal, which is in its contract.
+        runtime: the runtime that ran it, with its version.
+        data: the images, such as "mnist test".
+        evaluation: accuracy, confusion, calibration and mistakes.
+        corruptions: the share of the images read wrongly, 0 to 1, by corruption and strength; None if not measured.
+        outliers: the area under the ROC curve, 0 to 1, with which the confidence tells digits from other images: under
+            "training" by the kinds that training may have shown, under "unseen" by the others; None if not measured.
+    """
+
+    model: str
+    model_hash: str
+    runtime: str
+    data: str
+    evaluation: Evaluation
+    corruptions: Mapping[str, Sequence[float]] | None = None
+    outliers: Mapping[str, Mapping[str, float]] | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """The share of the images that was read rightly, 0 to 1."""
+        return self.evaluation.accuracy
+
+    def to_json(self) -> str:
+        """The result as one JSON object."""
+        facts: dict[str, Any] = {"model": self.model, "hash": self.model_hash, "runtime": self.runtime}
+        facts |= {"data": self.data, **self.evaluation.facts()}
+        if self.corruptions is not None:
+            facts["corruptions"] = {"errors": self.corruptions, "mean": evaluation.mean_error(self.corruptions)}
+        if self.outliers is not None:
+            facts["outliers"] = self.outliers
+        return json.dumps(facts)
+
+
+def export_model(
+    model: Model = None,
+    out: StrPath = "artifacts",
+    *,
+    int8: bool = True,
+    formats: Sequence[str] | None = None,
+    network: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    calibration: NDArray[np.uint8] | StrPath | None = None,
+    method: Method = "mse",
+    weight_range: int = 64,
+    recalibrate: bool = False,
+    data: StrPath | None = None,
+    verify: bool = True,
+    images: int = 10_000,
+    max_drop: float = 0.1,
+    force: bool = False,
+) -> ExportResult:
+    """Write a network in several formats, and prove that all of them are the same model.
+
+    BatchNorm is folded into the convolutions; the int8 artifacts are quantized after training.
 
     Args:
-        path: a checkpoint; None is the shipped one. With a network: its state_dict in a file of safetensors or
-            torch.save, or None for the weights that the factory gives it.
-        network: a factory, package.module:factory.
+        model: a checkpoint's path, a `torch.nn.Module`, or None for the shipped network. A module takes float32
+            (N, channels, height, width), (pixel / 255 - 0.1307) / 0.3081, and gives logits (N, classes). Before
+            anything is written, it is run and compared with what would be exported.
+        out: the folder to write. It may hold an earlier export, which is replaced as a whole.
+        int8: write the int8 artifacts too.
+        formats: names out of "torchscript", "onnx", "tflite" and "c"; None for all but "c".
+        network: a factory of the network, "package.module:factory"; `model` is then the path of its state_dict, or
+            None for the weights that the factory gives it.
+        input_shape: channels, height, width of a module's images; None for its attribute `input_shape`, or (1, 28, 28).
+        calibration: the images from which the int8 scales of activations are chosen: uint8 (N, height, width) or
+            (N, channels, height, width), 0 to 255; or a folder with MNIST's files. None for the statistics in the
+            checkpoint; if it has none, for training images of MNIST, or drawn digits where MNIST is not available.
+        method: how the scales of activations are chosen: "mse" for the least squared error, "minmax" for the range.
+        weight_range: the largest absolute value of an int8 weight, 8 to 127.
+        recalibrate: collect statistics although the checkpoint has some.
+        data: the folder with MNIST's files, to verify and calibrate on; None for EDGE_MNIST_DATA or the cache.
+        verify: run every artifact and compare it with the oracle, as `verify` does.
+        images: the number of images to verify on.
+        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
+        force: write into a folder that holds other files too, which stay.
+
+    Returns:
+        The paths and hashes of the artifacts, what was replaced, and the parity report.
 
     Raises:
-        EdgeMnistError: the file is not that, or the network cannot be exported; see `checkpoint.load`,
-            `tracing.describe`, `same_logits.check_same_logits`.
+        UsageError: an argument is wrong, or the folder holds other files.
+        EdgeMnistError: the network cannot be exported, or the folder cannot be written.
+
+    Examples:
+        >>> import edge_mnist
+        >>> result = edge_mnist.export_model(out=folder / "artifacts", formats=["tflite"], images=100)
+        >>> [artifact.path.name for artifact in result.artifacts]
+        ['model_float.tflite', 'model_int8.tflite']
+        >>> result.parity.passed
+        True
     """
-    from edge_mnist.graph import checkpoint
-
-    if network is not None:
-        return _built(network, path)
-    if path is not None:
-        return checkpoint.load(path)
-    return checkpoint.load(SHIPPED)
-
-
-def calibrated(source: Checkpoint, graph: FloatGraph, folder: Path | None, recalibrate: bool) -> Checkpoint:
-    """The checkpoint with activation statistics: its own, or new ones where it has none or that is asked for.
-
-    New ones are of 4,096 training images of MNIST, or of drawn digits where MNIST is not to be had.
-    """
-    from edge_mnist.data import mnist, strokes
-    from edge_mnist.data.images import is_named
-    from edge_mnist.graph import calibration
-
-    if source.statistics and not recalibrate:
-        return source
-    if graph.input_shape != (1, 28, 28):
-        raise EdgeMnistError(
-            f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it through Python, "
-            "edge_mnist.graph.calibration.collect, and keep the statistics in its checkpoint"
+    folder = Path(out)
+    kinds = choose_formats(tuple(formats or ()))
+    bundle_writer.check_bundle_folder(folder, force)
+    if not int8 and (only := [kind.name for kind in kinds if "float" not in kind.precisions]):
+        raise UsageError(f"--format {only[0]}: it is written from the quantized network only: add --int8")
+    _check_count(images)
+    with locked(folder):
+        source, reference = _prepare(
+            model, network, input_shape, int8, calibration, method, weight_range, recalibrate, data
         )
-    if is_named(folder) or mnist.available(folder, "train"):
-        digits = mnist.load("train", folder, download=False)
-    else:
-        digits = strokes.draw(calibration.IMAGES, seed=2)
-    return replace(source, statistics=calibration.collect(graph, digits.images[: calibration.IMAGES]))
+        details = {
+            "checkpoint": describe_origin(model, network, source),
+            "calibration": {"method": method, "weights": weight_range},
+        }
+        with progress.status("writing the artifacts"):
+            # Images that cannot be read are reported before anything is replaced.
+            compared = test_images(reference.float_graph.input_shape, _path(data), images) if verify else None
+            files = bundle_writer.make_bundle(reference, kinds, details)
+            before = {name for name in FILE_NAMES if name.startswith("model_") and (folder / name).exists()}
+            removed = bundle_writer.write_bundle(folder, files)
+        if removed:
+            text = "%s: the bundle that was here also held %s; a bundle is one export, so that is gone: "
+            _LOG.warning(text + "name every --format at once to have them together", folder, ", ".join(removed))
+        entries = parse_json(files[MANIFEST])["files"]
+        artifacts = tuple(
+            Artifact(folder / name, entry["format"], entry["precision"], entry["bytes"], entry["sha256"])
+            for name, entry in entries.items()
+            if "format" in entry
+        )
+        parity = None if compared is None else _verify(folder, compared, VerifyOptions(max_drop=max_drop))
+    replaced = tuple(artifact.path.name for artifact in artifacts if artifact.path.name in before)
+    return ExportResult(folder, artifacts, replaced, tuple(removed), parity)
 
 
-def origin(path: Path | None, network: str | None, source: Checkpoint) -> dict[str, Any]:
-    """What a manifest says of the checkpoint: its file's name and hash or its factory, and what training recorded."""
-    said = dict(source.metadata)
-    if network is not None:
-        said = {"network": network, **said}
-    if path is not None:
-        return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **said}
-    return said if network is not None else {"file": SHIPPED.name, **said}
+def export_zip(
+    model: Model = None,
+    out: StrPath = "edge-mnist.zip",
+    *,
+    network: str | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    calibration: NDArray[np.uint8] | StrPath | None = None,
+    method: Method = "mse",
+    weight_range: int = 64,
+    recalibrate: bool = False,
+    data: StrPath | None = None,
+) -> Path:
+    """Write a zip for a device without this package: the int8 TFLite, golden vectors, and a script that runs them.
+
+    Args:
+        model: as of `export_model`, as are the other arguments.
+        out: the zip file.
+        network: a factory of the network.
+        input_shape: channels, height, width of a module's images.
+        calibration: the images from which the int8 scales of activations are chosen.
+        method: how they are chosen.
+        weight_range: the largest absolute value of an int8 weight, 8 to 127.
+        recalibrate: collect statistics although the checkpoint has some.
+        data: the folder with MNIST's files.
+
+    Returns:
+        The path of the zip file.
+
+    Raises:
+        EdgeMnistError: the network cannot be exported, or the file cannot be written.
+
+    Examples:
+        >>> import edge_mnist, zipfile
+        >>> path = edge_mnist.export_zip(out=folder / "pi.zip")
+        >>> zipfile.ZipFile(path).namelist()
+        ['classify.py', 'model_int8.tflite', 'golden_images.npy', 'golden_logits.npy']
+    """
+    from edge_mnist.export.standalone import write_standalone
+
+    path = Path(out)
+    with locked(path):
+        _, reference = _prepare(model, network, input_shape, True, calibration, method, weight_range, recalibrate, data)
+        write_whole(path, write_standalone(reference))
+    return path
 
 
-def _built(network: str, path: Path | None) -> Checkpoint:
-    """A factory's network as a checkpoint without statistics."""
-    from edge_mnist.graph import checkpoint
-    from edge_mnist.graph.checkpoint import Checkpoint
-    from edge_mnist.graph.layers import check_input_shape, weight_shapes
+def verify(
+    folder: StrPath,
+    *,
+    data: StrPath | None = None,
+    images: int = 10_000,
+    max_drop: float = 0.1,
+    trust: bool = False,
+    run_with: str | Sequence[str] = (),
+    runtime: Literal["tflite-micro"] | None = None,
+) -> ParityReport:
+    """Run every artifact in a folder and compare it with the oracle: int8 logits must be equal bit for bit.
 
+    The report is written into the folder too, as report.html and parity.json.
+
+    Args:
+        folder: the folder that an export wrote.
+        data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache, or drawn digits if it has none.
+        images: the number of test images to compare on, besides the golden images in the folder.
+        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
+        trust: run TorchScript archives and C that were changed since the export; they carry code.
+        run_with: a command to start each artifact's process with, such as "qemu-x86_64 -cpu Haswell".
+        runtime: "tflite-micro" to run the TFLite artifacts in TensorFlow Lite Micro too.
+
+    Returns:
+        The report. A difference raises no error: look at `passed`.
+
+    Raises:
+        UsageError: there is no such folder, or an argument is wrong.
+        EdgeMnistError: the folder was not written by an export, or the data cannot be read.
+
+    Examples:
+        >>> import edge_mnist
+        >>> _ = edge_mnist.export_model(out=folder / "artifacts", formats=["onnx"], verify=False)
+        >>> report = edge_mnist.verify(folder / "artifacts", images=100)
+        >>> report.passed, [variant.logits_differing for variant in report.variants]
+        (True, [0, 0])
+    """
+    folder = Path(folder)
+    _check_count(images)
     try:
-        from edge_mnist.training import network as networks
-        from edge_mnist.training import runs, tracing
-        from edge_mnist.training.same_logits import check_same_logits
-        from edge_mnist.training.state_dict import read_state_dict
-    except ImportError as error:
-        raise missing_package("torch", "train") from error
-    module = networks.build(network)
-    shape = getattr(module, "input_shape", (1, 28, 28))
-    check_input_shape(shape)
-    shape = tuple(shape)
-    layers = tracing.describe(module, shape)
-    state = module.state_dict()
-    names = weight_shapes(layers)
-    found = read_state_dict(path, names) if path else runs.to_arrays({name: state[name] for name in names})
-    weights = {name: found[name] for name in names if name in found}
-    built = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)
-    checkpoint.check_checkpoint(built, str(path or network))
-    if path:
-        if surplus := sorted(found.keys() - state.keys()):
-            more = f" and {len(surplus) - 5} more" if len(surplus) > 5 else ""
-            raise EdgeMnistError(
-                f"{path}: holds tensors that {network} has no place for: {', '.join(surplus[:5])}{more}: "
-                "is it another network's? Otherwise remove them from the file"
-            )
-        networks.set_weights(module, found, f"{path}: its weights do not fit {network}")
-    check_same_logits(module, built)
-    return built
+        command = tuple(shlex.split(run_with) if isinstance(run_with, str) else run_with)
+    except ValueError as error:
+        raise UsageError(f"--run-with {run_with}: {error}") from error
+    if runtime not in (None, "tflite-micro"):
+        raise UsageError(f"--runtime {runtime}: expected tflite-micro")
+    with locked(folder):
+        _, reference = read_bundle(folder)
+        compared = test_images(reference.float_graph.input_shape, _path(data), images)
+        options = VerifyOptions(max_drop=max_drop, trust=trust, run_with=command, runtime=runtime or "")
+        return _verify(folder, compared, options)
+
+
+def train(
+    recipe: str | None = None,
+    out: StrPath | None = None,
+    *,
+    data: StrPath | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float | None = None,
+    changes: Mapping[str, float] | None = None,
+    seed: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    workers: int | None = None,
+    precision: Literal["bfloat16", "float32"] | None = None,
+    network: str | None = None,
+    everything: bool = False,
+    extra: StrPath | None = None,
+    init: StrPath | None = None,
+    teachers: Sequence[StrPath] = (),
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Path | None:
+    """Train a network; checkpoint, metrics, curves and state are written into a folder.
+
+    None stands for the recipe's value, and for the recorded one if a run is resumed.
+
+    Args:
+        recipe: the name of a recipe, such as "best" or "quick"; None for "adam-onecycle", or "tune" with `extra`.
+        out: the folder of the run; None for runs/RECIPE.
+        data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache, to which they are downloaded.
+        epochs: the number of epochs.
+        batch_size: the number of images in a batch, at least 2.
+        lr: the highest learning rate.
+        changes: other values for numbers of the recipe, by their names.
+        seed: the same seed gives the same weights on a CPU.
+        device: "cpu", "cuda", or "auto" for CUDA where there is a GPU.
+        workers: the number of processes that share each batch; None for the number of physical cores.
+        precision: of the convolutions; None for bfloat16 where the device has it.
+        network: a factory of another network, "package.module:factory".
+        everything: learn from all 60,000 images and validate with none.
+        extra: a folder of images of the user's own, in folders 0 to 9 and none, to learn besides.
+        init: the checkpoint to begin with; None for the network's own first weights, or, with `extra`, the shipped one.
+        teachers: checkpoints to learn from besides; several are averaged.
+        resume: continue the stopped run in `out`.
+        watch: makes a context whose value holds the numbers of signals that have come; after one the run saves its
+            state and stops. The command passes `edge_mnist.system.signals.watch`. None: no signal is handled, and
+            after a KeyboardInterrupt the run can be resumed from its last whole epoch.
+
+    Returns:
+        The path of the checkpoint; None in the processes that torchrun started to train along with the first one.
+
+    Raises:
+        UsageError: an argument is wrong, or the folder holds other files.
+        EdgeMnistError: the data cannot be read, or the network cannot be trained or exported.
+        Stopped: `watch` has collected a signal; the state is saved.
+    """
+    from edge_mnist.data import user_digits
+    from edge_mnist.training.recipes import named, parse_changes
+
+    with _needing_training_packages():
+        from edge_mnist.training import loop, runs
+        from edge_mnist.training import workers as processes
+
+    if processes.launched_rank():  # the first process sends settings, images and state
+        with processes.join() as team:
+            loop.follow(team, watch)
+        return None
+    if not resume:
+        recipe = recipe or ("tune" if extra else "adam-onecycle")
+    folder = Path(out) if out is not None else Path("runs") / (recipe or "adam-onecycle")
+    user_images = user_digits.read(Path(extra)) if extra else None
+    first = _path(init) or (SHIPPED if user_images is not None and not resume else None)
+    texts = (f"{name}={value}" for name, value in (changes or {}).items())
+    settings = runs.choose_settings(
+        recorded=runs.recorded_settings(folder) if resume else None,
+        recipe=named(recipe) if recipe else None,
+        changes={**parse_changes(texts), "epochs": epochs, "batch_size": batch_size, "lr": lr},
+        seed=seed,
+        device=device,
+        bfloat16=None if precision is None else precision == "bfloat16",
+        network=network,
+        everything=everything or None,
+        init=_digest(first) if first else None,
+        teachers=",".join(_digest(Path(path)) for path in teachers) or None,
+    )
+    with progress.status("reading checkpoints and images"):
+        start = checkpoint.load(first) if first else None
+        loaded = [checkpoint.load(Path(path)) for path in teachers]
+        parts = mnist.load("train", _path(data)), mnist.load("test", _path(data))
+    with progress.repeated():
+        loop.train(
+            settings,
+            *parts,
+            folder,
+            init=start,
+            extra=user_images,
+            teachers=loaded,
+            resume=resume,
+            size=workers,
+            watch=watch,
+        )
+    return folder / loop.CHECKPOINT
+
+
+def run_experiments(
+    out: StrPath = "docs/experiments.md",
+    *,
+    runs: StrPath = "runs/experiments",
+    seeds: int = 3,
+    readings: bool = True,
+    epochs: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] | None = None,
+    workers: int | None = None,
+    data: StrPath | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Path:
+    """Repeat the four experiments of the study that the network comes from, and write a report.
+
+    Args:
+        out: the Markdown file of the report; its picture is written beside it.
+        runs: the folder in which each run has a folder.
+        seeds: the number of runs of each experiment.
+        readings: run the other readings of the study's text too.
+        epochs: the number of epochs of each run; None for the recipes' 20.
+        device: "cpu", "cuda", or "auto" for CUDA where there is a GPU.
+        workers: the number of processes that share each batch; None for the number of physical cores.
+        data: the folder with MNIST's files.
+        resume: continue the runs in `runs`.
+        watch: as of `train`.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        UsageError: there are runs already, or they were started with other settings.
+        EdgeMnistError: as of `train`.
+    """
+    with _needing_training_packages():
+        import torch
+
+        from edge_mnist.training import experiments, experiments_report
+        from edge_mnist.training.runs import choose_settings
+        from edge_mnist.training.workers import launched
+
+    if launched():
+        raise UsageError("experiments starts its own workers: run it without torchrun")
+    base = choose_settings(changes={}, device=device)
+    train_part = mnist.load("train", _path(data))
+    plan = experiments.trials(seeds, readings, base, epochs)
+    histories = experiments.run(
+        plan, train_part, mnist.load("test", _path(data)), Path(runs), resume=resume, size=workers, watch=watch
+    )
+    command = f"edge-mnist experiments --seeds {seeds}"
+    command += ("" if readings else " --no-readings") + (f" --epochs {epochs}" if epochs else "")
+    facts = {
+        "command": command,
+        "learned": len(train_part),
+        "precision": "bfloat16" if base.bfloat16 else "float32",
+        "versions": f"torch {torch.__version__}, edge-mnist {__version__}",
+    }
+    experiments_report.write(Path(out), histories, seeds, facts)
+    return Path(out)
+
+
+def evaluate(
+    model: StrPath | Classifier | None = None,
+    *,
+    data: StrPath | None = None,
+    part: Literal["test", "validation"] = "test",
+    corruptions: bool = False,
+    outliers: bool = False,
+    confusion: StrPath | None = None,
+) -> EvaluationResult:
+    """Measure how well a model reads MNIST's images.
+
+    Args:
+        model: an artifact's or a checkpoint's path, an opened artifact, or None for the shipped int8 TFLite.
+        data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache.
+        part: the test images, or the part of the training images that training keeps apart for choosing.
+        corruptions: read the images rotated, blurred, faint and so on too.
+        outliers: measure how well the confidence tells digits from letters, lines, blobs and so on too.
+        confusion: a PNG file to draw the confusion matrix and the most confident mistakes into.
+
+    Raises:
+        UsageError: there is no such file, or the model takes images of another shape.
+        EdgeMnistError: the model or the data cannot be read.
+    """
+    from edge_mnist.data.outliers import TRAINING, UNSEEN
+
+    if confusion is not None:
+        with _needing_training_packages():
+            import matplotlib  # noqa: F401  # if it is missing, that is an error now and not after the work
+    classifier, name = _open(model)
+    if classifier.contract.input_shape != (1, 28, 28):
+        raise UsageError(f"{name}: takes images of {classifier.contract.input_shape}, MNIST's are (1, 28, 28)")
+    digits = mnist.load("test" if part == "test" else "train", _path(data), download=False)
+    images, labels = digits.images, digits.labels  # (N, 28, 28), (N,)
+    if part == "validation":
+        _, validation = mnist.learn_validate(labels)
+        images, labels = images[validation], labels[validation]
+    with progress.status(f"reading {len(labels):,} images"):
+        found = evaluation.evaluate(classifier.logits, images, labels)
+    result = EvaluationResult(name, classifier.contract.model, classifier.runtime, f"{digits.source} {part}", found)
+    with progress.status("reading"):
+        if corruptions:
+            errors = evaluation.read_corrupted(classifier.logits, images, labels, _LOG.info)
+            result = dataclasses.replace(result, corruptions=errors)
+        if outliers:
+            _LOG.info("reading what is no digit")
+            areas = {
+                seen: evaluation.tell_apart(classifier.logits, found.confidences, kinds, images)
+                for seen, kinds in (("training", TRAINING), ("unseen", UNSEEN))
+            }
+            result = dataclasses.replace(result, outliers=areas)
+    if confusion is not None:
+        from edge_mnist.measure import evaluation_report
+
+        title = f"{name}: {found.accuracy:.2%} of {len(labels):,} images"
+        write_whole(Path(confusion), evaluation_report.draw(found, images, labels, title))
+    return result
+
+
+def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: bool = False) -> dict[str, Any]:
+    """Measure the latency, throughput, loading time, memory and size of every artifact in a folder.
+
+    Each artifact runs in a process of its own, one image and 32 at a time, on one thread and on all, taking turns.
+
+    Args:
+        folder: the folder that an export wrote.
+        seconds: how long each artifact runs for each size of batch and number of threads.
+        trust: run TorchScript archives and C that were changed since the export; they carry code.
+
+    Returns:
+        What `edge-mnist bench --json` prints: "machine" and "machine_after", what the speed depends on; "seconds"; and
+        the measurements, see `edge_mnist.measure.benchmark.measure`.
+
+    Raises:
+        EdgeMnistError: the folder holds no artifact, or one that cannot be run.
+    """
+    from edge_mnist import doctor
+    from edge_mnist.measure.benchmark import measure
+
+    folder = Path(folder)
+    manifest, reference = read_bundle(folder)
+    paths = [folder / name for name, entry in manifest["files"].items() if "format" in entry]
+    if not paths:
+        raise EdgeMnistError(f"{folder}: holds no artifact: export again")
+    if missing := [path for path in paths if not path.is_file()]:
+        raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
+    before = [asdict(finding) for finding in doctor.machine()]
+    with progress.show_fraction() as tell:
+        facts = measure(paths, reference.images, tell, seconds, trust=trust)
+    after = [asdict(finding) for finding in doctor.machine()]
+    return {"machine": before, **facts, "seconds": seconds, "machine_after": after}
+
+
+def _prepare(
+    model: Model,
+    network: str | None,
+    input_shape: tuple[int, int, int] | None,
+    int8: bool,
+    calibration: NDArray[np.uint8] | StrPath | None,
+    method: Method,
+    weight_range: int,
+    recalibrate: bool,
+    data: StrPath | None,
+) -> tuple[Checkpoint, Reference]:
+    """Load a network, fold it, quantize it and run the golden images; the arguments are those of `export_model`."""
+    if not _WEIGHT_RANGE[0] <= weight_range <= _WEIGHT_RANGE[1]:
+        raise UsageError(f"weight_range {weight_range}: expected 8 to 127")
+    if method not in ("mse", "minmax"):
+        raise UsageError(f"method {method}: expected mse or minmax")
+    with progress.status("reading the network"):
+        source = load_network(model, network, input_shape)
+        graph = fold(source)
+        quantized = None
+        layers: tuple[LayerReport, ...] = ()
+        if int8:
+            _LOG.info("calibrating and quantizing")
+            source = calibrate(source, graph, calibration, data=data, recalibrate=recalibrate)
+            quantized, layers = quantize_graph(graph, source.statistics, weight_range=weight_range, method=method)
+        _LOG.info("running the golden images")
+        accuracy = source.metadata.get("accuracies", {}).get("test")
+        return source, make_reference(graph, quantized, layers, accuracy)
+
+
+def _verify(folder: Path, images: Images, options: VerifyOptions) -> ParityReport:
+    """Verify a bundle and write the report into it, as a page and as JSON."""
+    from edge_mnist.export.report.page import render_html
+
+    manifest, _ = read_bundle(folder)
+    with progress.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
+        report = verification.verify(folder, images, options)
+    try:
+        bundle_writer.write_report(folder, render_html(report, manifest), report.to_json())
+    except EdgeMnistError as error:  # the result is worth more than the file
+        _LOG.error("edge-mnist: the report is not kept: %s", error)
+        return report
+    return dataclasses.replace(report, page=folder / REPORT)
+
+
+def _open(model: StrPath | Classifier | None) -> tuple[Classifier, str]:
+    """An artifact, or a checkpoint as the float artifact that it becomes; and its name."""
+    if isinstance(model, Classifier):
+        return model, model.name
+    path = Path(model) if model is not None else SHIPPED_INT8
+    if path.suffix != ".safetensors":
+        return load(path), path.name
+    from edge_mnist.export.tflite.writer import write_tflite
+
+    return load_bytes(write_tflite(fold(checkpoint.load(path))), str(path)), path.name
+
+
+@contextmanager
+def _needing_training_packages() -> Iterator[None]:
+    """A context of imports that need the extra `train`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "matplotlib"):
+            raise
+        raise missing_package(error.name, "train") from error
+
+
+def _check_count(images: int) -> None:
+    if images < 1:
+        raise UsageError(f"images {images}: expected at least 1")
+
+
+def _path(path: StrPath | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(read_bytes(path)).hexdigest()

@@ -15,10 +15,10 @@ from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
 from edge_mnist.bundle.reference import Reference, make_reference
 from edge_mnist.cli import commands
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.exportable import load_network
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize_graph
-from edge_mnist.pipeline import trained
 from edge_mnist.system import progress
 
 Call = Callable[..., tuple[int, str, str]]
@@ -38,7 +38,7 @@ def default_verbosity() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def reference() -> Reference:
     """The shipped checkpoint, quantized."""
-    source = trained(None)
+    source = load_network(None)
     graph = fold(source)
     quantized, layers = quantize_graph(graph, source.statistics)
     return make_reference(graph, quantized, layers, source.metadata["accuracies"]["test"])

@@ -109,5 +109,5 @@ def demo(
         page=PageOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
     )
-    if not program.run(options, stop):
+    if not program.run_demo(options, stop):
         sys.exit(1)

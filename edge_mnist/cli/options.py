@@ -39,6 +39,19 @@ def _choose_verbosity(context: click.Context, option: click.Parameter, is_given:
     progress.choose_verbosity(chosen)
 
 
+data = click.option(
+    "--data", type=click.Path(path_type=Path), help="Read MNIST's files from this folder.  [default: EDGE_MNIST_DATA]"
+)
+"""Of commands that read MNIST."""
+
+device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Compute there.  [default: auto]")
+"""Of commands that train."""
+
+workers = click.option(
+    "--workers", type=click.IntRange(1), help="Share each batch among so many processes.  [default: physical cores]"
+)
+"""Of commands that train."""
+
 trust_changed = click.option(
     "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
 )
@@ -47,20 +60,21 @@ trust_changed = click.option(
 reading_model = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="An artifact, float or int8, a model.c too.  [default: the shipped int8 TFLite]",
+    help="Read with this artifact, float or int8, model.c included.  [default: the shipped int8 TFLite]",
 )
-"""Of commands that read numbers: the network."""
+"""Of commands that read numbers."""
 
 trust_model = click.option(
     "--trust",
     is_flag=True,
-    help="Open a TorchScript archive or a model.c that no manifest beside it knows as --model: they carry code.",
+    help="Open --model although no manifest beside it holds its hash: TorchScript archives and C carry code.",
 )
-"""Of the same."""
+"""Of commands that read numbers."""
 
 threshold = click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="The least confidence that a digit needs.  [default: 0.65]",  # reader.THRESHOLD, without importing OpenCV
+    # reader.THRESHOLD, without importing OpenCV
+    help="Take no digit whose confidence is lower.  [default: 0.65]",
 )
-"""Of the same; None without it."""
+"""Of commands that read numbers; None stands for the reader's threshold."""

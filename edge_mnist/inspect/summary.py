@@ -1,6 +1,7 @@
-"""What a file is, in facts: the layers of a checkpoint, the contract of an artifact, the manifest of a bundle.
+"""Describes a file: the layers of a checkpoint, the contract of an artifact, the manifest of a bundle.
 
-Nothing is run: neither a network nor the code inside a TorchScript archive, so that no format's package is needed.
+Nothing is run, neither a network nor the code inside a TorchScript archive, so that no format's package is needed.
+`describe` collects the facts, `print_facts` prints them.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from edge_mnist.bundle.manifest import read_manifest
 from edge_mnist.formats.contract import Contract, hash_graph
@@ -32,11 +36,16 @@ from edge_mnist.graph.layers import (
     output_shapes,
 )
 from edge_mnist.graph.tensor_file import is_safetensors
+from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.tables import make_console, make_table, print_table
 
 Facts = dict[str, Any]
 """A JSON object. "kind" is "checkpoint", "artifact" or "bundle"; "file" is the path as it was given."""
+
+_LABEL_WIDTH = 18
+"""The number of columns that a label takes: the longest one, "padding_pixel", and some space."""
 
 _SHORT_NAMES = {
     "conv2d": "conv",
@@ -48,18 +57,18 @@ _SHORT_NAMES = {
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A layer that looks at a neighbourhood, with the batch normalisation, ReLU and flattening that follow it.
+class LayerSummary:
+    """A convolution, pooling or fully connected layer with the BatchNorm, ReLU and flatten layers that follow it.
 
     Attributes:
-        name: of its first layer.
-        operation: in words, such as "conv 3x3, bn, relu".
-        output_shape: (channels, height, width) of maps, (features,) once flattened.
-        parameters: how many numbers training moved, batch normalisation's included.
-        receptive_field: height and width, in pixels, of what one output position depends on; what lies outside the
-            image counts too.
-        jump: by how many pixels, down and right, the receptive fields of neighbouring positions differ.
-        multiply_accumulates: for one image, of convolutions and fully connected layers.
+        name: the name of the first layer.
+        operation: what the layers do, such as "conv 3x3, bn, relu".
+        output_shape: (channels, height, width) of maps, (features,) after a flatten layer.
+        parameters: the number of trained parameters, those of BatchNorm included.
+        receptive_field: the height and width in pixels of the area on which one output position depends; the part of
+            it that lies outside the image counts too.
+        jump: the distance in pixels, down and right, between the receptive fields of neighbouring positions.
+        multiply_accumulates: the number of products that convolutions and fully connected layers add up for one image.
     """
 
     name: str
@@ -71,11 +80,12 @@ class Stage:
     multiply_accumulates: int
 
 
-def stages(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[Stage, ...]:
-    """The stages of a network, in order.
+def summarize_layers(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[LayerSummary, ...]:
+    """Summarize the layers of a network, in order.
 
-    Receptive fields after Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill
-    2019: a window over e positions that moves by s widens the field by (e - 1) * jump and multiplies the jump by s.
+    Receptive fields are computed after Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural
+    Networks", Distill 2019: a window over e positions that moves by s widens the field by (e - 1) * jump and
+    multiplies the jump by s.
 
     Args:
         architecture: the layers.
@@ -85,7 +95,7 @@ def stages(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[Stage,
         EdgeMnistError: the layers do not fit each other.
     """
     architecture = tuple(architecture)
-    found: list[Stage] = []
+    found: list[LayerSummary] = []
     field, jump, size = (1, 1), (1, 1), input_shape[1:]
     for layer, shape in zip(architecture, output_shapes(architecture, input_shape), strict=True):
         window = layer.window_over(size)
@@ -95,11 +105,13 @@ def stages(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[Stage,
         sums = _multiply_accumulates(layer, shape)
         if isinstance(layer, BatchNorm2dLayer | ReluLayer | FlattenLayer) and found:
             last = found[-1]
-            operation = last.operation if isinstance(layer, FlattenLayer) else f"{last.operation}, {_words(layer)}"
+            operation = (
+                last.operation if isinstance(layer, FlattenLayer) else f"{last.operation}, {_name_operation(layer)}"
+            )
             parameters += last.parameters
             found[-1] = dataclasses.replace(last, operation=operation, output_shape=shape, parameters=parameters)
         else:
-            found.append(Stage(layer.name, _words(layer), shape, parameters, field, jump, sums))
+            found.append(LayerSummary(layer.name, _name_operation(layer), shape, parameters, field, jump, sums))
         if isinstance(layer, LinearLayer):
             size = (1, 1)
         elif len(shape) == 3:  # a linear layer after a flatten sees the whole map that was flattened
@@ -107,13 +119,26 @@ def stages(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[Stage,
     return tuple(found)
 
 
-def describe(path: Path) -> Facts:
-    """The facts about a checkpoint, an artifact (.pt, .onnx, .tflite, .c) or a bundle's folder, told apart by content.
+def describe(file: str | os.PathLike[str] | None = None) -> Facts:
+    """Describe a checkpoint, an artifact (.pt, .onnx, .tflite, .c) or a bundle's folder, recognised by its content.
+
+    Args:
+        file: the path; None for the shipped checkpoint.
+
+    Returns:
+        What `edge-mnist info --json` prints.
 
     Raises:
-        UsageError: there is nothing at `path`.
+        UsageError: there is no such file or folder.
         EdgeMnistError: it is none of these, or damaged.
+
+    Examples:
+        >>> import edge_mnist
+        >>> facts = edge_mnist.describe()
+        >>> facts["kind"], facts["parameters"], facts["receptive_field"]
+        ('checkpoint', 18662, (34, 34))
     """
+    path = SHIPPED if file is None else Path(file)
     if path.is_dir():
         return _describe_bundle(path)
     if not path.exists():
@@ -132,15 +157,15 @@ def describe(path: Path) -> Facts:
 
 
 def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
-    layers = stages(checkpoint.architecture, checkpoint.input_shape)
+    layers = summarize_layers(checkpoint.architecture, checkpoint.input_shape)
     facts: Facts = {
         "kind": "checkpoint",
         "input_shape": checkpoint.input_shape,
         "mean": checkpoint.mean,
         "std": checkpoint.std,
-        "layers": [dataclasses.asdict(stage) for stage in layers],
-        "parameters": sum(stage.parameters for stage in layers),
-        "multiply_accumulates": sum(stage.multiply_accumulates for stage in layers),
+        "layers": [dataclasses.asdict(layer) for layer in layers],
+        "parameters": sum(layer.parameters for layer in layers),
+        "multiply_accumulates": sum(layer.multiply_accumulates for layer in layers),
         "receptive_field": layers[-1].receptive_field,
         "calibrated": bool(checkpoint.statistics),
         "recorded": dict(checkpoint.metadata),
@@ -158,19 +183,19 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
     contract = read_contract(data, name)
-    feeding, reading = _in_words(contract)
+    taken, given = _explain_contract(contract)
     return {
         "kind": "artifact",
         "format": kind.name,
         "precision": contract.precision,
         "contract": dataclasses.asdict(contract),
-        "input": feeding,
-        "output": reading,
+        "input": taken,
+        "output": given,
     }
 
 
-def _in_words(contract: Contract) -> tuple[str, str]:
-    """What to feed an artifact, and how to read what it gives."""
+def _explain_contract(contract: Contract) -> tuple[str, str]:
+    """Say what an artifact takes as its input, and how to read its output."""
     channels, height, width = contract.input_shape
     layout = {"NCHW": (channels, height, width), "NHWC": (height, width, channels)}[contract.layout]
     values = {
@@ -178,12 +203,12 @@ def _in_words(contract: Contract) -> tuple[str, str]:
         "int8": "pixels minus 128, that is image ^ 0x80 on the bytes",
         "float32": "pixels 0..255, not divided, not normalised",
     }[contract.input_type]
-    feeding = f"{contract.input_type} (N, {', '.join(map(str, layout))}): {values}"
-    reading = f"{contract.output_type} (N, classes): the logits"
+    taken = f"{contract.input_type} (N, {', '.join(map(str, layout))}): {values}"
+    given = f"{contract.output_type} (N, classes): the logits"
     if contract.output_type != "float32":
         shifted = f"(output - {contract.output_zero_point})" if contract.output_zero_point else "output"
-        reading += f", as {contract.output_scale:g} * {shifted}"
-    return feeding, f"{reading}; the class is the position of the largest"
+        given += f", as {contract.output_scale:g} * {shifted}"
+    return taken, f"{given}; the class is the position of the largest"
 
 
 def _describe_bundle(folder: Path) -> Facts:
@@ -195,7 +220,7 @@ def _describe_bundle(folder: Path) -> Facts:
             "precision": entry.get("precision"),
             "bytes": entry["bytes"],
             "sha256": entry["sha256"],
-            "state": _state(folder / name, entry["sha256"]),
+            "state": _compare(folder / name, entry["sha256"]),
         }
         for name, entry in manifest["files"].items()
     ]
@@ -205,21 +230,21 @@ def _describe_bundle(folder: Path) -> Facts:
     return {"kind": "bundle", "file": str(folder), "files": files, **golden, "recorded": recorded}
 
 
-def _state(path: Path, sha256: str) -> str:
-    """Whether a file of a bundle is as it was written: "unchanged", "changed" or "missing"."""
+def _compare(path: Path, sha256: str) -> str:
+    """Compare a file of a bundle with its hash at the export: "unchanged", "changed" or "missing"."""
     if not path.is_file():
         return "missing"
     return "unchanged" if hashlib.sha256(read_bytes(path)).hexdigest() == sha256 else "changed"
 
 
 def _multiply_accumulates(layer: Layer, shape: Shape) -> int:
-    """Products that a convolution or a fully connected layer adds up for one image."""
+    """The number of products that a convolution or a fully connected layer adds up for one image."""
     weight = layer.weight_shapes().get("weight", ())
     return math.prod(weight) * math.prod(shape[1:]) if isinstance(layer, Conv2dLayer | LinearLayer) else 0
 
 
-def _words(layer: Layer) -> str:
-    """A layer's operation with what is not usual about its window."""
+def _name_operation(layer: Layer) -> str:
+    """The name of a layer's operation, and those settings of its window that differ from the usual ones."""
     words = _SHORT_NAMES.get(layer.op, layer.op)
     if not isinstance(layer, Conv2dLayer | PoolLayer):
         return words
@@ -231,3 +256,119 @@ def _words(layer: Layer) -> str:
         if (down, right) != getattr(usual, field):
             words += f" {field} {down}" if down == right else f" {field} {down}x{right}"
     return words + (f" groups {layer.groups}" if isinstance(layer, Conv2dLayer) and layer.groups != 1 else "")
+
+
+def print_facts(facts: Facts) -> None:
+    """Print the facts about a checkpoint, an artifact or a bundle to stdout."""
+    console = make_console(markup=False, highlight=False, emoji=False)  # a name in a file may look like markup
+    kinds = {"checkpoint": _print_checkpoint, "artifact": _print_artifact, "bundle": _print_bundle}
+    kinds[facts["kind"]](facts, console)
+
+
+def _print_checkpoint(facts: Facts, console: Console) -> None:
+    names, numbers = ("layer", "operation", "output"), ("parameters", "receptive\nfield", "jump", "MACs")
+    table = make_table("", names, numbers, wraps=("operation",))
+    for stage in facts["layers"]:
+        table.add_row(
+            _escape(stage["name"]),
+            stage["operation"],
+            _join(stage["output_shape"]),
+            f"{stage['parameters']:,}",
+            _format_pair(stage["receptive_field"]),
+            _format_pair(stage["jump"]),
+            f"{stage['multiply_accumulates']:,}",
+        )
+    table.add_section()
+    table.add_row("in all", "", "", f"{facts['parameters']:,}", "", "", f"{facts['multiply_accumulates']:,}")
+    print_table(table, console)
+    console.print()
+    recorded = facts["recorded"]
+    _print_lines(
+        console,
+        [
+            ("input", f"{_join(facts['input_shape'])} pixels, (pixel / 255 - {facts['mean']:g}) / {facts['std']:g}"),
+            ("padding", _describe_padding(facts["padding_pixel"])),
+            *((_escape(key), _format(value, share=key == "accuracies")) for key, value in sorted(recorded.items())),
+            ("statistics", "for int8, in the file" if facts["calibrated"] else "none: --int8 takes them from --data"),
+            ("folded graph", f"SHA-256 {facts['graph_sha256']}" if facts["graph_sha256"] else ""),
+            ("not exportable", _escape(facts.get("not_exportable", ""))),
+            *_list_file(facts),
+        ],
+    )
+
+
+def _print_artifact(facts: Facts, console: Console) -> None:
+    kind = f"{facts['format']}, {facts['precision']}"
+    contract = ((key, _format(value)) for key, value in facts["contract"].items())
+    _print_lines(
+        console,
+        [
+            ("artifact", kind),
+            ("feed", facts["input"]),
+            ("read", _escape(facts["output"])),
+            *contract,
+            *_list_file(facts),
+        ],
+    )
+
+
+def _print_bundle(facts: Facts, console: Console) -> None:
+    table = make_table("", ("file", "format", "precision"), ("bytes",))
+    table.add_column("since export", no_wrap=True)
+    for entry in facts["files"]:
+        table.add_row(
+            _escape(entry["name"]), _format(entry["format"] or ""), _format(entry["precision"] or ""),
+            f"{entry['bytes']:,}", entry["state"],
+        )  # fmt: skip
+    print_table(table, console)
+    console.print()
+    quantized = f"{facts['quantized']} convolutions" if facts["quantized"] else "none, float only"
+    recorded = ((_escape(key), _format(value)) for key, value in facts["recorded"].items())
+    golden = f"{facts['golden_images']} images"
+    _print_lines(console, [("bundle", _escape(facts["file"])), ("quantized", quantized), ("golden", golden), *recorded])
+
+
+def _list_file(facts: Facts) -> list[tuple[str, str]]:
+    return [("file", f"{_escape(facts['file'])}, {facts['bytes']:,} bytes"), ("SHA-256", facts["sha256"])]
+
+
+def _print_lines(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
+    """Print a line for each label and value; an empty value is left out."""
+    for label, value in pairs:
+        if value:
+            console.print(f"{label.replace('_', ' '):<{_LABEL_WIDTH}}{value}", soft_wrap=True)  # a hash is copied whole
+
+
+def _describe_padding(pixel: Mapping[str, Any] | None) -> str:
+    if pixel is None:
+        return "the first convolution does not pad: normalisation folds exactly"
+    return (
+        f"{_escape(pixel['layer'])} pads with the pixel {pixel['pixel']}, the nearest to the mean: "
+        f"{pixel['deviation']:+.4f} in normalised units where the network saw 0"
+    )
+
+
+def _format(value: object, *, share: bool = False) -> str:
+    """Format a JSON value as one line; with `share`, numbers 0 to 1 become percentages."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_escape(key)} {_format(item, share=share)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_format(item, share=share) for item in value)
+    if value is None:
+        return "not known"
+    if isinstance(value, float):
+        return f"{value:.2%}" if share else f"{value:g}"
+    return _escape(value)
+
+
+def _escape(value: object) -> str:
+    """Text from a file, with ? for each control character that would move the cursor of the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+
+
+def _join(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _format_pair(values: tuple[int, int]) -> str:
+    return str(values[0]) if values[0] == values[1] else _join(values)

@@ -170,6 +170,31 @@ def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
     )
 
 
+@contextmanager
+def show_fraction() -> Iterator[Callable[[str, float], None]]:
+    """A context whose value takes what is under way and the fraction of the work, 0 to 1, that is done.
+
+    A command shows a bar on a terminal; everywhere what is under way is logged as a step.
+    """
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    with make_bar(BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)) as bar:
+        task = bar.add_task("", total=1.0)
+        begun: set[str] = set()
+        logged = 0.0
+
+        def show(step: str, done: float) -> None:
+            nonlocal logged
+            bar.update(task, description=step, completed=done)
+            if step not in begun or time.monotonic() - logged >= INTERVAL:  # it is called many times a second
+                begun.add(step)
+                logged = time.monotonic()
+                _LOG.info("%s, %s of the time", step, f"{done:.0%}")
+
+        yield show
+        _LOG.info("")
+
+
 def is_live() -> bool:
     """Whether a command is running on a terminal, and progress is wanted. Called from Python, nothing is shown."""
     return _reporter() is not None and _is_terminal() and not is_quiet()

@@ -161,8 +161,8 @@ def _arrays(train_part: Digits, test_part: Digits, extra: Extra | None) -> dict[
     return arrays
 
 
-def follow(team: Team) -> None:
-    """Train along with worker 0, which sends settings, images and state.
+def follow(team: Team, watch: Watch | None = None) -> None:
+    """Train along with worker 0, which sends settings, images and state; `watch` is as of `train`.
 
     Raises:
         WorkerLost: another worker ended.
@@ -172,7 +172,7 @@ def follow(team: Team) -> None:
     settings = parse_settings(header["settings"])
     plan = make_plan(settings, arrays, distillation.receive(arrays, header["teachers"], settings.device))
     network = _make_network(settings)
-    with _reproducible(settings), signals.watch() as caught:
+    with _reproducible(settings), watch() if watch is not None else nullcontext(()) as caught:
         _go(Run(network, make_optimizer(settings.recipe, network)), plan, team, None, caught)
 
 

@@ -6,8 +6,8 @@ import os
 import sys
 import threading
 
+from edge_mnist.system import signals
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.signals import Stopped
 from edge_mnist.training import loop, workers
 
 
@@ -16,10 +16,10 @@ def main(port: str, size: str, rank: str) -> None:
     threading.Thread(target=_end_with_worker_0, daemon=True).start()
     try:
         with workers.follow(int(port), int(rank), int(size)) as team:
-            loop.follow(team)
+            loop.follow(team, signals.watch)
     except workers.WorkerLost:
         sys.exit(1)
-    except Stopped:
+    except signals.Stopped:
         sys.exit()
     except EdgeMnistError as error:
         sys.exit(f"edge-mnist: worker {rank}: {error}")

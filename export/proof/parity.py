@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -125,6 +126,7 @@ class ParityReport:
         changed: the images for which float and int8 predict different classes.
         layers: what quantization did to each convolution; empty without an int8 graph.
         seconds: the time that the whole verification took.
+        page: the file that the report was written into as a page; None if it was not written.
     """
 
     dataset: str
@@ -141,6 +143,7 @@ class ParityReport:
     changed: tuple[ChangedImage, ...]
     layers: tuple[LayerSignal, ...]
     seconds: float
+    page: Path | None = None
 
     @property
     def accuracy_drop(self) -> float | None:

@@ -22,6 +22,7 @@ from edge_mnist.export.c.tables import choose_chain_lengths, fuse_operations, pa
 from edge_mnist.export.c.writer import write_c, write_header
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
+from edge_mnist.exportable import load_network
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
@@ -29,7 +30,6 @@ from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGraph
 from edge_mnist.graph.quantization import quantize_graph
-from edge_mnist.pipeline import trained
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.c_programs import STRICT, build, run_program
@@ -274,7 +274,7 @@ def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -
 
 
 def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
-    source = trained(None)
+    source = load_network(None)
     float_graph = fold(source)
     graph, _ = quantize_graph(float_graph, source.statistics, weight_range=127)
     assert any(0 in choose_chain_lengths(pack_weights(operation), 2) for operation in graph.convolutions)

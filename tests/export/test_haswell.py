@@ -11,10 +11,10 @@ from edge_mnist.bundle.reference import Reference, make_reference
 from edge_mnist.data.images import test_images as images_for
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.verification import VerifyOptions, verify
+from edge_mnist.exportable import load_network
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize_graph
-from edge_mnist.pipeline import trained
 
 HASWELL = VerifyOptions(run_with=("qemu-x86_64", "-cpu", "Haswell"))
 
@@ -32,7 +32,7 @@ def test_all_six_artifacts_pass_on_haswell(bundle_folder: Path, reference: Refer
 
 
 def test_weights_up_to_127_do_not_and_the_layer_is_named(tmp_path: Path) -> None:
-    source = trained(None)
+    source = load_network(None)
     graph = fold(source)
     quantized, layers = quantize_graph(graph, source.statistics, weight_range=127)
     wide = make_reference(graph, quantized, layers, None)

@@ -79,7 +79,7 @@ def facts(*arguments: object) -> summary.Facts:
 
 def test_digitnet_in_numbers() -> None:
     source = checkpoint.load(SHIPPED)
-    stages = summary.stages(source.architecture, source.input_shape)
+    stages = summary.summarize_layers(source.architecture, source.input_shape)
     names = "conv1 conv2 conv3 pool1 conv4 conv5 pool2 conv6 conv7 pool3 linear"
     assert " ".join(stage.name for stage in stages) == names
     assert [stage.receptive_field[0] for stage in stages] == [3, 5, 7, 8, 12, 16, 18, 26, 34, 34, 34]
@@ -96,7 +96,7 @@ def test_multiply_accumulates_are_those_of_the_folded_convolutions() -> None:
     compared = 0
     for seed in range(60):
         source = random_checkpoint(seed)
-        stages = {stage.name: stage for stage in summary.stages(source.architecture, source.input_shape)}
+        stages = {stage.name: stage for stage in summary.summarize_layers(source.architecture, source.input_shape)}
         graph = fold(source)
         weighty = {layer.name for layer in source.architecture if layer.op in ("conv2d", "linear")}
         for operation, (_, height, width) in zip(graph.operations, graph.shapes()[1:], strict=True):
@@ -126,7 +126,7 @@ def test_receptive_field_is_what_an_output_depends_on() -> None:
     ]
     impulses = np.eye(24 * 24, dtype=np.uint8).reshape(-1, 24, 24)
     _, *outputs = float_activations(graph, impulses)
-    for stage, values in zip(summary.stages(layers, (1, 24, 24)), outputs, strict=True):
+    for stage, values in zip(summary.summarize_layers(layers, (1, 24, 24)), outputs, strict=True):
         seen = values.reshape(24, 24, *values.shape[1:3]) > 0  # (input row, column, output row, column)
         for axis in (0, 1):
             first, second = (np.flatnonzero(seen[..., a, b].any(axis=1 - axis)) for a, b in ((0, 0), (1, 1)))

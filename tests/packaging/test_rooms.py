@@ -22,17 +22,18 @@ ORDER = (
     {"runtime", "training"},
     {"measure"},
     {"export"},
-    {"inspect", "pipeline"},
+    {"inspect", "exportable"},
     {"demo"},
     {"doctor"},
+    {"pipeline"},
     {"cli"},
     {"__main__"},
 )
 """The packages from the bottom to the top. Each imports from those below it and from itself; nothing imports upwards,
-not even inside a function. The package itself, `edge_mnist`, imports names from `pipeline` only when they are used."""
+not even inside a function. The package itself, `edge_mnist`, imports its public names only when they are used."""
 
 LAZY = {"edge_mnist"}
-"""Modules whose imports inside functions may go upwards: the public names of `edge_mnist/__init__.py`."""
+"""Modules whose imports inside functions, and for type checkers, may go upwards: `edge_mnist/__init__.py`."""
 
 EXTRAS = ("torch", "torchvision", "matplotlib", "onnx", "onnxruntime", "cv2", "aiohttp", "paho")
 """What a base install lacks."""
@@ -62,7 +63,8 @@ def imported(tree: ast.AST, known: set[str]) -> Iterator[str]:
 
 
 def without_functions(tree: ast.Module) -> ast.Module:
-    """The tree with empty functions: what is left is imported by everybody who imports the module."""
+    """The tree without functions and type checkers' imports: what is left is imported with the module."""
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
     for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
         function.body = [ast.Pass()]
     return tree

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from edge_mnist.pipeline import trained  # noqa: E402
+from edge_mnist.exportable import load_network  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 
 FACTORY = """
@@ -83,7 +83,7 @@ READ: dict[str, Callable[[dict[str, Any]], bytes]] = {
 def test_every_usual_file_is_read(kind: str, state: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_bytes(READ[kind](state))
-    weights = trained(path, "network_of_another_user:Network").weights
+    weights = load_network(path, "network_of_another_user:Network").weights
     assert len(weights) == 8
     for name, array in weights.items():
         np.testing.assert_array_equal(array, state[name].numpy())
@@ -137,7 +137,7 @@ def test_what_cannot_be_read_is_one_line(text: str, state: dict[str, Any], tmp_p
     path = tmp_path / "weights.pth"
     path.write_bytes(REFUSED[text](state))
     with pytest.raises(EdgeMnistError, match=text) as caught:
-        trained(path, "network_of_another_user:Network")
+        load_network(path, "network_of_another_user:Network")
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
 
 
@@ -150,6 +150,6 @@ def test_damage_is_one_line(state: dict[str, Any], tmp_path: Path) -> None:
                 data[at] = int(random.integers(0, 256))
             path.write_bytes(data)
             try:
-                trained(path, "network_of_another_user:Network")
+                load_network(path, "network_of_another_user:Network")
             except EdgeMnistError as error:
                 assert "\n" not in str(error)

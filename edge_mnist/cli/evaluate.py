@@ -1,0 +1,56 @@
+"""The command that measures how well a model reads: `evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge_mnist.cli import options
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@options.data
+@click.option(
+    "--part",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Read the test images, or those that training keeps apart for choosing.",
+)
+@click.option("--corruptions", is_flag=True, help="Read the images rotated, blurred, faint and so on too.")
+@click.option(
+    "--outliers",
+    is_flag=True,
+    help="Measure how well the confidence tells digits from letters, lines, blobs and so on too.",
+)
+@click.option(
+    "--confusion", type=click.Path(path_type=Path), help="Draw the confusion matrix and the mistakes into this PNG."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others: Any) -> None:
+    """Measure how well MODEL reads MNIST's images.
+
+    MODEL is an artifact or a checkpoint. Without it, the shipped int8 artifact is measured.
+    """
+    from edge_mnist import pipeline
+    from edge_mnist.measure import evaluation_report
+    from edge_mnist.system.tables import make_console
+
+    result = pipeline.evaluate(model, confusion=confusion, **others)
+    if as_json:
+        click.echo(result.to_json())
+        return
+    console = make_console()
+    what = f"{len(result.evaluation.read):,} images of {result.data}"
+    console.print(f"{result.model}, {result.runtime}, on {what}", highlight=False, soft_wrap=True)
+    evaluation_report.show(result.evaluation, console)
+    if result.corruptions is not None:
+        evaluation_report.show_corruptions(result.corruptions, console)
+    if result.outliers is not None:
+        areas = {"yes": result.outliers["training"], "no": result.outliers["unseen"]}
+        evaluation_report.show_outliers(areas, console)
+    if confusion is not None:
+        click.echo(confusion)
