@@ -22,7 +22,7 @@ from edge_mnist.cli import options
 @options.trust_changed
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
-    """Measure latency, throughput, memory and size of the artifacts in DIR.
+    """Measure speed, memory and size of the artifacts in DIR.
 
     DIR is a folder that `edge-mnist export` wrote, [default: artifacts]. Those artifacts are measured that this machine
     can run: one image and 32 at a time, on one thread and on all, the artifacts taking turns. What is timed is the

@@ -113,7 +113,7 @@ def test_what_is_missing_is_told_and_the_rest_measured(small: Path, tmp_path: Pa
     ("name", "line"),
     [
         ("model_int8.tflite", "edge-mnist: {name}: holds no contract of edge-mnist"),
-        ("model_int8.c", "edge-mnist: {path}: a model.c carries code, and"),
+        ("model_int8.c", "edge-mnist: {path}: C carries code, and"),
     ],
 )
 def test_a_damaged_artifact_is_one_line(

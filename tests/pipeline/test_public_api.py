@@ -99,7 +99,7 @@ def test_the_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.M
             examples += bool(test.examples)
             text: list[str] = []
             assert runner.run(test, out=text.append).failed == 0, "".join(text)
-    assert examples >= 6
+    assert examples >= 5
 
 
 def test_nothing_is_printed_unless_logging_is_configured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
