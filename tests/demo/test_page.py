@@ -30,8 +30,9 @@ from edge_mnist.demo.sources.capture import Frame, SourceState
 from edge_mnist.demo.views import drawing, snapshots
 from edge_mnist.demo.views.drawing import draw_result
 from edge_mnist.demo.views.page import access
-from edge_mnist.demo.views.page.access import AccessRules, TokenBucket
+from edge_mnist.demo.views.page.access import AccessRules
 from edge_mnist.demo.views.page.corrections import Corrections
+from edge_mnist.demo.views.page.rate_limits import TokenBucket
 from edge_mnist.demo.views.page.server import PageView
 from edge_mnist.demo.views.page.uploads import UploadReader
 from edge_mnist.system.errors import EdgeMnistError, UsageError

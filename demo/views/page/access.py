@@ -13,13 +13,13 @@ import ipaddress
 import os
 import secrets
 import socket
-import time
 from collections import OrderedDict, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aiohttp import web
 
 from edge_mnist.demo.views.notices import Notices
+from edge_mnist.demo.views.page.rate_limits import MAX_CLIENTS, RateLimiter, TokenBucket
 from edge_mnist.system.errors import UsageError
 
 TOKEN_VARIABLE = "EDGE_MNIST_TOKEN"
@@ -37,8 +37,6 @@ _TOKEN_BYTES, _MIN_TOKEN = 18, 12
 """Random bytes of a token that is made here, and the fewest characters of one that the environment sets."""
 _COOKIE_SECONDS = 30 * 86400
 """How long a browser keeps the token: 30 days."""
-_MAX_CLIENTS = 1024
-"""The most addresses that are remembered; those that have not been seen for longest are forgotten."""
 _GUESS_RATE, _GUESS_BURST = 0.1, 10
 """Wrong tokens that one address may send: per second, and at once."""
 _ALL_GUESSES_RATE, _ALL_GUESSES_BURST = 1.0, 100
@@ -114,56 +112,6 @@ def find_link_host(host: str) -> str:
             return socket.gethostname()
 
 
-@dataclass(eq=False)
-class TokenBucket:
-    """Limits how often something may be done, by the token bucket algorithm.
-
-    Attributes:
-        rate: how often it may be done per second in the long run.
-        burst: how often it may be done at once.
-    """
-
-    rate: float
-    burst: float
-    level: float = field(init=False)
-    updated: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Begin with a full bucket."""
-        self.level, self.updated = self.burst, time.monotonic()
-
-    def take(self) -> bool:
-        """Do it once more; return False if that is too often."""
-        now = time.monotonic()
-        self.level = min(self.burst, self.level + (now - self.updated) * self.rate)
-        self.updated = now
-        if self.level < 1:
-            return False
-        self.level -= 1
-        return True
-
-    def is_empty(self) -> bool:
-        """Check whether it may not be done now."""
-        return self.level + (time.monotonic() - self.updated) * self.rate < 1
-
-
-class RateLimiter:
-    """Limits how often each client may do something."""
-
-    def __init__(self, rate: float, burst: float) -> None:
-        """Allow each client `rate` times per second, and `burst` times at once."""
-        self._rate, self._burst = rate, burst
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
-
-    def find_bucket(self, client: str) -> TokenBucket:
-        """Find the bucket of the address of a client; that of a new client is full."""
-        bucket = self._buckets.setdefault(client, TokenBucket(self._rate, self._burst))
-        self._buckets.move_to_end(client)
-        if len(self._buckets) > _MAX_CLIENTS:
-            self._buckets.popitem(last=False)
-        return bucket
-
-
 class GuessLimiter:
     """Counts wrong tokens, so that nobody can try many.
 
@@ -176,7 +124,7 @@ class GuessLimiter:
         self._all = TokenBucket(_ALL_GUESSES_RATE, _ALL_GUESSES_BURST)
         self._clients = RateLimiter(_GUESS_RATE, _GUESS_BURST)
         self._known_clients: OrderedDict[str, None] = OrderedDict()
-        self._wrong: deque[bytes] = deque(maxlen=_MAX_CLIENTS)
+        self._wrong: deque[bytes] = deque(maxlen=MAX_CLIENTS)
 
     def is_blocked(self, client: str) -> bool:
         """Check whether a client must wait before its token is looked at."""
@@ -187,7 +135,7 @@ class GuessLimiter:
         """Remember that a client has sent the right token."""
         self._known_clients[client] = None
         self._known_clients.move_to_end(client)
-        if len(self._known_clients) > _MAX_CLIENTS:
+        if len(self._known_clients) > MAX_CLIENTS:
             self._known_clients.popitem(last=False)
 
     def add_wrong(self, client: str, token: str) -> None:

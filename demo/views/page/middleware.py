@@ -9,8 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from edge_mnist.demo.views.notices import Notices
-from edge_mnist.demo.views.page.access import SECURITY_HEADERS, Gate, RateLimiter, refuse
+from edge_mnist.demo.views.page.access import SECURITY_HEADERS, Gate, refuse
 from edge_mnist.demo.views.page.connections import find_connection
+from edge_mnist.demo.views.page.rate_limits import RateLimiter
 from edge_mnist.system.errors import EdgeMnistError
 
 
