@@ -1,12 +1,11 @@
-"""Names the first layer in which an artifact departs from the reference.
+"""Finds the first layer in which an artifact differs from the reference.
 
-`python -m
-edge_mnist.export.proof.localize ARTIFACT REFERENCE float|int8 trust|distrust [RUNTIME]`, where RUNTIME is as in
-`runtime.load_bytes`.
+`python -m edge_mnist.export.proof.localize ARTIFACT REFERENCE float|int8 trust|distrust [RUNTIME]`, where RUNTIME is
+that of `runtime.load_bytes`, prints one JSON object: the layer, or null, and what differs in it.
 
-The artifact is cut after each layer in turn, run over the golden images, and held against the oracle. If no output
-differs (a weight behind a dead ReLU, a bias scale that no kernel reads), its constants are held against a fresh
-export's. Prints one JSON object: the layer, or null, and what differs in it.
+The artifact is cut after each layer in turn, run on the golden images, and compared with the oracle. Its constants are
+also compared with those of a new export, because a changed constant need not change any output (a weight before a ReLU
+that is always 0, a bias scale that no kernel reads).
 """
 
 from __future__ import annotations
@@ -41,97 +40,106 @@ from edge_mnist.system.errors import EdgeMnistError, first_line
 def find_first_difference(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool, runtime: str = ""
 ) -> tuple[str | None, str]:
-    """The first layer of an artifact that departs from a graph, and how; (None, "") if none does.
+    """Find the first layer in which an artifact differs from a graph.
 
     Args:
-        data: the artifact.
+        data: the content of the artifact.
         graph: what it should compute.
-        images: uint8, to run it over.
+        images: uint8 (N, channels, height, width), the images on which the outputs of the layers are compared.
         trust: run the code that a TorchScript archive or a model.c carries; otherwise only its constants are compared.
-        runtime: what to run it in, as in `runtime.load_bytes`.
+        runtime: the runtime, as in `runtime.load_bytes`.
+
+    Returns:
+        The name of the layer, or None if no layer can be named, and what differs, or "" if nothing does.
     """
-    kind = detect_format(data)
-    is_run = trust or kind is None or not kind.carries_code
-    found = [_first_output_difference(data, graph, images, runtime)] if is_run else []
-    found.append(_first_constant_difference(data, graph))
+    detected = detect_format(data)
+    may_run = trust or detected is None or not detected.carries_code
+    differences = [_find_output_difference(data, graph, images, runtime)] if may_run else []
+    differences.append(_find_constant_difference(data, graph))
     order = [operation.name for operation in graph.operations]
-    # A changed constant may show later in the outputs than where it is, or not at all.
-    named = [(layer, difference) for layer, difference in found if layer is not None]
-    unnamed = next((item for item in found if item[1]), (None, ""))
+    # A changed constant may change the outputs of a later layer first, or no output at all.
+    named = [(layer, difference) for layer, difference in differences if layer is not None]
+    unnamed = next((item for item in differences if item[1]), (None, ""))
     return min(named, key=lambda item: order.index(item[0]) if item[0] in order else len(order), default=unnamed)
 
 
-def _first_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
-    """The first layer of which a constant differs from a fresh export's."""
+def _find_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
+    """Find the first layer of which a constant differs from that of a new export."""
     names = {identifier: name for name, identifier in graph.identifiers().items()}
     convolutions = [operation.name for operation in graph.convolutions]
     try:
-        kind = require_format(data, "the artifact")
-        constants = list(kind.read_constants(data))
-    except Exception as error:  # damage may break a reader anywhere
+        record = require_format(data, "the artifact")
+        constants = list(record.read_constants(data))
+    except Exception as error:  # a damaged file may raise anything in a reader
         return None, f"it is damaged: {first_line(error)}"
-    for changed, original in zip_longest(constants, kind.read_constants(WRITERS[kind.name](graph))):
+    for changed, original in zip_longest(constants, record.read_constants(WRITERS[record.name](graph))):
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
             # A constant's name begins with its layer's identifier: "L0_conv1.w".
-            layer = convolutions[int(name)] if kind.name == "torchscript" else names.get(name.partition(".")[0], name)
+            layer = convolutions[int(name)] if record.name == "torchscript" else names.get(name.partition(".")[0], name)
             return layer or None, f"{what} differs"
     return None, ""
 
 
-def _first_output_difference(
+def _find_output_difference(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
 ) -> tuple[str | None, str]:
-    """The first layer whose output departs from that of the oracle's mode of the runtime."""
+    """Find the first layer whose output differs from the oracle's with the rounding of the runtime."""
     try:
         rounding = load_bytes(data, "the artifact", runtime=runtime).rounding
-    except Exception:  # what damage does shows below, at its layer
+    except Exception:  # the damage is reported below, with its layer
         rounding = "float"
-    found = _layer_outputs(data, graph, images, runtime)
-    for operation, expected in zip(graph.operations, _oracle(graph, images, rounding), strict=True):
+    outputs = _run_layers(data, graph, images, runtime)
+    for operation, expected in zip(graph.operations, _run_oracle(graph, images, rounding), strict=True):
         try:
-            values = next(found)
-        except Exception as error:  # damage may break a reader or a runtime anywhere; they share no base class
-            # What cannot be opened at all tells nothing of its first layer.
+            values = next(outputs)
+        except Exception as error:  # a damaged file may raise anything in a reader or a runtime
+            # A file that cannot be opened at all says nothing about its first layer.
             layer = None if operation is graph.operations[0] else operation.name
             return layer, f"it cannot be run: {first_line(error)}"
-        difference = "" if values is None else _difference(values, expected)
+        difference = "" if values is None else _describe_difference(values, expected)
         if difference:
             return operation.name, difference
     return None, ""
 
 
-def _oracle(
+def _run_oracle(
     graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding
 ) -> Iterator[NDArray[Any]]:
-    """Output of each operation: (N, height, width, channels)."""
+    """Compute the output of each operation, int8 or float32 (N, height, width, channels)."""
     steps: Iterator[NDArray[Any]] = (
         float_activations(graph, images)
         if isinstance(graph, FloatGraph)
         else quantized_activations(graph, images, rounding)
     )
-    next(steps)
+    next(steps)  # the input
     return steps
 
 
-def _difference(found: NDArray[Any], expected: NDArray[Any]) -> str:
-    """How much an artifact's activations depart from the oracle's; "" if they do not."""
-    expected = expected.transpose(0, 3, 1, 2).reshape(len(expected), -1)
-    if found.size != expected.size:
-        return f"it gives {found.size} values, expected {expected.size}"
-    # An artifact's logits are two-dimensional in any format; maps are brought to PyTorch's order before.
-    error = np.abs(found.reshape(expected.shape).astype(np.float64) - expected)
+def _describe_difference(values: NDArray[Any], expected: NDArray[Any]) -> str:
+    """Say how much the activations of an artifact differ from the oracle's; "" if they do not.
+
+    Args:
+        values: the activations of the artifact, (N, channels, height, width), or (N, classes) of the logits.
+        expected: the activations of the oracle, (N, height, width, channels).
+    """
+    expected = expected.transpose(0, 3, 1, 2).reshape(len(expected), -1)  # (N, channels * height * width)
+    if values.size != expected.size:
+        return f"it gives {values.size} values, expected {expected.size}"
+    error = np.abs(values.reshape(expected.shape).astype(np.float64) - expected)
     limit = 0.0 if expected.dtype == np.int8 else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    count = int((~(error <= limit)).sum())  # NaN counts
+    count = int((~(error <= limit)).sum())  # NaN counts as a difference
     return f"{count} of {error.size} values differ, by up to {error.max():g}" if count else ""
 
 
-def _layer_outputs(
+def _run_layers(
     data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
 ) -> Iterator[NDArray[Any] | None]:
-    """Outputs of an artifact cut after each operation; signed, in PyTorch's order of elements.
+    """Compute the output of each operation of an artifact.
 
-    None for a convolution whose sums C pools at once: its own output is never there.
+    Yields:
+        int8 or float32 (N, channels, height, width), or (N, classes) of the logits. None for a convolution whose sums
+        the C kernels pool before they requantize them: its own output is never computed.
     """
     contract = read_contract(data, "the artifact")
     inputs = contract.convert_images(images)
@@ -141,7 +149,7 @@ def _layer_outputs(
         yield from (contract.to_signed(values) for values in classifier.layer_outputs(inputs, len(graph.operations)))
         return
     if kind == "c" and isinstance(graph, QuantizedGraph):
-        yield from _c_layer_outputs(data, graph, inputs)
+        yield from _run_c_layers(data, graph, inputs)
         return
     names = graph.identifiers()
     for operation in graph.operations:
@@ -156,19 +164,27 @@ def _layer_outputs(
         yield contract.to_signed(values)
 
 
-def _c_layer_outputs(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.int8] | None]:
-    """What each operation of a model.c gives: (N, channels, height, width); None where it is pooled at once."""
-    steps = fuse_operations(graph)
-    found = open_library(data, "the artifact", traced=True).trace(inputs, len(steps))
-    for stage, values in zip(steps, found, strict=True):
-        channels, height, width = stage.output_shape
-        if stage.pool:
+def _run_c_layers(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.int8] | None]:
+    """Compute the output of each operation of a model.c, as `_run_layers` does."""
+    operations = fuse_operations(graph)
+    outputs = open_library(data, "the artifact", traced=True).trace(inputs, len(operations))
+    for fused, values in zip(operations, outputs, strict=True):
+        channels, height, width = fused.output_shape
+        if fused.pool:
             yield None
         yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)
 
 
 def main(artifact: str, reference_file: str, precision: str, trust: str, runtime: str = "") -> None:
-    """Run as the module's text says."""
+    """Find the first difference of an artifact as the text of this module says, and print it.
+
+    Args:
+        artifact: the path of the artifact.
+        reference_file: the path of the bundle's reference.
+        precision: "float" or "int8", the graph of the reference that is compared.
+        trust: "trust" or "distrust", whether the code that an artifact carries may run.
+        runtime: the runtime, as in `runtime.load_bytes`.
+    """
     limit_memory(MEMORY)
     reference = deserialize(Path(reference_file).read_bytes(), reference_file)
     graph = reference.quantized_graph if precision == "int8" else reference.float_graph

@@ -1,8 +1,8 @@
-"""Runs one artifact in a process of its own.
+"""Runs one artifact in a process of its own, which knows nothing of it but its bytes.
 
-`python -m edge_mnist.export.proof.run_artifact ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is as in
-`runtime.load_bytes`. It knows the artifact's bytes and nothing else, and prints one JSON object: the runtime, how it
-rounds, whether its outputs for one image at a time are those for many.
+`python -m edge_mnist.export.proof.run_artifact ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is that of
+`runtime.load_bytes`. It writes the outputs and prints one JSON object: the runtime, its rounding, and whether the
+outputs for single images equal those for batches.
 """
 
 from __future__ import annotations
@@ -19,40 +19,45 @@ from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from edge_mnist.system.files import read_bytes
 
 BATCH = 200
-"""Images at a time."""
+"""The number of images in a batch: enough to be fast, few enough to need little memory."""
 
 SINGLE = 16
-"""Images that are run one at a time, too."""
+"""The number of images that are also run one at a time, because runtimes may use other kernels for a single image."""
 
 MEMORY = 4 << 30
-"""Bytes of memory that an artifact's process may take."""
+"""The bytes of memory that an artifact's process may allocate, so that a damaged file cannot exhaust the machine."""
 
 FLOAT_TOLERANCE = 1e-4
-"""How far a float logit may be from the oracle's."""
-
+"""How far a float logit may be from the oracle's, because runtimes add float products in different orders."""
 
 NOT_INSTALLED = 3
-"""Exit status if the artifact's runtime is not on this machine."""
+"""The exit status if the artifact's runtime is not installed on this machine."""
 
 
 def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") -> None:
-    """Run as the module's text says; what a user can mend is one line on stderr and an exit status."""
+    """Run an artifact as the text of this module says; report an error as one line on stderr and an exit status.
+
+    Args:
+        artifact: the path of the artifact.
+        images_file: the path of the images, uint8 (N, channels, height, width), N at least `SINGLE`.
+        outputs_file: the path to write the outputs to, int8 or float32 (N, classes).
+        runtime: the runtime, as in `runtime.load_bytes`.
+    """
     limit_memory(MEMORY)
     images = np.load(images_file)
     try:
         classifier = load_bytes(read_bytes(Path(artifact)), Path(artifact).name, runtime=runtime)
         batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
-        alone = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
+        single = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
     except EdgeMnistError as error:
         print(error, file=sys.stderr)
         sys.exit(NOT_INSTALLED if isinstance(error, NotInstalledError) else 1)
-    outputs = np.concatenate(batches)
+    outputs = np.concatenate(batches)  # (N, classes)
     np.save(outputs_file, outputs)
-    if outputs.dtype == np.int8:  # ruy's own kernels on ARM take another way for a single column, and round once less
-        limit: float = 0 if classifier.rounding != "fixed-point, single rounding" else 1
-    else:
-        limit = FLOAT_TOLERANCE
-    same = np.abs(alone.astype(np.float64) - outputs[:SINGLE]).max() <= limit
+    limit = FLOAT_TOLERANCE
+    if outputs.dtype == np.int8:  # for a single column, ruy's kernels on ARM round once less often
+        limit = 1 if classifier.rounding == "fixed-point, single rounding" else 0
+    same = np.abs(single.astype(np.float64) - outputs[:SINGLE]).max() <= limit
     print(json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "same_alone": bool(same)}))
 
 
