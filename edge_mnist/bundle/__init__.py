@@ -1,1 +1,1 @@
-"""Reads a folder of artifacts: its manifest, and the reference that its artifacts are compared with."""
+"""Reads a bundle, a folder of artifacts: its manifest, and the reference with which its artifacts are compared."""

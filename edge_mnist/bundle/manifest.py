@@ -15,16 +15,18 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import parse_json, read_bytes
 
 MANIFEST = "manifest.json"
-"""The file that lists a bundle's artifacts with their hashes."""
+"""The name of the file that lists the other files of a bundle with their hashes."""
 REFERENCE = "reference.safetensors"
-"""The graphs and golden images that the artifacts are compared with."""
-REPORT, PARITY = "report.html", "parity.json"
-"""What the last verification found, for people and for programs."""
+"""The name of the file with the graphs and golden images with which the artifacts are compared."""
+REPORT = "report.html"
+"""The name of the file with the report of the last verification."""
+PARITY = "parity.json"
+"""The name of the file with the results of the last verification in JSON."""
 HEADER = "model_int8.h"
-"""Declares what model_int8.c defines."""
+"""The name of the header that declares the functions of model_int8.c."""
 
 MANIFEST_FORMAT = 1
-"""Version of the manifest's layout. A manifest of a higher version is refused."""
+"""The version of the manifest's layout. A manifest of a higher version is refused."""
 
 FILE_NAMES = (
     *(kind.artifact_name(precision) for kind in FORMATS.values() for precision in kind.precisions),

@@ -1,7 +1,7 @@
 """The reference of a bundle: both graphs and the golden images with their logits, in one safetensors file.
 
-Verification needs nothing else: no checkpoint, no data set, no torch. The graphs' structure is JSON in the file's
-metadata.
+Verification needs only this file and the artifacts: neither a checkpoint nor a data set nor torch. The structure of the
+graphs is JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ from edge_mnist.graph.tensor_file import decode_tensors
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, read_bytes
 
-FORMAT = 1
-"""Version of the file's layout."""
+LAYOUT_VERSION = 1
+"""The version of the file's layout. A file of a higher version is refused."""
 
-GOLDEN = 64
-"""Golden images in a bundle."""
+GOLDEN_IMAGES = 64
+"""The number of golden images in a bundle."""
+
+GOLDEN_SEED = 20_261
+"""The seed of the golden images. It is arbitrary; another one would change every bundle."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What the artifacts of a bundle are held against.
+    """That with which the artifacts of a bundle are compared.
 
     Attributes:
         float_graph: the folded float network.
-        quantized_graph: the int8 network; None if the bundle is float only.
-        layers: what quantization did, by convolution.
+        quantized_graph: the int8 network, or None if the bundle has no int8 artifacts.
+        layers: how each convolution was quantized.
         images: uint8 (64, channels, height, width), the golden images.
-        float_logits: float32 (64, classes) of the golden images, as the exporting machine's oracle gave them.
-        int8_logits: int8 (64, classes), or None. These are the same on every machine.
-        recorded_accuracy: the test accuracy that the checkpoint recorded, 0..1, if any.
+        float_logits: float32 (64, classes), the logits of the golden images, as the oracle computed them on the machine
+            that exported.
+        int8_logits: int8 (64, classes), the same of the int8 network, or None. They are equal on every machine.
+        recorded_accuracy: the test accuracy that the checkpoint recorded, 0..1, or None.
     """
 
     float_graph: FloatGraph
@@ -64,7 +68,7 @@ def make_reference(
     layers: tuple[LayerReport, ...],
     recorded_accuracy: float | None,
 ) -> Reference:
-    """Draw the golden images and run the oracle over them.
+    """Make the reference of a bundle: draw the golden images and run the oracle on them.
 
     Raises:
         EdgeMnistError: the float network's logits overflow.
@@ -88,20 +92,24 @@ def make_reference(
 
 
 def draw_golden_images(shape: MapShape) -> NDArray[np.uint8]:
-    """Seeded images that reach every corner of a network: drawn digits, black, white, ramps, noise sparse to dense.
+    """Draw images of many kinds: digits, black, white, grey, ramps, and noise of every density.
+
+    Args:
+        shape: channels, height, width.
 
     Returns:
-        uint8 (64, channels, height, width). The digits are drawn only where they fit: one channel, 28x28.
+        uint8 (64, channels, height, width), the same on every machine. There are digits only if the shape is that of
+        MNIST, (1, 28, 28).
     """
-    rng = np.random.Generator(np.random.PCG64(20_261))
+    rng = np.random.Generator(np.random.PCG64(GOLDEN_SEED))
     channels, height, width = shape
     ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width)
     flat = [np.broadcast_to(np.uint8(value), (height, width)) for value in (0, 255, 128)]
     fixed = np.stack([*flat, ramp, ramp[::-1], 255 - ramp[:, ::-1], ramp.T.reshape(height, width), 255 - ramp])
     images = [np.broadcast_to(fixed[:, None], (len(fixed), channels, height, width))]
     if shape == (1, 28, 28):
-        images.append(strokes.draw(32, seed=20_261).images[:, None])
-    noise = GOLDEN - sum(len(part) for part in images)
+        images.append(strokes.draw(32, seed=GOLDEN_SEED).images[:, None])
+    noise = GOLDEN_IMAGES - sum(len(part) for part in images)
     density = np.linspace(0.05, 1, noise)[:, None, None, None]
     values = rng.integers(0, 256, (noise, *shape))
     images.append(np.where(rng.random((noise, *shape)) < density, values, 0))
@@ -109,10 +117,10 @@ def draw_golden_images(shape: MapShape) -> NDArray[np.uint8]:
 
 
 def serialize(reference: Reference) -> bytes:
-    """The bytes of a reference file."""
+    """The content of the file of a reference."""
     arrays: Arrays = {"golden/images": reference.images, "golden/float_logits": reference.float_logits}
     structure: dict[str, Any] = {
-        "format": FORMAT,
+        "format": LAYOUT_VERSION,
         "recorded_accuracy": reference.recorded_accuracy,
         "layers": [asdict(layer) for layer in reference.layers],
         "float": _pack("float", reference.float_graph, arrays),
@@ -139,7 +147,7 @@ def deserialize(data: bytes, name: str) -> Reference:
     except EdgeMnistError as error:
         raise EdgeMnistError(f"{error}: export again") from error
     try:
-        if structure["format"] > FORMAT:
+        if structure["format"] > LAYOUT_VERSION:
             raise EdgeMnistError(
                 f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
             )
@@ -173,7 +181,7 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
 
 
 def _pack(prefix: str, graph: FloatGraph | QuantizedGraph, arrays: Arrays) -> dict[str, Any]:
-    """A graph's structure; its arrays are added to `arrays`."""
+    """The structure of a graph, as a JSON object; its arrays are added to `arrays`, their names after `prefix`."""
     operations = []
     for operation in graph.operations:
         fields: dict[str, Any] = {"name": operation.name, "window": asdict(operation.window)}

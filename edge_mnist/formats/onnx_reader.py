@@ -1,7 +1,7 @@
-"""Reads an .onnx file without the onnx package: protobuf's wire format, and the metadata.
+"""Reads the metadata and the constants of an .onnx file without the onnx package.
 
-The wire format is https://protobuf.dev/programming-guides/encoding/; field numbers are those of onnx.proto
-(https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+The file is in protobuf's wire format (https://protobuf.dev/programming-guides/encoding/). The field numbers are those
+of onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ _GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5  # GraphProto
 _NODE_INPUT, _NODE_OUTPUT = 1, 2  # NodeProto
 _TENSOR_NAME = 8  # TensorProto
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2  # StringStringEntryProto
-_LENGTH_DELIMITED = 2
-_VARINT, _FIXED64, _FIXED32 = 0, 1, 5
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
 def read_metadata(data: bytes, name: str) -> bytes | None:
-    """The value of the metadata entry called `name`; None if there is none, or the file is damaged."""
+    """The value of the metadata entry `name`, or None if there is no such entry or the file is damaged."""
     try:
         for number, entry in read_fields(data):
             parts = dict(read_fields(entry)) if number == _MODEL_METADATA else {}
@@ -30,9 +29,14 @@ def read_metadata(data: bytes, name: str) -> bytes | None:
 
 
 def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Name, kind and bytes of every node and initializer of a model, in order; it need not be one of ours.
+    """Every node and every initializer of a model, in order. Any program may have written the model.
 
-    A constant that several nodes share carries the name of the first node's output that uses it.
+    Yields:
+        The name of the node's output, "node" or "constant", and the bytes. A constant has the name of the first node
+        that uses it.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     graph = next(value for number, value in read_fields(data) if number == _MODEL_GRAPH)
     users: dict[bytes, bytes] = {}
@@ -50,21 +54,21 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
 
 
 def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of the length-delimited fields of a message, in order; others are passed over.
+    """The number and the content of each length-delimited field of a message, in order; other fields are skipped.
 
     Raises:
-        ValueError: the message is cut short, or is none.
+        ValueError: the message is cut short, or it is not one.
     """
     at = 0
     while at < len(data):
-        tag, at = _varint(data, at)
+        tag, at = _read_varint(data, at)
         wire_type = tag & 7
         if wire_type == _VARINT:
-            _, at = _varint(data, at)
+            _, at = _read_varint(data, at)
         elif wire_type in (_FIXED32, _FIXED64):
             at += 4 if wire_type == _FIXED32 else 8
         elif wire_type == _LENGTH_DELIMITED:
-            length, at = _varint(data, at)
+            length, at = _read_varint(data, at)
             if at + length > len(data):
                 raise ValueError("a field is longer than the message")
             yield tag >> 3, data[at : at + length]
@@ -73,8 +77,8 @@ def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"wire type {wire_type} is unknown")
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The varint at a position, and the position after it."""
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The value of the varint at a position, and the position after it."""
     value = 0
     for index, byte in enumerate(data[at : at + 10]):  # ten bytes hold 64 bits
         value |= (byte & 0x7F) << 7 * index

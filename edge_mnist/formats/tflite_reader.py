@@ -1,6 +1,6 @@
-"""Reads a .tflite file, and cuts it after a layer, with no schema at hand: tflite-runtime brings none.
+"""Reads a .tflite file, and cuts it after a layer, without the generated schema, which tflite-runtime lacks.
 
-Tables and vectors are as https://flatbuffers.dev/internals describes them; field numbers are those of schema.fbs
+Tables and vectors are as https://flatbuffers.dev/internals describes them. The field numbers are those of schema.fbs
 (https://github.com/tensorflow/tensorflow/blob/master/tensorflow/compiler/mlir/lite/schema/schema.fbs).
 """
 
@@ -23,36 +23,41 @@ def is_tflite(data: bytes) -> bool:
 
 
 def read_metadata(data: bytes, name: str) -> bytes | None:
-    """The content of the metadata entry called `name`; None if there is none, or the file is damaged."""
+    """The content of the metadata entry `name`, or None if there is no such entry or the file is damaged."""
     try:
-        model, wanted = _u32(data, 0), name.encode()
-        for entry in _tables(data, model, _MODEL_METADATA):
-            at = _field(data, entry, _METADATA_NAME)
-            start, count = _vector(data, at) if at else (0, 0)
-            # A damaged length may take in the whole file, in each entry: no more is copied than can be equal.
+        model, wanted = _read_u32(data, 0), name.encode()
+        for entry in _find_tables(data, model, _MODEL_METADATA):
+            at = _find_field(data, entry, _METADATA_NAME)
+            start, count = _find_vector(data, at) if at else (0, 0)
+            # In a damaged file every entry may claim to be as long as the file, so only what can be equal is copied.
             if data[start : start + min(count, len(wanted) + 1)] == wanted:
-                return _buffer(data, _u32(data, _field(data, entry, _METADATA_BUFFER)))
+                return _read_buffer(data, _read_u32(data, _find_field(data, entry, _METADATA_BUFFER)))
     except struct.error:
         pass
     return None
 
 
 def cut_after(data: bytes, layer: str) -> bytes:
-    """The model up to the operation whose output is the tensor called `layer`, which becomes the model's output.
+    """Cut a model after the operation whose output is the tensor `layer`, which becomes the model's output.
 
-    Nothing moves: the list of operations is shortened, and the index of the output replaced, in place.
+    The list of operations is shortened and the index of the output is replaced, both in place, so that no offset
+    changes.
+
+    Args:
+        data: the content of the file.
+        layer: the name of the tensor.
 
     Raises:
-        KeyError: no operation's output has that name.
+        KeyError: no operation has an output of that name.
     """
-    subgraph = next(_tables(data, _u32(data, 0), _MODEL_SUBGRAPHS))
-    names = [_bytes(data, tensor, _TENSOR_NAME) for tensor in _tables(data, subgraph, _SUBGRAPH_TENSORS)]
-    for position, operator in enumerate(_tables(data, subgraph, _SUBGRAPH_OPERATORS)):
-        output = _u32(data, _vector(data, _field(data, operator, _OPERATOR_OUTPUTS))[0])
+    subgraph = next(_find_tables(data, _read_u32(data, 0), _MODEL_SUBGRAPHS))
+    names = [_read_bytes(data, tensor, _TENSOR_NAME) for tensor in _find_tables(data, subgraph, _SUBGRAPH_TENSORS)]
+    for position, operator in enumerate(_find_tables(data, subgraph, _SUBGRAPH_OPERATORS)):
+        output = _read_u32(data, _find_vector(data, _find_field(data, operator, _OPERATOR_OUTPUTS))[0])
         if names[output] == layer.encode():
             result = bytearray(data)
-            operators, _ = _vector(data, _field(data, subgraph, _SUBGRAPH_OPERATORS))
-            outputs, _ = _vector(data, _field(data, subgraph, _SUBGRAPH_OUTPUTS))
+            operators, _ = _find_vector(data, _find_field(data, subgraph, _SUBGRAPH_OPERATORS))
+            outputs, _ = _find_vector(data, _find_field(data, subgraph, _SUBGRAPH_OUTPUTS))
             struct.pack_into("<I", result, operators - 4, position + 1)
             struct.pack_into("<I", result, outputs, output)
             return bytes(result)
@@ -60,25 +65,32 @@ def cut_after(data: bytes, layer: str) -> bytes:
 
 
 def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Every tensor's name, what of it (data, scale, zero point), and its bytes, in the order of the tensors."""
-    subgraph = next(_tables(data, _u32(data, 0), _MODEL_SUBGRAPHS))
-    for tensor in _tables(data, subgraph, _SUBGRAPH_TENSORS):
-        name = _bytes(data, tensor, _TENSOR_NAME).decode(errors="replace")
-        at = _field(data, tensor, _TENSOR_BUFFER)
-        yield name, "data", _buffer(data, _u32(data, at) if at else 0)
-        at = _field(data, tensor, _TENSOR_QUANTIZATION)
+    """The constants of every tensor, in the order of the tensors.
+
+    Yields:
+        The name of the tensor, "data", "scale" or "zero point", and the bytes.
+
+    Raises:
+        struct.error: the file is damaged.
+    """
+    subgraph = next(_find_tables(data, _read_u32(data, 0), _MODEL_SUBGRAPHS))
+    for tensor in _find_tables(data, subgraph, _SUBGRAPH_TENSORS):
+        name = _read_bytes(data, tensor, _TENSOR_NAME).decode(errors="replace")
+        at = _find_field(data, tensor, _TENSOR_BUFFER)
+        yield name, "data", _read_buffer(data, _read_u32(data, at) if at else 0)
+        at = _find_field(data, tensor, _TENSOR_QUANTIZATION)
         if at:
-            quantization = at + _u32(data, at)
-            yield name, "scale", _bytes(data, quantization, _QUANTIZATION_SCALE, 4)
-            yield name, "zero point", _bytes(data, quantization, _QUANTIZATION_ZERO_POINT, 8)
+            quantization = at + _read_u32(data, at)
+            yield name, "scale", _read_bytes(data, quantization, _QUANTIZATION_SCALE, 4)
+            yield name, "zero point", _read_bytes(data, quantization, _QUANTIZATION_ZERO_POINT, 8)
 
 
-def _u32(data: bytes, at: int) -> int:
+def _read_u32(data: bytes, at: int) -> int:
     return int(struct.unpack_from("<I", data, at)[0])
 
 
-def _field(data: bytes, table: int, index: int) -> int:
-    """Position of a field of a table; 0 if it is absent."""
+def _find_field(data: bytes, table: int, index: int) -> int:
+    """The position of a field of a table, or 0 if the field is absent."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     if 4 + 2 * index >= struct.unpack_from("<H", data, vtable)[0]:
         return 0
@@ -86,32 +98,32 @@ def _field(data: bytes, table: int, index: int) -> int:
     return table + offset if offset else 0
 
 
-def _vector(data: bytes, at: int) -> tuple[int, int]:
-    """Position of the first element of the vector that the field at `at` refers to, and the number of elements."""
-    start = at + _u32(data, at)
-    return start + 4, _u32(data, start)
+def _find_vector(data: bytes, at: int) -> tuple[int, int]:
+    """The position of the first element of the vector to which the field at `at` refers, and the number of elements."""
+    start = at + _read_u32(data, at)
+    return start + 4, _read_u32(data, start)
 
 
-def _tables(data: bytes, table: int, index: int) -> Iterator[int]:
-    """Positions of the tables in a vector that is a field of `table`."""
-    at = _field(data, table, index)
-    start, count = _vector(data, at) if at else (0, 0)
+def _find_tables(data: bytes, table: int, index: int) -> Iterator[int]:
+    """The positions of the tables in a vector that is a field of `table`."""
+    at = _find_field(data, table, index)
+    start, count = _find_vector(data, at) if at else (0, 0)
     for entry in range(start, start + 4 * count, 4):
-        yield entry + _u32(data, entry)
+        yield entry + _read_u32(data, entry)
 
 
-def _bytes(data: bytes, table: int, index: int, element: int = 1) -> bytes:
-    """Bytes of a string, or of a vector with elements of a size, that is a field of `table`; none if it is absent."""
-    at = _field(data, table, index)
+def _read_bytes(data: bytes, table: int, index: int, element: int = 1) -> bytes:
+    """The bytes of a field of `table` that is a string or a vector, of elements of `element` bytes; empty if absent."""
+    at = _find_field(data, table, index)
     if not at:
         return b""
-    start, count = _vector(data, at)
+    start, count = _find_vector(data, at)
     return data[start : start + element * count]
 
 
-def _buffer(data: bytes, index: int) -> bytes:
-    """Content of the model's buffer of that index."""
-    for position, buffer in enumerate(_tables(data, _u32(data, 0), _MODEL_BUFFERS)):
+def _read_buffer(data: bytes, index: int) -> bytes:
+    """The content of the model's buffer with that index."""
+    for position, buffer in enumerate(_find_tables(data, _read_u32(data, 0), _MODEL_BUFFERS)):
         if position == index:
-            return _bytes(data, buffer, 0)
+            return _read_bytes(data, buffer, 0)
     return b""

@@ -1,4 +1,4 @@
-"""Reads a TorchScript archive as the ZIP file that it is, without running the code that it carries."""
+"""Reads a TorchScript archive as a ZIP file, without running the code inside it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge_mnist.system.archives import open_archive, read_entry
 
 
 def read_metadata(data: bytes, name: str) -> bytes | None:
-    """The content of the extra file called `name`; None if there is none, or the archive is damaged."""
+    """The content of the extra file `name`, or None if there is no such file or the archive is damaged."""
     try:
         with open_archive(data) as archive:
             for entry in archive.infolist():
@@ -21,10 +21,13 @@ def read_metadata(data: bytes, name: str) -> bytes | None:
 
 
 def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Each constant of an archive of ours: which convolution's, what, and its bytes; then the code, and the rest.
+    """Every constant of an archive that edge-mnist wrote, then its code.
 
-    The convolution is given by its position, "0", "1", ...: the writer stores the tensors and classes of the layers
-    in order. Class names have numbers that depend on what was traced before in the same process: these are left out.
+    The writer stores the tensors and the classes of the layers in order. Class names contain numbers that depend on
+    what was traced before in the same process; these numbers are removed.
+
+    Yields:
+        The position of the convolution among the convolutions ("0", "1", ...), what the part is, and its bytes.
 
     Raises:
         ValueError: the archive is cut short or damaged.
@@ -35,17 +38,17 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     classes = [
         content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)
     ]
-    own = [_unnumbered(content) for path, content in entries if path.startswith("code/__torch__/edge_mnist/")]
-    # Classes of ours share a file or not, by what was traced before: their statements are what counts.
-    statements = sorted(line for content in own for line in content.splitlines() if line.startswith(b"    "))
-    # Weight, scales, zero points and bias in int8, where each convolution has a class of its own; weight and bias in
-    # float.
+    own_code = [_remove_numbers(content) for path, content in entries if path.startswith("code/__torch__/edge_mnist/")]
+    # What was traced before decides whether the classes of edge-mnist share a file; so statements are compared.
+    statements = sorted(line for content in own_code for line in content.splitlines() if line.startswith(b"    "))
+    # In int8, each convolution has a class and four tensors: weight, scales, zero points, bias. In float, it has two.
     for index, content in tensors:
         yield str(index // (4 if classes else 2)), "a constant", content
     for index, content in enumerate(classes):
-        yield str(index), "the code, which holds the output's scale and zero point,", _unnumbered(content)
+        yield str(index), "the code, which holds the output's scale and zero point,", _remove_numbers(content)
     yield "0", "the code that takes the pixels", b"\n".join(statements)
 
 
-def _unnumbered(code: bytes) -> bytes:
+def _remove_numbers(code: bytes) -> bytes:
+    """Code without the numbers that torch.jit appends to the names of classes of the same name."""
     return re.sub(rb"\.___torch_mangle_\d+", b"", code)
