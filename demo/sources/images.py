@@ -281,9 +281,8 @@ def _put_on_white(layered: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Blend (H, W, 4), BGR and opacity, uint8 or uint16, with white: uint8 (H, W, 3)."""
     top = np.iinfo(layered.dtype).max if layered.dtype.kind == "u" else 1
     mixed = np.empty((*layered.shape[:2], 3), np.uint8)
-    for row, target in zip(
-        layered, mixed, strict=True
-    ):  # row by row, as all rows at once would take several times as much memory
+    # All rows at once would take several times as much memory.
+    for row, target in zip(layered, mixed, strict=True):
         colours, opacity = row[:, :3].astype(np.float32) / top, row[:, 3:].astype(np.float32) / top
         target[:] = np.rint(255 * (colours * opacity + 1 - opacity)).clip(0, 255)
     return mixed
