@@ -1,10 +1,10 @@
-/* Reads the digit in digit.h and prints its class and logits. */
+/* Classifies the digit in digit.h and prints its class and its logits. */
 #include "digit.h"
 #include "model.h"
 #include "startup.h"
 
 #ifndef REPETITIONS
-#define REPETITIONS 1 /* more of them tell how many instructions one takes */
+#define REPETITIONS 1 /* runs with different numbers show how many instructions one classification takes */
 #endif
 
 static uint8_t arena[EDGE_MNIST_ARENA_SIZE];

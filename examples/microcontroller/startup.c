@@ -1,4 +1,4 @@
-/* The vector table, the reset handler, and the two semihosting calls that the example needs: no vendor's library. */
+/* The vector table, the reset handler, and the two semihosting calls that replace a vendor's library. */
 #include <stdint.h>
 
 #include "startup.h"
@@ -30,7 +30,7 @@ void reset(void) {
     while (to < &data_end) *to++ = *from++;
     for (to = &bss_start; to < &bss_end; ++to) *to = 0;
 #if defined(__ARM_FP)
-    *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: the float unit may be used */
+    *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: enable the floating-point unit */
     __asm__ volatile("dsb\n isb");
 #endif
     stop(main());

@@ -1,4 +1,4 @@
-/* What startup.c gives to main. */
+/* Declares what startup.c offers to main. */
 #ifndef STARTUP_H
 #define STARTUP_H
 
