@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
-from edge_mnist.system.child_processes import describe_end, environment
+from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
 
 SECONDS = 60.0
 """That a model may take to be opened and tried; the shipped one takes a second, on a Raspberry Pi some seconds."""
-_LOOK = 0.1
-"""Seconds between two looks whether the trial shall end."""
 
 
 def try_model(
@@ -39,36 +35,18 @@ def try_model(
     Raises:
         EdgeMnistError: the model is not good, or crashed the process, or took too much memory or time.
     """
-    command = [sys.executable, "-m", "edge_mnist.demo.live.trial_worker", str(path)]
-    command += ["trust" if trust else "distrust", "golden" if golden else "open"]
-    end, pipe = time.monotonic() + seconds, subprocess.PIPE
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        errors="replace",
-        env=environment(),
-        start_new_session=True,
-    ) as process:
+    command = module_command(
+        "edge_mnist.demo.live.trial_worker", path, "trust" if trust else "distrust", "golden" if golden else "open"
+    )
+    pipe = subprocess.PIPE
+    with ChildProcess(str(path), command, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:
-            while True:
-                try:
-                    output, errors = process.communicate(timeout=_LOOK)
-                    break
-                except subprocess.TimeoutExpired:
-                    if time.monotonic() > end:
-                        raise EdgeMnistError(f"{path}: takes more than {seconds:g} s to be opened and tried") from None
-                    if stop is not None and stop.is_set():
-                        raise EdgeMnistError(f"{path}: its trial was ended") from None
-        except BaseException:
-            process.kill()
-            raise
+            output, errors = process.finish(stop, seconds)
+        except TimeoutError:
+            raise EdgeMnistError(f"{path}: takes more than {seconds:g} s to be opened and tried") from None
     if process.returncode == 0:
         sha256: str = json.loads(output.splitlines()[-1])["sha256"]
         return sha256
-    lines = errors.strip().splitlines()
-    if process.returncode == 1 and lines:
-        raise EdgeMnistError(lines[-1])
+    if process.returncode == 1 and errors.strip():
+        raise EdgeMnistError(last_line(errors))
     raise EdgeMnistError(f"{path}: is damaged: {describe_end(process.returncode)} when it was tried")

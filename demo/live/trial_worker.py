@@ -13,7 +13,7 @@ import numpy as np
 
 from edge_mnist.demo.live import models
 from edge_mnist.formats.table import FORMATS, detect_format
-from edge_mnist.system.child_processes import limit_memory
+from edge_mnist.system.child_processes import end_with_parent, limit_memory
 from edge_mnist.system.errors import EdgeMnistError
 
 _MEMORY, _MEMORY_FOR_TORCH = 256 << 20, 1 << 30
@@ -25,6 +25,7 @@ PyTorch, which takes 150 MB for itself."""
 
 def main(path: str, trust: str, golden: str) -> None:
     """Run as the module's text says."""
+    end_with_parent()
     file = Path(path)
     try:
         size = file.stat().st_size

@@ -11,14 +11,13 @@ import json
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.demo.reading import view
 from edge_mnist.demo.sources import images
-from edge_mnist.system.child_processes import environment
+from edge_mnist.system.child_processes import ChildProcess, module_command, prefer_for_oom_kill
 from edge_mnist.system.errors import EdgeMnistError
 
 MAX_BYTES = 48_000_000
@@ -42,7 +41,7 @@ class Decoder:
         """
         self._name, self._seconds = name, seconds
         self._lock = threading.Lock()
-        self._spare: subprocess.Popen[bytes] | None = None
+        self._spare: ChildProcess | None = None
         self._is_closed = False
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:
@@ -63,7 +62,7 @@ class Decoder:
         except subprocess.TimeoutExpired as error:
             raise EdgeMnistError(f"{self._name}: takes more than {self._seconds:g} seconds to open") from error
         finally:
-            _end(process)
+            process.end()
             self._prepare_process()
         line, _, pixels = answer.partition(b"\n")
         if process.returncode or not line:
@@ -78,17 +77,17 @@ class Decoder:
         with self._lock:
             self._is_closed = True
             if self._spare is not None:
-                _end(self._spare)
+                self._spare.end()
                 self._spare = None
 
-    def _take_process(self) -> subprocess.Popen[bytes]:
+    def _take_process(self) -> ChildProcess:
         """Take the process that waits; start one if none does, or if it has ended."""
         with self._lock:
             process, self._spare = self._spare, None
         if process is not None and process.poll() is None:
             return process
         if process is not None:
-            _end(process)
+            process.end()
         return self._start_process()
 
     def _prepare_process(self) -> None:
@@ -97,32 +96,15 @@ class Decoder:
             if self._spare is None and not self._is_closed:
                 self._spare = self._start_process()
 
-    def _start_process(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "edge_mnist.demo.sources.decoder", self._name]
-        pipe = subprocess.PIPE
-        try:
-            return subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True
-            )
-        except OSError as error:
-            raise EdgeMnistError(f"{self._name}: cannot be opened: {error.strerror}") from error
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and close its pipes."""
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
+    def _start_process(self) -> ChildProcess:
+        command = module_command("edge_mnist.demo.sources.decoder", self._name)
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        return ChildProcess(self._name, command, **streams, start_new_session=True)
 
 
 def main() -> None:
     """Decode the one picture that comes on the standard input."""
-    # Where memory is short, Linux ends this process rather than the demo.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    prefer_for_oom_kill()
     data = sys.stdin.buffer.read()
     try:
         grey = view.reduced(images.decode(data, sys.argv[1], max_bytes=MAX_BYTES))

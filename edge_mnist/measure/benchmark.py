@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from edge_mnist import runtime
 from edge_mnist.formats.table import read_contract, require_format
 from edge_mnist.runtime import compiled_c
-from edge_mnist.system.child_processes import Answering
+from edge_mnist.system.child_processes import JsonLinesProcess, module_command
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
@@ -64,13 +63,13 @@ def alternate(
         EdgeMnistError: a model cannot be run, or its process ended.
     """
     with ExitStack() as stack:
-        processes: dict[str, Answering] = {}
+        processes: dict[str, JsonLinesProcess] = {}
         told: dict[str, Facts] = {}
         missing: dict[str, str] = {}
         for number, (name, command) in enumerate(commands.items()):
             tell(f"loading {name}", number / len(commands) / 10)
-            process = stack.enter_context(Answering(name, command))
-            answer = process.answer()
+            process = stack.enter_context(JsonLinesProcess(name, command))
+            answer = process.request()
             if "error" not in answer:
                 processes[name], told[name] = process, answer
             elif answer["missing"]:
@@ -84,7 +83,7 @@ def alternate(
                 for number, (name, process) in enumerate(processes.items()):
                     done = (turn + (batches.index(batch) + number / len(processes)) / len(batches)) / rounds
                     tell(f"{batch} at a time: {name}", 0.1 + 0.9 * done)
-                    times[name][batch] += process.answer(f"{batch} {seconds / rounds}")["nanoseconds"]
+                    times[name][batch] += process.request(f"{batch} {seconds / rounds}")["nanoseconds"]
     timed = {
         name: Timed(
             answer["runtime"], answer["load_ms"], {batch: latency(times[name][batch], batch) for batch in batches}
@@ -132,8 +131,8 @@ def measure(paths: Sequence[Path], images: NDArray[np.uint8], tell: Tell, second
         for threads in sorted({1, cores}):
             for path, data in contents.items():
                 if threads == 1 or require_format(data, str(path)).name != "c":  # C runs on one thread
-                    module = [sys.executable, "-m", "edge_mnist.measure.benchmark_worker"]
-                    commands[_name(path, threads)] = [*module, f"{scratch}/{path.name}", str(images_file), str(threads)]
+                    arguments = (Path(scratch, path.name), images_file, threads)
+                    commands[_name(path, threads)] = module_command("edge_mnist.measure.benchmark_worker", *arguments)
         timed, missing = alternate(commands, tell, seconds)
         not_run = {path.name: missing[_name(path, 1)] for path in paths if _name(path, 1) in missing}
         if len(not_run) == len(paths):
@@ -178,6 +177,6 @@ def _weigh(path: Path, data: bytes, inputs: NDArray[Any], scratch: Path) -> Fact
     inputs_file = scratch / "inputs.npy"
     np.save(inputs_file, inputs)
     model = compiled_c.open_library(data, str(path)).path if require_format(data, str(path)).name == "c" else path
-    command = [sys.executable, "-m", "edge_mnist.measure.benchmark_memory", str(model), str(inputs_file)]
-    with Answering(path.name, command) as process:
-        return process.answer()
+    command = module_command("edge_mnist.measure.benchmark_memory", model, inputs_file)
+    with JsonLinesProcess(path.name, command) as process:
+        return process.request()

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # which lists it for Linux only
 
-from edge_mnist.system.child_processes import environment
+from edge_mnist.system.child_processes import ChildProcess, module_command
 from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line
 
 _HERE = "127.0.0.1"
@@ -42,7 +40,7 @@ class Team:
     rank: int = 0
     """0 leads."""
     size: int = 1
-    helpers: tuple[subprocess.Popen[bytes], ...] = ()
+    helpers: tuple[ChildProcess, ...] = ()
     """Those that this process started: workers 1, 2, ..."""
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
@@ -160,16 +158,11 @@ def start(size: int) -> Iterator[Team]:
         yield Team()
         return
     store = TCPStore(_HERE, 0, size, is_master=True, wait_for_workers=False, timeout=_SILENCE)
-    command = [sys.executable, "-m", "edge_mnist.training.worker_main", str(store.port), str(size)]
+    command = module_command("edge_mnist.training.worker_main", store.port, size)
     helpers = tuple(
         # a session of its own, so that Ctrl-C reaches worker 0 alone, which then tells the others; stdin ends with
         # worker 0, however that ends
-        subprocess.Popen(
-            [*command, str(rank)],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
+        ChildProcess(f"worker {rank}", [*command, str(rank)], start_new_session=True)
         for rank in range(1, size)
     )
     try:
@@ -181,8 +174,7 @@ def start(size: int) -> Iterator[Team]:
             dist.destroy_process_group()
     finally:
         for helper in helpers:
-            helper.kill()  # has nothing of its own to lose
-            helper.communicate()
+            helper.end()  # has nothing of its own to lose
 
 
 @contextmanager
@@ -204,7 +196,7 @@ def follow(port: int, rank: int, size: int) -> Iterator[Team]:
         dist.destroy_process_group()
 
 
-def _await(store: TCPStore, helpers: tuple[subprocess.Popen[bytes], ...]) -> None:
+def _await(store: TCPStore, helpers: tuple[ChildProcess, ...]) -> None:
     """Wait until each has come, or one has ended."""
     until = time.monotonic() + _SILENCE.total_seconds()
     while not store.check([f"ready {rank}" for rank in range(1, len(helpers) + 1)]):
@@ -231,7 +223,7 @@ def _meet(store: TCPStore, rank: int, size: int) -> None:
             os.environ[name] = before
 
 
-def _post_mortem(helpers: tuple[subprocess.Popen[bytes], ...]) -> str:
+def _post_mortem(helpers: tuple[ChildProcess, ...]) -> str:
     """Which of the helpers ended, and of what; empty where none did."""
     until = time.monotonic() + 10  # a connection is gone before the process is, by seconds on a busy machine
     while time.monotonic() < until:

@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from edge_mnist.bundle.manifest import REFERENCE
 from edge_mnist.bundle.reference import Reference, read_bundle
 from edge_mnist.data.images import Images
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, Status, VariantResult
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
 from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, NOT_INSTALLED
 from edge_mnist.formats.table import detect_format
 from edge_mnist.graph.arithmetic import dequantize
@@ -32,14 +31,11 @@ from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_
 from edge_mnist.graph.operations import MaxPool2d
 from edge_mnist.measure.significance import mcnemar_exact
 from edge_mnist.runtime.tflite import import_micro_interpreter
-from edge_mnist.system.child_processes import environment
+from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
 _LOG = logging.getLogger(__name__)
-
-_RUNNING: set[subprocess.Popen[str]] = set()
-"""Processes of artifacts, to be ended when the verification is."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,8 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         work = Path(scratch)
-        check = partial(_check, folder, work, oracle=oracle, options=options)
+        stop = threading.Event()
+        check = partial(_check, folder, work, oracle=oracle, options=options, stop=stop)
         started = threading.Barrier(options.jobs)
         try:
             # The pool does not wait for a thread that Ctrl-C finds half started, so none may have work by then.
@@ -90,8 +87,7 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
             variants = tuple(pool.map(lambda run: check(*run), runs))
         except BaseException:  # Ctrl-C included: the pool would wait for what still runs
             started.abort()
-            for process in tuple(_RUNNING):
-                process.kill()
+            stop.set()
             raise
     return _report(reference, images, oracle, variants, options.max_drop, start)
 
@@ -148,9 +144,17 @@ class _Oracle:
 
 
 def _check(
-    folder: Path, work: Path, name: str, entry: dict[str, Any], runtime: str, *, oracle: _Oracle, options: VerifyOptions
+    folder: Path,
+    work: Path,
+    name: str,
+    entry: dict[str, Any],
+    runtime: str,
+    *,
+    oracle: _Oracle,
+    options: VerifyOptions,
+    stop: threading.Event,
 ) -> VariantResult:
-    """Run one artifact in one runtime and compare it."""
+    """Run one artifact in one runtime and compare it; end its process when `stop` is set."""
     start = time.perf_counter()
     kind, precision = entry["format"], entry["precision"]
     title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
@@ -172,16 +176,16 @@ def _check(
     if changed and runtime:
         return replace(variant, status="not run", reason="changed since the export, see the other runtime")
     if changed:
-        layer, difference = _locate(copy, folder, precision, "", options)
+        layer, difference = _locate(copy, folder, precision, "", options, stop)
         return replace(variant, layer=layer, reason=f"changed since the export{_described(difference)}")
     outputs_file = copy.with_name(f"{name}.npy")
-    result = _run("run_artifact", [str(copy), str(work / "images.npy"), str(outputs_file), runtime], options)
+    run = module_command("edge_mnist.export.proof.run_artifact", copy, work / "images.npy", outputs_file, runtime)
+    status, output, errors = _run(name, run, options, stop)
     variant = replace(variant, seconds=time.perf_counter() - start)
-    if result.returncode:
-        message = (result.stderr.strip().splitlines() or [f"its process ended with status {result.returncode}"])[-1]
-        status: Status = "not run" if result.returncode == NOT_INSTALLED else "failed"
-        return replace(variant, status=status, reason=message)
-    told = _last_object(result)
+    if status:
+        reason = last_line(errors, describe_end(status))
+        return replace(variant, status="not run" if status == NOT_INSTALLED else "failed", reason=reason)
+    told = _last_object(output)
     _LOG.debug("%s ran in %s in %.1f s", name, told["runtime"], variant.seconds)
     outputs = np.load(outputs_file)
     expected = oracle.logits(precision, told["rounding"])
@@ -189,7 +193,7 @@ def _check(
     if not told["same_alone"]:
         return replace(variant, status="failed", reason="one image at a time gives other logits than many")
     if variant.status == "failed":
-        layer, difference = _locate(copy, folder, precision, runtime, replace(options, trust=True))
+        layer, difference = _locate(copy, folder, precision, runtime, replace(options, trust=True), stop)
         return replace(variant, layer=layer, reason=f"logits differ{_described(difference)}")
     if told["rounding"] != "float" and precision == "int8":
         apart = np.abs(outputs.astype(np.int16) - oracle.logits(precision, "float"))
@@ -217,42 +221,36 @@ def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> 
 
 
 def _locate(
-    artifact: Path, folder: Path, precision: str, runtime: str, options: VerifyOptions
+    artifact: Path, folder: Path, precision: str, runtime: str, options: VerifyOptions, stop: threading.Event
 ) -> tuple[str | None, str]:
     """The first layer of an artifact that differs, found in a process of its own."""
     trust = "trust" if options.trust else "distrust"
-    result = _run("localize", [str(artifact), str(folder / REFERENCE), precision, trust, runtime], options)
-    if result.returncode:
-        return None, f"it cannot be run: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
-    told = _last_object(result)
+    arguments = (artifact, folder / REFERENCE, precision, trust, runtime)
+    command = module_command("edge_mnist.export.proof.localize", *arguments)
+    status, output, errors = _run(artifact.name, command, options, stop)
+    if status:
+        return None, f"it cannot be run: {last_line(errors)}"
+    told = _last_object(output)
     return told["layer"], told["difference"]
 
 
-def _run(module: str, arguments: list[str], options: VerifyOptions) -> subprocess.CompletedProcess[str]:
-    """Run a module of this package in a process of its own, which finds the package as this process did."""
-    command = [*options.run_with, sys.executable, "-m", f"edge_mnist.export.proof.{module}", *arguments]
+def _run(name: str, command: list[str], options: VerifyOptions, stop: threading.Event) -> tuple[int, bytes, bytes]:
+    """Run a command in a process of its own; return its exit status and what it wrote to stdout and to stderr."""
     pipe = subprocess.PIPE
-    try:
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", env=environment())
-    except OSError as error:
-        raise EdgeMnistError(f"{command[0]}: cannot be started: {error.strerror}") from error
-    _RUNNING.add(process)
-    try:
-        output, errors = process.communicate()
-    finally:
-        _RUNNING.discard(process)
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    with ChildProcess(name, [*options.run_with, *command], stdout=pipe, stderr=pipe) as process:
+        output, errors = process.finish(stop)
+    return process.returncode, output, errors
 
 
-def _last_object(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The JSON object that a worker prints last."""
+def _last_object(output: bytes) -> dict[str, Any]:
+    """Parse the JSON object that a process printed last."""
     try:
-        told: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+        parsed: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise EdgeMnistError(
             "an artifact's process ended well but told nothing: --run-with expects a command that runs its arguments"
         ) from error
-    return told
+    return parsed
 
 
 def _described(difference: str) -> str:

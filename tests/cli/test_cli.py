@@ -204,7 +204,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "no bundle": ("verify full", 1, "full: there is no manifest.json"),
     "an open quotation": ("verify bundle --run-with '\"qemu'", 2, "No closing quotation"),
     "a runner that runs nothing": ("verify bundle --images 1 --run-with true", 1, "--run-with expects a command that"),
-    "no such runner": ("verify bundle --images 1 --run-with nothing", 1, "nothing: cannot be started"),
+    "no such runner": ("verify bundle --images 1 --run-with nothing", 1, "nothing cannot be started"),
     "nothing to tell of": ("info nothing", 2, "nothing: there is no such file or folder"),
     "no factory": ("export --network networks_of_a_user", 2, "expected package.module:factory"),
     "no such module": ("export --network nothing:good", 2, "nothing cannot be imported: ModuleNotFoundError"),

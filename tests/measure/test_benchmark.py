@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +16,6 @@ from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.measure import benchmark
 from edge_mnist.measure.benchmark_worker import Model, nanoseconds
-from edge_mnist.system import child_processes
-from edge_mnist.system.errors import EdgeMnistError
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,27 +131,3 @@ def test_a_folder_that_is_no_bundle_is_one_line(tmp_path: Path) -> None:
     assert result.stderr == (
         f"edge-mnist: {tmp_path / 'nowhere'}: there is no such folder: expected one that `edge-mnist export` wrote\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("import sys; sys.exit('no memory left')", "it: its process ended with status 1: no memory left"),
-        (f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})", "it: its process was killed: too little memory?"),
-    ],
-)
-def test_a_process_that_ends_is_told_with_its_last_words(code: str, message: str) -> None:
-    with (
-        pytest.raises(EdgeMnistError) as caught,
-        child_processes.Answering("it", [sys.executable, "-c", code]) as process,
-    ):
-        process.answer("a question")
-    assert str(caught.value) == message
-
-
-def test_a_process_ends_with_its_context() -> None:
-    started: list[Any] = []
-    with pytest.raises(KeyError), child_processes.Answering("it", [sys.executable, "-c", FAKE, "it", "log"]) as process:
-        started.append(process._process)
-        raise KeyError
-    assert started[0].poll() == -signal.SIGKILL
