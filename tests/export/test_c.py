@@ -177,7 +177,7 @@ def test_the_shipped_network_gives_the_oracles_logits_whichever_way_it_is_opened
     images = strokes.draw(300, seed=8).images
     path = tmp_path / "model.c"
     path.write_bytes(write_c(graph))
-    with pytest.raises(EdgeMnistError, match=r"model\.c: a model\.c carries code, and .* does not hold its hash"):
+    with pytest.raises(EdgeMnistError, match=r"model\.c: C carries code, and .* does not hold its hash"):
         runtime.load(path)
     classifier = runtime.load(path, trust=True)
     expected = run_quantized(graph, images[:, None])

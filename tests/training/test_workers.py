@@ -77,7 +77,7 @@ def helpers(process: subprocess.Popen[str]) -> list[int]:
     """The workers that a process has started."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(child) for child in children if b"follower" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return [int(child) for child in children if b"worker_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     except OSError:
         return []
 
