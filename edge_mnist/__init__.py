@@ -113,7 +113,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         from edge_mnist.system.errors import missing_for_pictures
 
-        raise missing_for_pictures(error) from error
+        missing = missing_for_pictures(error)
+        if missing is error:  # another package than OpenCV and Pillow
+            raise
+        raise missing from error
     value = globals()[name] = getattr(module, name)
     return value
 

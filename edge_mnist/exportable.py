@@ -48,19 +48,20 @@ def load_network(
         EdgeMnistError: the model is none of these, or cannot be exported; see `checkpoint.load`, `tracing.describe`,
             `same_logits.check_same_logits`.
     """
-    if model is None or isinstance(model, str | os.PathLike):
-        path = None if model is None else Path(model)
-        if network is None:
-            if input_shape is not None:
-                raise UsageError("input_shape: a checkpoint states its own: leave it out")
-            return checkpoint.load(path or SHIPPED)
-        networks = _import_networks()
-        return _convert(networks.build(network), network, path, input_shape)
-    if network is not None:
+    path = Path(model) if isinstance(model, str | os.PathLike) else None
+    if network is None and (model is None or path is not None):
+        if input_shape is not None:
+            raise UsageError("input_shape: a checkpoint states its own: leave it out")
+        return checkpoint.load(path or SHIPPED)
+    if network is not None and model is not None and path is None:
         raise UsageError(f"network {network}: the model is a module already: leave network out")
-    networks = _import_networks()
-    module = networks.check_module(model, "model")
-    return _convert(module, type(module).__name__, None, input_shape)
+    try:
+        from edge_mnist.training import network as networks
+    except ImportError as error:
+        raise missing_package("torch", "train") from error
+    if network is not None:
+        return _convert(networks.build(network), network, path, input_shape)
+    return _convert(networks.check_module(model, "model"), type(model).__name__, None, input_shape)
 
 
 def calibrate(
@@ -120,15 +121,6 @@ def describe_origin(model: Model, network: str | None, source: Checkpoint) -> di
     if model is not None:
         return {"module": f"{type(model).__module__}.{type(model).__qualname__}", **recorded}
     return recorded if network is not None else {"file": SHIPPED.name, **recorded}
-
-
-def _import_networks() -> Any:
-    """The module `training.network`, which needs torch."""
-    try:
-        from edge_mnist.training import network
-    except ImportError as error:
-        raise missing_package("torch", "train") from error
-    return network
 
 
 def _convert(module: nn.Module, name: str, path: Path | None, input_shape: tuple[int, int, int] | None) -> Checkpoint:

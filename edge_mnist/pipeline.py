@@ -199,7 +199,15 @@ def export_model(
     _check_count(images)
     with locked(folder):
         source, reference = _prepare(
-            model, network, input_shape, int8, calibration, method, weight_range, recalibrate, data
+            model,
+            network,
+            input_shape,
+            int8=int8,
+            calibration=calibration,
+            method=method,
+            weight_range=weight_range,
+            recalibrate=recalibrate,
+            data=data,
         )
         details = {
             "checkpoint": describe_origin(model, network, source),
@@ -266,7 +274,17 @@ def export_zip(
 
     path = Path(out)
     with locked(path):
-        _, reference = _prepare(model, network, input_shape, True, calibration, method, weight_range, recalibrate, data)
+        _, reference = _prepare(
+            model,
+            network,
+            input_shape,
+            int8=True,
+            calibration=calibration,
+            method=method,
+            weight_range=weight_range,
+            recalibrate=recalibrate,
+            data=data,
+        )
         write_whole(path, write_standalone(reference))
     return path
 
@@ -583,6 +601,7 @@ def _prepare(
     model: Model,
     network: str | None,
     input_shape: tuple[int, int, int] | None,
+    *,
     int8: bool,
     calibration: NDArray[np.uint8] | StrPath | None,
     method: Method,

@@ -32,7 +32,7 @@ from edge_mnist.system.errors import EdgeMnistError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-mnist")
 def commands() -> None:
-    """Train a small digit network, export it as int8, prove that every format is the same model."""
+    """Train a small digit network, export it as int8, and prove that every format holds the same model."""
 
 
 for _command in (train, experiments, evaluate, export, verify, info, bench, predict, demo, doctor):
@@ -42,19 +42,19 @@ for _command in commands.commands.values():
 
 
 def main() -> None:
-    """Run the command line; a user's mistake becomes one line on stderr and an exit status."""
+    """Run the command line. An error becomes one line on stderr and an exit status, without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         with progress.report():
             commands.main(prog_name="edge-mnist", standalone_mode=False)
-        click.echo(nl=False)  # what is left to be written meets a full disk here
+        click.echo(nl=False)  # flushes stdout, so that a full disk is reported
     except EdgeMnistError as error:
-        click.echo(f"edge-mnist: {_printable(str(error))}", err=True)
+        click.echo(f"edge-mnist: {_escape(str(error))}", err=True)
         sys.exit(error.exit_status)
-    except OSError as error:  # a full disk under stdout, a folder that may not be looked into, no scratch space
+    except OSError as error:  # a full disk under stdout, a folder without permission, no temporary folder
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"edge-mnist: {where}{error.strerror or error}", err=True)
-        sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)  # such a path is wrong in itself
+        sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)  # the path itself is wrong
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -62,19 +62,19 @@ def main() -> None:
         click.echo("edge-mnist: stopped", err=True)
         sys.exit(130)
     except Exception as error:
-        if not _is_memory(error):
+        if not _is_out_of_memory(error):
             raise
         click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
         sys.exit(1)
 
 
-def _printable(text: str) -> str:
-    """A text on one line: what a terminal would obey, in a file's or a layer's name, is written as an escape."""
+def _escape(text: str) -> str:
+    """Escape characters that a terminal would obey, and ends of lines: names of files and layers may hold them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _is_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what led to it, is of memory that was not to be had: Python's, OpenCV's, a loader's."""
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that memory ran out: in Python, in OpenCV, in the loader."""
     signs = (
         "Insufficient memory",
         "Cannot allocate memory",
@@ -90,6 +90,6 @@ def _is_memory(error: BaseException | None) -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends the command as Ctrl-C does, so that scratch files go and processes end."""
+    """End the command on SIGTERM as Ctrl-C does, so that temporary files are removed and child processes end."""
     click.echo("edge-mnist: stopped", err=True)
     sys.exit(128 + number)

@@ -20,39 +20,46 @@ from edge_mnist.system.files import check_folder
     "--camera",
     default="0",
     show_default=True,
-    help="A number, /dev/video0, picamera, sample, rtsp://..., http://..., a video, an image or a folder of images.",
+    help="Read from this camera or file: a number, /dev/video0, picamera, sample, rtsp://..., http://..., a video, "
+    "an image or a folder of images.",
 )
 @click.option(
     "--view",
     type=click.Choice(["auto", "window", "web", "none"]),
     default="auto",
     show_default=True,
-    help="auto: a window where there is a display, else a page for the browser.",
+    help="Show the picture there; auto is a window where there is a display, else a page for the browser.",
 )
 @cli_options.reading_model
 @cli_options.trust_model
 @cli_options.threshold
-@click.option("--size", default="640x480", show_default=True, help="Of the camera's frames.")
+@click.option("--size", default="640x480", show_default=True, help="Ask the camera for frames of this size.")
 @click.option(
     "--fps",
     type=click.FloatRange(0),
-    help="Frames a second to take and read; 0 reads a file as fast as it can.  [default: 30]",
+    help="Read so many frames a second; 0 reads a file as fast as possible.  [default: 30]",
 )
-@click.option("--mirror", is_flag=True, help="Show left and right exchanged; text stays readable.")
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object a line.")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), help="Seconds until the demo ends.")
-@click.option("--max-frames", type=click.IntRange(1), help="Frames until the demo ends.")
-@click.option("--record", type=click.Path(path_type=Path), help="An MP4 file that the picture is recorded in.")
-@click.option("--record-plain", is_flag=True, help="Record it as it comes from the camera, without boxes.")
-@click.option("--snapshot-dir", type=click.Path(path_type=Path), help="Where snapshots go.  [default: snapshots]")
-@click.option("--host", default="127.0.0.1", show_default=True, help="The page's address; 0.0.0.0 demands a token.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="The page's port.")
+@click.option("--mirror", is_flag=True, help="Exchange left and right in the picture; text stays readable.")
+@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object on each line.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), help="End the demo after so many seconds.")
+@click.option("--max-frames", type=click.IntRange(1), help="End the demo after so many frames.")
+@click.option("--record", type=click.Path(path_type=Path), help="Record the picture in this MP4 file.")
+@click.option("--record-plain", is_flag=True, help="Record the picture as it comes from the camera, without boxes.")
+@click.option(
+    "--snapshot-dir", type=click.Path(path_type=Path), help="Save snapshots in this folder.  [default: snapshots]"
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Serve the page at this address; 0.0.0.0 requires a token."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="Serve the page at this port."
+)
 @click.option(
     "--corrections",
     type=click.Path(path_type=Path),
-    help="Where the page saves corrected digits, for train --extra.  [default: corrections]",
+    help="Let the page save corrected digits in this folder, for train --extra.  [default: corrections]",
 )
-@click.option("--mqtt", help="Send events to a broker: mqtt://host:1883/topic, or mqtts://.")
+@click.option("--mqtt", help="Send the events to this broker too: mqtt://host:1883/topic, or mqtts://.")
 def demo(
     camera: str,
     view: Literal["auto", "window", "web", "none"],

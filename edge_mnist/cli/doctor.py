@@ -1,4 +1,4 @@
-"""The command that says what a machine lacks: `doctor`."""
+"""The command that examines the machine: `doctor`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LOG = logging.getLogger(__name__)
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
 def doctor(as_json: bool) -> None:
-    """Say what this machine lacks, and the remedy.
+    """Examine what this machine has and lacks, with remedies.
 
-    And what it has. Exit status 1 if no digit can be read on it.
+    The exit status is 1 if no digit can be read on this machine.
     """
-    from edge_mnist import doctor as findings
+    from edge_mnist.doctor import examine
 
     found = []
     start = time.perf_counter()
-    for finding in findings.examine():
+    for finding in examine():
         found.append(finding)
         _LOG.debug("%s: examined in %.2f s", finding.name, time.perf_counter() - start)
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Options that several commands take, in the same words."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edge_mnist.system.progress import Verbosity
 
 
 def add_verbosity(command: click.Command) -> None:
-    """Give a command the options that say how much it writes to stderr."""
+    """Give a command the options that choose how much it writes to stderr."""
     click.option(
         "-v",
         "--verbose",
         is_flag=True,
         expose_value=False,
         callback=_choose_verbosity,
-        help="Say what is done in detail too: steps and their times, files read and written, runtimes.",
+        help="Print details too: steps with their times, files read and written, runtimes.",
     )(command)
     click.option(
         "-q",
@@ -26,7 +26,7 @@ def add_verbosity(command: click.Command) -> None:
         is_flag=True,
         expose_value=False,
         callback=_choose_verbosity,
-        help="Print results and errors only: no progress, no notes.",
+        help="Print results and errors only, neither progress nor notes.",
     )(command)
 
 
@@ -40,36 +40,40 @@ def _choose_verbosity(context: click.Context, option: click.Parameter, is_given:
 
 
 data = click.option(
-    "--data", type=click.Path(path_type=Path), help="Read MNIST's files from this folder.  [default: EDGE_MNIST_DATA]"
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Read MNIST's files from this folder.  [default: EDGE_MNIST_DATA or the cache]",
 )
-"""Of commands that read MNIST."""
+"""The option of commands that read MNIST."""
 
-device = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Compute there.  [default: auto]")
-"""Of commands that train."""
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Compute on this device.  [default: auto]"
+)
+"""An option of commands that train."""
 
 workers = click.option(
     "--workers", type=click.IntRange(1), help="Share each batch among so many processes.  [default: physical cores]"
 )
-"""Of commands that train."""
+"""An option of commands that train."""
 
 trust_changed = click.option(
     "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."
 )
-"""Of commands that open a bundle."""
+"""The option of commands that run the artifacts in a folder."""
 
 reading_model = click.option(
     "--model",
     type=click.Path(path_type=Path),
     help="Read with this artifact, float or int8, model.c included.  [default: the shipped int8 TFLite]",
 )
-"""Of commands that read numbers."""
+"""An option of commands that read numbers."""
 
 trust_model = click.option(
     "--trust",
     is_flag=True,
     help="Open --model although no manifest beside it holds its hash: TorchScript archives and C carry code.",
 )
-"""Of commands that read numbers."""
+"""An option of commands that read numbers."""
 
 threshold = click.option(
     "--threshold",
@@ -77,4 +81,4 @@ threshold = click.option(
     # reader.THRESHOLD, without importing OpenCV
     help="Take no digit whose confidence is lower.  [default: 0.65]",
 )
-"""Of commands that read numbers; None stands for the reader's threshold."""
+"""An option of commands that read numbers; None stands for the reader's threshold."""

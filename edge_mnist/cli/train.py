@@ -20,7 +20,9 @@ from edge_mnist.system import signals
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs instead of the recipe's.")
 @click.option("--batch-size", type=click.IntRange(2), help="Put so many images into a batch instead of the recipe's.")
 @click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), help="Rise to this learning rate instead of the recipe's highest."
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Use this as the highest learning rate instead of the recipe's.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change any number of the recipe; may be repeated."

@@ -31,8 +31,8 @@ COMMANDS = sorted(commands.commands.commands)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_takes_both_options_in_the_same_words(name: str) -> None:
     shown = " ".join(CliRunner().invoke(commands.commands, [name, "--help"]).output.split())
-    assert "-v, --verbose Say what is done in detail too: steps and their times, files read and written" in shown
-    assert "-q, --quiet Print results and errors only: no progress, no notes." in shown
+    assert "-v, --verbose Print details too: steps with their times, files read and written" in shown
+    assert "-q, --quiet Print results and errors only, neither progress nor notes." in shown
     with progress.report():  # which leaves the level of the log as it was
         both = CliRunner().invoke(commands.commands, [name, "-v", "-q"])
     assert both.exit_code == 2 and "--verbose and --quiet exclude each other" in both.output
