@@ -205,7 +205,7 @@ def main() -> None:
     options = parser.parse_args()
     random = np.random.RandomState(options.seed)
     part = mnist.load("train", options.data)
-    learn, _ = mnist.learn_validate(part.labels)
+    learn, _ = mnist.split_for_validation(part.labels)
     digits = mnist.Digits(part.images[learn], part.labels[learn], part.source, part.sha256)
     counts = np.zeros(11, int)
     for label in (*map(str, range(10)), "none"):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import outliers, strokes
-from edge_mnist.data.letters import LETTERS
+from edge_mnist.data.strokes import LETTERS
 from edge_mnist.demo.sources import scenes, surroundings
 
 PICTURES = {

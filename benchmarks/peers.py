@@ -34,9 +34,8 @@ from edge_mnist.formats.contract import Contract
 from edge_mnist.graph import calibration, checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.quantization import quantize_graph
-from edge_mnist.measure import benchmark
-from edge_mnist.measure.benchmark_text import show_machine
-from edge_mnist.measure.benchmark_worker import Model, serve
+from edge_mnist.measure import bench
+from edge_mnist.measure.timing_worker import TimedModel, serve
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.runtime import compiled_c
 from edge_mnist.runtime.classifier import is_x86
@@ -67,7 +66,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Opened:
-    """A side that is ready: `run` is timed, `prepare` is not; see `benchmark_worker.Model`."""
+    """A side that is ready: `run` is timed, `prepare` is not; see `timing_worker.TimedModel`."""
 
     runtime: str
     run: Callable[[Array], Array]
@@ -233,16 +232,18 @@ def _signatures(path: Path) -> dict[str, Any]:
     return found
 
 
-def measure(sides: dict[str, Side], folder: Path, seconds: float, count: int, tell: benchmark.Tell) -> list[Any]:
+def measure(
+    sides: dict[str, Side], folder: Path, seconds: float, count: int, report: bench.ReportProgress
+) -> list[Any]:
     """Time the sides, then read `count` test images with each."""
     commands = {name: [sys.executable, __file__, "worker", name, str(folder)] for name in sides}
-    timed, missing = benchmark.alternate(commands, tell, seconds, (1,))
+    timed, missing = bench.time_in_turns(commands, report, seconds, (1,))
     test = mnist.load("test", download=False)
     images, labels = test.images[:count], test.labels[:count]
     classes: dict[str, Array] = {}
     for name, side in sides.items():
         if name not in missing:
-            tell(f"reading test images: {name}", 1.0)
+            report(f"reading test images: {name}", 1.0)
             opened = side.open(folder / side.file)
             inputs = opened.prepare(images)
             outputs = (Contract.to_signed(opened.run(inputs[i : i + 1])) for i in range(len(inputs)))
@@ -263,7 +264,7 @@ def measure(sides: dict[str, Side], folder: Path, seconds: float, count: int, te
 
 def show(facts: dict[str, Any], console: Console) -> None:
     """Print the tables."""
-    show_machine(facts, console)
+    bench.print_machine(facts, console)
     console.print(", ".join(f"{name} {version}" for name, version in facts["versions"].items()), soft_wrap=True)
     numbers = ("bytes", "median", "p5", "p99", "ratio", "accuracy", "as its\nfloat")
     title = f"\n1 image at a time, 1 thread, microseconds; {facts['images']:,} test images"
@@ -287,11 +288,11 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
     facts: dict[str, Any] = {"machine": [asdict(finding) for finding in doctor.machine()], "images": images}
     try:
-        with tempfile.TemporaryDirectory() as scratch, progress.report(), progress.show_fraction() as tell:
-            tell("building", 0.0)
+        with tempfile.TemporaryDirectory() as scratch, progress.report(), progress.show_fraction() as report:
+            report("building", 0.0)
             with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools tell much
                 facts["versions"] = build(Path(scratch))
-            facts["sides"] = measure(sides, Path(scratch), seconds, images, tell)
+            facts["sides"] = measure(sides, Path(scratch), seconds, images, report)
     except EdgeMnistError as error:
         raise click.ClickException(str(error)) from error
     facts["machine_after"] = [asdict(finding) for finding in doctor.machine()]
@@ -305,12 +306,12 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
 @click.argument("name")
 @click.argument("folder", type=click.Path(path_type=Path))
 def worker(name: str, folder: Path) -> None:
-    """Serve a side, see edge_mnist.measure.benchmark_worker."""
+    """Serve a side, see edge_mnist.measure.timing_worker."""
     images = np.load(folder / "images.npy")
 
-    def load() -> Model:
+    def load() -> TimedModel:
         opened = SIDES[name].open(folder / SIDES[name].file)
-        return Model(opened.runtime, opened.run, opened.prepare(images))
+        return TimedModel(opened.runtime, opened.run, opened.prepare(images))
 
     serve(load)
 

@@ -39,7 +39,7 @@ from edge_mnist.system.files import write_whole
 from edge_mnist.training import loop
 from edge_mnist.training.network import MEAN, STD, DigitNet
 from edge_mnist.training.recipes import RECIPES
-from edge_mnist.training.runs import METRICS, Settings, has_bfloat16
+from edge_mnist.training.runs import METRICS, TrainingSettings, has_bfloat16
 from edge_mnist.training.torchvision_shim import import_torchvision
 
 EPOCH = 60_000
@@ -182,7 +182,7 @@ def main(context: click.Context, rounds: int, images: int, json_file: Path | Non
 def ours(root: Path, float32: bool, processes: int | None) -> None:
     """Train as edge-mnist does, two epochs, of which the second counts."""
     recipe = dataclasses.replace(RECIPES["adam-onecycle"], epochs=2)
-    settings = Settings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
+    settings = TrainingSettings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
     learn = mnist.load("train", root)
     with tempfile.TemporaryDirectory(dir=root) as out:
         loop.train(settings, learn, mnist.load("test", root), Path(out), size=processes)

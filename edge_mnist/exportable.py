@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import mnist, strokes
-from edge_mnist.data.images import is_named
+from edge_mnist.data.images import is_folder_named
 from edge_mnist.graph import calibration, checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import check_input_shape, weight_shapes
@@ -60,7 +60,7 @@ def load_network(
     except ImportError as error:
         raise missing_package("torch", "train") from error
     if network is not None:
-        return _convert(networks.build(network), network, path, input_shape)
+        return _convert(networks.build_network(network), network, path, input_shape)
     return _convert(networks.check_module(model, "model"), type(model).__name__, None, input_shape)
 
 
@@ -103,7 +103,7 @@ def calibrate(
         )
     chosen = images if images is not None else data
     folder = None if chosen is None else Path(chosen)
-    if is_named(folder) or mnist.available(folder, "train"):
+    if is_folder_named(folder) or mnist.is_available(folder, "train"):
         digits = mnist.load("train", folder, download=False)
     else:
         digits = strokes.draw(calibration.IMAGES, seed=2)

@@ -24,7 +24,7 @@ from edge_mnist import __version__
 from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT
 from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
 from edge_mnist.data import mnist
-from edge_mnist.data.images import Images, test_images
+from edge_mnist.data.images import Images, load_test_images
 from edge_mnist.export import bundle_writer
 from edge_mnist.export.proof import verification
 from edge_mnist.export.proof.parity import ParityReport
@@ -124,7 +124,7 @@ class EvaluationResult:
     def to_json(self) -> str:
         """The result as one JSON object."""
         facts: dict[str, Any] = {"model": self.model, "hash": self.model_hash, "runtime": self.runtime}
-        facts |= {"data": self.data, **self.evaluation.facts()}
+        facts |= {"data": self.data, **self.evaluation.to_dict()}
         if self.corruptions is not None:
             facts["corruptions"] = {"errors": self.corruptions, "mean": evaluation.mean_error(self.corruptions)}
         if self.outliers is not None:
@@ -215,7 +215,7 @@ def export_model(
         }
         with progress.status("writing the artifacts"):
             # Images that cannot be read are reported before anything is replaced.
-            compared = test_images(reference.float_graph.input_shape, _path(data), images) if verify else None
+            compared = load_test_images(reference.float_graph.input_shape, _path(data), images) if verify else None
             files = bundle_writer.make_bundle(reference, kinds, details)
             before = {name for name in FILE_NAMES if name.startswith("model_") and (folder / name).exists()}
             removed = bundle_writer.write_bundle(folder, files)
@@ -336,7 +336,7 @@ def verify(
         raise UsageError(f"--runtime {runtime}: expected tflite-micro")
     with locked(folder):
         _, reference = read_bundle(folder)
-        compared = test_images(reference.float_graph.input_shape, _path(data), images)
+        compared = load_test_images(reference.float_graph.input_shape, _path(data), images)
         options = VerifyOptions(max_drop=max_drop, trust=trust, run_with=command, runtime=runtime or "")
         return _verify(folder, compared, options)
 
@@ -356,7 +356,7 @@ def train(
     precision: Literal["bfloat16", "float32"] | None = None,
     network: str | None = None,
     everything: bool = False,
-    extra: StrPath | None = None,
+    user_digits: StrPath | None = None,
     init: StrPath | None = None,
     teachers: Sequence[StrPath] = (),
     resume: bool = False,
@@ -367,7 +367,7 @@ def train(
     None stands for the recipe's value, and for the recorded one if a run is resumed.
 
     Args:
-        recipe: the name of a recipe, such as "best" or "quick"; None for "adam-onecycle", or "tune" with `extra`.
+        recipe: the name of a recipe, such as "best" or "quick"; None for "adam-onecycle", or "tune" with `user_digits`.
         out: the folder of the run; None for runs/RECIPE.
         data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache, to which they are downloaded.
         epochs: the number of epochs.
@@ -380,8 +380,9 @@ def train(
         precision: of the convolutions; None for bfloat16 where the device has it.
         network: a factory of another network, "package.module:factory".
         everything: learn from all 60,000 images and validate with none.
-        extra: a folder of images of the user's own, in folders 0 to 9 and none, to learn besides.
-        init: the checkpoint to begin with; None for the network's own first weights, or, with `extra`, the shipped one.
+        user_digits: a folder with images of the user's own, in folders 0 to 9 and none, to learn from as well.
+        init: the checkpoint to begin with; None for the network's initial weights, or, with `user_digits`, for the
+            shipped checkpoint.
         teachers: checkpoints to learn from besides; several are averaged.
         resume: continue the stopped run in `out`.
         watch: makes a context whose value holds the numbers of signals that have come; after one the run saves its
@@ -396,26 +397,26 @@ def train(
         EdgeMnistError: the data cannot be read, or the network cannot be trained or exported.
         Stopped: `watch` has collected a signal; the state is saved.
     """
-    from edge_mnist.data import user_digits
-    from edge_mnist.training.recipes import named, parse_changes
+    from edge_mnist.data.user_digits import read_user_digits
+    from edge_mnist.training.recipes import find_recipe, parse_changes
 
     with _needing_training_packages():
         from edge_mnist.training import loop, runs
         from edge_mnist.training import workers as processes
 
-    if processes.launched_rank():  # the first process sends settings, images and state
-        with processes.join() as team:
-            loop.follow(team, watch)
+    if processes.read_torchrun_rank():  # the first process sends settings, images and state
+        with processes.join_torchrun() as group:
+            loop.train_as_worker(group, watch)
         return None
     if not resume:
-        recipe = recipe or ("tune" if extra else "adam-onecycle")
+        recipe = recipe or ("tune" if user_digits else "adam-onecycle")
     folder = Path(out) if out is not None else Path("runs") / (recipe or "adam-onecycle")
-    user_images = user_digits.read(Path(extra)) if extra else None
-    first = _path(init) or (SHIPPED if user_images is not None and not resume else None)
+    own_digits = read_user_digits(Path(user_digits)) if user_digits else None
+    first = _path(init) or (SHIPPED if own_digits is not None and not resume else None)
     texts = (f"{name}={value}" for name, value in (changes or {}).items())
     settings = runs.choose_settings(
         recorded=runs.recorded_settings(folder) if resume else None,
-        recipe=named(recipe) if recipe else None,
+        recipe=find_recipe(recipe) if recipe else None,
         changes={**parse_changes(texts), "epochs": epochs, "batch_size": batch_size, "lr": lr},
         seed=seed,
         device=device,
@@ -435,7 +436,7 @@ def train(
             *parts,
             folder,
             init=start,
-            extra=user_images,
+            user_digits=own_digits,
             teachers=loaded,
             resume=resume,
             size=workers,
@@ -449,7 +450,7 @@ def run_experiments(
     *,
     runs: StrPath = "runs/experiments",
     seeds: int = 3,
-    readings: bool = True,
+    interpretations: bool = True,
     epochs: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     workers: int | None = None,
@@ -463,7 +464,7 @@ def run_experiments(
         out: the Markdown file of the report; its picture is written beside it.
         runs: the folder in which each run has a folder.
         seeds: the number of runs of each experiment.
-        readings: run the other readings of the study's text too.
+        interpretations: run the other interpretations of the study's text too.
         epochs: the number of epochs of each run; None for the recipes' 20.
         device: "cpu", "cuda", or "auto" for CUDA where there is a GPU.
         workers: the number of processes that share each batch; None for the number of physical cores.
@@ -483,25 +484,25 @@ def run_experiments(
 
         from edge_mnist.training import experiments, experiments_report
         from edge_mnist.training.runs import choose_settings
-        from edge_mnist.training.workers import launched
+        from edge_mnist.training.workers import is_under_torchrun
 
-    if launched():
+    if is_under_torchrun():
         raise UsageError("experiments starts its own workers: run it without torchrun")
     base = choose_settings(changes={}, device=device)
     train_part = mnist.load("train", _path(data))
-    plan = experiments.trials(seeds, readings, base, epochs)
-    histories = experiments.run(
+    plan = experiments.plan_runs(seeds, interpretations, base, epochs)
+    histories = experiments.run_experiments(
         plan, train_part, mnist.load("test", _path(data)), Path(runs), resume=resume, size=workers, watch=watch
     )
     command = f"edge-mnist experiments --seeds {seeds}"
-    command += ("" if readings else " --no-readings") + (f" --epochs {epochs}" if epochs else "")
+    command += ("" if interpretations else " --no-interpretations") + (f" --epochs {epochs}" if epochs else "")
     facts = {
         "command": command,
         "learned": len(train_part),
         "precision": "bfloat16" if base.bfloat16 else "float32",
         "versions": f"torch {torch.__version__}, edge-mnist {__version__}",
     }
-    experiments_report.write(Path(out), histories, seeds, facts)
+    experiments_report.write_report(Path(out), histories, seeds, facts)
     return Path(out)
 
 
@@ -539,27 +540,25 @@ def evaluate(
     digits = mnist.load("test" if part == "test" else "train", _path(data), download=False)
     images, labels = digits.images, digits.labels  # (N, 28, 28), (N,)
     if part == "validation":
-        _, validation = mnist.learn_validate(labels)
+        _, validation = mnist.split_for_validation(labels)
         images, labels = images[validation], labels[validation]
     with progress.status(f"reading {len(labels):,} images"):
         found = evaluation.evaluate(classifier.logits, images, labels)
     result = EvaluationResult(name, classifier.contract.model, classifier.runtime, f"{digits.source} {part}", found)
     with progress.status("reading"):
         if corruptions:
-            errors = evaluation.read_corrupted(classifier.logits, images, labels, _LOG.info)
+            errors = evaluation.measure_corruption_errors(classifier.logits, images, labels, _LOG.info)
             result = dataclasses.replace(result, corruptions=errors)
         if outliers:
             _LOG.info("reading what is no digit")
             areas = {
-                seen: evaluation.tell_apart(classifier.logits, found.confidences, kinds, images)
+                seen: evaluation.measure_outlier_detection(classifier.logits, found.confidences, kinds, images)
                 for seen, kinds in (("training", TRAINING), ("unseen", UNSEEN))
             }
             result = dataclasses.replace(result, outliers=areas)
     if confusion is not None:
-        from edge_mnist.measure import evaluation_report
-
         title = f"{name}: {found.accuracy:.2%} of {len(labels):,} images"
-        write_whole(Path(confusion), evaluation_report.draw(found, images, labels, title))
+        write_whole(Path(confusion), evaluation.draw_mistakes(found, images, labels, title))
     return result
 
 
@@ -575,13 +574,13 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
 
     Returns:
         What `edge-mnist bench --json` prints: "machine" and "machine_after", what the speed depends on; "seconds"; and
-        the measurements, see `edge_mnist.measure.benchmark.measure`.
+        the measurements, see `edge_mnist.measure.bench.measure_artifacts`.
 
     Raises:
         EdgeMnistError: the folder holds no artifact, or one that cannot be run.
     """
     from edge_mnist import doctor
-    from edge_mnist.measure.benchmark import measure
+    from edge_mnist.measure.bench import measure_artifacts
 
     folder = Path(folder)
     manifest, reference = read_bundle(folder)
@@ -591,8 +590,8 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
     if missing := [path for path in paths if not path.is_file()]:
         raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
     before = [asdict(finding) for finding in doctor.machine()]
-    with progress.show_fraction() as tell:
-        facts = measure(paths, reference.images, tell, seconds, trust=trust)
+    with progress.show_fraction() as report:
+        facts = measure_artifacts(paths, reference.images, report, seconds, trust=trust)
     after = [asdict(finding) for finding in doctor.machine()]
     return {"machine": before, **facts, "seconds": seconds, "machine_after": after}
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import strokes
-from edge_mnist.data.letters import LETTERS
 from edge_mnist.data.mnist import Digits
+from edge_mnist.data.strokes import LETTERS
 from edge_mnist.demo.sources import surroundings
 from edge_mnist.demo.sources.surroundings import light, shadow
 

@@ -30,11 +30,11 @@ def bench(folder: Path, seconds: float, trust: bool, as_json: bool) -> None:
     else. On a Raspberry Pi, the board, the governor of its clock and its throttling are printed too.
     """
     from edge_mnist import pipeline
-    from edge_mnist.measure import benchmark_text
+    from edge_mnist.measure.bench import print_tables
     from edge_mnist.system.tables import make_console
 
     facts = pipeline.benchmark(folder, seconds=seconds, trust=trust)
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        benchmark_text.show(facts, make_console(highlight=False))
+        print_tables(facts, make_console(highlight=False))

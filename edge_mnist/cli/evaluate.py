@@ -36,7 +36,7 @@ def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others
     MODEL is an artifact or a checkpoint. Without it, the shipped int8 artifact is measured.
     """
     from edge_mnist import pipeline
-    from edge_mnist.measure import evaluation_report
+    from edge_mnist.measure import evaluation
     from edge_mnist.system.tables import make_console
 
     result = pipeline.evaluate(model, confusion=confusion, **others)
@@ -44,13 +44,13 @@ def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others
         click.echo(result.to_json())
         return
     console = make_console()
-    what = f"{len(result.evaluation.read):,} images of {result.data}"
+    what = f"{len(result.evaluation.predicted):,} images of {result.data}"
     console.print(f"{result.model}, {result.runtime}, on {what}", highlight=False, soft_wrap=True)
-    evaluation_report.show(result.evaluation, console)
+    evaluation.print_evaluation(result.evaluation, console)
     if result.corruptions is not None:
-        evaluation_report.show_corruptions(result.corruptions, console)
+        evaluation.print_corruption_errors(result.corruptions, console)
     if result.outliers is not None:
         areas = {"yes": result.outliers["training"], "no": result.outliers["unseen"]}
-        evaluation_report.show_outliers(areas, console)
+        evaluation.print_outlier_detection(areas, console)
     if confusion is not None:
         click.echo(confusion)

@@ -11,12 +11,16 @@ from edge_mnist.cli import options
 from edge_mnist.system import signals
 
 
-@click.command()
+@click.command(
+    context_settings=options.accept_former_names({"readings": "interpretations", "no-readings": "no-interpretations"})
+)
 @click.option(
     "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Run each experiment so many times."
 )
 @click.option(
-    "--readings/--no-readings", default=True, help="Run the other readings of the study's text too, or leave them out."
+    "--interpretations/--no-interpretations",
+    default=True,
+    help="Run the other interpretations of the study's text too, or leave them out.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs instead of the recipes' 20.")
 @options.device

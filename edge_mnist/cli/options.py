@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from edge_mnist.system import progress
 from edge_mnist.system.progress import Verbosity
+
+
+def accept_former_names(names: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of a command that accepts former names of its options, which its help does not show.
+
+    Args:
+        names: the present names by the former ones, without dashes at the beginning.
+    """
+    return {"token_normalize_func": lambda token: names.get(token, token)}
 
 
 def add_verbosity(command: click.Command) -> None:

@@ -11,7 +11,7 @@ from edge_mnist.cli import options
 from edge_mnist.system import signals
 
 
-@click.command()
+@click.command(context_settings=options.accept_former_names({"extra": "user-digits"}))
 @click.option(
     "--recipe",
     help="Train by this recipe: adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle, best, tune or quick.  "
@@ -43,7 +43,7 @@ from edge_mnist.system import signals
 @click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images and validate with none.")
 @options.data
 @click.option(
-    "--extra",
+    "--user-digits",
     type=click.Path(path_type=Path),
     help="Learn from your images too, which are in folders 0 to 9 and none of this folder.",
 )
@@ -52,7 +52,7 @@ from edge_mnist.system import signals
     type=click.Path(path_type=Path),
     is_flag=False,
     flag_value=Path(),
-    help="Begin with the weights of a checkpoint; without a value, and with --extra, of the shipped one.",
+    help="Begin with the weights of a checkpoint; without a value, and with --user-digits, of the shipped one.",
 )
 @click.option(
     "--teacher",

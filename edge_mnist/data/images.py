@@ -28,18 +28,18 @@ class Images:
     labels: NDArray[np.int64] | None
 
 
-def test_images(shape: MapShape, folder: Path | None, count: int) -> Images:
+def load_test_images(shape: MapShape, folder: Path | None, count: int) -> Images:
     """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
     if shape != (1, 28, 28):
         noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
         return Images("noise", noise, None)
-    if is_named(folder) or mnist.available(folder):
+    if is_folder_named(folder) or mnist.is_available(folder):
         digits = mnist.load("test", folder, download=False)
         name = "MNIST test" if digits.source == "mnist" else f"{digits.source} test"
         return Images(name, digits.images[:count], digits.labels[:count])
     return Images("strokes", strokes.draw(count, seed=3).images, None)
 
 
-def is_named(folder: Path | None) -> bool:
+def is_folder_named(folder: Path | None) -> bool:
     """Whether the user said where MNIST is: a mistake there is then theirs to know, not to be passed over."""
     return folder is not None or bool(os.environ.get("EDGE_MNIST_DATA"))

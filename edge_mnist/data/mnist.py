@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from edge_mnist.graph.arithmetic import SPLITMIX64_STEP, splitmix64
 from edge_mnist.system.errors import EdgeMnistError, UsageError
@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 Part = Literal["train", "test"]
 
-_NAMES: dict[Part, tuple[str, str]] = {
+_FILE_NAMES: dict[Part, tuple[str, str]] = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
@@ -61,8 +61,8 @@ class Digits:
         sha256: one hash of the content: of both uncompressed files, images first; of the images where drawn.
     """
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
     source: str
     sha256: str
 
@@ -86,16 +86,18 @@ def load(part: Part, folder: Path | None = None, *, download: bool = True) -> Di
         UsageError: there is no such folder.
         EdgeMnistError: files are missing, damaged or of another kind, or cannot be downloaded.
     """
-    place, named_by = _where(folder)
+    place, named_by = _find_folder(folder)
     if named_by is not None and not place.is_dir():
         raise UsageError(f"{place}: no such folder ({named_by}): expected one that holds the four files of MNIST")
-    paths = [_find(place, name) or _absent(place, name, named_by, download) for name in _NAMES[part]]
-    files = [_unpacked(path, read_bytes(path)) for path in paths]
-    images, labels = _images(paths[0], files[0]), _labels(paths[1], files[1])
+    paths = [
+        _find_file(place, name) or _download_or_refuse(place, name, named_by, download) for name in _FILE_NAMES[part]
+    ]
+    files = [_decompress(path, read_bytes(path)) for path in paths]
+    images, labels = _parse_images(paths[0], files[0]), _parse_labels(paths[1], files[1])
     if len(images) != len(labels):
         expected = f"expected {len(images):,}, one for each image in {paths[0].name}"
         raise EdgeMnistError(f"{paths[1]}: holds {len(labels):,} labels, {expected}: are they of the same set?")
-    known = all(_sha256(file) == _MNIST[name] for file, name in zip(files, _NAMES[part], strict=True))
+    known = all(_hash(file) == _MNIST[name] for file, name in zip(files, _FILE_NAMES[part], strict=True))
     both = hashlib.sha256(files[0])
     both.update(files[1])
     if not known:
@@ -104,13 +106,13 @@ def load(part: Part, folder: Path | None = None, *, download: bool = True) -> Di
     return Digits(images, labels, "mnist" if known else "unknown", both.hexdigest())
 
 
-def available(folder: Path | None = None, part: Part = "test") -> bool:
+def is_available(folder: Path | None = None, part: Part = "test") -> bool:
     """Whether `load` finds both files of a part without a download; whether they are sound, only `load` tells."""
-    place, _ = _where(folder)
-    return all(_find(place, name) is not None for name in _NAMES[part])
+    place, _ = _find_folder(folder)
+    return all(_find_file(place, name) is not None for name in _FILE_NAMES[part])
 
 
-def learn_validate(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def split_for_validation(labels: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Split a training set into images to learn from and images to validate with: 55,000 and 5,000 of 60,000.
 
     One in twelve validates, of each class alike, rounded by largest remainder so that the sizes are exact. The split
@@ -133,7 +135,7 @@ def learn_validate(labels: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.intp],
     return np.flatnonzero(~validates), np.flatnonzero(validates)
 
 
-def _where(folder: Path | None) -> tuple[Path, str | None]:
+def _find_folder(folder: Path | None) -> tuple[Path, str | None]:
     """The folder to look in, and who named it; None for the cache, which nobody did."""
     if folder is not None:
         return folder, "given as the data folder"
@@ -144,7 +146,7 @@ def _where(folder: Path | None) -> tuple[Path, str | None]:
     return user_cache_path("edge-mnist") / "mnist", None
 
 
-def _find(place: Path, name: str) -> Path | None:
+def _find_file(place: Path, name: str) -> Path | None:
     """One of the four files, in any of its spellings, or None."""
     for folder in (place, place / "MNIST" / "raw"):
         for spelling in (name, name.replace("-idx", ".idx")):
@@ -154,7 +156,7 @@ def _find(place: Path, name: str) -> Path | None:
     return None
 
 
-def _absent(place: Path, name: str, named_by: str | None, download: bool) -> Path:
+def _download_or_refuse(place: Path, name: str, named_by: str | None, download: bool) -> Path:
     """A file that was not found, downloaded where that is allowed."""
     if named_by is None and download:
         return _download(place, name)
@@ -171,7 +173,7 @@ def _download(place: Path, name: str) -> Path:
         url = f"{mirror}{name}.gz"
         try:
             packed = _fetch(url)
-            found = _sha256(_unpacked(Path(f"{name}.gz"), packed))
+            found = _hash(_decompress(Path(f"{name}.gz"), packed))
         except EdgeMnistError as error:
             failures.append(f"{mirror}: {error}")
             continue
@@ -209,12 +211,12 @@ def _fetch(url: str) -> bytes:
     return bytes(received)
 
 
-def _sha256(content: bytes) -> str:
+def _hash(content: bytes) -> str:
     """The hash as it is written in lists of checksums."""
     return hashlib.sha256(content).hexdigest()
 
 
-def _unpacked(path: Path, content: bytes) -> bytes:
+def _decompress(path: Path, content: bytes) -> bytes:
     """The content of a file, without gzip where it is compressed, which its first bytes tell and its name may not."""
     if not content.startswith(b"\x1f\x8b"):
         return content
@@ -226,25 +228,25 @@ def _unpacked(path: Path, content: bytes) -> bytes:
         raise EdgeMnistError(f"{path}: damaged: {error}: get it again") from error
 
 
-def _images(path: Path, content: bytes) -> npt.NDArray[np.uint8]:
+def _parse_images(path: Path, content: bytes) -> NDArray[np.uint8]:
     """The (N, 28, 28) images of an IDX file."""
-    images = _idx(path, content, _IMAGES)
+    images = _parse_idx(path, content, _IMAGES)
     if images.shape[1:] != (28, 28):
         found = "x".join(map(str, images.shape[1:]))
         raise EdgeMnistError(f"{path}: holds images of {found} pixels, expected 28x28: resize them as MNIST's are")
     return images
 
 
-def _labels(path: Path, content: bytes) -> npt.NDArray[np.int64]:
+def _parse_labels(path: Path, content: bytes) -> NDArray[np.int64]:
     """The (N,) labels of an IDX file."""
-    labels = _idx(path, content, _LABELS).astype(np.int64)
+    labels = _parse_idx(path, content, _LABELS).astype(np.int64)
     if labels.max() > 9:
         first = int(np.argmax(labels > 9))
         raise EdgeMnistError(f"{path}: label {first} is {labels[first]}, expected 0 to 9: use a set of ten classes")
     return labels
 
 
-def _idx(path: Path, content: bytes, magic: bytes) -> npt.NDArray[np.uint8]:
+def _parse_idx(path: Path, content: bytes, magic: bytes) -> NDArray[np.uint8]:
     """The array of an IDX file: magic, then each dimension as a big-endian 32-bit number, then the bytes."""
     kinds = {_IMAGES: "images", _LABELS: "labels"}
     expected, found = kinds[magic], kinds.get(content[:4])
@@ -263,5 +265,5 @@ def _idx(path: Path, content: bytes, magic: bytes) -> npt.NDArray[np.uint8]:
     if 0 in shape:
         raise EdgeMnistError(f"{path}: holds no {expected}, expected at least one")
     # A copy, because torch warns of arrays that cannot be written to.
-    values: npt.NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
+    values: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy()
     return values

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mnist.data import strokes
-from edge_mnist.data.letters import LETTERS, SIGNS
+from edge_mnist.data.strokes import LETTERS, SIGNS
 
 _Images = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""A user's own images for training: folders 0 to 9 and `none`, as `predict --save-digits` and the demo fill them."""
+"""Reads a user's own images for training from the folders that `predict --save-digits` and the demo fill."""
 
 from __future__ import annotations
 
@@ -7,60 +7,64 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 
 NONE = "none"
-"""The folder of images that show no digit."""
+"""The name of the folder of images that show no digit."""
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+"""The suffixes of the files that are read; other files are skipped."""
 _SIZE = 28
+"""Height and width of an image in pixels, as in MNIST."""
 
 
 @dataclass(frozen=True, eq=False)
-class Extra:
-    """Images of one's own: ink is 255, paper 0.
+class UserDigits:
+    """A user's own images, in which ink is 255 and paper 0.
 
     Attributes:
-        images: uint8 (N, 28, 28), of digits.
-        labels: int64 (N,).
-        none: uint8 (M, 28, 28), of what is no digit.
-        sha256: of all of them.
+        images: uint8 (N, 28, 28), the digits.
+        labels: int64 (N,), 0 to 9.
+        outliers: uint8 (M, 28, 28), the images that show no digit.
+        sha256: the hash of all images and labels.
     """
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
-    none: npt.NDArray[np.uint8]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    outliers: NDArray[np.uint8]
     sha256: str
 
 
-def read(folder: Path) -> Extra:
-    """Read the images in the folders 0 to 9 and `none` in a folder, each 28x28 pixels, light ink on dark.
+def read_user_digits(folder: Path) -> UserDigits:
+    """Read the images in the folders 0 to 9 and `none` of a folder.
+
+    Each image has 28x28 pixels and shows light ink on a dark background.
 
     Raises:
         UsageError: there is no such folder.
-        EdgeMnistError: no image is in it, or a file is no image of that size.
+        EdgeMnistError: the folder holds no image, or a file is not an image of this size.
     """
     if not folder.is_dir():
-        raise UsageError(f"--extra {folder}: no such folder")
-    images: list[npt.NDArray[np.uint8]] = []
+        raise UsageError(f"--user-digits {folder}: no such folder")
+    images: list[NDArray[np.uint8]] = []
     labels: list[int] = []
     for label, name in enumerate((*map(str, range(10)), NONE)):
         for path in sorted(folder.joinpath(name).glob("*")):
             if path.suffix.lower() in _SUFFIXES:
-                images.append(_image(path))
+                images.append(_read_image(path))
                 labels.append(label)
     if not images:
-        raise EdgeMnistError(f"--extra {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
-    stacked, classes = np.stack(images), np.array(labels, np.int64)
-    is_digit = classes < 10
-    digest = hashlib.sha256(stacked.tobytes() + classes.tobytes()).hexdigest()
-    return Extra(stacked[is_digit], classes[is_digit], stacked[~is_digit], digest)
+        raise EdgeMnistError(f"--user-digits {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
+    all_images, all_labels = np.stack(images), np.array(labels, np.int64)  # (N + M, 28, 28), (N + M,)
+    is_digit = all_labels < 10
+    digest = hashlib.sha256(all_images.tobytes() + all_labels.tobytes()).hexdigest()
+    return UserDigits(all_images[is_digit], all_labels[is_digit], all_images[~is_digit], digest)
 
 
-def _image(path: Path) -> npt.NDArray[np.uint8]:
-    """A file as grey levels, uint8 (28, 28)."""
+def _read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a file as grey levels, uint8 (28, 28)."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ModuleNotFoundError as error:
@@ -72,4 +76,4 @@ def _image(path: Path) -> npt.NDArray[np.uint8]:
                 raise EdgeMnistError(f"{path}: is {width}x{height} pixels, expected a digit cut to {_SIZE}x{_SIZE}")
             return np.asarray(opened.convert("L"))
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise EdgeMnistError(f"{path}: is no image that can be read: {error}") from error
+        raise EdgeMnistError(f"{path}: is not an image that can be read: {error}") from error

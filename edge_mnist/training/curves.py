@@ -1,4 +1,4 @@
-"""The learning curves of one run, or of several, as a picture."""
+"""Draws the learning curves of one run or of several."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and errors by epoch as a PNG.
+def draw_run(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Draw loss and errors by epoch.
 
     Args:
         title: what was trained.
-        history: one row an epoch, as in metrics.jsonl: epoch, loss, train_accuracy, validation_accuracy (or None).
+        history: a row for each epoch, as in metrics.jsonl: epoch, loss, train_accuracy, validation_accuracy (or None).
+
+    Returns:
+        A PNG file.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -26,9 +29,9 @@ def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
         accuracies = [row[f"{part}_accuracy"] for row in history]
         if None not in accuracies:
             errors = [100 * (1 - accuracy) for accuracy in accuracies]
-            right.plot(epochs, errors, marker=".", color=color, label=f"{label}, at last {errors[-1]:.2f} %")
-    right.set(title="images read wrongly", xlabel="epoch", ylabel="%")
-    # accuracies crowd below 100 %: their distance from it, as a ratio, shows what still moves
+            right.plot(epochs, errors, marker=".", color=color, label=f"{label}, {errors[-1]:.2f} % at the end")
+    right.set(title="misclassified images", xlabel="epoch", ylabel="%")
+    # all accuracies are close to 100 %: a logarithmic scale of the errors still shows their changes
     if right.dataLim.ymax > 0:
         right.set_yscale("log")
     right.yaxis.set_major_formatter("{x:g}")
@@ -36,18 +39,21 @@ def draw(title: str, history: Sequence[Mapping[str, Any]]) -> bytes:
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    return _png(figure)
+    return _encode_png(figure)
 
 
 def draw_experiments(
     runs: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
     points: Mapping[str, tuple[Sequence[int], Sequence[float]]],
 ) -> bytes:
-    """Test errors by epoch of several experiments as a PNG.
+    """Draw the test errors by epoch of several experiments.
 
     Args:
-        runs: by experiment, the histories of its seeds; each has rows with epoch and test_accuracy (0 to 1).
-        points: by experiment, epochs and test accuracies (percent) to compare with.
+        runs: the histories of each experiment's seeds, by title; their rows hold epoch and test_accuracy (0 to 1).
+        points: the epochs and test accuracies (percent) to compare with, by title.
+
+    Returns:
+        A PNG file.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -60,17 +66,17 @@ def draw_experiments(
         epochs, accuracies = points[title]
         axes.plot(epochs, [100 - value for value in accuracies], "o", color=color, markerfacecolor="none")
     axes.plot([], [], "o", color="black", markerfacecolor="none", label="the study")
-    axes.set(title="test images read wrongly, each seed", xlabel="epoch", ylabel="%", yscale="log")
+    axes.set(title="misclassified test images, each seed", xlabel="epoch", ylabel="%", yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    return _png(figure)
+    return _encode_png(figure)
 
 
-def _png(figure: Figure) -> bytes:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+def _encode_png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return content.getvalue()

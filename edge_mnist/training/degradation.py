@@ -1,85 +1,94 @@
-"""What pen, paper and camera do to an image, drawn like all augmentation from (seed, epoch, image index)."""
+"""Degrades images as pens, paper and cameras do: strokes of another width, hidden parts, faint ink, light, blur, noise.
+
+The amounts are drawn from (seed, epoch, image index), see `edge_mnist.data.keyed_random`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 
+from edge_mnist.data.keyed_random import draw_uniform
 from edge_mnist.graph.arithmetic import splitmix64
-from edge_mnist.training.augmentation import uniform
 from edge_mnist.training.recipes import Augmentation
 
-_FIRST = 2000  # above all that the geometry takes
-_NOISE = 0.25
-_BLUR = 1.2  # pixels
-_LIGHT = 0.3
-_FAINT = 0.6
-_HIDDEN = 12  # pixels
+_FIRST_PURPOSE = 2000
+"""The first purpose of the random numbers here, above all that `augmentation` uses."""
+# The limits of the effects are this project's choice; docs/training.md has what they change together.
+_MAX_NOISE = 0.25
+"""The largest standard deviation of the noise, where black to white is 1."""
+_MAX_BLUR = 1.2
+"""The largest standard deviation of the Gaussian blur, in pixels."""
+_MEAN_LIGHT = 0.3
+"""The mean of the strength of uneven light, where black to white is 1; it is drawn from 0 to twice this."""
+_MAX_FADING = 0.6
+"""The largest share of the contrast that faint ink loses."""
+_MAX_HIDDEN = 12
+"""The largest side of a hidden rectangle, in pixels."""
 
 
-class _Draw:
-    """Random numbers for each image of a batch, each call with a purpose of its own."""
+class _Random:
+    """Draws one random number for each image of a batch; each call uses the next purpose."""
 
-    def __init__(
-        self, seed: int, epoch: int, indices: npt.NDArray[np.int64], purpose: int, device: torch.device
-    ) -> None:
+    def __init__(self, seed: int, epoch: int, indices: NDArray[np.int64], purpose: int, device: torch.device) -> None:
         self._key, self._indices, self._purpose, self._device = (seed, epoch), indices, purpose, device
 
-    def __call__(self, low: float, high: float) -> torch.Tensor:
-        """(N, 1, 1, 1) float32."""
+    def uniform(self, low: float, high: float) -> torch.Tensor:
+        """Draw numbers from [low, high), float32 (N, 1, 1, 1)."""
         self._purpose += 1
-        numbers = low + (high - low) * uniform(*self._key, self._indices, self._purpose)
+        numbers = low + (high - low) * draw_uniform(*self._key, self._indices, self._purpose)
         return torch.from_numpy(numbers.astype(np.float32)).to(self._device)[:, None, None, None]
 
-    def noise(self, shape: torch.Size) -> torch.Tensor:
-        """Nearly normal, mean 0 and deviation 1: the sum of four uniform numbers of 16 bits."""
+    def normal(self, shape: torch.Size) -> torch.Tensor:
+        """Draw nearly normal numbers of mean 0 and deviation 1, float32: sums of four uniform numbers of 16 bits."""
         self._purpose += 1
-        starts = (uniform(*self._key, self._indices, self._purpose) * 2.0**53).astype(np.uint64)
-        places = np.arange(shape[-2] * shape[-1], dtype=np.uint64) << np.uint64(53 - 42)
-        words = splitmix64(starts[:, None] ^ places).view(np.uint16).reshape(len(starts), -1, 4)
+        starts = (draw_uniform(*self._key, self._indices, self._purpose) * 2.0**53).astype(np.uint64)
+        offsets = np.arange(shape[-2] * shape[-1], dtype=np.uint64) << np.uint64(53 - 42)
+        words = splitmix64(starts[:, None] ^ offsets).view(np.uint16).reshape(len(starts), -1, 4)
         sums = words.astype(np.float32).sum(2) / 65535 - 2
         return torch.from_numpy(sums * np.float32(3**0.5)).to(self._device).reshape(shape)
 
 
-def wear(
-    images: torch.Tensor, indices: npt.NDArray[np.int64], amount: Augmentation, seed: int, epoch: int
+def degrade(
+    images: torch.Tensor, indices: NDArray[np.int64], limits: Augmentation, seed: int, epoch: int
 ) -> torch.Tensor:
-    """Each image with thinner or thicker strokes; a part of them, drawn anew for each effect, worn.
+    """Make the strokes of all images thinner or thicker, and apply each effect to its own random share of them.
 
     Args:
-        images: (N, 1, H, W) float32, 0 to 255, black background.
-        indices: (N,) int64, each image's index in the data set: the key of its random numbers.
-        amount: `stroke` and `wear` count.
-        seed: the run's seed.
+        images: float32 (N, 1, H, W), 0 to 255, with a black background.
+        indices: int64 (N,), each image's index in the data set: the key of its random numbers.
+        limits: its `stroke` and `degradation` are used.
+        seed: the seed of the run.
         epoch: counted from 0.
 
     Returns:
-        (N, 1, H, W) float32, 0 to 255, on the device of `images`.
+        float32 (N, 1, H, W), 0 to 255, on the device of `images`.
     """
-    if amount.stroke:
-        draw = _Draw(seed, epoch, indices, _FIRST, images.device)
-        images = _stroke(images, draw(-amount.stroke, amount.stroke))
-    for number, effect in enumerate((_hide, _fade, _light, _blur, _grain) if amount.wear else ()):
-        purpose = _FIRST + 100 * (number + 1)
-        worn = np.flatnonzero(uniform(seed, epoch, indices, purpose) < amount.wear)
-        if len(worn):
-            draw = _Draw(seed, epoch, indices[worn], purpose, images.device)
-            images = images.index_copy(0, torch.from_numpy(worn).to(images.device), effect(images[worn], draw))
+    if limits.stroke:
+        random = _Random(seed, epoch, indices, _FIRST_PURPOSE, images.device)
+        images = _change_strokes(images, random.uniform(-limits.stroke, limits.stroke))
+    effects = (_hide_rectangle, _fade_ink, _add_light, _blur, _add_noise)
+    for number, effect in enumerate(effects if limits.degradation else ()):
+        purpose = _FIRST_PURPOSE + 100 * (number + 1)
+        chosen = np.flatnonzero(draw_uniform(seed, epoch, indices, purpose) < limits.degradation)
+        if len(chosen):
+            random = _Random(seed, epoch, indices[chosen], purpose, images.device)
+            images = images.index_copy(0, torch.from_numpy(chosen).to(images.device), effect(images[chosen], random))
     return images.clamp(0, 255)
 
 
-def _stroke(images: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
-    """Towards the lightest, or for a negative amount the darkest, of the pixels around."""
-    thicker, thinner = _around(images, torch.maximum), _around(images, torch.minimum)
+def _change_strokes(images: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+    """Blend each pixel with the lightest pixel around it, or for a negative amount with the darkest."""
+    thicker, thinner = _filter_3x3(images, torch.maximum), _filter_3x3(images, torch.minimum)
     return images + torch.where(amounts > 0, thicker - images, images - thinner) * amounts
 
 
-def _around(images: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """The largest or smallest of each pixel and its eight neighbours; faster than max_pool2d with one channel."""
+def _filter_3x3(images: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Take the maximum or minimum of each pixel and its eight neighbours; faster than max_pool2d with one channel."""
     for axis in (2, 3):
         size = images.shape[axis]
         padded = F.pad(images, (0, 0, 1, 1) if axis == 2 else (1, 1, 0, 0), mode="replicate")
@@ -87,37 +96,38 @@ def _around(images: torch.Tensor, choose: Callable[[torch.Tensor, torch.Tensor],
     return images
 
 
-def _hide(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
-    """A rectangle at any place is gone (Zhong et al., "Random erasing data augmentation", AAAI 2020)."""
+def _hide_rectangle(images: torch.Tensor, random: _Random) -> torch.Tensor:
+    """Black out a rectangle at any place (Zhong et al., "Random erasing data augmentation", AAAI 2020)."""
     height, width = images.shape[-2:]
-    down = torch.arange(height, device=images.device)[:, None]
-    across = torch.arange(width, device=images.device)
-    y, x = draw(0, height), draw(0, width)
-    inside = ((down - y).abs() < draw(1, _HIDDEN / 2)) & ((across - x).abs() < draw(1, _HIDDEN / 2))
+    rows = torch.arange(height, device=images.device)[:, None]
+    columns = torch.arange(width, device=images.device)
+    y, x = random.uniform(0, height), random.uniform(0, width)
+    inside_rows = (rows - y).abs() < random.uniform(1, _MAX_HIDDEN / 2)
+    inside = inside_rows & ((columns - x).abs() < random.uniform(1, _MAX_HIDDEN / 2))  # (N, 1, H, W)
     return torch.where(inside, torch.zeros_like(images), images)
 
 
-def _fade(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
-    """Faint ink on a ground that is not quite the darkest."""
-    gain = draw(1 - _FAINT, 1)
-    return images * gain + 255 * (1 - gain) * draw(0, 0.5)
+def _fade_ink(images: torch.Tensor, random: _Random) -> torch.Tensor:
+    """Reduce the contrast, and lighten the background by up to half of the loss."""
+    gain = random.uniform(1 - _MAX_FADING, 1)
+    return images * gain + 255 * (1 - gain) * random.uniform(0, 0.5)
 
 
-def _light(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
-    """Light from one side: the ground rises towards it."""
+def _add_light(images: torch.Tensor, random: _Random) -> torch.Tensor:
+    """Lighten the background towards one side."""
     height, width = images.shape[-2:]
-    down = torch.linspace(-0.5, 0.5, height, device=images.device)[:, None]
-    across = torch.linspace(-0.5, 0.5, width, device=images.device)
-    slope = draw(-1, 1) * down + draw(-1, 1) * across + 0.5
-    return images + (255 - images) * slope.clamp(0, 1) * draw(0, 2 * _LIGHT)
+    rows = torch.linspace(-0.5, 0.5, height, device=images.device)[:, None]
+    columns = torch.linspace(-0.5, 0.5, width, device=images.device)
+    slope = random.uniform(-1, 1) * rows + random.uniform(-1, 1) * columns + 0.5  # (N, 1, H, W)
+    return images + (255 - images) * slope.clamp(0, 1) * random.uniform(0, 2 * _MEAN_LIGHT)
 
 
-def _blur(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
-    """A Gaussian of its own for each image."""
+def _blur(images: torch.Tensor, random: _Random) -> torch.Tensor:
+    """Blur each image with its own Gaussian."""
     steps = torch.arange(-3, 4, device=images.device)
-    weights = torch.exp(-0.5 * (steps / draw(0.3, _BLUR)) ** 2)  # (N, 1, 1, 7)
+    weights = torch.exp(-0.5 * (steps / random.uniform(0.3, _MAX_BLUR)) ** 2)  # (N, 1, 1, 7)
     weights = weights / weights.sum(-1, keepdim=True)
-    # not conv2d with a group an image: it may add up otherwise in a batch of another size
+    # not conv2d with one group per image: it may add in another order in a batch of another size
     for axis in (2, 3):
         size = images.shape[axis]
         padded = F.pad(images, (0, 0, 3, 3) if axis == 2 else (3, 3, 0, 0))
@@ -127,5 +137,5 @@ def _blur(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
     return images
 
 
-def _grain(images: torch.Tensor, draw: _Draw) -> torch.Tensor:
-    return images + draw(0, _NOISE) * 255 * draw.noise(images.shape)
+def _add_noise(images: torch.Tensor, random: _Random) -> torch.Tensor:
+    return images + random.uniform(0, _MAX_NOISE) * 255 * random.normal(images.shape)

@@ -1,6 +1,7 @@
-"""Runs the study's four experiments, and the other readings of them.
+"""Runs the four experiments of the published study, and their other interpretations.
 
-The one place where test images are looked at after each epoch, because the study did; nothing is chosen by it.
+Only here is the accuracy on the test images measured after each epoch, because the study did so. Nothing is chosen by
+it.
 """
 
 from __future__ import annotations
@@ -16,46 +17,47 @@ from edge_mnist.graph import checkpoint
 from edge_mnist.graph.tensor_file import read_tensors
 from edge_mnist.system.errors import UsageError
 from edge_mnist.training import loop
-from edge_mnist.training.published_study import EXPERIMENTS, READINGS, History
+from edge_mnist.training.published_study import EXPERIMENTS, INTERPRETATIONS, History
 from edge_mnist.training.recipes import RECIPES, Recipe
-from edge_mnist.training.runs import STATE, Settings, recorded_settings
+from edge_mnist.training.runs import STATE, TrainingSettings, recorded_settings
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run of many."""
+class PlannedRun:
+    """One of the runs: the name of its folder, and its settings."""
 
-    folder: str
-    settings: Settings
+    folder_name: str
+    settings: TrainingSettings
 
 
-def trials(seeds: int, readings: bool, base: Settings, epochs: int | None = None) -> list[Trial]:
-    """The runs in the order in which they go: each seed of all four experiments, the readings after the first.
+def plan_runs(seeds: int, interpretations: bool, base: TrainingSettings, epochs: int | None = None) -> list[PlannedRun]:
+    """Plan the runs in their order: each seed of all four experiments, and the interpretations after the first seed.
 
     Args:
-        seeds: seeds 0 to `seeds` - 1 of each experiment.
-        readings: whether the other readings are run too, with seed 0.
-        base: device and precision.
-        epochs: other than the recipes'.
+        seeds: each experiment is run with the seeds 0 to `seeds` - 1.
+        interpretations: whether the other interpretations are run too, with seed 0.
+        base: gives device and precision.
+        epochs: the number of epochs, if other than the recipes'.
     """
 
-    def trial(folder: str, recipe: Recipe, seed: int) -> Trial:
+    def plan_run(folder_name: str, recipe: Recipe, seed: int) -> PlannedRun:
         recipe = dataclasses.replace(recipe, epochs=epochs or recipe.epochs)
-        return Trial(folder, dataclasses.replace(base, recipe=recipe, seed=seed, everything=True, watch_test=True))
+        settings = dataclasses.replace(base, recipe=recipe, seed=seed, everything=True, watch_test=True)
+        return PlannedRun(folder_name, settings)
 
     plan = []
     for seed in range(seeds):
-        plan += [trial(item.folder(seed), RECIPES[item.recipe], seed) for item in EXPERIMENTS]
-        if readings and seed == 0:
-            changed = ((item, dataclasses.replace(RECIPES[item.recipe], **item.changes)) for item in READINGS)
-            plan += [trial(item.folder, recipe, 0) for item, recipe in changed]
+        plan += [plan_run(item.folder_name(seed), RECIPES[item.recipe], seed) for item in EXPERIMENTS]
+        if interpretations and seed == 0:
+            changed = ((item, dataclasses.replace(RECIPES[item.recipe], **item.changes)) for item in INTERPRETATIONS)
+            plan += [plan_run(item.folder_name, recipe, 0) for item, recipe in changed]
     return plan
 
 
-def run(
-    plan: Sequence[Trial],
+def run_experiments(
+    plan: Sequence[PlannedRun],
     train_part: Digits,
     test_part: Digits,
     out: Path,
@@ -64,36 +66,47 @@ def run(
     size: int | None = None,
     watch: loop.Watch | None = None,
 ) -> dict[str, History]:
-    """Train what is left to train; one folder for each run in `out`.
+    """Train the runs that are not finished, each in its own folder in `out`.
+
+    Args:
+        plan: the runs.
+        train_part: the images uint8 (N, 28, 28) and labels int64 (N,) to learn from.
+        test_part: the images and labels to test on.
+        out: the folder of all runs.
+        resume: continue the runs that are there.
+        size: the number of workers, see `loop.train`.
+        watch: collects signals, see `loop.train`.
 
     Returns:
-        The history of each run, by its folder's name.
+        The history of each run, by the name of its folder.
 
     Raises:
-        UsageError: there are runs in `out` and they are not to be resumed, or they were started otherwise.
-        EdgeMnistError: as `training.train`.
+        UsageError: there are runs in `out` and `resume` is false, or they were started with other settings.
+        EdgeMnistError: see `loop.train`.
     """
     if not resume and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: holds runs, or other files: go on with them with --resume, or name another --runs")
     histories = {}
-    for number, trial in enumerate(plan, 1):
-        folder = out / trial.folder
+    for number, planned in enumerate(plan, 1):
+        folder = out / planned.folder_name
         started = (folder / STATE).is_file()
-        if started and (recorded := recorded_settings(folder)) != trial.settings:
-            raise UsageError(f"{folder}: was started otherwise ({recorded}): delete it, or name another --runs")
-        ended = started and _ended(folder, train_part.sha256)
-        _LOG.warning("run %s of %s: %s%s", number, len(plan), trial.folder, ", done" if ended else "")
-        if not ended:
-            loop.train(trial.settings, train_part, test_part, folder, resume=started, size=size, watch=watch)
-        histories[trial.folder] = read_tensors(folder / STATE)[1]["history"]
+        if started and (recorded := recorded_settings(folder)) != planned.settings:
+            raise UsageError(
+                f"{folder}: was started with other settings ({recorded}): delete it, or name another --runs"
+            )
+        is_finished = started and _is_finished(folder, train_part.sha256)
+        _LOG.warning("run %s of %s: %s%s", number, len(plan), planned.folder_name, ", done" if is_finished else "")
+        if not is_finished:
+            loop.train(planned.settings, train_part, test_part, folder, resume=started, size=size, watch=watch)
+        histories[planned.folder_name] = read_tensors(folder / STATE)[1]["history"]
     return histories
 
 
-def _ended(folder: Path, data_hash: str) -> bool:
-    """Whether the run in a folder is over.
+def _is_finished(folder: Path, data_hash: str) -> bool:
+    """Whether the run in a folder is finished.
 
     Raises:
-        UsageError: it is, but with other images.
+        UsageError: it is, but it was trained with other images.
     """
     if not (folder / loop.CHECKPOINT).is_file():
         return False

@@ -1,4 +1,4 @@
-"""DigitNet: seven convolutions and 18,662 parameters that read a digit of 28x28 pixels."""
+"""DigitNet, a network of seven convolutions and 18,662 parameters for 28x28 pixels, and networks of users."""
 
 from __future__ import annotations
 
@@ -13,90 +13,106 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.training.torchvision_shim import import_torchvision
 
 MEAN = 0.1307
-"""Mean of MNIST's training pixels, scaled to [0, 1]."""
+"""The mean of MNIST's training pixels, scaled to [0, 1]."""
 STD = 0.3081
-"""Standard deviation of MNIST's training pixels, scaled to [0, 1]."""
+"""The standard deviation of MNIST's training pixels, scaled to [0, 1]."""
 CLASSES = 10
+"""The number of classes: the digits 0 to 9."""
 DIGITNET = "edge_mnist.training.network:DigitNet"
+"""The factory of the default network, as `--network` takes it."""
 
-_PADDING = {6: 1}
 _CHANNELS = (14, 14, 16, 18, 20, 22, 22)
+"""The output channels of conv1 to conv7."""
+_PADDING = {6: 1}
+"""The padding in pixels of convolutions that have one, by number."""
+_FORMER_MODULE = "edge_mnist.network:"
+"""What the recorded factories of this module begin with in older checkpoints."""
 
 
 class DigitNet(nn.Sequential):
-    """Normalised float32 images (N, 1, 28, 28) to logits (N, 10).
+    """Maps normalised float32 images (N, 1, 28, 28) to logits (N, 10).
 
-    Every convolution is 3x3 with stride 1 and bias, then BatchNorm and ReLU; conv6 alone pads, by 1. The shapes after
-    each stage are (N, 14, 26, 26), (N, 14, 24, 24), (N, 16, 22, 22), pool 11, (N, 18, 9, 9), (N, 20, 7, 7), pool 3,
-    (N, 22, 3, 3), (N, 22, 1, 1).
+    Every convolution is 3x3 with stride 1 and bias, followed by BatchNorm and ReLU; only conv6 pads, by 1. The shapes
+    after the convolutions are (N, 14, 26, 26), (N, 14, 24, 24), (N, 16, 22, 22), (N, 18, 9, 9), (N, 20, 7, 7),
+    (N, 22, 3, 3) and (N, 22, 1, 1); pooling halves the maps after conv3 and after conv5.
     """
 
     def __init__(self, width: int = 1) -> None:
-        """Layers with PyTorch's default initial weights, drawn from its global generator.
+        """Make the layers with PyTorch's default initial weights, drawn from its global generator.
 
         Args:
-            width: how many times as many channels each convolution gives, >= 1.
+            width: the factor by which the channels of each convolution are multiplied, at least 1.
         """
-        before = 1
+        in_channels = 1
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for index, channels in enumerate((width * count for count in _CHANNELS), 1):
-            layers[f"conv{index}"] = nn.Conv2d(before, channels, 3, padding=_PADDING.get(index, 0))
+            layers[f"conv{index}"] = nn.Conv2d(in_channels, channels, 3, padding=_PADDING.get(index, 0))
             layers[f"bn{index}"] = nn.BatchNorm2d(channels)
             layers[f"relu{index}"] = nn.ReLU()
             if index == 3:
                 layers["pool1"] = nn.MaxPool2d(2)
             if index == 5:
                 layers["pool2"] = nn.MaxPool2d(2)
-            before = channels
+            in_channels = channels
         layers["pool3"] = nn.AdaptiveAvgPool2d(1)
         layers["flatten"] = nn.Flatten()
-        layers["linear"] = nn.Linear(before, CLASSES)
+        layers["linear"] = nn.Linear(in_channels, CLASSES)
         super().__init__(layers)
 
 
 def wide() -> DigitNet:
-    """The same with three times the channels, 163,534 parameters: a teacher for distillation."""
+    """Make a DigitNet with three times the channels and 163,534 parameters: a teacher for distillation."""
     return DigitNet(3)
 
 
-def build(factory: str) -> nn.Module:
-    """The module that `package.module:factory` makes when it is called without arguments.
+def rename_former_factory(factory: str) -> str:
+    """Replace the former name of this module in a recorded factory with its present name."""
+    return factory.replace(_FORMER_MODULE, f"{__name__}:") if factory.startswith(_FORMER_MODULE) else factory
 
-    The folder the command was started in is searched too, as `python -m` would.
+
+def build_network(factory: str) -> nn.Module:
+    """Build the network that `package.module:factory` returns when it is called without arguments.
+
+    Modules are also searched in the current folder, as with `python -m`.
 
     Raises:
-        UsageError: there is no such module or factory, it fails, or it does not make an nn.Module with weights.
+        UsageError: there is no such module or factory, it fails, or it does not return an nn.Module with weights.
     """
+    factory = rename_former_factory(factory)
     module_name, colon, attribute = factory.partition(":")
     if not (module_name and colon and attribute):
         raise UsageError(f"--network {factory}: expected package.module:factory, such as {DIGITNET}")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+    current_folder = str(Path.cwd())
+    sys.path.insert(0, current_folder)
     try:
         trouble = f"--network {factory}: {module_name} cannot be imported"
         module = _run_users_code(lambda: importlib.import_module(module_name), trouble)
     finally:
-        sys.path.remove(here)
-    make = getattr(module, attribute, None)
-    if not callable(make):
+        sys.path.remove(current_folder)
+    function = getattr(module, attribute, None)
+    if not callable(function):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
-    network = _run_users_code(make, f"--network {factory}: the factory failed")
+    network = _run_users_code(function, f"--network {factory}: the factory failed")
     return check_module(network, f"--network {factory}")
 
 
 def check_module(network: object, name: str) -> nn.Module:
-    """The network, if it is a module whose weights have values; `name` begins the text of an error.
+    """Check that a network is a module whose weights have values, and return it.
+
+    Args:
+        network: what a user passes as a network.
+        name: what the text of an error begins with.
 
     Raises:
-        UsageError: it is something else, or a weight is on the device meta.
+        UsageError: the network is not a module, or one of its weights is on the device meta.
     """
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name}: expected a torch.nn.Module, found {type(network).__name__}")
@@ -108,11 +124,11 @@ def check_module(network: object, name: str) -> nn.Module:
     return network
 
 
-def set_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.float32]], trouble: str) -> None:
-    """Give a network a checkpoint's weights, named as in its state_dict.
+def set_weights(network: nn.Module, weights: Mapping[str, NDArray[np.float32]], trouble: str) -> None:
+    """Load a checkpoint's weights, named as in the network's state_dict, into a network.
 
     Raises:
-        EdgeMnistError: `trouble`; they are another network's.
+        EdgeMnistError: the weights are those of another network; the text begins with `trouble`.
     """
     tensors = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
     try:
@@ -124,15 +140,15 @@ def set_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[np.float32
 
 
 def _run_users_code(code: Callable[[], Any], trouble: str) -> Any:
-    """What a user's code gives; it sees a command line without arguments, which are not its own.
+    """Call a user's code with an empty command line, because the arguments of edge-mnist are not meant for it.
 
     Raises:
-        UsageError: it fails, or ends the program; the text begins with `trouble`.
+        UsageError: the code fails or ends the program; the text begins with `trouble`.
     """
     arguments, sys.argv = sys.argv, sys.argv[:1]
-    written = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(written):  # argparse writes its usage before it ends the program
+        with contextlib.redirect_stderr(stderr):  # argparse writes its usage before it ends the program
             try:
                 result = code()
             except RuntimeError as error:
@@ -141,22 +157,23 @@ def _run_users_code(code: Callable[[], Any], trouble: str) -> Any:
                 import_torchvision()
                 result = code()
     except SystemExit as error:
-        last = (written.getvalue().strip().splitlines() or [""])[-1]
+        last_line = (stderr.getvalue().strip().splitlines() or [""])[-1]
+        output = f", after {last_line!r}" if last_line else ""
         raise UsageError(
-            f"{trouble}: it ends the program with sys.exit({error.code!r}){f', after {last!r}' if last else ''}: "
+            f"{trouble}: it ends the program with sys.exit({error.code!r}){output}: "
             'put what only a script needs under if __name__ == "__main__":'
         ) from error
-    except Exception as error:  # it may fail in any way
-        raise UsageError(f"{trouble}: {_told(error)}") from error
+    except Exception as error:  # user code may fail in any way
+        raise UsageError(f"{trouble}: {_describe_error(error)}") from error
     finally:
         sys.argv = arguments
-    sys.stderr.write(written.getvalue())
+    sys.stderr.write(stderr.getvalue())
     return result
 
 
-def _told(error: Exception) -> str:
-    """An error of a user's code in one line, with the place where it happened."""
+def _describe_error(error: Exception) -> str:
+    """Describe an error in a user's code in one line, with the place where it happened."""
     text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    # A module that does not exist fails in the importing machinery, which is no place of the user's.
+    # A module that does not exist fails inside the import system, whose location would not help the user.
     return text if place.filename.startswith("<") else f"{text} ({Path(place.filename).name}, line {place.lineno})"

@@ -1,4 +1,4 @@
-"""Shows how far a training run has come: a bar on the terminal of a command, and a log record for each epoch."""
+"""Shows the progress of a training run: a bar on the terminal of a command, and a log record for each epoch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from edge_mnist.system import progress
 
 if TYPE_CHECKING:
-    from edge_mnist.training.runs import Run
+    from edge_mnist.training.runs import TrainingState
 
 _LOG = logging.getLogger(__name__)
 
 
 class TrainingProgress:
-    """A context in which the steps and epochs of a run are shown: a bar on the terminal, a log record an epoch."""
+    """A context in which the steps and epochs of a run are shown."""
 
     def __init__(self, epochs: int) -> None:
-        """For a run of so many epochs."""
+        """Make the bar of a run with `epochs` epochs."""
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
         self._epochs = epochs
@@ -42,15 +42,15 @@ class TrainingProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()
 
-    def step(self, epochs_done: float, run: Run) -> None:
-        """Show the figures of the present epoch: in the bar, or where there is none in a record every ten seconds."""
+    def step(self, epochs_done: float, state: TrainingState) -> None:
+        """Show the present epoch so far: in the bar, or without a bar in a log record every ten seconds."""
         if self._progress.disable and time.monotonic() - self._written < progress.INTERVAL:
             return
-        figures = f"loss {run.loss / run.seen:.4f}  accuracy {run.correct / run.seen:.2%}"
-        figures += f"  {run.seen / run.seconds:,.0f} images/s"
+        figures = f"loss {state.loss / state.images:.4f}  accuracy {state.correct / state.images:.2%}"
+        figures += f"  {state.images / state.seconds:,.0f} images/s"
         epoch = f"{math.ceil(epochs_done)}/{self._epochs}"
         if self._progress.disable:
             self._written = time.monotonic()
@@ -59,7 +59,7 @@ class TrainingProgress:
             self._progress.update(self._task, completed=epochs_done, epoch=epoch, figures=figures)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Write the line of an epoch that is over, a row of metrics.jsonl."""
+        """Log the line of a completed epoch, given as a row of metrics.jsonl."""
         self._progress.update(self._task, completed=row["epoch"])
         validation, test = row["validation_accuracy"], row["test_accuracy"]
         self.note(
@@ -75,5 +75,5 @@ class TrainingProgress:
         _LOG.warning("%s", text)
 
     def end(self, test_accuracy: float) -> None:
-        """Write the accuracy (0 to 1) on the test images."""
+        """Log the accuracy on the test images, 0 to 1."""
         self.note(f"test {test_accuracy:.2%}")

@@ -1,7 +1,7 @@
-"""The four experiments of the study that DigitNet comes from: its figures, and how its gaps are read here.
+"""The figures of the published study that DigitNet comes from, and how its four experiments are interpreted here.
 
-The study gives accuracies in percent after each epoch, and picks its best epoch by looking at the test set. Of the
-values that it leaves open, or gives twice, each `Reading` is one that is tried beside the recipe's own.
+The study reports accuracies in percent after each epoch, and chooses its best epoch by the test set. It does not
+mention some values and gives others twice: a recipe takes one interpretation, and each `Interpretation` is another one.
 """
 
 from __future__ import annotations
@@ -11,29 +11,30 @@ from dataclasses import dataclass
 from typing import Any
 
 History = Sequence[Mapping[str, Any]]
-"""What a run's metrics.jsonl holds, one row an epoch."""
+"""The rows of a run's metrics.jsonl, one for each epoch."""
 
 EPOCHS = (1, 5, 10, 15, 20)
-"""Those of which the study gives figures."""
+"""The epochs for which the study gives figures."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment as the study tells it."""
+    """One experiment and its figures in the study."""
 
     recipe: str
-    """The recipe's name here."""
+    """The name of the recipe that repeats it."""
     title: str
     train: tuple[float, ...]
-    """Accuracy on the training images at `EPOCHS`, percent."""
+    """The accuracy on the training images after each of `EPOCHS`, in percent."""
     test: tuple[float, ...]
+    """The accuracy on the test images after each of `EPOCHS`, in percent."""
     best: float
-    """Of all epochs, chosen on the test images, percent."""
+    """The accuracy of the best epoch, chosen by the test images, in percent."""
     epochs_to_99: int
     """The first epoch with at least 99 % of the test images right."""
 
-    def folder(self, seed: int) -> str:
-        """The name of the folder of one run."""
+    def folder_name(self, seed: int) -> str:
+        """Return the name of the folder of one run."""
         return f"{self.recipe}-seed-{seed}"
 
 
@@ -74,45 +75,47 @@ EXPERIMENTS = (
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Another reading of what the study leaves open: a recipe, and the fields in which this reading differs."""
+class Interpretation:
+    """Another interpretation of an experiment: its recipe, and the fields of the recipe that differ."""
 
     recipe: str
     title: str
     changes: Mapping[str, Any]
 
     @property
-    def folder(self) -> str:
+    def folder_name(self) -> str:
         """The name of the folder of its run, with seed 0."""
         return f"{self.recipe}-reading-{self.title.replace(',', '').replace(' ', '-')}"
 
 
-READINGS = (
-    Reading("sgd-fixed", "rate 0.06, no momentum", {"lr": 0.06}),
-    Reading("sgd-fixed", "rate 0.06, momentum 0.9", {"lr": 0.06, "momentum": 0.9}),
-    Reading("sgd-fixed", "rate 0.006, momentum 0.9", {"momentum": 0.9}),
-    Reading("sgd-onecycle", "weight decay 1e-6", {"weight_decay": 1e-6}),
-    Reading("adam-onecycle", "no augmentation", {"augmentation": None}),
+INTERPRETATIONS = (
+    Interpretation("sgd-fixed", "rate 0.06, no momentum", {"lr": 0.06}),
+    Interpretation("sgd-fixed", "rate 0.06, momentum 0.9", {"lr": 0.06, "momentum": 0.9}),
+    Interpretation("sgd-fixed", "rate 0.006, momentum 0.9", {"momentum": 0.9}),
+    Interpretation("sgd-onecycle", "weight decay 1e-6", {"weight_decay": 1e-6}),
+    Interpretation("adam-onecycle", "no augmentation", {"augmentation": None}),
 )
 
-CHOSEN = {
+CHOSEN_INTERPRETATIONS = {
     "sgd-fixed": "rate 0.006, no momentum",
     "sgd-onecycle": "weight decay 1e-4",
     "adam-onecycle": "augmentation",
 }
-"""How a recipe itself reads what its readings read otherwise."""
+"""The interpretation that each recipe takes, where there are others."""
 
-WHY = """\
-- **Experiment 2's rate** is given as 0.06; its slow curve asks for 0.006, and **momentum** is not mentioned. The
-  recipe takes what comes nearest to the study's ten figures. Any other reading gives a better network.
-- **Momentum under OneCycle** needs no choice: PyTorch's OneCycleLR moves it between 0.85 and 0.95 whatever SGD was
-  given, no momentum too. In the same way it replaces the rate that the optimiser was given, so that experiment 4's
-  "0.02" and "0.001 with max_lr 0.02" are one reading, and experiment 1's 0.006 says nothing.
-- **Weight decay of experiment 1** is 1e-6 in one place and 1e-4 in another. The two differ by less than two seeds do;
-  the recipe takes 1e-4, as the other experiments do.
-- **Augmentation** is not mentioned, but the study's accuracy on the training images stays below that on the test
-  images to the end. With augmentation it does so here too; without, the network knows its training images by heart
-  in the end, and is worse on others. The first epoch alone, where augmentation makes learning slow, speaks against it.
-  How far images are moved is this project's own choice.
-- **The batch size** is not mentioned: 128. BatchNorm takes its statistics over 64 images.
+REASONS = """\
+- **The learning rate of experiment 2** is given as 0.06, but its slow curve suggests 0.006; its **momentum** is not
+  mentioned. The recipe uses what comes closest to the study's ten figures. Every other interpretation gives a better
+  network.
+- **Momentum with OneCycle** needs no choice: PyTorch's OneCycleLR varies it between 0.85 and 0.95 whatever momentum
+  SGD was given, even none. In the same way it replaces the learning rate of the optimiser, so that "0.02" and "0.001
+  with max_lr 0.02" in experiment 4 mean the same, and the 0.006 of experiment 1 has no effect.
+- **The weight decay of experiment 1** is 1e-6 in one place and 1e-4 in another. The results differ by less than those
+  of two seeds; the recipe uses 1e-4, as the other experiments do.
+- **Augmentation** is not mentioned, but the study's accuracy on the training images stays below its accuracy on the
+  test images until the end. With augmentation it does so here too. Without it, the network learns its training images
+  by heart and is worse on others. Only the first epoch, in which augmentation slows down learning, suggests otherwise.
+  The amounts of augmentation are this project's own choice.
+- **The batch size** is not mentioned: it is 128 here, and BatchNorm takes its statistics over 64 images.
 """
+"""Why the recipes interpret the study as they do, as Markdown for the report."""

@@ -1,4 +1,4 @@
-"""A training run as it lies on the disk: its settings, and the state from which it goes on after a stop."""
+"""A training run: its settings, what changes while it trains, and the files in its folder from which it resumes."""
 
 from __future__ import annotations
 
@@ -16,111 +16,129 @@ from torch import nn
 from edge_mnist.graph.tensor_file import decode_tensors, encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes, write_whole
-from edge_mnist.training.network import DIGITNET
-from edge_mnist.training.recipes import RECIPES, Augmentation, Recipe, changed
+from edge_mnist.training.network import DIGITNET, rename_former_factory
+from edge_mnist.training.recipes import RECIPES, Recipe, change_recipe, parse_recipe
 
 STATE = "state.safetensors"
+"""The file from which a run resumes."""
 METRICS = "metrics.jsonl"
+"""The file with one JSON object for each completed epoch."""
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What a run computes, beside its data: two runs of equal settings on one machine end with the same bits."""
+class TrainingSettings:
+    """What a run computes, besides its data: two runs of equal settings on one machine end with the same bits.
+
+    The names of the fields are those in state.safetensors and in the metadata of checkpoints.
+    """
 
     recipe: Recipe
     seed: int = 0
     everything: bool = False
-    """Learn from all training images, without a validation part."""
+    """Learn from all training images and validate on none."""
     init: str = ""
-    """SHA-256 of the checkpoint that the run began with."""
+    """SHA-256 of the checkpoint whose weights the run begins with; empty for the network's initial weights."""
     teachers: str = ""
-    """SHA-256 of each checkpoint that the run learns from, with commas."""
+    """SHA-256 of each teacher's checkpoint, separated by commas."""
     watch_test: bool = False
-    """Look at the test images after each epoch, to draw a curve; nothing may be chosen by it."""
+    """Measure the accuracy on the test images after each epoch, for a curve; no choice may depend on it."""
     network: str = DIGITNET
-    """`package.module:factory`."""
+    """The factory of the network, `package.module:factory`."""
     device: str = "cpu"
     """cpu or cuda."""
     bfloat16: bool = False
-    """Multiply in bfloat16, keep weights and sums in float32."""
+    """Multiply in bfloat16, with weights and sums in float32."""
 
 
 @dataclass
-class Run:
-    """What moves while a run goes on."""
+class TrainingState:
+    """What changes while a run trains."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
-    """Steps taken."""
+    """Completed steps."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """One row for each epoch that is over, as in metrics.jsonl."""
+    """One row for each completed epoch, as in metrics.jsonl."""
     loss: float = 0.0
-    """Sum over the images of the present epoch, as are `correct` and `seen`."""
+    """The sum of the losses over the present epoch's images so far."""
     correct: int = 0
-    seen: int = 0
+    """How many of the present epoch's images were classified correctly, before each step."""
+    images: int = 0
+    """How many images of the present epoch were learned from."""
     seconds: float = 0.0
+    """The duration of the present epoch's steps."""
 
 
-_SAVED = ("step", "history", "loss", "correct", "seen", "seconds")
+_SAVED = {
+    "step": "step",
+    "history": "history",
+    "loss": "loss",
+    "correct": "correct",
+    "images": "seen",
+    "seconds": "seconds",
+}
+"""The keys in the header of state.safetensors by the fields of `TrainingState` that they hold."""
 
 
 def choose_settings(
     *,
-    recorded: Settings | None = None,
+    recorded: TrainingSettings | None = None,
     recipe: Recipe | None = None,
     changes: Mapping[str, Any],
     device: str | None = None,
     **others: Any,
-) -> Settings:
-    """The settings that a user asks for; None stands for what they did not say.
+) -> TrainingSettings:
+    """Choose the settings from a user's options; None stands for an option that was not given.
 
     Args:
-        recorded: those of the run to resume, which nothing may contradict.
-        recipe: a named recipe; else that of the recorded run, else adam-onecycle.
-        changes: other values for the recipe's fields, or its augmentation's.
+        recorded: the settings of the run to resume, which no option may contradict.
+        recipe: a named recipe; else the recorded run's, else adam-onecycle.
+        changes: other values for the fields of the recipe or of its augmentation.
         device: auto, cpu or cuda.
-        others: other values for the fields of `Settings`.
+        others: other values for the fields of `TrainingSettings`.
 
     Raises:
-        UsageError: CUDA is wanted and there is none, or the recorded run was started otherwise.
+        UsageError: CUDA is asked for and there is none, or an option contradicts the recorded settings.
     """
     if recorded is None or device is not None:
         device = _find_device(device or "auto")
-    base = recorded or Settings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
-    wanted = changed(recipe or base.recipe, _said(changes))
+    base = recorded or TrainingSettings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
+    changed_recipe = change_recipe(recipe or base.recipe, _drop_none(changes))
     if base.teachers and not others.get("teachers"):
         raise UsageError("--resume: the run learns from another network: name its --teacher again")
-    result = dataclasses.replace(base, **_said({"recipe": wanted, "device": device, **others}))
+    result = dataclasses.replace(base, **_drop_none({"recipe": changed_recipe, "device": device, **others}))
     if recorded is not None and result != recorded:
-        raise UsageError(f"--resume: the run was started with {_difference(recorded, result)}; leave the options out")
+        differences = _describe_differences(recorded, result)
+        raise UsageError(f"--resume: the run was started with {differences}; leave the options out")
     return result
 
 
-def save_state(run: Run, out: Path, settings: Settings, data_hash: str) -> None:
+def save_state(state: TrainingState, out: Path, settings: TrainingSettings, data_hash: str) -> None:
     """Write state.safetensors, and metrics.jsonl anew from the history, so that the two agree.
 
     Raises:
         EdgeMnistError: the folder cannot be written.
     """
     header = {"settings": dataclasses.asdict(settings), "data": data_hash}
-    write_whole(out / STATE, pack_state(run, header))
-    write_whole(out / METRICS, "".join(json.dumps(row) + "\n" for row in run.history).encode())
+    write_whole(out / STATE, pack_state(state, header))
+    write_whole(out / METRICS, "".join(json.dumps(row) + "\n" for row in state.history).encode())
 
 
-def pack_state(run: Run, header: Mapping[str, Any]) -> bytes:
-    """All that moves in a run, and a header of one's own, as the bytes of a file."""
-    tensors = {f"network/{name}": tensor for name, tensor in run.network.state_dict().items()}
-    for index, values in run.optimizer.state_dict()["state"].items():
+def pack_state(state: TrainingState, header: Mapping[str, Any]) -> bytes:
+    """Pack a state, and other values for the header, as the content of a safetensors file."""
+    tensors = {f"network/{name}": tensor for name, tensor in state.network.state_dict().items()}
+    for index, values in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items() if tensor is not None}
-    return encode_tensors(to_arrays(tensors), {**header, **{name: getattr(run, name) for name in _SAVED}})
+    return encode_tensors(to_arrays(tensors), {**header, **{key: getattr(state, name) for name, key in _SAVED.items()}})
 
 
-def recorded_settings(out: Path) -> Settings:
-    """The settings of the run in a folder.
+def recorded_settings(out: Path) -> TrainingSettings:
+    """Read the settings of the run in a folder.
 
     Raises:
-        EdgeMnistError: there is no run, or its state is damaged.
+        UsageError: there is no run in the folder.
+        EdgeMnistError: its state is damaged.
     """
     if not (out / STATE).is_file():
         raise UsageError(f"{out}: no run to resume here: {STATE} is missing")
@@ -128,46 +146,52 @@ def recorded_settings(out: Path) -> Settings:
     try:
         return parse_settings(header["settings"])
     except (KeyError, TypeError, ValueError) as error:
-        raise _foreign(out / STATE) from error
+        raise _make_damage_error(out / STATE) from error
 
 
-def parse_settings(record: Mapping[str, Any]) -> Settings:
-    """Settings from their fields as JSON holds them.
+def parse_settings(record: Mapping[str, Any]) -> TrainingSettings:
+    """Build settings from their fields as JSON holds them, written by this version or an earlier one.
 
     Raises:
-        KeyError, TypeError: fields are missing, or of another version.
+        KeyError, TypeError: fields are missing or unknown.
     """
-    recipe = dict(record["recipe"])
-    if recipe["augmentation"] is not None:
-        recipe["augmentation"] = Augmentation(**recipe["augmentation"])
-    return Settings(**{**record, "recipe": Recipe(**recipe)})
+    network = rename_former_factory(record["network"])
+    return TrainingSettings(**{**record, "recipe": parse_recipe(record["recipe"]), "network": network})
 
 
-def restore(run: Run, out: Path, network: str, data_hash: str) -> None:
-    """Bring a run to where its state was saved.
+def restore(state: TrainingState, out: Path, network: str, data_hash: str) -> None:
+    """Restore the state that was saved in a folder.
 
     Raises:
-        EdgeMnistError: the state is damaged, or was saved with another network or other images.
+        UsageError: it was saved with other images.
+        EdgeMnistError: it is damaged, or was saved with another network.
     """
     content = read_bytes(out / STATE)
     _, header = decode_tensors(content, str(out / STATE))
     if header.get("data") != data_hash:
         raise UsageError(
-            f"{out}: the run was started with other images (SHA-256 {header.get('data')}): name its --data, and --extra"
+            f"{out}: the run was started with other images (SHA-256 {header.get('data')}): "
+            "name its --data, and its --user-digits"
         )
-    unpack_state(run, content, str(out / STATE), network)
+    unpack_state(state, content, str(out / STATE), network)
 
 
-def unpack_state(run: Run, content: bytes, where: str, network: str) -> None:
-    """Bring a run to where `pack_state` saw one; `where` begins the text of an error, `network` is the factory.
+def unpack_state(state: TrainingState, content: bytes, where: str, network: str) -> None:
+    """Restore a state from what `pack_state` returned.
+
+    Args:
+        state: the state to change; its network and optimiser are of the settings of the saved one.
+        content: the content of a state file.
+        where: what the text of an error begins with.
+        network: the factory of the network, for the text of an error.
 
     Raises:
-        EdgeMnistError: the state is damaged, or was saved with another network.
+        EdgeMnistError: the content is damaged, or was saved with another network.
     """
     tensors, header = decode_tensors(content, where)
     weights: dict[str, torch.Tensor] = {}
     moments: dict[int, dict[str, torch.Tensor]] = {}
-    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     try:
         for name, array in tensors.items():
             part, _, rest = name.partition("/")
@@ -175,56 +199,58 @@ def unpack_state(run: Run, content: bytes, where: str, network: str) -> None:
                 weights[rest] = torch.from_numpy(array)
             else:
                 index, _, key = rest.partition("/")
-                moments.setdefault(int(index), {})[key] = _laid_out_as(parameters[int(index)], torch.from_numpy(array))
-        for name in _SAVED:
-            setattr(run, name, header[name])
-        run.optimizer.load_state_dict({"state": moments, "param_groups": run.optimizer.state_dict()["param_groups"]})
+                moment = _match_layout(torch.from_numpy(array), parameters[int(index)])
+                moments.setdefault(int(index), {})[key] = moment
+        for name, key in _SAVED.items():
+            setattr(state, name, header[key])
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
     except (IndexError, KeyError, ValueError) as error:
-        raise _foreign(where) from error
+        raise _make_damage_error(where) from error
     try:
-        run.network.load_state_dict(weights)
+        state.network.load_state_dict(weights)
     except RuntimeError as error:
         raise EdgeMnistError(f"{where}: its weights do not fit {network}, which has changed since") from error
 
 
-def _laid_out_as(parameter: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-    """A moment in the order in memory of its weight: fused optimisers walk both side by side without looking."""
+def _match_layout(moment: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Lay a moment out in memory as its parameter is, because fused optimisers assume that both have one order."""
     return torch.empty_like(parameter).copy_(moment) if moment.shape == parameter.shape else moment
 
 
 def to_arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray[Any, Any]]:
-    """Tensors of any device as arrays of the same shape and dtype."""
+    """Convert tensors on any device to arrays of the same shapes and dtypes."""
     return {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in tensors.items()}
 
 
-def _find_device(wanted: str) -> str:
-    """Cpu or cuda for auto, cpu or cuda."""
-    if wanted == "cpu":
-        return wanted
+def _find_device(name: str) -> str:
+    """Resolve auto, cpu or cuda to cpu or cuda."""
+    if name == "cpu":
+        return name
     if torch.cuda.is_available():
         return "cuda"
-    if wanted == "cuda":
+    if name == "cuda":
         raise UsageError("--device cuda: this machine, or this build of torch, has no CUDA: use cpu")
     return "cpu"
 
 
 def has_bfloat16(device: str | None) -> bool:
-    """Whether the device multiplies bfloat16 itself; emulated, it is slower than float32."""
+    """Whether the device multiplies bfloat16 in hardware; emulated, it is slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _said(options: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_none(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _difference(recorded: Settings, wanted: Settings) -> str:
-    """The fields that differ, as "lr 0.01 (now 0.02)"."""
-    old, new = ({**dataclasses.asdict(item), **dataclasses.asdict(item.recipe)} for item in (recorded, wanted))
-    others = (name for name in old if name != "recipe" and old[name] != new[name])
-    return ", ".join(f"{name} {old[name]} (now {new[name]})" for name in others)
+def _describe_differences(recorded: TrainingSettings, chosen: TrainingSettings) -> str:
+    """Describe the fields that differ, as "lr 0.01 (now 0.02)"."""
+    before, now = ({**dataclasses.asdict(item), **dataclasses.asdict(item.recipe)} for item in (recorded, chosen))
+    names = (name for name in before if name != "recipe" and before[name] != now[name])
+    return ", ".join(f"{name} {before[name]} (now {now[name]})" for name in names)
 
 
-def _foreign(where: Path | str) -> EdgeMnistError:
+def _make_damage_error(where: Path | str) -> EdgeMnistError:
     return EdgeMnistError(f"{where}: is damaged or of another version of edge-mnist: start the run anew")

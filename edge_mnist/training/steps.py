@@ -1,8 +1,8 @@
-"""One step of training, shared by workers so that its bits do not depend on how many there are.
+"""One step of training, shared by workers so that its bits do not depend on the number of workers.
 
-A batch is cut into ghost batches. Each is one pass through the network by one worker on one thread, and ends as a row:
-its gradients, its BatchNorm statistics, its loss. All workers gather all rows, add them in the same order and take the
-same step of the optimiser, each on its own copy of the network.
+A batch is cut into ghost batches. One worker runs each of them through the network on one thread, which results in a
+row of numbers: the gradients, the BatchNorm statistics and the loss. All workers gather all rows, add them in the same
+order and take the same step of the optimiser, each on its own copy of the network.
 """
 
 from __future__ import annotations
@@ -15,251 +15,289 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge_mnist.data import mnist, outliers
+from edge_mnist.data.keyed_random import draw_uniform
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.training import distillation, recipes
-from edge_mnist.training.augmentation import augment, uniform
-from edge_mnist.training.degradation import wear
+from edge_mnist.training.augmentation import augment
+from edge_mnist.training.degradation import degrade
 from edge_mnist.training.network import MEAN, STD
 from edge_mnist.training.recipes import Recipe
-from edge_mnist.training.runs import Run, Settings
-from edge_mnist.training.workers import Team
+from edge_mnist.training.runs import TrainingSettings, TrainingState
+from edge_mnist.training.workers import WorkerGroup
 
 _EVALUATION_BATCH = 1000
-_OUTLIERS = 3000  # of each kind
-_EXTRA_PART = 0.15  # of an epoch are a user's own images ...
-_EXTRA_TIMES = 50  # ... but none is shown more often
-_PICK = 7  # the purpose of the random numbers that pick them
+"""Images per pass when an accuracy is measured: few enough for a small machine's memory."""
+_OUTLIERS_PER_KIND = 3000
+"""How many outliers of each kind are drawn; the outliers of all batches are chosen among them."""
+_USER_DIGITS_SHARE = 0.15
+"""The share of the user's own digits in an epoch, relative to the other images; they are repeated to reach it."""
+_MOST_REPEATS = 50
+"""How often one of the user's own images is repeated in an epoch at most, however few there are."""
+_OUTLIER_PURPOSE = 7
+"""The purpose of the random numbers that choose outliers, see `keyed_random`."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What stays the same through a run: the images, on their device, and how they are cut into steps."""
+class TrainingPlan:
+    """What stays the same during a run: the images, on their device, and how they are divided into steps."""
 
-    settings: Settings
+    settings: TrainingSettings
     images: torch.Tensor
-    """uint8 (N + O, 28, 28): those of the data, then outliers."""
+    """uint8 (N + O, 28, 28): the N labelled images, then the outliers."""
     labels: torch.Tensor
     """int64 (N,)."""
-    learn: npt.NDArray[np.int64]
-    """Indices of the images to learn from."""
-    validate: npt.NDArray[np.int64]
+    learning_indices: NDArray[np.int64]
+    """The indices of the images to learn from; an index may occur several times."""
+    validation_indices: NDArray[np.int64]
+    """The indices of the images to validate on."""
     test_images: torch.Tensor
     """uint8 (T, 28, 28)."""
     test_labels: torch.Tensor
     """int64 (T,)."""
     batch_size: int
-    ghosts: int
-    """Into how many ghost batches a batch is cut."""
-    strangers: int
-    """How many outliers join each ghost batch."""
+    ghost_batches: int
+    """The number of ghost batches in a batch."""
+    outliers_per_batch: int
+    """The number of outliers that join each ghost batch."""
     teacher: distillation.Teacher | None = None
-    own: int | None = None
-    """From this image on they are a user's own: no teacher has seen that hand, their labels alone are learned."""
+    first_user_digit: int | None = None
+    """The index of the first of the user's own images where there is a teacher too. The teacher does not know their
+    handwriting, so that only their labels are learned."""
 
-    def pick(self, step: int, ghost: int) -> npt.NDArray[np.int64]:
-        """Indices of the outliers that join a ghost batch, (strangers,) int64."""
-        numbers = uniform(self.settings.seed, step, np.arange(self.strangers) + ghost * self.strangers, _PICK)
+    def choose_outliers(self, step: int, ghost_batch: int) -> NDArray[np.int64]:
+        """Choose the outliers that join a ghost batch: their indices, int64 (outliers_per_batch,)."""
+        positions = np.arange(self.outliers_per_batch) + ghost_batch * self.outliers_per_batch
+        numbers = draw_uniform(self.settings.seed, step, positions, _OUTLIER_PURPOSE)
         count = len(self.images) - len(self.labels)
         return len(self.labels) + (numbers * count).astype(np.int64)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches only: BatchNorm fails on a last batch of one image, and each epoch leaves out others."""
-        return len(self.learn) // self.batch_size
+        """The number of whole batches: BatchNorm fails on a batch of one image, and each epoch omits other images."""
+        return len(self.learning_indices) // self.batch_size
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """The number of steps of the whole run."""
         return self.settings.recipe.epochs * self.steps_per_epoch
 
 
 def make_plan(
-    settings: Settings, arrays: Mapping[str, npt.NDArray[Any]], teacher: distillation.Teacher | None = None
-) -> Plan:
-    """How images become steps.
+    settings: TrainingSettings, arrays: Mapping[str, NDArray[Any]], teacher: distillation.Teacher | None = None
+) -> TrainingPlan:
+    """Divide images into steps, draw the outliers, and move all images to the device.
 
     Args:
-        settings: of the run.
-        arrays: `images` uint8 (N, 28, 28) and `labels` int64 (N,); `test_images` and `test_labels`; and perhaps
-            `extra_images`, `extra_labels` and `extra_none`, of the user's own.
-        teacher: whose opinion of the images is learned besides.
+        settings: the settings of the run.
+        arrays: `images` uint8 (N, 28, 28) and `labels` int64 (N,); `test_images` and `test_labels`; and optionally
+            `user_images`, `user_labels` and `user_outliers`, the user's own.
+        teacher: the networks to learn from besides the labels.
     """
-    shown, labels = [arrays["images"]], [arrays["labels"]]
-    count = len(labels[0])
-    learn, validate = (np.arange(count), np.arange(0)) if settings.everything else mnist.learn_validate(labels[0])
-    if "extra_images" in arrays:
-        shown.append(arrays["extra_images"])
-        labels.append(arrays["extra_labels"])
-        own = np.arange(count, count + len(labels[1]))
-        times = min(_EXTRA_TIMES, round(_EXTRA_PART * len(learn) / max(1, len(own))))
-        learn = np.concatenate([learn, np.repeat(own, max(1, times))])
-    batch_size = min(settings.recipe.batch_size, len(learn))
-    ghosts = count_ghosts(settings, batch_size)
-    strangers = 0
+    image_parts, label_parts = [arrays["images"]], [arrays["labels"]]
+    count = len(arrays["labels"])
+    if settings.everything:
+        learning, validation = np.arange(count), np.arange(0)
+    else:
+        learning, validation = mnist.split_for_validation(arrays["labels"])
+    if "user_images" in arrays:
+        image_parts.append(arrays["user_images"])
+        label_parts.append(arrays["user_labels"])
+        user_indices = np.arange(count, count + len(arrays["user_labels"]))
+        repeats = min(_MOST_REPEATS, round(_USER_DIGITS_SHARE * len(learning) / max(1, len(user_indices))))
+        learning = np.concatenate([learning, np.repeat(user_indices, max(1, repeats))])
+    batch_size = min(settings.recipe.batch_size, len(learning))
+    ghost_batches = count_ghost_batches(settings, batch_size)
+    outliers_per_batch = 0
     if settings.recipe.outliers:
-        strangers = max(1, round(settings.recipe.outliers * batch_size / ghosts))
-        drawn = outliers.draw(outliers.TRAINING, _OUTLIERS, settings.seed, arrays["images"][learn[learn < count]])
-        shown += drawn.values()
-        own_none = arrays.get("extra_none")
-        if own_none is not None and len(own_none):
-            shown += [own_none] * min(_EXTRA_TIMES, max(1, _OUTLIERS // len(own_none)))
-    images, classes, test_images, test_labels = (
+        outliers_per_batch = max(1, round(settings.recipe.outliers * batch_size / ghost_batches))
+        digits = arrays["images"][learning[learning < count]]
+        image_parts += outliers.draw(outliers.TRAINING, _OUTLIERS_PER_KIND, settings.seed, digits).values()
+        user_outliers = arrays.get("user_outliers")
+        if user_outliers is not None and len(user_outliers):
+            image_parts += [user_outliers] * min(_MOST_REPEATS, max(1, _OUTLIERS_PER_KIND // len(user_outliers)))
+    images, labels, test_images, test_labels = (
         torch.from_numpy(array).to(settings.device)
-        for array in (np.concatenate(shown), np.concatenate(labels), arrays["test_images"], arrays["test_labels"])
+        for array in (
+            np.concatenate(image_parts),
+            np.concatenate(label_parts),
+            arrays["test_images"],
+            arrays["test_labels"],
+        )
     )
-    parts = learn, validate, test_images, test_labels
-    own_from = count if teacher and "extra_images" in arrays else None
-    return Plan(settings, images, classes, *parts, batch_size, ghosts, strangers, teacher, own_from)
+    return TrainingPlan(
+        settings,
+        images,
+        labels,
+        learning,
+        validation,
+        test_images,
+        test_labels,
+        batch_size,
+        ghost_batches,
+        outliers_per_batch,
+        teacher,
+        first_user_digit=count if teacher and "user_images" in arrays else None,
+    )
 
 
-def count_ghosts(settings: Settings, batch_size: int) -> int:
-    """Into how many ghost batches a batch is cut: none of them much smaller than the recipe's."""
+def count_ghost_batches(settings: TrainingSettings, batch_size: int) -> int:
+    """Count the ghost batches of a batch, so that their size is close to the recipe's."""
     if settings.device == "cuda":
         return 1  # small passes would leave a GPU idle; its BatchNorm sees the whole batch
     return max(1, round(batch_size / settings.recipe.ghost_batch))
 
 
 class Stepper:
-    """Takes a run through its steps, together with the other workers."""
+    """Takes the steps of a run together with the other workers."""
 
-    def __init__(self, run: Run, plan: Plan, team: Team) -> None:
-        """Share the weights of the run's network, but not its BatchNorm statistics: only whole steps move them."""
-        self._run, self._plan, self._team = run, plan, team
-        self._parameters = [parameter for parameter in run.network.parameters() if parameter.requires_grad]
+    def __init__(self, state: TrainingState, plan: TrainingPlan, group: WorkerGroup) -> None:
+        """Copy the network for the ghost batches: the copy shares its weights, but not its BatchNorm statistics."""
+        self._state, self._plan, self._group = state, plan, group
+        self._parameters = [parameter for parameter in state.network.parameters() if parameter.requires_grad]
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
-        shared: dict[int, object] = {id(parameter): parameter for parameter in run.network.parameters()}
-        self._twin = copy.deepcopy(run.network, shared)
-        self._twin.train()
-        self._norms = _norms(run.network)
-        # the twin's BatchNorm keeps the statistics of its last pass alone
-        ghosts = _norms(self._twin)
-        for norm in ghosts:
+        shared: dict[int, object] = {id(parameter): parameter for parameter in state.network.parameters()}
+        self._ghost_network = copy.deepcopy(state.network, shared)
+        self._ghost_network.train()
+        self._norms = _find_batch_norms(state.network)
+        # a momentum of 1 makes the copy's BatchNorm keep the statistics of its last pass alone
+        ghost_norms = _find_batch_norms(self._ghost_network)
+        for norm in ghost_norms:
             norm.momentum = 1.0
-        self._statistics = [buffer for norm in ghosts for buffer in _running(norm)]
+        self._statistics = [buffer for norm in ghost_norms for buffer in _running_statistics(norm)]
         self._sizes = [tensor.numel() for tensor in (*self._parameters, *self._statistics)]
 
-    def step(self, epoch: int, indices: npt.NDArray[np.int64], signal: int = 0) -> int:
+    def step(self, epoch: int, indices: NDArray[np.int64], signal: int = 0) -> int:
         """Take one step of the optimiser.
 
         Args:
             epoch: counted from 0.
-            indices: (B,) int64, the images of the batch.
-            signal: one that this worker caught, else 0.
+            indices: int64 (B,), the images of the batch.
+            signal: the signal that this worker has received, else 0.
 
         Returns:
-            A signal that any of the workers caught, else 0.
+            The highest signal that any of the workers has received, else 0.
 
         Raises:
-            EdgeMnistError: loss or gradient are no numbers any more; the weights are those before the step.
+            EdgeMnistError: the loss or a gradient is not finite; the weights are those before the step.
             WorkerLost: another worker ended; the weights are those before the step.
         """
-        began = time.perf_counter()
-        run, plan = self._run, self._plan
-        parts = np.array_split(indices, plan.ghosts)
-        share = plan.ghosts // self._team.size
-        first = self._team.rank * share
-        rows = torch.stack([self._pass(epoch, ghost, parts[ghost], signal) for ghost in range(first, first + share)])
-        rows = self._team.gather(rows)  # (ghosts, values)
-        total = rows.sum(0)
+        start = time.perf_counter()
+        state, plan = self._state, self._plan
+        parts = np.array_split(indices, plan.ghost_batches)
+        share = plan.ghost_batches // self._group.size
+        first = self._group.rank * share
+        rows = torch.stack([self._run_ghost_batch(epoch, i, parts[i], signal) for i in range(first, first + share)])
+        rows = self._group.gather(rows)  # (ghost batches, values)
+        total = rows.sum(0)  # (values,)
         loss, correct = total[-3].item(), total[-2].item()
         if not torch.isfinite(total).all():
             trouble = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-            raise EdgeMnistError(f"epoch {epoch + 1}, step {run.step + 1}: {trouble}: try a lower --lr")
+            raise EdgeMnistError(f"epoch {epoch + 1}, step {state.step + 1}: {trouble}: try a lower --lr")
         self._apply(torch.split(total[:-3], self._sizes))
-        run.step += 1
-        run.loss += loss
-        run.correct += int(correct)
-        run.seen += len(indices)
-        run.seconds += time.perf_counter() - began
+        state.step += 1
+        state.loss += loss
+        state.correct += int(correct)
+        state.images += len(indices)
+        state.seconds += time.perf_counter() - start
         return int(rows[:, -1].max())
 
-    def _pass(self, epoch: int, ghost: int, indices: npt.NDArray[np.int64], signal: int) -> torch.Tensor:
-        """One ghost batch: its share of the gradients, its statistics, and at the end loss, correct images, signal."""
+    def _run_ghost_batch(self, epoch: int, number: int, indices: NDArray[np.int64], signal: int) -> torch.Tensor:
+        """Compute the row of a ghost batch: its share of the gradients, its statistics, loss, correct images, signal.
+
+        Args:
+            epoch: counted from 0.
+            number: the place of the ghost batch in its batch.
+            indices: int64 (B,), its images.
+            signal: the signal that this worker has received, else 0.
+
+        Returns:
+            float32 (values,).
+        """
         settings, recipe, plan = self._plan.settings, self._plan.settings.recipe, self._plan
         count = len(indices)
-        indices = np.concatenate([indices, plan.pick(self._run.step, ghost)])  # (B + O,)
+        indices = np.concatenate([indices, plan.choose_outliers(self._state.step, number)])  # (B + O,)
         chosen = torch.from_numpy(indices).to(settings.device)
         pixels = plan.images[chosen].unsqueeze(1).float()  # (B + O, 1, 28, 28)
-        amount = recipes.augmentation(recipe, epoch)
-        if amount is not None:
-            pixels = augment(pixels, indices, amount, settings.seed, epoch)
-            if amount.stroke or amount.wear:
-                pixels = wear(pixels, indices, amount, settings.seed, epoch)
+        limits = recipes.augmentation_at(recipe, epoch)
+        if limits is not None:
+            pixels = augment(pixels, indices, limits, settings.seed, epoch)
+            if limits.stroke or limits.degradation:
+                pixels = degrade(pixels, indices, limits, settings.seed, epoch)
         labels = plan.labels[chosen[:count]]  # (B,)
         # for a network with Dropout
-        torch.manual_seed((settings.seed << 32) + self._run.step * plan.ghosts + ghost)
+        torch.manual_seed((settings.seed << 32) + self._state.step * plan.ghost_batches + number)
         with torch.autocast(settings.device, torch.bfloat16, enabled=settings.bfloat16):
             normalized = normalize(pixels)
-            logits, unknown = self._twin(normalized).float().tensor_split((count,))  # (B, 10), (O, 10)
-            taught = plan.teacher.logits(normalized[:count]) if plan.teacher else None
-        if plan.own is None:
-            loss = distillation.loss(logits, labels, taught, recipe)
+            outputs = self._ghost_network(normalized).float()
+            teacher_logits = plan.teacher.compute_logits(normalized[:count]) if plan.teacher else None  # (B, 10)
+        logits, outlier_logits = outputs.tensor_split((count,))  # (B, 10), (O, 10)
+        if plan.first_user_digit is None:
+            loss = distillation.compute_loss(logits, labels, teacher_logits, recipe)
         else:
-            own = chosen[:count] >= plan.own
-            loss = distillation.loss(logits[own], labels[own], None, recipe)
-            loss = loss + distillation.loss(
-                logits[~own], labels[~own], None if taught is None else taught[~own], recipe
-            )
-        if plan.strangers:
-            loss = loss - unknown.log_softmax(1).mean(1).sum()  # cross entropy with equal probabilities
+            is_user = chosen[:count] >= plan.first_user_digit
+            others = None if teacher_logits is None else teacher_logits[~is_user]
+            loss = distillation.compute_loss(logits[is_user], labels[is_user], None, recipe)
+            loss = loss + distillation.compute_loss(logits[~is_user], labels[~is_user], others, recipe)
+        if plan.outliers_per_batch:
+            loss = loss - outlier_logits.log_softmax(1).mean(1).sum()  # cross entropy with equal probabilities
         gradients = torch.autograd.grad(loss / plan.batch_size, self._parameters)
         correct = (logits.argmax(1) == labels).sum()
         last = torch.stack([loss.detach(), correct.float(), torch.tensor(float(signal), device=loss.device)])
         return torch.cat([*(gradient.flatten() for gradient in gradients), *self._statistics, last])
 
     def _apply(self, parts: tuple[torch.Tensor, ...]) -> None:
-        """Move weights and running statistics by the sums over the ghost batches."""
-        run, plan = self._run, self._plan
+        """Update weights and running statistics with the sums over the ghost batches."""
+        state, plan = self._state, self._plan
         for parameter, part in zip(self._parameters, parts, strict=False):
-            # copied: the optimiser wants the gradient laid out in memory as the weight is
+            # copied, because the optimiser needs the gradient laid out in memory as the weight is
             parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]  # made in __init__
-        set_rates(run.optimizer, plan.settings.recipe, run.step, plan.steps)
-        run.optimizer.step()
+        set_rates(state.optimizer, plan.settings.recipe, state.step, plan.steps)
+        state.optimizer.step()
         statistics = iter(parts[len(self._parameters) :])
         for norm in self._norms:
             batches = norm.get_buffer("num_batches_tracked").add_(1)
             weight = 1 / int(batches) if norm.momentum is None else norm.momentum
-            for running in _running(norm):
-                running.lerp_(next(statistics) / plan.ghosts, weight)
+            for running in _running_statistics(norm):
+                running.lerp_(next(statistics) / plan.ghost_batches, weight)
 
 
-def _norms(network: nn.Module) -> list[_BatchNorm]:
-    """Its BatchNorm layers that keep running statistics."""
+def _find_batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Find the BatchNorm layers that keep running statistics."""
     return [module for module in network.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
-def _running(norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running mean and variance, (C,) each."""
+def _running_statistics(norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """The running mean and variance, (C,) each."""
     return norm.get_buffer("running_mean"), norm.get_buffer("running_var")
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels 0..255 as float32 (N, 1, H, W) to what a network takes, the channels side by side in memory."""
+    """Normalise pixels 0..255, float32 (N, 1, H, W), as a network takes them, in the channels-last memory format."""
     return ((pixels / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, team: Team) -> float:
-    """The part of the images uint8 (N, 28, 28) whose class is right, 0 to 1, computed in float32."""
+def measure_accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, group: WorkerGroup) -> float:
+    """Measure the share of the images uint8 (N, 28, 28) that are classified correctly, 0 to 1, in float32."""
     network.eval()
-    right = torch.zeros(1, dtype=torch.int64)
+    correct = torch.zeros(1, dtype=torch.int64)
     starts = range(0, len(labels), _EVALUATION_BATCH)
-    for start in starts[team.rank :: team.size]:
+    for start in starts[group.rank :: group.size]:
         part = slice(start, start + _EVALUATION_BATCH)
         classes = network(normalize(images[part].unsqueeze(1).float())).argmax(1)
-        right += (classes == labels[part]).sum().cpu()
-    return int(team.gather(right).sum()) / len(labels)
+        correct += (classes == labels[part]).sum().cpu()
+    return int(group.gather(correct).sum()) / len(labels)
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimiser, at its highest rate."""
+    """Make the recipe's optimiser, at its highest learning rate."""
     weights, decay = network.parameters(), recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(weights, recipe.lr, recipe.momentum, weight_decay=decay, fused=True)
@@ -268,7 +306,7 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
-    """Learning rate and momentum of one step; Adam's momentum is its beta1."""
+    """Set learning rate and momentum of one step; Adam's momentum is its beta1."""
     momentum = recipes.momentum(recipe, step, steps)
     for group in optimizer.param_groups:
         group["lr"] = recipes.learning_rate(recipe, step, steps)

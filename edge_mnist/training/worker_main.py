@@ -1,4 +1,4 @@
-"""A worker that another process started: `python -m edge_mnist.training.worker_main PORT SIZE RANK`."""
+"""The process of a worker that worker 0 started: `python -m edge_mnist.training.worker_main PORT SIZE RANK`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edge_mnist.training import loop, workers
 
 
 def main(port: str, size: str, rank: str) -> None:
-    """Train along until the run is over, or worker 0 is gone; worker 0 tells the user what happened."""
+    """Train until the run ends or worker 0 is gone; worker 0 tells the user what happened."""
     end_with_parent()
     try:
-        with workers.follow(int(port), int(rank), int(size)) as team:
-            loop.follow(team, signals.watch)
+        with workers.join_parent(int(port), int(rank), int(size)) as group:
+            loop.train_as_worker(group, signals.watch)
     except workers.WorkerLost:
         sys.exit(1)
     except signals.Stopped:

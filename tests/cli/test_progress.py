@@ -128,8 +128,8 @@ def test_a_long_epoch_is_a_plain_line_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
-    run = runs.Run(None, None)  # type: ignore[arg-type]
-    run.loss, run.correct, run.seen, run.seconds = 12.0, 90, 100, 0.5
+    run = runs.TrainingState(None, None)  # type: ignore[arg-type]
+    run.loss, run.correct, run.images, run.seconds = 12.0, 90, 100, 0.5
     with progress.report(), TrainingProgress(4) as shown:
         for step in range(20):
             time.sleep(0.02)

@@ -59,7 +59,7 @@ def test_every_layout_is_read(
         (tmp_path / folder / (f"{name}.gz" if packed else name)).write_bytes(
             gzip.compress(content) if packed else content
         )
-    assert mnist.available(tmp_path) and not mnist.available(tmp_path, "train")
+    assert mnist.is_available(tmp_path) and not mnist.is_available(tmp_path, "train")
     digits = mnist.load("test", tmp_path)
     assert np.array_equal(digits.images, DRAWN.images) and digits.images.dtype == np.uint8
     assert np.array_equal(digits.labels, DRAWN.labels) and digits.labels.dtype == np.int64
@@ -131,7 +131,7 @@ def test_missing_places_say_where_was_looked(machine: Path, tmp_path: Path, monk
     monkeypatch.delenv("EDGE_MNIST_DATA")
     with pytest.raises(EdgeMnistError, match=f"{machine}: .*--data or EDGE_MNIST_DATA"):
         mnist.load("test", download=False)
-    assert not mnist.available() and not mnist.available(nowhere) and not mnist.available(empty)
+    assert not mnist.is_available() and not mnist.is_available(nowhere) and not mnist.is_available(empty)
 
 
 @pytest.fixture
@@ -181,12 +181,12 @@ def test_a_download_is_kept_only_if_its_content_is_right(
     assert {path.name: path.read_bytes() for path in machine.iterdir()} == right
 
     monkeypatch.setattr(mnist, "_MIRRORS", ())
-    assert mnist.available() and mnist.load("test").sha256 == digits.sha256
+    assert mnist.is_available() and mnist.load("test").sha256 == digits.sha256
 
 
 def test_the_split_of_sixty_thousand_is_fixed() -> None:
     labels = np.arange(60_000) * 7919 % 10
-    learn, validate = mnist.learn_validate(labels)
+    learn, validate = mnist.split_for_validation(labels)
     assert (len(learn), len(validate)) == (55_000, 5_000)
     assert np.bincount(labels[validate]).tolist() == [500] * 10
     assert (
@@ -197,7 +197,7 @@ def test_the_split_of_sixty_thousand_is_fixed() -> None:
 
 @given(hnp.arrays(np.int64, st.integers(1, 300), elements=st.integers(0, 9)))
 def test_a_split_is_complete_stratified_and_exact(labels: npt.NDArray[np.int64]) -> None:
-    learn, validate = mnist.learn_validate(labels)
+    learn, validate = mnist.split_for_validation(labels)
     assert len(validate) == len(labels) // 12
     assert np.array_equal(np.sort(np.concatenate((learn, validate))), np.arange(len(labels)))
     assert np.all(np.diff(learn) > 0) and np.all(np.diff(validate) > 0)

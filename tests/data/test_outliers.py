@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge_mnist.data import outliers, strokes
-from edge_mnist.data.letters import LETTERS, SIGNS
+from edge_mnist.data.strokes import LETTERS, SIGNS
 
 DIGITS = strokes.draw(200, 4).images
 KINDS = {**outliers.TRAINING, **outliers.UNSEEN}

@@ -72,7 +72,7 @@ def test_no_two_writers_are_alike_and_yet_each_is_read(drawn: Digits) -> None:
 
 
 def test_they_stand_for_handwriting(drawn: Digits) -> None:
-    if not mnist.available():
+    if not mnist.is_available():
         pytest.skip("needs MNIST: set EDGE_MNIST_DATA")
     written = mnist.load("test")
     assert np.mean(nearest(written, drawn.images) == drawn.labels) > 0.9

@@ -98,8 +98,8 @@ def test_a_drawing_is_read_and_its_correction_can_be_used_for_training(page: Pag
     for label in ("3", "none", "8"):  # the last label counts
         status, _, body = client("POST", "/correct", json.dumps({"key": content["key"], "label": label}).encode())
         assert status == 200 and Path(json.loads(body)["saved"]).exists()
-    found = user_digits.read(tmp_path / "corrections")
-    assert found.labels.tolist() == [8] and found.images.shape == (1, 28, 28) and len(found.none) == 0
+    found = user_digits.read_user_digits(tmp_path / "corrections")
+    assert found.labels.tolist() == [8] and found.images.shape == (1, 28, 28) and len(found.outliers) == 0
     for wrong in ({"key": content["key"], "label": "../x"}, {"key": "0" * 16, "label": "1"}, {"key": [], "label": {}}):
         assert client("POST", "/correct", json.dumps(wrong).encode())[0] == 422
     assert client("POST", "/correct", b"no json")[0] == 400

@@ -276,11 +276,11 @@ def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Pa
 
 def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
-    from edge_mnist.data.user_digits import read
+    from edge_mnist.data.user_digits import read_user_digits
 
     (tmp_path / "page.png").write_bytes(cv2.imencode(".png", written(["07"], 60, size=(300, 120)))[1].tobytes())
     assert predict(tmp_path / "page.png", "--save-digits", tmp_path / "own").returncode == 0
-    assert sorted(read(tmp_path / "own").labels) == [0, 7]
+    assert sorted(read_user_digits(tmp_path / "own").labels) == [0, 7]
 
 
 @pytest.mark.parametrize(

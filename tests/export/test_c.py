@@ -16,7 +16,7 @@ import pytest
 from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
-from edge_mnist.data.images import test_images as images_for
+from edge_mnist.data.images import load_test_images
 from edge_mnist.export import bundle_writer
 from edge_mnist.export.c.tables import choose_chain_lengths, fuse_operations, pack_weights
 from edge_mnist.export.c.writer import write_c, write_header
@@ -396,13 +396,13 @@ def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: Quanti
     assert sorted(path.name for path in folder.iterdir()) == [
         *("manifest.json", "model_int8.c", "model_int8.h", "reference.safetensors")
     ]
-    report = verify(folder, images_for((1, 28, 28), None, 40))
+    report = verify(folder, load_test_images((1, 28, 28), None, 40))
     assert [(v.name, v.status, v.logits_differing) for v in report.variants] == [("c int8", "passed", 0)]
     assert report.passed
     path = folder / "model_int8.c"
     assert runtime.load(path).contract.model == report_model(graph)
     path.write_bytes(mutate(path.read_bytes(), graph.identifiers()["conv5"], "weight"))
-    report = verify(folder, images_for((1, 28, 28), None, 20))
+    report = verify(folder, load_test_images((1, 28, 28), None, 20))
     assert [(v.status, v.layer) for v in report.variants] == [("failed", "conv5")]
     assert "changed since the export: weight differs" in report.variants[0].reason
 
@@ -419,7 +419,7 @@ def test_without_a_compiler_it_is_not_run(
     folder = tmp_path / "artifacts"
     bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     monkeypatch.setenv("PATH", "")
-    report = verify(folder, images_for((1, 28, 28), None, 20))
+    report = verify(folder, load_test_images((1, 28, 28), None, 20))
     assert [(v.status, v.reason) for v in report.variants] == [
         ("not run", "model_int8.c: a C compiler is not installed: apt install gcc, or name one in the environment's CC")
     ]

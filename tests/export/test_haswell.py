@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.bundle.reference import Reference, make_reference
-from edge_mnist.data.images import test_images as images_for
+from edge_mnist.data.images import load_test_images
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.verification import VerifyOptions, verify
 from edge_mnist.exportable import load_network
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def test_all_six_artifacts_pass_on_haswell(bundle_folder: Path, reference: Reference) -> None:
-    report = verify(bundle_folder, images_for((1, 28, 28), None, 60), HASWELL)
+    report = verify(bundle_folder, load_test_images((1, 28, 28), None, 60), HASWELL)
     assert [(variant.name, variant.status, variant.logits_differing) for variant in report.variants] == [
         (f"{kind.name} {precision}", "passed", 0) for kind in choose_formats() for precision in ("float", "int8")
     ]
@@ -37,7 +37,7 @@ def test_weights_up_to_127_do_not_and_the_layer_is_named(tmp_path: Path) -> None
     quantized, layers = quantize_graph(graph, source.statistics, weight_range=127)
     wide = make_reference(graph, quantized, layers, None)
     write_bundle(tmp_path / "wide", make_bundle(wide, choose_formats(["onnx"]), {}))
-    report = verify(tmp_path / "wide", images_for((1, 28, 28), None, 60), HASWELL)
+    report = verify(tmp_path / "wide", load_test_images((1, 28, 28), None, 60), HASWELL)
     int8 = next(variant for variant in report.variants if variant.precision == "int8")
     assert int8.status == "failed"
     assert int8.layer is not None

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edge_mnist import runtime
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.cli import commands
-from edge_mnist.data.images import test_images as images_for
+from edge_mnist.data.images import load_test_images
 from edge_mnist.export import WRITERS, bundle_writer
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import VerifyOptions, verify
@@ -26,7 +26,7 @@ from edge_mnist.runtime.classifier import is_x86
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from tests.export.test_mutation import mutate
 
-IMAGES = images_for((1, 28, 28), None, 40)
+IMAGES = load_test_images((1, 28, 28), None, 40)
 TOO = VerifyOptions(runtime=runtime.MICRO)
 
 needs_micro = pytest.mark.skipif(

@@ -16,7 +16,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from edge_mnist.bundle.reference import Reference
-from edge_mnist.data.images import test_images as images_for
+from edge_mnist.data.images import load_test_images
 from edge_mnist.export import WRITERS
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
@@ -170,7 +170,7 @@ def test_verify_fails_and_names_the_layer(
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
     assert graph is not None
     path.write_bytes(mutate(kind, path.read_bytes(), "conv5", "weight", graph))
-    report = verify(folder, images_for((1, 28, 28), None, 20))
+    report = verify(folder, load_test_images((1, 28, 28), None, 20))
     assert not report.passed
     failed = [variant for variant in report.variants if variant.status == "failed"]
     assert [variant.file for variant in failed] == [path.name]

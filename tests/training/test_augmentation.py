@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge_mnist.data import strokes  # noqa: E402
-from edge_mnist.training.augmentation import augment, epoch_order  # noqa: E402
-from edge_mnist.training.degradation import wear  # noqa: E402
+from edge_mnist.data.keyed_random import draw_permutation  # noqa: E402
+from edge_mnist.training.augmentation import augment  # noqa: E402
+from edge_mnist.training.degradation import degrade  # noqa: E402
 from edge_mnist.training.recipes import Augmentation  # noqa: E402
 
 STILL = Augmentation(rotation=0, scale=0, shear=0, shift=0)
@@ -20,18 +21,18 @@ def _digits(count: int) -> torch.Tensor:
 
 
 def test_order_is_a_permutation_of_its_key() -> None:
-    orders = [epoch_order(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
+    orders = [draw_permutation(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order) == list(range(1000))
     assert len({order.tobytes() for order in orders}) == 4
-    np.testing.assert_array_equal(orders[0], epoch_order(0, 0, 1000))
+    np.testing.assert_array_equal(orders[0], draw_permutation(0, 0, 1000))
 
 
-FULL = Augmentation(elastic=1.5, stroke=0.6, wear=0.4)
+FULL = Augmentation(elastic=1.5, stroke=0.6, degradation=0.4)
 
 
 def _change(images: torch.Tensor, indices: np.ndarray, amount: Augmentation, seed: int, epoch: int) -> torch.Tensor:
-    return wear(augment(images, indices, amount, seed, epoch), indices, amount, seed, epoch)
+    return degrade(augment(images, indices, amount, seed, epoch), indices, amount, seed, epoch)
 
 
 @pytest.mark.parametrize("amount", [Augmentation(), FULL])
@@ -47,12 +48,12 @@ def test_an_image_changes_alike_in_any_batch(amount: Augmentation) -> None:
         assert (other != whole).flatten(1).any(1).all()
 
 
-def test_wear_meets_a_part_of_the_images_and_strokes_change_both_ways() -> None:
+def test_degradation_meets_a_part_of_the_images_and_strokes_change_both_ways() -> None:
     images, indices = _digits(400), np.arange(400)
-    worn = wear(images, indices, Augmentation(wear=0.2), 0, 0)
-    untouched = (worn == images).flatten(1).all(1).float().mean()
+    degraded = degrade(images, indices, Augmentation(degradation=0.2), 0, 0)
+    untouched = (degraded == images).flatten(1).all(1).float().mean()
     assert 0.8**5 - 0.08 < untouched < 0.8**5 + 0.08  # five effects, drawn apart
-    ink = wear(images, indices, Augmentation(stroke=0.5), 0, 0).sum((1, 2, 3)) / images.sum((1, 2, 3))
+    ink = degrade(images, indices, Augmentation(stroke=0.5), 0, 0).sum((1, 2, 3)) / images.sum((1, 2, 3))
     assert 0.3 < (ink > 1).float().mean() < 0.7 and ink.min() > 0.5 and ink.max() < 2.5
 
 

@@ -62,7 +62,16 @@ def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(d
     (tmp_path / "own" / "7").mkdir(parents=True)
     for number, pixels in enumerate(own):
         image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
-    options = ["--extra", str(tmp_path / "own"), "--teacher", str(SHIPPED), "--init", str(SHIPPED), "--workers", "1"]
+    options = [
+        "--user-digits",
+        str(tmp_path / "own"),
+        "--teacher",
+        str(SHIPPED),
+        "--init",
+        str(SHIPPED),
+        "--workers",
+        "1",
+    ]
     student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
     reads = runtime.load_bytes(write_tflite(fold(student)), "student").predict
     assert (reads(own) == 7).mean() > 0.95
@@ -75,7 +84,8 @@ def test_the_opinion_of_several_is_their_mean() -> None:
     other = dataclasses.replace(one, weights=weights)
     images = torch.rand(4, 1, 28, 28)
     alone, both = (
-        distillation.receive(*distillation.send(some), "cpu").logits(images) for some in ([one], [one, other])
+        distillation.unpack_teacher(*distillation.pack_teachers(some), "cpu").compute_logits(images)
+        for some in ([one], [one, other])
     )
     torch.testing.assert_close(both, alone + torch.arange(10) / 2)
 
@@ -83,19 +93,22 @@ def test_the_opinion_of_several_is_their_mean() -> None:
 def test_a_teacher_of_the_same_opinion_pulls_nowhere() -> None:
     """Against central differences, too: the softened half has the gradient of T^2 times a cross entropy at T."""
     generator = torch.Generator().manual_seed(3)
-    logits, taught = (torch.randn(5, 10, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
+    logits, teacher_logits = (torch.randn(5, 10, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
     labels = torch.arange(5)
-    recipe = dataclasses.replace(recipes.named("best"), distillation=1.0)
+    recipe = dataclasses.replace(recipes.find_recipe("best"), distillation=1.0)
     same = logits.clone().requires_grad_()
-    distillation.loss(same, labels, logits, recipe).backward()
+    distillation.compute_loss(same, labels, logits, recipe).backward()
     assert same.grad.abs().max() < 1e-12
     blend = dataclasses.replace(recipe, distillation=0.3)
-    assert torch.autograd.gradcheck(lambda x: distillation.loss(x, labels, taught, blend), logits.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: distillation.compute_loss(x, labels, teacher_logits, blend), logits.requires_grad_()
+    )
     hard, soft = (
-        distillation.loss(logits, labels, taught, dataclasses.replace(recipe, distillation=share)) for share in (0, 1)
+        distillation.compute_loss(logits, labels, teacher_logits, dataclasses.replace(recipe, distillation=share))
+        for share in (0, 1)
     )
     torch.testing.assert_close(
-        distillation.loss(logits, labels, taught, blend), torch.as_tensor(0.7 * hard + 0.3 * soft)
+        distillation.compute_loss(logits, labels, teacher_logits, blend), torch.as_tensor(0.7 * hard + 0.3 * soft)
     )
 
 

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from edge_mnist.cli.commands import main  # noqa: E402
-from edge_mnist.training.published_study import EXPERIMENTS, READINGS  # noqa: E402
+from edge_mnist.training.published_study import EXPERIMENTS, INTERPRETATIONS  # noqa: E402
 from edge_mnist.training.recipes import RECIPES  # noqa: E402
 from tests.support.digits import idx, put_digits  # noqa: E402
 
@@ -46,21 +46,21 @@ def test_experiments_run_resume_and_tell_what_they_measured(
 
     run("--seeds", "1", "--no-readings")
     runs = Path("runs/experiments")
-    assert sorted(folder.name for folder in runs.iterdir()) == sorted(item.folder(0) for item in EXPERIMENTS)
+    assert sorted(folder.name for folder in runs.iterdir()) == sorted(item.folder_name(0) for item in EXPERIMENTS)
     first = (runs / "sgd-fixed-seed-0" / "state.safetensors").stat().st_mtime_ns
-    assert "How the study was read" in Path("docs/experiments.md").read_text()
+    assert "How the study is interpreted" in Path("docs/experiments.md").read_text()
     assert "holds runs, or other files: go on with them with --resume" in run("--seeds", "2", status=2)
 
     told = run("--seeds", "2", "--resume")
     assert "run 1 of 13: sgd-onecycle-seed-0, done\n" in told and "run 13 of 13: adamw-onecycle-seed-1\n" in told
     assert (runs / "sgd-fixed-seed-0" / "state.safetensors").stat().st_mtime_ns == first
-    assert sum(1 for _ in runs.iterdir()) == 2 * len(EXPERIMENTS) + len(READINGS)
+    assert sum(1 for _ in runs.iterdir()) == 2 * len(EXPERIMENTS) + len(INTERPRETATIONS)
 
     report = Path("docs/experiments.md").read_text()
     assert Path("docs/experiments.png").read_bytes().startswith(b"\x89PNG")
     assert "    edge-mnist experiments --seeds 2 --epochs 2\n" in report and "256 images to learn from" in report
     for item in EXPERIMENTS:
-        lines = [(runs / item.folder(seed) / "metrics.jsonl").read_text().splitlines() for seed in (0, 1)]
+        lines = [(runs / item.folder_name(seed) / "metrics.jsonl").read_text().splitlines() for seed in (0, 1)]
         tests = [[100 * json.loads(line)["test_accuracy"] for line in seed] for seed in lines]
         cells = row(report, f"`{item.recipe}`")
         last, best = [test[-1] for test in tests], [max(test) for test in tests]
@@ -68,12 +68,12 @@ def test_experiments_run_resume_and_tell_what_they_measured(
         assert cells[1] == f"{last[0]:.2f}, {last[1]:.2f}"
         assert cells[2] == f"{statistics.mean(best):.2f} ± {statistics.stdev(best):.2f}"
         assert cells[3] == f"{item.best:.2f}" and cells[5] == str(item.epochs_to_99)
-    for reading in READINGS:
-        first_epoch = json.loads((runs / reading.folder / "metrics.jsonl").read_text().splitlines()[0])
+    for item in INTERPRETATIONS:
+        first_epoch = json.loads((runs / item.folder_name / "metrics.jsonl").read_text().splitlines()[0])
         pair = f"{100 * first_epoch['train_accuracy']:.2f} / {100 * first_epoch['test_accuracy']:.2f}"
-        assert row(report, f"`{reading.recipe}`", reading.title)[0] == pair
+        assert row(report, f"`{item.recipe}`", item.title)[0] == pair
 
     other = put_digits(tmp_path / "other", labels=idx(np.zeros(256, np.uint8)))
     assert "was trained with other images" in run("--seeds", "1", "--resume", "--data", str(other), status=2)
     monkeypatch.setitem(RECIPES, "adam-onecycle", RECIPES["quick"])
-    assert "was started otherwise" in run("--seeds", "1", "--resume", status=2)
+    assert "was started with other settings" in run("--seeds", "1", "--resume", status=2)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from edge_mnist.graph.layers import count_parameters, output_shapes  # noqa: E402
 from edge_mnist.system.errors import UsageError  # noqa: E402
 from edge_mnist.training import tracing  # noqa: E402
-from edge_mnist.training.network import DIGITNET, DigitNet, build  # noqa: E402
+from edge_mnist.training.network import DIGITNET, DigitNet, build_network  # noqa: E402
 
 
 def test_digitnet_is_the_network_of_the_reference() -> None:
@@ -33,8 +33,8 @@ def test_a_factory_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "my_networks.py").write_text(
         "import torch\ndef small(): return torch.nn.ReLU()\ndef other(): return 1\n"
     )
-    assert isinstance(build(DIGITNET), DigitNet)
-    assert isinstance(build("my_networks:small"), torch.nn.ReLU)
+    assert isinstance(build_network(DIGITNET), DigitNet)
+    assert isinstance(build_network("my_networks:small"), torch.nn.ReLU)
     for name, text in {
         "my_networks": "expected package.module:factory",
         "my_networks:large": "no factory named large",
@@ -42,7 +42,7 @@ def test_a_factory_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "my_networks:other": "expected a torch.nn.Module, found int",
     }.items():
         with pytest.raises(UsageError, match=text):
-            build(name)
+            build_network(name)
 
 
 # Describes an operator that is not there, as torchvision of PyPI does beside a torch without CUDA.
@@ -61,8 +61,8 @@ def test_a_module_may_import_torchvision_beside_a_torch_without_cuda(where: str,
     (tmp_path / "users.py").write_text(f"import {where}\n    import torch\n    return torch.nn.ReLU()\n")
     code = (
         f"import sys; sys.path.insert(1, {str(Path(__file__).parents[2])!r})\n"
-        "from edge_mnist.training.network import build\n"
-        "print(build('users:make'))"
+        "from edge_mnist.training.network import build_network\n"
+        "print(build_network('users:make'))"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -77,6 +77,6 @@ def test_what_a_users_code_writes_is_shown(
     (tmp_path / "talking.py").write_text(
         "import sys, torch\nprint(sys.argv, file=sys.stderr)\ndef make(): return torch.nn.ReLU()\n"
     )
-    build("talking:make")
+    build_network("talking:make")
     assert capsys.readouterr().err == "['edge-mnist']\n"
     assert sys.argv == ["edge-mnist", "export", "--int8"]

@@ -8,11 +8,11 @@ from edge_mnist.system.errors import UsageError
 from edge_mnist.training.recipes import (
     RECIPES,
     Augmentation,
-    augmentation,
-    changed,
+    augmentation_at,
+    change_recipe,
+    find_recipe,
     learning_rate,
     momentum,
-    named,
     parse_changes,
 )
 
@@ -43,29 +43,31 @@ def test_a_fixed_rate_stays() -> None:
 
 
 def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    assert named("quick").epochs == 4
+    assert find_recipe("quick").epochs == 4
     with pytest.raises(UsageError, match="--recipe fast: unknown, expected one of adam-onecycle, "):
-        named("fast")
+        find_recipe("fast")
 
 
 def test_any_number_of_a_recipe_can_be_set() -> None:
-    changes = parse_changes(["elastic=1.5", "calm=2", "lr=1e-3"])
-    assert changes == {"elastic": 1.5, "calm": 2, "lr": 1e-3}
-    recipe = changed(RECIPES["quick"], changes)
-    assert (recipe.lr, recipe.calm) == (1e-3, 2)
+    changes = parse_changes(["elastic=1.5", "cooldown_epochs=2", "lr=1e-3"])
+    assert changes == {"elastic": 1.5, "cooldown_epochs": 2, "lr": 1e-3}
+    recipe = change_recipe(RECIPES["quick"], changes)
+    assert (recipe.lr, recipe.cooldown_epochs) == (1e-3, 2)
     # quick leaves the images as they are: only what is named begins
     assert recipe.augmentation == Augmentation(rotation=0, scale=0, shear=0, shift=0, elastic=1.5)
     for text, said in (
-        ("elastic", "'' is no float"),
-        ("calm=1.5", "'1.5' is no int"),
+        ("elastic", "'' is not of type float"),
+        ("cooldown_epochs=1.5", "'1.5' is not of type int"),
         ("name=x", "expected NAME=VALUE, NAME one of lr, weight_decay, epochs, "),
     ):
         with pytest.raises(UsageError, match=f"--set {text}: .*{said}"):
             parse_changes([text])
 
 
-def test_the_last_epochs_are_calm() -> None:
-    recipe = changed(RECIPES["adam-onecycle"], {"epochs": 10, "calm": 3, "wear": 0.4, "elastic": 1.0})
-    amounts = [augmentation(recipe, epoch) for epoch in range(10)]
+def test_the_cooldown_epochs_change_images_half_as_much() -> None:
+    recipe = change_recipe(
+        RECIPES["adam-onecycle"], {"epochs": 10, "cooldown_epochs": 3, "degradation": 0.4, "elastic": 1.0}
+    )
+    amounts = [augmentation_at(recipe, epoch) for epoch in range(10)]
     assert amounts[:7] == [recipe.augmentation] * 7
-    assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, wear=0.0)] * 3
+    assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, degradation=0.0)] * 3

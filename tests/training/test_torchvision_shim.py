@@ -14,7 +14,7 @@ from edge_mnist.data import mnist
 pytest.importorskip("torch")
 
 
-@pytest.mark.skipif(not mnist.available(), reason="MNIST is not on this machine")
+@pytest.mark.skipif(not mnist.is_available(), reason="MNIST is not on this machine")
 def test_reads_what_torchvision_reads(tmp_path: Path) -> None:
     from edge_mnist.training.torchvision_shim import import_torchvision
 
@@ -29,12 +29,12 @@ def test_reads_what_torchvision_reads(tmp_path: Path) -> None:
                 pytest.skip(str(error))
             raise
     assert torchvision.datasets is datasets
-    place, _ = mnist._where(None)
+    place, _ = mnist._find_folder(None)
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part in ("train", "test"):
-        for name in mnist._NAMES[part]:
-            content = mnist._find(place, name).read_bytes()
+        for name in mnist._FILE_NAMES[part]:
+            content = mnist._find_file(place, name).read_bytes()
             (raw / name).write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     for part in ("train", "test"):
         theirs = datasets.MNIST(str(tmp_path), train=part == "train", download=False)

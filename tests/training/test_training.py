@@ -23,7 +23,7 @@ from edge_mnist.data.mnist import Digits  # noqa: E402
 from edge_mnist.graph import checkpoint, folding, interpreter  # noqa: E402
 from edge_mnist.graph.tensor_file import read_tensors  # noqa: E402
 from edge_mnist.training import curves  # noqa: E402
-from edge_mnist.training.runs import Settings, recorded_settings  # noqa: E402
+from edge_mnist.training.runs import TrainingSettings, recorded_settings  # noqa: E402
 
 EPOCHS, BATCH = 4, 24
 OPTIONS = [
@@ -188,7 +188,7 @@ def test_refuses_what_would_lose_or_mix_runs(
 def test_any_accuracy_can_be_drawn(accuracies: tuple[float, float | None]) -> None:
     train, validation = accuracies
     row = {"loss": 0.5, "train_accuracy": train, "validation_accuracy": validation}
-    assert curves.draw("quick", [{"epoch": epoch, **row} for epoch in (1, 2)]).startswith(b"\x89PNG")
+    assert curves.draw_run("quick", [{"epoch": epoch, **row} for epoch in (1, 2)]).startswith(b"\x89PNG")
 
 
 NETWORKS = """
@@ -233,7 +233,7 @@ def test_all_images_and_dropout_train_alike_twice(data: Path, tmp_path: Path, mo
     for key, array in one.weights.items():
         assert array.tobytes() == two.weights[key].tobytes()
     assert one.metadata["learned_from"] == 1200 and one.metadata["accuracies"]["validation"] is None
-    assert recorded_settings(tmp_path / "one") == Settings(**{
+    assert recorded_settings(tmp_path / "one") == TrainingSettings(**{
         **vars(recorded_settings(tmp_path / "two")), "everything": True
     })  # fmt: skip
 

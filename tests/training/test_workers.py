@@ -175,7 +175,8 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], 
     assert bits(out) == alone
 
 
-SHORT = "import datetime, sys; from edge_mnist import workers; workers._SILENCE = datetime.timedelta(seconds=4); "
+SHORT = "import datetime, sys; from edge_mnist.training import workers; "
+SHORT += "workers._TIMEOUT = datetime.timedelta(seconds=4); "
 SHORT += "sys.argv[0] = 'edge-mnist'; from edge_mnist.cli.commands import main; main()"
 
 

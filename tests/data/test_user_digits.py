@@ -38,26 +38,26 @@ def test_folders_name_the_classes(tmp_path: Path) -> None:
     _put(tmp_path, digits.images, [str(label) for label in digits.labels])
     _put(tmp_path, none, ["none"] * 4)
     (tmp_path / "3" / "notes.txt").write_text("no image")
-    found = user_digits.read(tmp_path)
+    found = user_digits.read_user_digits(tmp_path)
     assert found.labels.tolist() == sorted(digits.labels.tolist())
     assert {pixels.tobytes() for pixels in found.images} == {pixels.tobytes() for pixels in digits.images}
-    assert {pixels.tobytes() for pixels in found.none} == {pixels.tobytes() for pixels in none}
+    assert {pixels.tobytes() for pixels in found.outliers} == {pixels.tobytes() for pixels in none}
     (tmp_path / "none" / "3.png").unlink()
-    assert user_digits.read(tmp_path).sha256 != found.sha256
+    assert user_digits.read_user_digits(tmp_path).sha256 != found.sha256
 
 
 def test_what_is_no_cut_digit_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="absent: no such folder"):
-        user_digits.read(tmp_path / "absent")
+        user_digits.read_user_digits(tmp_path / "absent")
     (tmp_path / "7").mkdir()
     with pytest.raises(EdgeMnistError, match="no images, expected some in folders named 0 to 9 or none"):
-        user_digits.read(tmp_path)
+        user_digits.read_user_digits(tmp_path)
     _put(tmp_path, np.zeros((1, 30, 28), np.uint8), ["7"])
     with pytest.raises(EdgeMnistError, match=r"7/0.png: is 28x30 pixels, expected a digit cut to 28x28"):
-        user_digits.read(tmp_path)
+        user_digits.read_user_digits(tmp_path)
     (tmp_path / "7" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nrest is missing")
-    with pytest.raises(EdgeMnistError, match=r"7/0.png: is no image that can be read"):
-        user_digits.read(tmp_path)
+    with pytest.raises(EdgeMnistError, match=r"7/0.png: is not an image that can be read"):
+        user_digits.read_user_digits(tmp_path)
 
 
 def _accuracy(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
@@ -89,7 +89,7 @@ def test_a_run_begins_with_the_shipped_weights(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 def test_a_new_hand_is_learned_and_mnist_kept(tmp_path: Path) -> None:
     """100 digits of a hand that leans far back, in three epochs from the shipped checkpoint on."""
-    if not (mnist.available(None, "train") and mnist.available(None)):
+    if not (mnist.is_available(None, "train") and mnist.is_available(None)):
         pytest.skip("needs MNIST")
     test = mnist.load("test", download=False)
     hand = corrupt(test.images, "shear", 3)

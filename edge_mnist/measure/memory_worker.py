@@ -1,7 +1,7 @@
-"""The memory of a process that only runs a model: `python -m edge_mnist.measure.benchmark_memory MODEL INPUTS.npy`.
+"""Measures the memory of a process that runs a model: `python -m edge_mnist.measure.memory_worker MODEL INPUTS.npy`.
 
-MODEL is an artifact, or the shared library that a model.c was compiled into; INPUTS are as it takes them. Nothing but
-NumPy and the runtime is imported: this is what running a model costs a program that does without edge_mnist.runtime.
+MODEL is an artifact, or the shared library that a model.c was compiled into; INPUTS.npy holds prepared inputs. Only
+NumPy and the runtime are imported, so the result is what a program that does not use edge_mnist.runtime pays.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 Run = Callable[[NDArray[Any]], object]
+"""Runs a model on prepared inputs (N, ...)."""
 
 
-def memory() -> dict[str, float] | None:
-    """MB (10^6 bytes) of this process that are in memory ("rss"), and that it shares with no other ("private").
+def measure_memory() -> dict[str, float] | None:
+    """Measure the memory of this process in MB (10^6 bytes).
 
-    None where the system does not tell.
+    Returns:
+        "rss_mb", what is resident, and "private_mb", what is shared with no other process; None where the system
+        does not report them.
     """
     try:
         with open("/proc/self/smaps_rollup") as file:
@@ -37,7 +40,7 @@ def memory() -> dict[str, float] | None:
 
 
 def open_model(path: str) -> Run:
-    """A model in its own runtime, on one thread."""
+    """Open a model in its runtime, on one thread."""
     if path.endswith(".so"):
         return _open_library(path)
     if path.endswith(".tflite"):
@@ -68,7 +71,7 @@ def open_model(path: str) -> Run:
 def _open_library(path: str) -> Run:
     library = ctypes.CDLL(path)
     library.edge_mnist_size.restype = ctypes.c_size_t
-    logits, arena = (ctypes.create_string_buffer(library.edge_mnist_size(of)) for of in (1, 2))
+    logits, arena = (ctypes.create_string_buffer(library.edge_mnist_size(which)) for which in (1, 2))
     size = ctypes.c_size_t(len(arena))
     return lambda inputs: library.edge_mnist_run(ctypes.c_void_p(inputs.ctypes.data), logits, arena, size)
 
@@ -91,16 +94,16 @@ def _open_tflite(path: str) -> Run:
 
 
 def main(model: str, inputs_file: str) -> None:
-    """Print one line of JSON: memory before and after the inputs were run one by one, and how long the first took."""
+    """Print one line of JSON: the memory before and after running the inputs one by one, and the time of the first."""
     inputs = np.load(inputs_file)
-    before = memory()
+    before = measure_memory()
     start = time.perf_counter()
     run = open_model(model)
     run(inputs[:1])
-    first = time.perf_counter() - start
+    seconds_to_first = time.perf_counter() - start
     for index in range(len(inputs)):
         run(inputs[index : index + 1])
-    print(json.dumps({"python": before, "memory": memory(), "start_ms": 1e3 * first}), flush=True)
+    print(json.dumps({"python": before, "memory": measure_memory(), "start_ms": 1e3 * seconds_to_first}), flush=True)
 
 
 if __name__ == "__main__":

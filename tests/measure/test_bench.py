@@ -14,8 +14,8 @@ import pytest
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import choose_formats
-from edge_mnist.measure import benchmark
-from edge_mnist.measure.benchmark_worker import Model, nanoseconds
+from edge_mnist.measure import bench
+from edge_mnist.measure.timing_worker import TimedModel, time_calls
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_models_take_turns(tmp_path: Path) -> None:
     log = tmp_path / "log"
     commands = {name: [sys.executable, "-c", FAKE, name, str(log)] for name in ("a", "b")}
     parts: list[float] = []
-    timed, missing = benchmark.alternate(commands, lambda _, part: parts.append(part), 2.5 * benchmark.TURN)
+    timed, missing = bench.time_in_turns(commands, lambda _, part: parts.append(part), 2.5 * bench.TURN)
     assert log.read_text().splitlines() == ["a 1", "b 1", "a 32", "b 32"] * 3
     assert not missing and timed["b"].runtime == "b" and timed["a"].latency[1]["runs"] == 6
     assert timed["a"].latency[32]["median_us"] == 2.0
@@ -56,14 +56,14 @@ def test_models_take_turns(tmp_path: Path) -> None:
 
 
 def test_percentiles() -> None:
-    found = benchmark.latency([1000 * value for value in range(101)], 2)
+    found = bench.summarize_latency([1000 * value for value in range(101)], 2)
     assert found == {"runs": 101, "median_us": 50, "p5_us": 5, "p99_us": 99, "images_per_second": 2 / 50e-6}
 
 
 def test_runs_are_of_whole_batches_and_the_warm_up_does_not_count() -> None:
     seen: list[np.ndarray] = []
-    model = Model("", lambda inputs: seen.append(inputs) or inputs, np.arange(7))  # type: ignore[func-returns-value]
-    times = nanoseconds(model, 3, 0.0)
+    model = TimedModel("", lambda inputs: seen.append(inputs) or inputs, np.arange(7))  # type: ignore[func-returns-value]
+    times = time_calls(model, 3, 0.0)
     assert [values.tolist() for values in seen] == [[0, 1, 2], [3, 4, 5]]
     assert len(times) == 1 and times[0] > 0
 
@@ -74,7 +74,7 @@ def test_a_bundle_is_measured(small: Path) -> None:
     facts = json.loads(result.stdout)
     rows = {row["file"]: row for row in facts["artifacts"]}
     assert list(rows) == ["model_float.tflite", "model_int8.tflite", "model_int8.c"] and not facts["not_run"]
-    threads = sorted({1, benchmark.usable_cores()})
+    threads = sorted({1, bench.count_usable_cores()})
     for name, row in rows.items():
         settings = [(found["threads"], found["batch"]) for found in row["latency"]]
         assert settings == [(t, b) for t in ([1] if name.endswith(".c") else threads) for b in (1, 32)]
