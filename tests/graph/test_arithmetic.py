@@ -1,4 +1,4 @@
-"""Rounding and scales, held against exact rational arithmetic."""
+"""Rounding and scales, compared with exact rational arithmetic."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_requantize_is_one_float32_product_rounded_to_even(pair: tuple[int, np.f
     product = to_float32(exact)
     found = int(requantize(np.array([accumulator], np.float32), np.array([multiplier]), zero_point)[0])
     assert found == clamp(round(product) + zero_point)  # round() of a Fraction takes ties to even
-    # It is the exact quotient's rounding too, unless that lies within float32's error of a tie.
+    # It is also the exact product rounded, unless that lies within float32's error of a tie.
     if abs(exact - math.floor(exact) - Fraction(1, 2)) > abs(exact) * Fraction(1, 2**24):
         assert found == clamp(round(exact) + zero_point)
 
@@ -119,10 +119,10 @@ def test_requantize_is_by_channel() -> None:
     whole = requantize(accumulator.astype(np.float32), multiplier, -7)
     fixed = requantize_fixed_point(accumulator, multiplier, -7, ties_away)
     for channel in range(4):
-        own = accumulator[..., [channel]]
+        part = accumulator[..., [channel]]
         scale = multiplier[[channel]]
-        assert np.array_equal(requantize(own.astype(np.float32), scale, -7), whole[..., [channel]])
-        alone = requantize_fixed_point(own, scale, -7, bool(ties_away[channel]))
+        assert np.array_equal(requantize(part.astype(np.float32), scale, -7), whole[..., [channel]])
+        alone = requantize_fixed_point(part, scale, -7, bool(ties_away[channel]))
         assert np.array_equal(alone, fixed[..., [channel]])
 
 
@@ -133,7 +133,7 @@ def test_requantize_is_by_channel() -> None:
 )
 def test_a_bias_survives_float32(bias: float, scale: float, exponent: int) -> None:
     input_scale = 2.0**exponent
-    # A bias of more than 22 bits is not asked for: quantization coarsens the weights' scale before.
+    # Quantization never asks for a bias of more than 22 bits: it makes the weights' scale coarser before.
     wanted = np.float32(max(scale, abs(bias) / input_scale / 2**22))
     found, integer = find_exact_bias_scale(bias, wanted, input_scale)
     assert found.dtype == np.float32 and wanted <= found <= wanted * np.float32(1 + 2**-18)

@@ -34,11 +34,11 @@ def test_statistics_are_those_of_all_activations_at_once() -> None:
                 continue
             name = operation.name
             expected_keys |= {f"{name}.range", f"{name}.histogram", f"{name}.input_mean"}
-            seen = index + 1  # the pools after a convolution decide what the next one sees
-            while seen < len(graph.operations) and isinstance(graph.operations[seen], MaxPool2d):
-                seen += 1
+            following = index + 1  # the next convolution sees the output of the pools after this one
+            while following < len(graph.operations) and isinstance(graph.operations[following], MaxPool2d):
+                following += 1
                 pooled += 1
-            values = inputs[seen]
+            values = inputs[following]
             low, high = values.min(), values.max()
             assert found[f"{name}.range"].tolist() == [low, high]
             counts = found[f"{name}.histogram"]

@@ -54,11 +54,11 @@ def test_comes_back_as_it_was_and_equal_content_gives_equal_bytes(tmp_path: Path
     for name in ("architecture", "input_shape", "mean", "std", "metadata"):
         assert getattr(loaded, name) == getattr(saved, name)
     for name in ("weights", "statistics"):
-        mine, theirs = getattr(saved, name), getattr(loaded, name)
-        assert mine.keys() == theirs.keys()
-        for key, array in mine.items():
-            assert array.dtype == theirs[key].dtype
-            np.testing.assert_array_equal(array, theirs[key])
+        before, after = getattr(saved, name), getattr(loaded, name)
+        assert before.keys() == after.keys()
+        for key, array in before.items():
+            assert array.dtype == after[key].dtype
+            np.testing.assert_array_equal(array, after[key])
     backwards = dataclasses.replace(
         loaded,
         weights=dict(reversed(loaded.weights.items())),

@@ -1,4 +1,4 @@
-"""Folding changes the form of a network, never what it computes: held against PyTorch."""
+"""Folding changes the form of a network but not what it computes, which is compared with PyTorch."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def network(source: Checkpoint, graph: FloatGraph) -> Any:
     layers = OrderedDict((layer.name, module(layer)) for layer in source.architecture)
     result = nn.Sequential(layers)
     weights = {name: torch.from_numpy(array) for name, array in source.weights.items()}
-    trouble = result.load_state_dict(weights, strict=False)
-    assert not trouble.unexpected_keys and all(key.endswith("num_batches_tracked") for key in trouble.missing_keys)
+    keys = result.load_state_dict(weights, strict=False)
+    assert not keys.unexpected_keys and all(key.endswith("num_batches_tracked") for key in keys.missing_keys)
     first = graph.convolutions[0]
     down, right = first.window.padding
     if (down, right) != (0, 0):

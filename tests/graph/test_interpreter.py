@@ -1,4 +1,4 @@
-"""The oracle itself, held against loops over plain integers."""
+"""The oracle, compared with loops over plain integers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Map = list[list[list[int]]]
 """By channel, row, column."""
 
 
-def requantized(accumulator: int, multiplier: np.float32, zero_point: int) -> int:
+def requantize(accumulator: int, multiplier: np.float32, zero_point: int) -> int:
     """Python's round() takes ties to even."""
     return max(-128, min(127, round(float(np.float32(accumulator) * multiplier)) + zero_point))
 
 
 def slow_convolution(values: Map, operation: QuantizedConv2d, source: Quantization) -> Map:
-    """Six loops; what lies outside the map has the zero point's value, and so adds nothing."""
+    """The convolution as six loops; the padding has the value of the zero point, and so adds nothing."""
     height, width = len(values[0]), len(values[0][0])
     window, (outputs, group_channels, *kernel) = operation.window, operation.weight.shape
     rows, columns = window.output_size((height, width))
@@ -38,7 +38,7 @@ def slow_convolution(values: Map, operation: QuantizedConv2d, source: Quantizati
                 weight = int(operation.weight[out, channel, down, right])
                 accumulator += weight * (values[first + channel][y][x] - source.zero_point)
         multiplier = operation.weight_scale[out] * np.float32(source.scale / operation.output.scale)
-        result[out][row][column] = requantized(accumulator, multiplier, operation.output.zero_point)
+        result[out][row][column] = requantize(accumulator, multiplier, operation.output.zero_point)
     return result
 
 
@@ -46,12 +46,14 @@ def slow_max_pool(values: Map, window: Window) -> Map:
     height, width = len(values[0]), len(values[0][0])
     rows, columns = window.output_size((height, width))
 
-    def seen(channel: list[list[int]], row: int, column: int) -> list[int]:
+    def values_under_window(channel: list[list[int]], row: int, column: int) -> list[int]:
         tops = range(row * window.stride[0] - window.padding[0], height)[: window.kernel_size[0]]
         lefts = range(column * window.stride[1] - window.padding[1], width)[: window.kernel_size[1]]
         return [channel[y][x] for y in tops for x in lefts if y >= 0 and x >= 0]
 
-    return [[[max(seen(channel, r, c)) for c in range(columns)] for r in range(rows)] for channel in values]
+    return [
+        [[max(values_under_window(channel, r, c)) for c in range(columns)] for r in range(rows)] for channel in values
+    ]
 
 
 def random_graph(seed: int) -> QuantizedGraph:
@@ -107,7 +109,7 @@ def test_layers_equal_loops_over_integers(seed: int) -> None:
             values = [slow_convolution(image, operation, source) for image in values]
         assert found.dtype == np.int8 and np.array_equal(found.transpose(0, 3, 1, 2), values), operation.name
         varied |= set(found.ravel().tolist())
-    assert len(varied) > 3  # else nothing was compared
+    assert len(varied) > 3  # otherwise the comparison would say nothing
     flat = run_quantized(graph, images)
     assert np.array_equal(flat, np.array(values).reshape(2, -1))
 

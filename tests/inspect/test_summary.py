@@ -250,3 +250,16 @@ def test_damage_anywhere_in_an_onnx_file_is_no_surprise(folder: Path) -> None:
         damaged[position] ^= int(rng.integers(1, 256))
         onnx_reader.read_metadata(bytes(damaged), METADATA_KEY)
         onnx_reader.read_metadata(data[:position], METADATA_KEY)
+
+
+def test_a_manifest_of_a_newer_version_or_with_foreign_names_is_refused(folder: Path, tmp_path: Path) -> None:
+    good = json.loads((folder / "manifest.json").read_text())
+    entry = good["files"]["model_float.onnx"]
+    for change, text in (
+        ({"format": good["format"] + 1}, "upgrade it, or export again"),
+        ({"files": good["files"] | {"../model.onnx": entry}}, "not a manifest of edge-mnist, or damaged"),
+        ({"files": good["files"] | {"model_int8.onnx": entry}}, "not a manifest of edge-mnist, or damaged"),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(good | change))
+        status, out, err = info(tmp_path)
+        assert (status, out) == (1, "") and text in err and err.count("\n") == 1
