@@ -288,7 +288,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
     facts: dict[str, Any] = {"machine": [asdict(finding) for finding in doctor.machine()], "images": images}
     try:
-        with tempfile.TemporaryDirectory() as scratch, progress.report(), progress.show_fraction() as report:
+        with tempfile.TemporaryDirectory() as scratch, progress.report_to_stderr(), progress.show_fraction() as report:
             report("building", 0.0)
             with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools tell much
                 facts["versions"] = build(Path(scratch))

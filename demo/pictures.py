@@ -104,7 +104,7 @@ def read_pictures(
             check_folder(folder, option)
     if rotate not in (0, 90, 180, 270):
         raise UsageError(f"rotate {rotate}: expected 0, 90, 180 or 270")
-    classifier = models.load_tried(Path(model), trust=trust).classifier if model is not None else None
+    classifier = models.load_safely(Path(model), trust=trust).classifier if model is not None else None
     reader = Reader(classifier, threshold=THRESHOLD if threshold is None else threshold, invert=invert)
     return _read(sources, reader, rotate, *folders)
 

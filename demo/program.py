@@ -43,7 +43,7 @@ def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
 
     Args:
         options: the options of the demo.
-        stop: the signals that have been received, see `signals.watch`.
+        stop: the signals that have been received, see `signals.collect`.
 
     Returns:
         Whether everything could be read: False if images of a folder were skipped, or a video ended too early.
@@ -65,9 +65,9 @@ def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
         paced = options.settings.fps > 0 and (is_watched or source.kind == "sample")
         repeat = is_watched and not source.is_live
         capture = stack.enter_context(closing(Capture(source, paced=paced, repeat=repeat, report=report)))
-        model = models.load_tried(options.model, trust=options.trust)
+        model = models.load_safely(options.model, trust=options.trust)
         output = stack.enter_context(closing(_Output(options, source)))
-        watch = stack.enter_context(closing(models.Watch(model, report, trust=options.trust)))
+        watch = stack.enter_context(closing(models.ModelWatcher(model, report, trust=options.trust)))
         window = page = mqtt = None
         if view == "window":
             from edge_mnist.demo.views.window import KEYS, WindowView

@@ -111,9 +111,9 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"{__name__}.{source}")
     except ModuleNotFoundError as error:
-        from edge_mnist.system.errors import missing_for_pictures
+        from edge_mnist.system.errors import missing_picture_package
 
-        missing = missing_for_pictures(error)
+        missing = missing_picture_package(error)
         if missing is error:  # another package than OpenCV and Pillow
             raise
         raise missing from error

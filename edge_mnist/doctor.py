@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_mnist.system.errors import first_line, installing, opencv_build
+from edge_mnist.system.errors import choose_opencv_build, first_line, format_install_command
 
 State = Literal["good", "lacking", "broken"]
 
@@ -99,9 +99,10 @@ def opencv() -> Finding:
             return Finding(
                 "OpenCV", "broken", text, "it was built for another NumPy: pip install --upgrade numpy " + builds[0]
             )
-        return Finding("OpenCV", "broken", text, installing(*opencv_build()))
+        return Finding("OpenCV", "broken", text, format_install_command(*choose_opencv_build()))
     if len(builds) > 1:
-        remedy = f"they overwrite each other: pip uninstall {' '.join(builds)}, then {installing(*opencv_build())}"
+        command = format_install_command(*choose_opencv_build())
+        remedy = f"they overwrite each other: pip uninstall {' '.join(builds)}, then {command}"
         return Finding("OpenCV", "lacking", f"{cv2.__version__}: {' and '.join(builds)}", remedy)
     return Finding("OpenCV", "good", f"{cv2.__version__}, {builds[0] if builds else 'of the system'}")
 
@@ -140,7 +141,7 @@ def runtime() -> Finding:
 def _packages() -> Iterator[Finding]:
     """What only some commands need."""
     for name, package, extra, use in (
-        ("Pillow", "pillow", opencv_build()[1], "reading pictures"),
+        ("Pillow", "pillow", choose_opencv_build()[1], "reading pictures"),
         ("aiohttp", "aiohttp", "demo", "the demo's page"),
         ("ONNX Runtime", "onnxruntime", "onnx", "ONNX models"),
         ("PyTorch", "torch", "train", "training and TorchScript"),
@@ -150,7 +151,7 @@ def _packages() -> Iterator[Finding]:
         if found:
             yield Finding(name, "good", found)
         else:
-            yield Finding(name, "lacking", f"not installed; for {use}", installing(package, extra))
+            yield Finding(name, "lacking", f"not installed; for {use}", format_install_command(package, extra))
 
 
 def processor(information: str, machine: str) -> Finding:
@@ -273,7 +274,7 @@ def display() -> Finding:
     reason, remedy = window.explain_unavailable(), "demo --view web shows it in a browser"
     if reason and len(_opencv_builds()) > 1:  # whichever overwrote the other: that is mended first
         remedy = "see OpenCV"
-    elif reason == window.NO_GUI and opencv_build()[0] == "opencv-python":
+    elif reason == window.NO_GUI and choose_opencv_build()[0] == "opencv-python":
         remedy = window.BUILD_WITH_GUI
     if reason:
         return Finding("Window", "lacking", reason, remedy)

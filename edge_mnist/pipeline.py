@@ -41,7 +41,7 @@ from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.runtime import Classifier, load, load_bytes
 from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
-from edge_mnist.system.files import locked, parse_json, read_bytes, write_whole
+from edge_mnist.system.files import lock, parse_json, read_bytes, write_whole
 
 if TYPE_CHECKING:
     from edge_mnist.training.loop import Watch
@@ -197,7 +197,7 @@ def export_model(
     if not int8 and (only := [kind.name for kind in kinds if "float" not in kind.precisions]):
         raise UsageError(f"--format {only[0]}: it is written from the quantized network only: add --int8")
     _check_count(images)
-    with locked(folder):
+    with lock(folder):
         source, reference = _prepare(
             model,
             network,
@@ -213,7 +213,7 @@ def export_model(
             "checkpoint": describe_origin(model, network, source),
             "calibration": {"method": method, "weights": weight_range},
         }
-        with progress.status("writing the artifacts"):
+        with progress.show_step("writing the artifacts"):
             # Images that cannot be read are reported before anything is replaced.
             compared = load_test_images(reference.float_graph.input_shape, _path(data), images) if verify else None
             files = bundle_writer.make_bundle(reference, kinds, details)
@@ -273,7 +273,7 @@ def export_zip(
     from edge_mnist.export.standalone import write_standalone
 
     path = Path(out)
-    with locked(path):
+    with lock(path):
         _, reference = _prepare(
             model,
             network,
@@ -334,7 +334,7 @@ def verify(
         raise UsageError(f"--run-with {run_with}: {error}") from error
     if runtime not in (None, "tflite-micro"):
         raise UsageError(f"--runtime {runtime}: expected tflite-micro")
-    with locked(folder):
+    with lock(folder):
         _, reference = read_bundle(folder)
         compared = load_test_images(reference.float_graph.input_shape, _path(data), images)
         options = VerifyOptions(max_drop=max_drop, trust=trust, run_with=command, runtime=runtime or "")
@@ -386,7 +386,7 @@ def train(
         teachers: checkpoints to learn from besides; several are averaged.
         resume: continue the stopped run in `out`.
         watch: makes a context whose value holds the numbers of signals that have come; after one the run saves its
-            state and stops. The command passes `edge_mnist.system.signals.watch`. None: no signal is handled, and
+            state and stops. The command passes `edge_mnist.system.signals.collect`. None: no signal is handled, and
             after a KeyboardInterrupt the run can be resumed from its last whole epoch.
 
     Returns:
@@ -426,11 +426,11 @@ def train(
         init=_digest(first) if first else None,
         teachers=",".join(_digest(Path(path)) for path in teachers) or None,
     )
-    with progress.status("reading checkpoints and images"):
+    with progress.show_step("reading checkpoints and images"):
         start = checkpoint.load(first) if first else None
         loaded = [checkpoint.load(Path(path)) for path in teachers]
         parts = mnist.load("train", _path(data)), mnist.load("test", _path(data))
-    with progress.repeated():
+    with progress.repeat_steps():
         loop.train(
             settings,
             *parts,
@@ -542,10 +542,10 @@ def evaluate(
     if part == "validation":
         _, validation = mnist.split_for_validation(labels)
         images, labels = images[validation], labels[validation]
-    with progress.status(f"reading {len(labels):,} images"):
+    with progress.show_step(f"reading {len(labels):,} images"):
         found = evaluation.evaluate(classifier.logits, images, labels)
     result = EvaluationResult(name, classifier.contract.model, classifier.runtime, f"{digits.source} {part}", found)
-    with progress.status("reading"):
+    with progress.show_step("reading"):
         if corruptions:
             errors = evaluation.measure_corruption_errors(classifier.logits, images, labels, _LOG.info)
             result = dataclasses.replace(result, corruptions=errors)
@@ -613,7 +613,7 @@ def _prepare(
         raise UsageError(f"weight_range {weight_range}: expected 8 to 127")
     if method not in ("mse", "minmax"):
         raise UsageError(f"method {method}: expected mse or minmax")
-    with progress.status("reading the network"):
+    with progress.show_step("reading the network"):
         source = load_network(model, network, input_shape)
         graph = fold(source)
         quantized = None
@@ -632,7 +632,7 @@ def _verify(folder: Path, images: Images, options: VerifyOptions) -> ParityRepor
     from edge_mnist.export.report.page import render_html
 
     manifest, _ = read_bundle(folder)
-    with progress.status(f"verifying on {len(images.pixels):,} images ({images.name})"):
+    with progress.show_step(f"verifying on {len(images.pixels):,} images ({images.name})"):
         report = verification.verify(folder, images, options)
     try:
         bundle_writer.write_report(folder, render_html(report, manifest), report.to_json())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_mnist.demo.live.models import Model, Watch
+from edge_mnist.demo.live.models import ModelWatcher, OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult, Recognizer
 from edge_mnist.demo.sources.capture import Capture
 
@@ -33,11 +33,11 @@ class Limits:
 
 def read_live(
     capture: Capture,
-    model: Model,
+    model: OpenedModel,
     *,
     threshold: float | None,
     limits: Limits,
-    watch: Watch | None = None,
+    watch: ModelWatcher | None = None,
     stop: Sequence[int] = (),
     report: Callable[[str], None],
 ) -> Iterator[FrameResult]:

@@ -32,7 +32,7 @@ _Signature = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class OpenedModel:
     """A network, opened.
 
     Attributes:
@@ -52,7 +52,7 @@ class Model:
         return runtime.load_bytes(self.data, str(self.path))
 
 
-def load(path: Path | None = None, *, trust: bool = False) -> Model:
+def load(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
     """Open a model file; the shipped one if none is named.
 
     Raises:
@@ -67,10 +67,10 @@ def load(path: Path | None = None, *, trust: bool = False) -> Model:
     classes = classifier.logits(np.zeros((1, 28, 28), np.uint8)).shape[1]
     if classes != 10:
         raise EdgeMnistError(f"{path}: tells {classes} classes apart, expected the 10 digits")
-    return Model(path, data, hashlib.sha256(data).hexdigest(), classifier)
+    return OpenedModel(path, data, hashlib.sha256(data).hexdigest(), classifier)
 
 
-def load_tried(path: Path | None = None, *, trust: bool = False) -> Model:
+def load_safely(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
     """Open a model file as `load` does; but first in a process of its own, unless its origin is known.
 
     That is the shipped one's, and that of one whose hash the manifest beside it holds. In others damage may crash the
@@ -84,7 +84,7 @@ def load_tried(path: Path | None = None, *, trust: bool = False) -> Model:
     return _load_same(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
 
 
-def _load_same(path: Path, sha256: str, *, trust: bool) -> Model:
+def _load_same(path: Path, sha256: str, *, trust: bool) -> OpenedModel:
     """Open a model file that was tried, if it is still the same."""
     model = load(path, trust=trust)
     if model.sha256 != sha256:
@@ -92,7 +92,7 @@ def _load_same(path: Path, sha256: str, *, trust: bool) -> Model:
     return model
 
 
-def check_golden(model: Model) -> None:
+def check_golden_images(model: OpenedModel) -> None:
     """Run a network on its golden images: of the bundle that it lies in, else on drawn digits.
 
     Raises:
@@ -122,25 +122,25 @@ def check_golden(model: Model) -> None:
         raise EdgeMnistError(f"{path}: reads {right:.0%} of {_DRAWN} drawn digits, expected {_LEAST_RIGHT:.0%} or more")
 
 
-class Watch:
+class ModelWatcher:
     """Looks at a model's file every second, in a thread of its own; a new one is first tried in another process.
 
     Attributes:
         refused: why the file's present model was not taken up; empty if it was.
     """
 
-    def __init__(self, model: Model, tell: Callable[[str], None], *, trust: bool = False, period: float = PERIOD):
+    def __init__(self, model: OpenedModel, tell: Callable[[str], None], *, trust: bool = False, period: float = PERIOD):
         """Begin to watch; `tell` is called with a line when a file is refused."""
         self.refused = ""
         self._path, self._sha256 = model.path, model.sha256
         self._tell, self._trust, self._period = tell, trust, period
-        self._fresh: Model | None = None
+        self._fresh: OpenedModel | None = None
         self._stopping = threading.Event()
         self._seen = _signature(model.path)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def fresh(self) -> Model | None:
+    def fresh(self) -> OpenedModel | None:
         """A new network since the last call, tried and good."""
         fresh, self._fresh = self._fresh, None
         return fresh

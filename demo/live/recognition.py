@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge_mnist.demo.live.events import Event, Number
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker
 from edge_mnist.demo.reading.reader import THRESHOLD, Reader, Reading
 from edge_mnist.demo.sources.capture import Frame, SourceState
@@ -43,7 +43,7 @@ class FrameResult:
     state: SourceState
     rate: float
     milliseconds: dict[str, float]
-    model: Model
+    model: OpenedModel
     is_new: bool
     refused: str = ""
 
@@ -51,7 +51,7 @@ class FrameResult:
 class Recognizer:
     """Reads one frame after the other, and follows the numbers from frame to frame."""
 
-    def __init__(self, model: Model, threshold: float | None) -> None:
+    def __init__(self, model: OpenedModel, threshold: float | None) -> None:
         """Begin without a frame.
 
         Args:
@@ -63,7 +63,7 @@ class Recognizer:
         self._last: FrameResult | None = None
         self.use(model)
 
-    def use(self, model: Model) -> None:
+    def use(self, model: OpenedModel) -> None:
         """Read with another network from the next frame on."""
         self._model = model
         # The reader also gives digits a little below the threshold; the tracker decides which of them are kept.

@@ -25,7 +25,7 @@ def try_model(
     Args:
         path: the file.
         trust: as in `models.load`.
-        golden: whether it must pass `models.check_golden` as well.
+        golden: whether it must pass `models.check_golden_images` as well.
         stop: ends the trial when it is set.
         seconds: that the trial may take.
 

@@ -35,7 +35,7 @@ def main(path: str, trust: str, golden: str) -> None:
         model = models.load(file, trust=trust == "trust")
         model.classifier.logits(np.zeros((3, 28, 28), np.uint8))  # another number of images than `load` runs it on
         if golden == "golden":
-            models.check_golden(model)
+            models.check_golden_images(model)
     except EdgeMnistError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

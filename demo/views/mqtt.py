@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge_mnist.demo.live.events import describe_event
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.views.notices import Notices
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
@@ -81,7 +81,7 @@ def parse_address(address: str) -> Broker:
 class MqttView:
     """Publishes results. A broker that cannot be reached is tried again and again, and nothing waits for it."""
 
-    def __init__(self, address: str, model: Model, source: str, report: Callable[[str], None]) -> None:
+    def __init__(self, address: str, model: OpenedModel, source: str, report: Callable[[str], None]) -> None:
         """Begin to connect.
 
         Args:

@@ -45,7 +45,7 @@ def main() -> None:
     """Run the command line. An error becomes one line on stderr and an exit status, without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with progress.report():
+        with progress.report_to_stderr():
             commands.main(prog_name="edge-mnist", standalone_mode=False)
         click.echo(nl=False)  # flushes stdout, so that a full disk is reported
     except EdgeMnistError as error:

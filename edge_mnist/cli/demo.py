@@ -11,7 +11,7 @@ import click
 
 from edge_mnist.cli import options as cli_options
 from edge_mnist.system import signals
-from edge_mnist.system.errors import UsageError, missing_for_pictures
+from edge_mnist.system.errors import UsageError, missing_picture_package
 from edge_mnist.system.files import check_folder
 
 
@@ -87,7 +87,7 @@ def demo(
 
     Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """
-    stop = click.get_current_context().with_resource(signals.watch())  # here, as to load the libraries takes a while
+    stop = click.get_current_context().with_resource(signals.collect())  # here, as loading the libraries takes a while
     match = re.fullmatch(r"(\d+)x(\d+)", size)
     if match is None:
         raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
@@ -97,7 +97,7 @@ def demo(
         from edge_mnist.demo.options import DemoOptions, PageOptions
         from edge_mnist.demo.sources.cameras import CameraSettings
     except ModuleNotFoundError as error:
-        raise missing_for_pictures(error) from error
+        raise missing_picture_package(error) from error
     if corrections is not None:
         check_folder(corrections, "--corrections")
     options = DemoOptions(

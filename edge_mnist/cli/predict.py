@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from edge_mnist.cli import options
-from edge_mnist.system.errors import missing_for_pictures
+from edge_mnist.system.errors import missing_picture_package
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
     try:
         from edge_mnist.demo.pictures import read_pictures
     except ModuleNotFoundError as error:
-        raise missing_for_pictures(error) from error
+        raise missing_picture_package(error) from error
     status = 0
     degrees: Literal[0, 90, 180, 270] = int(rotate)  # type: ignore[assignment]  # one of the choices
     for result in read_pictures(*sources, rotate=degrees, **others):

@@ -9,7 +9,7 @@ from typing import Literal
 from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
 from edge_mnist.formats.contract import Contract, IntegerType, Layout, Precision, make_contract
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
+from edge_mnist.system.archives import TORCH_SAVE_HINT, is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import METADATA_KEY
 
@@ -162,8 +162,8 @@ def read_contract(data: bytes, name: str) -> Contract:
         EdgeMnistError: the content is not an artifact, or not one that edge-mnist wrote.
     """
     text = require_format(data, name).read_metadata(data, METADATA_KEY)
-    if text is None and is_of_torch_save(data):
-        raise EdgeMnistError(f"{name}: {TORCH_SAVE}")
+    if text is None and is_torch_save_file(data):
+        raise EdgeMnistError(f"{name}: {TORCH_SAVE_HINT}")
     try:
         return Contract.from_json((text or b"").decode())
     except ValueError as error:

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from edge_mnist.system.archives import TORCH_SAVE, is_of_torch_save
+from edge_mnist.system.archives import TORCH_SAVE_HINT, is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, parse_json, read_bytes
 
@@ -56,7 +56,7 @@ def decode_tensors(data: bytes, where: str) -> tuple[dict[str, NDArray[Any]], di
         tensors = decode_arrays(data)
         metadata = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     except ValueError as error:
-        raise EdgeMnistError(f"{where}: {TORCH_SAVE if is_of_torch_save(data) else error}") from error
+        raise EdgeMnistError(f"{where}: {TORCH_SAVE_HINT if is_torch_save_file(data) else error}") from error
     try:
         description = parse_json(next(metadata[key] for key in (METADATA_KEY, TRAINING_KEY) if key in metadata))
     except (StopIteration, TypeError, ValueError) as error:

@@ -19,7 +19,7 @@ _DIRECTORY_ENTRY = b"PK\x01\x02"
 _OLD_TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """A pickle that begins with MAGIC_NUMBER of torch/serialization.py."""
 
-TORCH_SAVE = (
+TORCH_SAVE_HINT = (
     "is a file of torch.save, which holds weights without a network: name the factory of its network, "
     "edge-mnist export FILE --network package.module:factory"
 )
@@ -38,7 +38,7 @@ def check_archive(data: bytes) -> None:
                 raise ValueError(f"its part {entry.filename} does not have the checksum that it was written with")
 
 
-def is_of_torch_save(data: bytes) -> bool:
+def is_torch_save_file(data: bytes) -> bool:
     """Whether torch.save wrote a file, in its format of today or of before 2020: tensors without a network's code."""
     if data.startswith(_OLD_TORCH_SAVE):
         return True

@@ -29,7 +29,7 @@ def module_command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", module, *map(str, arguments)]
 
 
-def environment() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
     """Make the environment variables with which a process finds this package where this process found it."""
     package = Path(edge_mnist.__file__).parent.parent
     path = os.pathsep.join([str(package), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -56,7 +56,7 @@ class ChildProcess(subprocess.Popen[bytes]):
         """
         self.name = name
         try:
-            super().__init__(command, stdin=subprocess.PIPE, env=environment(), **options)
+            super().__init__(command, stdin=subprocess.PIPE, env=make_environment(), **options)
         except OSError as error:
             raise EdgeMnistError(f"{name}: {command[0]} cannot be started: {error.strerror}") from error
 

@@ -34,24 +34,24 @@ def first_line(error: BaseException) -> str:
 
 def missing_package(package: str, extra: str) -> NotInstalledError:
     """An error that names the package that is not installed, and the command that installs what its extra needs."""
-    return NotInstalledError(f"{package} is not installed: {installing(package, extra)}")
+    return NotInstalledError(f"{package} is not installed: {format_install_command(package, extra)}")
 
 
-def missing_for_pictures(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
+def missing_picture_package(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
     """The error that OpenCV, in the build that this machine needs, or Pillow is not installed; any other as it is."""
-    package, extra = opencv_build()
+    package, extra = choose_opencv_build()
     if error.name == "cv2":
-        return NotInstalledError(f"OpenCV is not installed: {installing(package, extra)}")
+        return NotInstalledError(f"OpenCV is not installed: {format_install_command(package, extra)}")
     return missing_package("pillow", extra) if error.name == "PIL" else error
 
 
-def opencv_build() -> tuple[str, str]:
+def choose_opencv_build() -> tuple[str, str]:
     """The package of OpenCV for this machine, and the extra that brings it: with windows where there is a desktop."""
     desktop = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return ("opencv-python", "demo") if desktop else ("opencv-python-headless", "headless")
 
 
-def installing(package: str, extra: str) -> str:
+def format_install_command(package: str, extra: str) -> str:
     """The command that installs a package, and what else its extra needs and this Python lacks."""
     from importlib import metadata  # here, as no error is the rule and every command imports this module
 

@@ -103,7 +103,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """A context in which no other process of edge-mnist writes to a folder, or to a file.
 
     The system holds the lock, on a hidden file beside the path, and releases it however this process ends. Where no

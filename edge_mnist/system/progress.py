@@ -1,9 +1,9 @@
-"""What commands say on stderr while they work.
+"""What commands write to stderr while they work.
 
-The package logs to the logger "edge_mnist": a note for the user as a warning, the step that begins as INFO, and what is
-done in detail as DEBUG. `report` writes that to stderr while a command runs. On a terminal the present step is shown
-and replaced by the next one; elsewhere it is a plain line every ten seconds, so that short commands stay silent and
-long ones do not.
+The package logs to the logger "edge_mnist": a note for the user as WARNING, the step that begins as INFO, details as
+DEBUG. Called from Python, that is all, and nothing is printed. A command wraps its work in `report_to_stderr`, which
+writes the log to stderr. A terminal shows the current step until the next one replaces it. Elsewhere the step is a line
+every ten seconds, so that short commands write nothing and long ones show that they are alive.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ if TYPE_CHECKING:
 Verbosity = Literal["quiet", "normal", "verbose"]
 
 INTERVAL = 10.0
-"""Seconds between two lines of a long step where stderr is no terminal."""
+"""The seconds between two lines of a long step where stderr is not a terminal."""
 
 _LEVELS: dict[Verbosity, int] = {"quiet": logging.ERROR, "normal": logging.INFO, "verbose": logging.DEBUG}
+"""The least level that is written to stderr, for each verbosity."""
 _LOG = logging.getLogger("edge_mnist")
 
 
 def choose_verbosity(verbosity: Verbosity) -> None:
-    """Choose how much is said: nothing, notes and progress, or what is done in detail too."""
+    """Choose what is written: nothing, notes and steps, or details too."""
     _LOG.setLevel(_LEVELS[verbosity])
 
 
 def is_quiet() -> bool:
-    """Whether neither notes nor progress are wanted."""
+    """Check whether neither notes nor steps shall be written."""
     return not _LOG.isEnabledFor(logging.WARNING)
 
 
 @contextmanager
-def report() -> Iterator[None]:
-    """A context in which notes, progress and details go to stderr."""
+def report_to_stderr() -> Iterator[None]:
+    """Write the log of the package to stderr until the context ends."""
     reporter, level = _Reporter(), _LOG.level
     choose_verbosity("normal")
     _LOG.addHandler(reporter)
@@ -56,10 +57,10 @@ def report() -> Iterator[None]:
 
 
 class _Reporter(logging.Handler):
-    """Writes notes and details as they come, and the present step every ten seconds.
+    """Writes notes and details at once, and the current step every ten seconds.
 
     Attributes:
-        show: shows a step on the terminal; None where there is no terminal, or nothing is shown on it now.
+        show: shows a step on the terminal; None without a terminal, or while nothing is shown on it.
     """
 
     def __init__(self) -> None:
@@ -69,7 +70,7 @@ class _Reporter(logging.Handler):
         self._step = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or keep it as the present step; an empty step ends the one before."""
+        """Write a record, or make it the current step. A step with an empty text ends the one before."""
         text, now = record.getMessage(), time.monotonic()
         if record.levelno >= logging.WARNING:
             self._write(text)
@@ -83,7 +84,7 @@ class _Reporter(logging.Handler):
 
     @contextmanager
     def repeating(self) -> Iterator[None]:
-        """A context in which a step is written every ten seconds however long it takes, by a thread."""
+        """Write the current step every ten seconds until the context ends, from a thread."""
         ended = threading.Event()
 
         def repeat() -> None:
@@ -100,7 +101,7 @@ class _Reporter(logging.Handler):
                 thread.join()
 
     def _repeat_step(self) -> None:
-        """Write the present step if nothing was written for ten seconds and no terminal shows it."""
+        """Write the current step if nothing was written for ten seconds and no terminal shows it."""
         with stderr.LOCK:
             now = time.monotonic()
             due = self._step and now - self._written >= INTERVAL
@@ -109,7 +110,7 @@ class _Reporter(logging.Handler):
                 self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
 
     def createLock(self) -> None:  # noqa: N802  # logging's name
-        """Share the lock of stderr, so that no two threads ever wait for each other."""
+        """Use the lock of stderr. With a lock of its own, two threads could each hold one and wait for the other."""
         self.lock = stderr.LOCK
 
     def _write(self, text: str) -> None:
@@ -119,16 +120,16 @@ class _Reporter(logging.Handler):
 
 
 @contextmanager
-def status(step: str) -> Iterator[None]:
-    """A context of a long step: a terminal shows it beside a spinner, elsewhere it is a line every ten seconds.
+def show_step(step: str) -> Iterator[None]:
+    """Show a long step until the context ends: on a terminal beside a spinner, elsewhere every ten seconds.
 
-    Steps that are logged meanwhile take its place.
+    Steps that are logged in the context replace it.
     """
-    reporter = _reporter()
+    reporter = _find_reporter()
     _LOG.info(step)
     try:
         if reporter is None or not is_live():
-            with repeated():
+            with repeat_steps():
                 yield
             return
         from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -145,25 +146,30 @@ def status(step: str) -> Iterator[None]:
 
 
 @contextmanager
-def repeated() -> Iterator[None]:
-    """A context in which each step, however long it takes, is a line every ten seconds where there is no terminal."""
-    reporter = _reporter()
+def repeat_steps() -> Iterator[None]:
+    """Write the current step every ten seconds until the context ends, where stderr is not a terminal."""
+    reporter = _find_reporter()
     with nullcontext() if reporter is None or is_quiet() or _is_terminal() else reporter.repeating():
         yield
 
 
-def _reporter() -> _Reporter | None:
-    """What writes to stderr; None outside a command."""
+def _find_reporter() -> _Reporter | None:
+    """Find the handler that writes to stderr; None outside a command."""
     return next((found for found in _LOG.handlers if isinstance(found, _Reporter)), None)
 
 
 def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
-    """A bar on stderr that is gone once it has ended; it shows nothing in quiet mode or without a terminal."""
+    """Make a progress bar on stderr that disappears when it ends. It is shown only if `is_live`.
+
+    Args:
+        columns: the parts of the bar.
+        options: further options of `rich.progress.Progress`.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True, highlight=False)
-    # Results that go to a file must not be taken for lines above the bar, which is on stderr.
+    # Results on stdout that go to a file must not be redirected to stderr, where the bar is.
     to_terminal = sys.stdout is not None and sys.stdout.isatty()
     return Progress(
         *columns, console=console, transient=True, redirect_stdout=to_terminal, disable=not is_live(), **options
@@ -172,9 +178,9 @@ def make_bar(*columns: ProgressColumn, **options: Any) -> Progress:
 
 @contextmanager
 def show_fraction() -> Iterator[Callable[[str, float], None]]:
-    """A context whose value takes what is under way and the fraction of the work, 0 to 1, that is done.
+    """Show how much of the work is done until the context ends: as a bar if `is_live`, and in the log.
 
-    A command shows a bar on a terminal; everywhere what is under way is logged as a step.
+    The value of the context is a function to call often, with the current step and the fraction that is done, 0 to 1.
     """
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
@@ -186,7 +192,7 @@ def show_fraction() -> Iterator[Callable[[str, float], None]]:
         def show(step: str, done: float) -> None:
             nonlocal logged
             bar.update(task, description=step, completed=done)
-            if step not in begun or time.monotonic() - logged >= INTERVAL:  # it is called many times a second
+            if step not in begun or time.monotonic() - logged >= INTERVAL:  # not each of many calls a second
                 begun.add(step)
                 logged = time.monotonic()
                 _LOG.info("%s, %s of the time", step, f"{done:.0%}")
@@ -196,8 +202,8 @@ def show_fraction() -> Iterator[Callable[[str, float], None]]:
 
 
 def is_live() -> bool:
-    """Whether a command is running on a terminal, and progress is wanted. Called from Python, nothing is shown."""
-    return _reporter() is not None and _is_terminal() and not is_quiet()
+    """Check whether progress is drawn: a command runs on a terminal and is not quiet."""
+    return _find_reporter() is not None and _is_terminal() and not is_quiet()
 
 
 def _is_terminal() -> bool:

@@ -21,7 +21,7 @@ class Stopped(EdgeMnistError):
 
 
 @contextmanager
-def watch() -> Iterator[list[int]]:
+def collect() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM into the list that is given, rather than dying of them.
 
     A second signal has its usual effect. Outside the main thread Python takes no signals, and the list stays empty.

@@ -33,7 +33,7 @@ from edge_mnist.graph.layers import Layer, output_shapes, weight_shapes
 from edge_mnist.graph.tensor_file import decode_tensors, encode_tensors
 from edge_mnist.system import signals
 from edge_mnist.system.errors import EdgeMnistError, UsageError
-from edge_mnist.system.files import locked, write_whole
+from edge_mnist.system.files import lock, write_whole
 from edge_mnist.training import curves, distillation, recipes, tracing, workers
 from edge_mnist.training.network import CLASSES, MEAN, STD, build_network, set_weights
 from edge_mnist.training.progress import TrainingProgress
@@ -59,7 +59,7 @@ CURVES = "curves.png"
 """The file with loss and errors by epoch."""
 
 Watch = Callable[[], AbstractContextManager[Sequence[int]]]
-"""Makes a context whose value holds the numbers of the signals that have come, such as `signals.watch`."""
+"""Makes a context whose value holds the numbers of the signals that have come, such as `signals.collect`."""
 
 _INPUT_SHAPE = (1, 28, 28)
 """Channels, height and width of the images."""
@@ -131,7 +131,7 @@ def train(
     state = TrainingState(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{user_digits.sha256}" if user_digits else "")
     # From here on a signal ends the run at a step, with its state saved.
-    with locked(out), watch() if watch is not None else nullcontext(()) as caught:
+    with lock(out), watch() if watch is not None else nullcontext(()) as caught:
         if resume:
             restore(state, out, settings.network, data_hash)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):

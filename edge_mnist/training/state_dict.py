@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edge_mnist.graph.tensor_file import decode_arrays
-from edge_mnist.system.archives import is_of_torch_save
+from edge_mnist.system.archives import is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
@@ -35,7 +35,7 @@ def read_state_dict(path: Path, names: Collection[str]) -> Arrays:
         EdgeMnistError: the file is missing, damaged, or holds no state_dict, or several.
     """
     data = read_bytes(path)
-    found = _of_torch_save(data, path) if is_of_torch_save(data) else _of_safetensors(data, path)
+    found = _of_torch_save(data, path) if is_torch_save_file(data) else _of_safetensors(data, path)
     first = next(iter(names), "")
     prefixes = sorted((name.removesuffix(first) for name in found if name.endswith(first)), key=len)
     prefix = next((prefix for prefix in prefixes if all(prefix + name in found for name in names)), "")

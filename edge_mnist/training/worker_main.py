@@ -15,7 +15,7 @@ def main(port: str, size: str, rank: str) -> None:
     end_with_parent()
     try:
         with workers.join_parent(int(port), int(rank), int(size)) as group:
-            loop.train_as_worker(group, signals.watch)
+            loop.train_as_worker(group, signals.collect)
     except workers.WorkerLost:
         sys.exit(1)
     except signals.Stopped:

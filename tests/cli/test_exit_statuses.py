@@ -14,7 +14,7 @@ import pytest
 from edge_mnist.cli import commands as cli
 from edge_mnist.data import strokes
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
-from edge_mnist.system.files import locked
+from edge_mnist.system.files import lock
 from tests.support.digits import idx, put_digits
 
 DEMO = "demo --view none --max-frames 1"
@@ -144,7 +144,7 @@ def test_a_mistake_has_its_status_in_every_command(
     monkeypatch.chdir(here)
     monkeypatch.delenv("EDGE_MNIST_DATA", raising=False)
     expected, _ = documented()[mistake]
-    with locked(here / "taken"):
+    with lock(here / "taken"):
         status, output, errors = call(*shlex.split(command))
     assert status == expected, errors
     assert errors.splitlines()[-1].startswith(("edge-mnist: ", "Error: ")) or output

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 
 from edge_mnist.cli import commands
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import locked
+from edge_mnist.system.files import lock
 
 HOLD = """
-import sys; from pathlib import Path; from edge_mnist.system.files import locked
-with locked(Path(sys.argv[1])): print("held", flush=True); sys.stdin.read()
+import sys; from pathlib import Path; from edge_mnist.system.files import lock
+with lock(Path(sys.argv[1])): print("held", flush=True); sys.stdin.read()
 """
 
 
@@ -67,18 +67,18 @@ def test_the_second_of_two_is_refused_in_one_line(
 
 
 def test_a_kill_leaves_no_lock(place: Path, holder: subprocess.Popen[str]) -> None:
-    with pytest.raises(EdgeMnistError, match="another edge-mnist writes here"), locked(place):
+    with pytest.raises(EdgeMnistError, match="another edge-mnist writes here"), lock(place):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait(timeout=30)
-    with locked(place):
+    with lock(place):
         place.mkdir()
     assert os.listdir(place.parent) == ["place"]
 
 
 def test_what_cannot_be_locked_is_used_without_a_lock(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with locked(tmp_path / "file" / "place"):
+    with lock(tmp_path / "file" / "place"):
         pass
     assert os.listdir(tmp_path) == ["file"]
 
@@ -87,11 +87,11 @@ def test_a_lock_excludes_however_often_it_is_released(tmp_path: Path) -> None:
     """Processes that take turns: each writes its number, and finds it unchanged a moment later."""
     code = (
         "import os, sys, time; from pathlib import Path; from edge_mnist.system.errors import EdgeMnistError\n"
-        "from edge_mnist.system.files import locked\n"
+        "from edge_mnist.system.files import lock\n"
         "place, turns, end = Path(sys.argv[1]), 0, time.monotonic() + 3\n"
         "while time.monotonic() < end:\n"
         "    try:\n"
-        "        with locked(place):\n"
+        "        with lock(place):\n"
         "            place.write_text(str(os.getpid())); time.sleep(0.001); turns += 1\n"
         "            assert place.read_text() == str(os.getpid())\n"
         "    except EdgeMnistError: pass\n"

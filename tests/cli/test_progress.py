@@ -33,7 +33,7 @@ def test_every_command_takes_both_options_in_the_same_words(name: str) -> None:
     shown = " ".join(CliRunner().invoke(commands.commands, [name, "--help"]).output.split())
     assert "-v, --verbose Print details too: steps with their times, files read and written" in shown
     assert "-q, --quiet Print results and errors only, neither progress nor notes." in shown
-    with progress.report():  # which leaves the level of the log as it was
+    with progress.report_to_stderr():  # which leaves the level of the log as it was
         both = CliRunner().invoke(commands.commands, [name, "-v", "-q"])
     assert both.exit_code == 2 and "--verbose and --quiet exclude each other" in both.output
 
@@ -66,7 +66,7 @@ def slow() -> click.Command:
 
     @click.command()
     def command() -> None:
-        with progress.status("counting"):
+        with progress.show_step("counting"):
             time.sleep(0.5)
             progress._LOG.info("counting backwards")
             time.sleep(0.5)
@@ -102,7 +102,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("report")
 def test_a_long_step_is_a_plain_line_now_and_then(capfd: pytest.CaptureFixture[str]) -> None:
-    with progress.report():
+    with progress.report_to_stderr():
         slow().main([], standalone_mode=False)
     output, errors = capfd.readouterr()
     lines = errors.splitlines()
@@ -114,12 +114,12 @@ def test_a_long_step_is_a_plain_line_now_and_then(capfd: pytest.CaptureFixture[s
 def test_a_quiet_command_says_nothing_and_a_short_one_nothing_either(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with progress.report():
+    with progress.report_to_stderr():
         progress.choose_verbosity("quiet")
         slow().main([], standalone_mode=False)
     assert capfd.readouterr() == ("0\n", "")
     monkeypatch.setattr(progress, "INTERVAL", 10.0)
-    with progress.report():
+    with progress.report_to_stderr():
         slow().main([], standalone_mode=False)
     assert capfd.readouterr() == ("0\n", "note: it is zero\n")
 
@@ -130,7 +130,7 @@ def test_a_long_epoch_is_a_plain_line_now_and_then(
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
     run = runs.TrainingState(None, None)  # type: ignore[arg-type]
     run.loss, run.correct, run.images, run.seconds = 12.0, 90, 100, 0.5
-    with progress.report(), TrainingProgress(4) as shown:
+    with progress.report_to_stderr(), TrainingProgress(4) as shown:
         for step in range(20):
             time.sleep(0.02)
             shown.step(1 + step / 20, run)

@@ -153,6 +153,6 @@ def test_a_crash_is_seen_from_outside(what: str, reference: Reference, tmp_path:
     assert len(str(caught.value).splitlines()) == 1
     if what == "crashes":
         with pytest.raises(EdgeMnistError, match=expected):
-            models.load_tried(path, trust=True)
+            models.load_safely(path, trust=True)
         with pytest.raises(EdgeMnistError, match="carries code"):
-            models.load_tried(path)
+            models.load_safely(path)

@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
 
 from edge_mnist.demo.sources import images  # noqa: E402
-from edge_mnist.system.child_processes import environment  # noqa: E402
+from edge_mnist.system.child_processes import make_environment  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 
 COLOURS = np.random.RandomState(0).randint(0, 256, (5, 8, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)  # (40, 64, 3)
@@ -210,7 +210,7 @@ def test_decompression_bombs_are_refused_and_take_no_memory(tmp_path: Path) -> N
     for name, make in BOMBS.items():
         (tmp_path / name).write_bytes(make())
     command = [sys.executable, "-c", program, *BOMBS]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment(), timeout=20)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=make_environment(), timeout=20)
     assert not result.stderr
     lines = result.stdout.splitlines()
     for name, answer, peak in zip(BOMBS, lines[::2], lines[1::2], strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.demo.live import models, trial
-from edge_mnist.demo.live.models import Watch
+from edge_mnist.demo.live.models import ModelWatcher
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
 
@@ -33,7 +33,7 @@ def test_a_good_model_is_taken_up_and_any_other_is_refused_once(folder: Path, tm
     shutil.copy(SHIPPED_INT8, path)
     model = models.load(path)
     told: list[str] = []
-    watch = Watch(model, told.append, period=0.03)
+    watch = ModelWatcher(model, told.append, period=0.03)
     try:
         path.write_bytes(SHIPPED_INT8.read_bytes()[:5000])  # a copy that was cut off
         wait(lambda: len(told) == 1)
@@ -48,7 +48,7 @@ def test_a_good_model_is_taken_up_and_any_other_is_refused_once(folder: Path, tm
         time.sleep(0.2)
         assert watch.fresh() is None and len(told) == 3
         shutil.copy(folder / "model_float.tflite", path)
-        found: list[models.Model] = []
+        found: list[models.OpenedModel] = []
         wait(lambda: found or [found.append(fresh) for fresh in [watch.fresh()] if fresh])
         assert found[0].classifier.contract.precision == "float" and watch.fresh() is None
         time.sleep(0.2)
@@ -72,7 +72,7 @@ def test_the_watch_survives_whatever_a_model_raises(tmp_path: Path, monkeypatch:
 
     model = models.load(path)
     monkeypatch.setattr(trial, "try_model", fail)
-    watch = Watch(model, tell, period=0.03)
+    watch = ModelWatcher(model, tell, period=0.03)
     try:
         for count in (1, 2):
             path.write_bytes(bytes(count))
@@ -88,12 +88,12 @@ def test_the_watch_survives_whatever_a_model_raises(tmp_path: Path, monkeypatch:
 
 def test_golden_images_tell_a_changed_model(folder: Path, tmp_path: Path) -> None:
     for name in ("model_int8.tflite", "model_int8.onnx", "model_float.onnx"):
-        models.check_golden(models.load(folder / name))
+        models.check_golden_images(models.load(folder / name))
     changed = bytearray((folder / "model_int8.tflite").read_bytes())
     for place in range(len(changed) // 2, len(changed), 997):
         changed[place] ^= 0x10
     (folder / "model_int8.tflite").write_bytes(changed)
     with pytest.raises(EdgeMnistError):
-        models.check_golden(models.load(folder / "model_int8.tflite"))
+        models.check_golden_images(models.load(folder / "model_int8.tflite"))
     (tmp_path / "alone.tflite").write_bytes(SHIPPED_INT8.read_bytes())
-    models.check_golden(models.load(tmp_path / "alone.tflite"))
+    models.check_golden_images(models.load(tmp_path / "alone.tflite"))

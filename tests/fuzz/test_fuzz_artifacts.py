@@ -13,7 +13,7 @@ from edge_mnist.demo.live import trial
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.system.child_processes import environment
+from edge_mnist.system.child_processes import make_environment
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support import fuzz_artifacts
 
@@ -53,7 +53,7 @@ def test_damaged_files_are_one_line_each(name: str, bundle_with_c: Path, tmp_pat
         folder = tmp_path / str(start)
         folder.mkdir()
         command = [sys.executable, fuzz_artifacts.__file__, kind, str(file), str(folder), str(start), str(COUNT)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment())
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=make_environment())
         lines = done.stdout.splitlines()
         numbers = [int(line) for line in lines if line.isdigit()]
         assert numbers, f"{name}: {done.stderr}"

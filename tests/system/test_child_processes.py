@@ -15,8 +15,8 @@ from edge_mnist.system.child_processes import (
     ChildProcess,
     JsonLinesProcess,
     describe_end,
-    environment,
     last_line,
+    make_environment,
     module_command,
 )
 from edge_mnist.system.errors import EdgeMnistError
@@ -95,7 +95,7 @@ def test_a_process_ends_when_its_parent_is_killed() -> None:
         "print(process.pid, flush=True); process.finish()"
     )
     command = [sys.executable, "-c", parent]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=make_environment()) as process:
         number = int(process.stdout.readline())  # type: ignore[union-attr]
         assert os.path.exists(f"/proc/{number}")
         process.kill()

@@ -17,7 +17,7 @@ import cv2
 from aiohttp import web
 
 from edge_mnist.demo.live.events import describe_event
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.views.drawing import draw_result
 from edge_mnist.demo.views.page.access import refuse
@@ -43,7 +43,12 @@ class Broadcast:
     """
 
     def __init__(
-        self, model: Model, source: str, corrections: Corrections, encoder: Executor, loop: asyncio.AbstractEventLoop
+        self,
+        model: OpenedModel,
+        source: str,
+        corrections: Corrections,
+        encoder: Executor,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Begin without a frame.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.views import snapshots
@@ -92,7 +92,7 @@ class Routes:
         return await self._read(self._uploads.read_photograph, request, self._photographs)
 
     async def _read(
-        self, read: Callable[[bytes, Model], dict[str, Any]], request: web.Request, executor: Executor
+        self, read: Callable[[bytes, OpenedModel], dict[str, Any]], request: web.Request, executor: Executor
     ) -> web.Response:
         """Read the body of a request in a thread of an executor, unless too many wait for that."""
         if self._waiting[request.path] >= _MAX_WAITING:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.reading.reader import THRESHOLD
@@ -50,7 +50,7 @@ class PageView:
     def __init__(
         self,
         options: PageOptions,
-        model: Model,
+        model: OpenedModel,
         source: str,
         save_snapshot: Callable[[Image, FrameResult], None] | None,
         report: Callable[[str], None],

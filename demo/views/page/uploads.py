@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from edge_mnist.demo.live.models import Model
+from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.reading import crops, pieces
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.demo.sources import images
@@ -40,11 +40,11 @@ class UploadReader:
             threshold: the confidence, 0 to 1, that a digit needs.
         """
         self._corrections, self._threshold = corrections, threshold
-        self._opened: tuple[Model, Classifier] | None = None
+        self._opened: tuple[OpenedModel, Classifier] | None = None
         self._lock = threading.Lock()
         self._decoder = Decoder("the photograph")
 
-    def read_drawing(self, data: bytes, model: Model) -> dict[str, Any]:
+    def read_drawing(self, data: bytes, model: OpenedModel) -> dict[str, Any]:
         """Classify a drawn digit.
 
         Args:
@@ -76,7 +76,7 @@ class UploadReader:
             "image": encode_data_url(digit),
         }
 
-    def read_photograph(self, data: bytes, model: Model) -> dict[str, Any]:
+    def read_photograph(self, data: bytes, model: OpenedModel) -> dict[str, Any]:
         """Read the numbers in a photograph.
 
         Args:
@@ -104,7 +104,7 @@ class UploadReader:
         """End the process that waits for a photograph."""
         self._decoder.close()
 
-    def _open_classifier(self, model: Model) -> Classifier:
+    def _open_classifier(self, model: OpenedModel) -> Classifier:
         """Open a classifier of the network, unless that was done before."""
         if self._opened is None or self._opened[0] is not model:
             self._opened = model, model.open_again()
