@@ -16,8 +16,8 @@ train() { # NAME OPTIONS...
 }
 
 for n in 0 1; do
-    train "teacher-$n-first" $teacher --seed 10$n --epochs 30 --set calm=20
-    train "teacher-$n" $teacher --seed 11$n --epochs 14 --lr 0.004 --set calm=4 --init "$folder/teacher-$n-first/checkpoint.safetensors"
+    train "teacher-$n-first" $teacher --seed 10$n --epochs 30 --set cooldown_epochs=20
+    train "teacher-$n" $teacher --seed 11$n --epochs 14 --lr 0.004 --set cooldown_epochs=4 --init "$folder/teacher-$n-first/checkpoint.safetensors"
 done
 train "best-$seed" --seed "$seed" \
     --teacher "$folder/teacher-0/checkpoint.safetensors" --teacher "$folder/teacher-1/checkpoint.safetensors"
@@ -31,5 +31,5 @@ train "best-$seed" --seed "$seed" \
 small=$folder/best-$seed/checkpoint.safetensors
 recipe=tune
 train "reading-$seed" --seed "$seed" --epochs 14 --lr 0.004 --set rotation=14 --set scale=0.15 --set shear=0.15 \
-    --set shift=2 --set stroke=0.3 --set wear=0.08 --set outliers=0.25 \
-    --extra "$folder/hands" --init "$small" --teacher "$small"
+    --set shift=2 --set stroke=0.3 --set degradation=0.08 --set outliers=0.25 \
+    --user-digits "$folder/hands" --init "$small" --teacher "$small"

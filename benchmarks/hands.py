@@ -3,7 +3,7 @@
 Numbers are written of MNIST's digits and of digits drawn in styles that MNIST hardly knows (a one with a long flag, a
 crossed seven, a five whose bar stands apart), slanted, joined, faint and uneven; the reader divides them in all ways
 that it considers. What covers one digit goes into a folder 0 to 9, what covers part of one, or several, into `none`,
-for `edge-mnist train --extra FOLDER`.
+for `edge-mnist train --user-digits FOLDER`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class PageOptions:
     Attributes:
         host: the address to listen on.
         port: the port to listen on; 0 takes a free one.
-        corrections: the folder in which corrected digits are saved for `train --extra`.
+        corrections: the folder in which corrected digits are saved for `train --user-digits`.
         threshold: the confidence, 0 to 1, that a digit in a drawing or photograph needs; None takes the default of the
             reader.
     """

@@ -164,7 +164,7 @@ for (const label of ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "none"]) 
     try {
       const answer = await post("correct", JSON.stringify({ key, label }));
       showCorrections(answer.corrections);
-      showToast(`Saved as ${answer.saved}, for edge-mnist train --extra`, "Undo", () => undoCorrection(key));
+      showToast(`Saved as ${answer.saved}, for edge-mnist train --user-digits`, "Undo", () => undoCorrection(key));
     } catch (error) {
       showToast(error.message);
     }

@@ -57,7 +57,7 @@ from edge_mnist.system.files import check_folder
 @click.option(
     "--corrections",
     type=click.Path(path_type=Path),
-    help="Let the page save corrected digits in this folder, for train --extra.  [default: corrections]",
+    help="Let the page save corrected digits in this folder, for train --user-digits.  [default: corrections]",
 )
 @click.option("--mqtt", help="Send the events to this broker too: mqtt://host:1883/topic, or mqtts://.")
 def demo(

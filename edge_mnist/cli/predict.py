@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
     "--save-digits",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Save the digits, 28x28, in folders 0 to 9 of this folder, for train --extra.",
+    help="Save the digits, 28x28, in folders 0 to 9 of this folder, for train --user-digits.",
 )
 @click.option(
     "--invert",

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "export --format coreml", "export --calibration nothing", "predict page.png --rotate 45", "demo --view nothing",
     ),
     "a file or folder to read that does not exist": (
-        "train --data digits --init nothing", "train --data digits --teacher nothing", "train --extra nothing",
+        "train --data digits --init nothing", "train --data digits --teacher nothing", "train --user-digits nothing",
         "train --resume --out nothing", "evaluate nothing", "evaluate nothing.safetensors", "export nothing",
         "verify nothing", "bench nothing", "predict nothing", "predict page.png --model nothing",
         f"{DEMO} --camera nothing", f"{DEMO} --camera sample --model nothing", "info nothing",
@@ -49,7 +49,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "predict page.png --model digits", f"{DEMO} --camera sample --model digits",
     ),
     "a file where a folder is expected": (
-        *(f"{command} --data text" for command in DATA), "train --extra text", "train --data digits --out text",
+        *(f"{command} --data text" for command in DATA), "train --user-digits text", "train --data digits --out text",
         "train --data digits --out text/run", "experiments --data digits --runs text", "export --out text",
         "export --out text/out", "export --bundle text/out.zip", "verify text", "bench text",
         "predict page.png --annotate text", "predict page.png --save-digits text",
@@ -68,7 +68,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "train --data digits --out taken", "export --out taken", "export --bundle taken", "verify taken",
     ),
     "a folder that holds nothing of what is expected": (
-        *(f"{command} --data full" for command in DATA), "train --extra full", "verify full", "bench full",
+        *(f"{command} --data full" for command in DATA), "train --user-digits full", "verify full", "bench full",
         "predict full", f"{DEMO} --camera full", "info full",
     ),
     "a file of another kind": (

@@ -74,8 +74,10 @@ def test_a_run_begins_with_the_shipped_weights(tmp_path: Path, monkeypatch: pyte
     base = ["train", "--data", str(tmp_path), "--workers", "1", "--epochs", "1"]
     out = tmp_path / "tuned"
     asked = [*base, "--extra", str(tmp_path / "own"), "--lr", "1e-6", "--out", str(out)]
-    result = CliRunner().invoke(commands, asked, catch_exceptions=False)
+    result = CliRunner().invoke(commands, asked, catch_exceptions=False)  # by the option's former name
     assert result.exit_code == 0
+    help_text = CliRunner().invoke(commands, ["train", "--help"]).output
+    assert "--user-digits" in help_text and "--extra" not in help_text
     tuned, shipped = checkpoint.load(out / "checkpoint.safetensors"), checkpoint.load(SHIPPED)
     np.testing.assert_allclose(tuned.weights["conv3.weight"], shipped.weights["conv3.weight"], atol=1e-4)
     assert tuned.metadata["recipe"]["name"] == "tune" and len(tuned.metadata["init"]) == 64
@@ -97,7 +99,7 @@ def test_a_new_hand_is_learned_and_mnist_kept(tmp_path: Path) -> None:
     own, rest = slice(100), slice(2000, None)
     _put(tmp_path / "own", hand[own], [str(label) for label in test.labels[own]])
     folder = os.environ.get("EDGE_MNIST_DATA")
-    asked = ["train", "--extra", str(tmp_path / "own"), "--out", str(tmp_path / "run")]
+    asked = ["train", "--user-digits", str(tmp_path / "own"), "--out", str(tmp_path / "run")]
     asked += ["--data", folder] if folder else []
     assert CliRunner().invoke(commands, asked, catch_exceptions=False).exit_code == 0
     (before, after), (mnist_before, mnist_after) = (

@@ -51,6 +51,7 @@ def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
 def test_any_number_of_a_recipe_can_be_set() -> None:
     changes = parse_changes(["elastic=1.5", "cooldown_epochs=2", "lr=1e-3"])
     assert changes == {"elastic": 1.5, "cooldown_epochs": 2, "lr": 1e-3}
+    assert parse_changes(["wear=0.2", "calm=3"]) == {"degradation": 0.2, "cooldown_epochs": 3}  # their former names
     recipe = change_recipe(RECIPES["quick"], changes)
     assert (recipe.lr, recipe.cooldown_epochs) == (1e-3, 2)
     # quick leaves the images as they are: only what is named begins

@@ -65,7 +65,7 @@ class Corrections:
         ]
 
     def save(self, key: object, label: object) -> Path:
-        """Save a digit under its right label, as `train --extra` expects it; an earlier label is replaced.
+        """Save a digit under its right label, as `train --user-digits` expects it; an earlier label is replaced.
 
         Args:
             key: the key of the digit, as a visitor sent it.

@@ -1,0 +1,82 @@
+"""Runs and checkpoints that earlier versions wrote are still read: their fields had other names then."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+from edge_mnist.cli.commands import commands, main  # noqa: E402
+from edge_mnist.data import strokes  # noqa: E402
+from edge_mnist.graph import checkpoint  # noqa: E402
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors  # noqa: E402
+from edge_mnist.pretrained import SHIPPED  # noqa: E402
+from edge_mnist.training import distillation, runs  # noqa: E402
+from edge_mnist.training.network import DIGITNET  # noqa: E402
+from tests.support.digits import idx  # noqa: E402
+
+RECORDED: dict[str, Any] = {
+    "bfloat16": False, "device": "cpu", "everything": False, "init": "", "network": "edge_mnist.network:DigitNet",
+    "recipe": {
+        "augmentation": {
+            "elastic": 1.0, "rotation": 14.0, "scale": 0.15, "shear": 0.15, "shift": 2.0, "stroke": 0.3, "wear": 0.3,
+        },
+        "batch_size": 128, "calm": 1, "distillation": 0.9, "epochs": 2, "ghost_batch": 64, "label_smoothing": 0.05,
+        "lr": 0.01, "momentum": 0.9, "name": "best", "optimizer": "adam", "outliers": 0.125, "schedule": "onecycle",
+        "temperature": 3.0, "weight_decay": 0.0001,
+    },
+    "seed": 5, "teachers": "", "watch_test": False,
+}  # fmt: skip
+"""The settings in the header of a state.safetensors that version 0.1 wrote."""
+
+
+def test_recorded_settings_of_former_names_are_read() -> None:
+    settings = runs.parse_settings(RECORDED)
+    assert settings.recipe.cooldown_epochs == 1 and settings.recipe.augmentation is not None
+    assert settings.recipe.augmentation.degradation == 0.3 and settings.network == DIGITNET
+    assert runs.parse_settings(dataclasses.asdict(settings)) == settings
+    with pytest.raises(TypeError):
+        runs.parse_settings({**RECORDED, "recipe": {**RECORDED["recipe"], "unknown": 1}})
+
+
+def test_the_shipped_checkpoint_still_says_how_it_was_trained() -> None:
+    metadata = checkpoint.load(SHIPPED).metadata
+    assert metadata["network"] == "edge_mnist.network:DigitNet"  # else this test would show nothing
+    fields = {field.name for field in dataclasses.fields(runs.TrainingSettings)}
+    settings = runs.parse_settings({name: value for name, value in metadata.items() if name in fields})
+    assert settings.recipe.augmentation is not None and settings.recipe.augmentation.degradation == 0.08
+    assert distillation.unpack_teacher(*distillation.pack_teachers([checkpoint.load(SHIPPED)]), "cpu") is not None
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, digits in (("train", strokes.draw(300, 1)), ("t10k", strokes.draw(50, 2))):
+        (tmp_path / f"{name}-images-idx3-ubyte").write_bytes(idx(digits.images))
+        (tmp_path / f"{name}-labels-idx1-ubyte").write_bytes(idx(digits.labels.astype(np.uint8)))
+    out = tmp_path / "run"
+    base = ["train", "--data", str(tmp_path), "--out", str(out), "--workers", "1"]
+    options = "--recipe best --epochs 2 --seed 5 --device cpu --precision float32 --set elastic=1".split()
+    changes = ["--set", "wear=0.3", "--set", "calm=1"]
+    assert CliRunner().invoke(commands, [*base, *options, *changes], catch_exceptions=False).exit_code == 0
+    state = out / runs.STATE
+    arrays, header = read_tensors(state)
+    assert header["settings"] != RECORDED and runs.parse_settings(header["settings"]) == runs.parse_settings(RECORDED)
+    state.write_bytes(encode_tensors(arrays, {**header, "settings": RECORDED}))
+    weights = checkpoint.load(out / "checkpoint.safetensors").weights
+    # an option that contradicts the recorded one is found under either name
+    for change in ("calm=2", "cooldown_epochs=2"):
+        monkeypatch.setattr(sys, "argv", ["edge-mnist", *base, "--resume", "--set", change])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+    resumed = CliRunner().invoke(commands, [*base, "--resume", *changes], catch_exceptions=False)
+    assert resumed.exit_code == 0
+    for name, array in checkpoint.load(out / "checkpoint.safetensors").weights.items():
+        assert array.tobytes() == weights[name].tobytes()
