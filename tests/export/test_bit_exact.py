@@ -1,4 +1,4 @@
-"""The law that everything else stands on: whatever network goes in, every format computes the same integers."""
+"""The law on which everything else depends: every format computes the same integers, whatever the network is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OTHER_ROUNDINGS: tuple[Rounding, ...] = (
 
 @pytest.fixture(scope="module")
 def networks() -> list[tuple[Checkpoint, FloatGraph, QuantizedGraph, np.ndarray]]:
-    """Random networks, folded and quantized, with images; dead ones, which quantization refuses, are left out."""
+    """Random networks, folded and quantized, with images. Quantization refuses those that always give 0."""
     found = []
     for seed in range(1000, 1000 + NETWORKS):
         checkpoint = random_checkpoint(seed)
@@ -64,7 +64,7 @@ def test_random_networks_give_the_oracles_logits(kind: str, networks: list) -> N
     assert differing == 0
 
 
-def test_the_networks_are_worth_comparing(networks: list) -> None:
+def test_the_random_networks_use_every_operation(networks: list) -> None:
     seen: Counter[str] = Counter()
     varied = unsaturated = 0
     for checkpoint, _, quantized, images in networks:
@@ -93,18 +93,18 @@ def test_the_networks_are_worth_comparing(networks: list) -> None:
         assert seen[what] >= 10, what
 
 
-def test_xnnpack_takes_every_operation(networks: list) -> None:
+def test_xnnpack_supports_every_operation(networks: list) -> None:
     left_out = 0
     for _, graph, quantized, _ in networks:
         pools = [operation.window for operation in graph.operations if isinstance(operation, MaxPool2d)]
         if any(max(s - k for s, k in zip(pool.stride, pool.kernel_size, strict=True)) > 0 for pool in pools):
-            left_out += 1  # XNNPACK has no pool that strides beyond its window
+            left_out += 1  # XNNPACK supports no pool whose stride exceeds its window
             continue
         for network in (graph, quantized):
             classifier = runtime.load_bytes(WRITERS["tflite"](network), "tflite")
             assert isinstance(classifier, TFLiteClassifier)
             delegates = [o for o in classifier._interpreter._get_ops_details() if o["op_name"] == "DELEGATE"]
-            # A chain from the input to the output in one delegate leaves nothing outside it.
+            # If one delegate reaches from the input to the output, it contains every operation.
             assert len(delegates) == 1
             assert classifier._input["index"] in delegates[0]["inputs"]
             assert classifier._output in delegates[0]["outputs"]
@@ -132,7 +132,7 @@ def test_kernels_without_xnnpack_equal_the_fixed_point_mode(networks: list) -> N
     assert apart == 0
 
 
-def test_tensorflow_lite_micro_equals_the_mode_of_its_kernels(networks: list) -> None:
+def test_tensorflow_lite_micro_equals_its_rounding_mode(networks: list) -> None:
     pytest.importorskip("tflite_micro", exc_type=ImportError)
     apart = compared = 0
     unlike: Counter[str] = Counter()
@@ -148,10 +148,10 @@ def test_tensorflow_lite_micro_equals_the_mode_of_its_kernels(networks: list) ->
         np.testing.assert_allclose(real, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max() / 10))
     print(f"\n{classifier.runtime}: {len(networks)} networks, {compared} logits compared, {apart} differing")
     print(", ".join(f"from {rounding} {count}" for rounding, count in unlike.items()))
-    assert apart == 0 and min(unlike.values()) > 0  # no other mode would do
+    assert apart == 0 and min(unlike.values()) > 0  # every other mode differs
 
 
-def test_archives_written_on_x86_give_the_same_on_qnnpack(networks: list, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archives_written_on_x86_compute_the_same_in_qnnpack(networks: list, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     if "qnnpack" not in torch.backends.quantized.supported_engines:
         pytest.skip("this PyTorch has no QNNPACK, the kernels that it uses on ARM")

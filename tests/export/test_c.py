@@ -1,7 +1,8 @@
-"""C: the oracle's bits from any compiler, with any optimization and instruction set, in integers only, and checked."""
+"""The C code computes the oracle's integers with any compiler, optimization, instruction set and sanitizer."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -37,7 +38,6 @@ from tests.support.networks import random_checkpoint, random_images
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
 
-# What AVX-VNNI does, by AVX2, for processors without it: four products, added without saturation.
 VNNI = """
 #include <immintrin.h>
 static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
@@ -50,6 +50,7 @@ static inline __m256i emulated(__m256i sum, __m256i u, __m256i s) {
 #define _mm256_dpbusd_avx_epi32 emulated
 #define __AVXVNNI__ 1
 """
+"""The instruction of AVX-VNNI, four products added without saturation, emulated with AVX2 for processors without it."""
 
 SANITIZE = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 ARM = ("aarch64-linux-gnu-gcc", *STRICT, "-O2", "-static")
@@ -61,7 +62,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "clang -O0 native": (("clang", *STRICT, "-O0", "-march=native"), (), "float"),
     "clang -O2": (("clang", *STRICT, "-O2"), (), "float"),
     "clang -O3 native": (("clang", *STRICT, "-O3", "-march=native"), (), "float"),
-    # The compiler may contract a product and a sum into one rounding here; there must be nothing to contract.
+    # These flags let the compiler contract a product and a sum into one rounding, which must change nothing.
     "gcc contracting": (
         ("gcc", *STRICT, "-O3", "-march=native", "-ffp-contract=fast", "-DEDGE_MNIST_PORTABLE"),
         (),
@@ -112,11 +113,11 @@ KERNELS = {
     "cortex-a72": "EM_NEON",
     "cortex-a76": "EM_DOTPROD",
 }
-"""What is chosen on a target; elsewhere it depends on this machine."""
+"""The kernels that each target chooses. For the other targets it depends on this machine."""
 
 
 def random_graph(seed: int) -> tuple[QuantizedGraph, np.ndarray] | None:
-    """A random quantized network with images; None for a dead one, which quantization refuses."""
+    """A random quantized network with images; None if it always gives 0, which quantization refuses."""
     checkpoint = random_checkpoint(seed)
     images = random_images(checkpoint, 24, seed)
     graph = fold(checkpoint)
@@ -127,8 +128,11 @@ def random_graph(seed: int) -> tuple[QuantizedGraph, np.ndarray] | None:
         return None
 
 
-def pooled(graph: QuantizedGraph) -> Iterator[QuantizedGraph]:
-    """A network up to a convolution, with the max pool that C takes of its sums; the random ones have hardly any."""
+def append_pool(graph: QuantizedGraph) -> Iterator[QuantizedGraph]:
+    """The network up to its first convolution of all channels, and a max pool that C takes of the sums.
+
+    Random networks rarely have such a pool.
+    """
     for index, (operation, shape) in enumerate(zip(graph.operations, graph.shapes()[1:], strict=True)):
         if isinstance(operation, QuantizedConv2d) and operation.groups == 1 and min(shape[1:]) >= 2:
             pool = MaxPool2d("pooled", Window((2, 2), (2, 2)))
@@ -137,15 +141,15 @@ def pooled(graph: QuantizedGraph) -> Iterator[QuantizedGraph]:
 
 
 def random_graphs(first: int, count: int) -> Iterator[tuple[QuantizedGraph, np.ndarray]]:
-    """Random networks with images, and what `pooled` makes of them."""
+    """Random networks with images, and what `append_pool` makes of them."""
     for graph, images in filter(None, map(random_graph, range(first, first + count))):
         yield graph, images
-        yield from ((other, images) for other in pooled(graph))
+        yield from ((other, images) for other in append_pool(graph))
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of compiled libraries that the tests of this session share, rather than the user's."""
+    """A cache of compiled libraries that the tests of this session share, instead of the user's."""
     folder = tmp_path_factory.getbasetemp() / "c_cache"
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "edge-mnist" / "c"
@@ -162,13 +166,13 @@ def graph(reference: Reference) -> QuantizedGraph:
     ("flags", "rounding"), [((*STRICT, "-O1"), "float"), ((*STRICT, "-O1", "-DEDGE_MNIST_FIXED_POINT"), "fixed-point")]
 )
 def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], rounding: Rounding) -> None:
-    kinds: set[str] = set()
+    kernels: set[str] = set()
     for graph, images in random_graphs(1000, 6):
-        kinds |= {fused.kernel for fused in fuse_operations(graph)}
+        kernels |= {fused.kernel for fused in fuse_operations(graph)}
         library = compiled_c.open_library(write_c(graph), "model.c", flags)
         outputs = library.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         np.testing.assert_array_equal(outputs, run_quantized(graph, images, rounding))
-    assert kinds == {"EM_CONV", "EM_CONV_POOL", "EM_GROUPED", "EM_POOL"}
+    assert kernels == {"EM_CONV", "EM_CONV_POOL", "EM_GROUPED", "EM_POOL"}
 
 
 def test_the_shipped_network_gives_the_oracles_logits_whichever_way_it_is_opened(
@@ -207,7 +211,7 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
         pytest.skip("needs a processor with AVX-512 VNNI")
     (tmp_path / "vnni.h").write_text(VNNI)
     compiler = tuple(str(tmp_path / part) if part == "vnni.h" else part for part in compiler)
-    first = 1000 + 6 * list(TARGETS).index(target)  # others for each
+    first = 1000 + 6 * list(TARGETS).index(target)  # different networks for each target
     networks = [(graph, strokes.draw(100, seed=3).images[:, None])]
     # Sanitizers make the compilation of unrolled code slow.
     networks += random_graphs(first, 2 if "sanitized" in target else 5)
@@ -219,8 +223,16 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
     print(f"\n{target}: {len(networks)} networks")
 
 
+def test_the_bytes_change_only_on_purpose(graph: QuantizedGraph) -> None:
+    hashes = [hashlib.sha256(data).hexdigest() for data in (write_c(graph), write_header(graph))]
+    assert hashes == [
+        "7ae819ba0d2b9e58c483042d4a0aef18d4cba9488b72bf7e5ca9e58462bebde1",
+        "d4514a74878cea82392dc53a59c9bef77175b4233c643a88e68766deab4c8f4e",
+    ]
+
+
 @pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-def test_the_header_is_for_c_plus_plus_too(graph: QuantizedGraph, tmp_path: Path) -> None:
+def test_the_header_compiles_as_c_plus_plus(graph: QuantizedGraph, tmp_path: Path) -> None:
     (tmp_path / "model.h").write_bytes(write_header(graph))
     (tmp_path / "main.cpp").write_text(
         '#include "model.h"\n#include "model.h"\n'
@@ -254,7 +266,7 @@ def test_null_pointers_and_a_small_arena_are_errors(graph: QuantizedGraph) -> No
         assert run(*given, compiled_c.ctypes.c_size_t(size)) == -1
 
 
-def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -> None:
+def test_sums_in_16_bits_do_not_overflow_for_any_image(graph: QuantizedGraph) -> None:
     for operation in graph.convolutions:
         weight = pack_weights(operation)
         for taps in (2, 4):
@@ -266,14 +278,14 @@ def test_sums_in_16_bits_stay_within_them_for_any_image(graph: QuantizedGraph) -
                         length = next(lengths)
                         lanes = run[group : group + max(length, 1)].reshape(max(length, 1), -1, taps)
                         positive, negative = (np.maximum(sign * lanes, 0).sum(axis=(0, 2)) for sign in (1, -1))
-                        # Of activations 0..255 the worst are all of one sign, of -128..127 those that follow the signs.
+                        # The worst case is 255 for all weights of one sign, or -128 and 127 by the sign of each weight.
                         worst = 255 * max(positive.max(), negative.max())
                         assert length == 0 or (worst if taps == 2 else 128 * (positive + negative).max()) <= 32767
                         group += max(length, 1)
             assert next(lengths, None) is None
 
 
-def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
+def test_weights_up_to_127_do_not_saturate(tmp_path: Path) -> None:
     source = load_network(None)
     float_graph = fold(source)
     graph, _ = quantize_graph(float_graph, source.statistics, weight_range=127)
@@ -283,7 +295,9 @@ def test_weights_up_to_127_saturate_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(outputs, run_quantized(graph, images))
 
 
-def test_what_the_kernels_cannot_hold_is_refused_by_name(reference: Reference, graph: QuantizedGraph) -> None:
+def test_layers_that_the_kernels_cannot_compute_are_refused_by_name(
+    reference: Reference, graph: QuantizedGraph
+) -> None:
     with pytest.raises(EdgeMnistError, match="the quantized network only"):
         write_c(reference.float_graph)
     first = graph.operations[0]
@@ -295,7 +309,7 @@ def test_what_the_kernels_cannot_hold_is_refused_by_name(reference: Reference, g
         write_c(QuantizedGraph(graph.input_shape, graph.zero_pixel, ()))
 
 
-def test_it_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_c(graph) + b"/* of this test alone */\n"
     before = len(list(cache.glob("*.so"))) if cache.exists() else 0
     compiled_c.open_library(source, "model.c", ("-O0",))
@@ -317,21 +331,21 @@ def test_it_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: py
 
 
 def mutate(source: bytes, layer: str, what: str) -> bytes:
-    """One number of a layer's constants, moved; `layer` is its identifier."""
+    """Change one number of a layer's constants; `layer` is its identifier."""
     lines = source.decode().split("\n")
 
-    def at(beginning: str) -> int:
+    def find_line(beginning: str) -> int:
         return next(index for index, line in enumerate(lines) if line.startswith(beginning))
 
     if what == "zero point":
-        index = at("static const em_layer em_layers") + 1
+        index = find_line("static const em_layer em_layers") + 1
         index += [line.split(" ")[1].rstrip(":") for line in lines if line.startswith("/* L")].index(layer)
         parts = lines[index].split(", ")
         parts[12] = str(int(parts[12]) + 1)
         lines[index] = ", ".join(parts)
         return "\n".join(lines).encode()
     kind = {"weight": "em_weight", "bias": "int32_t", "multiplier": "em_multiplier"}[what]
-    index = at(f"static const {kind} {layer}_{what}[") + 1
+    index = find_line(f"static const {kind} {layer}_{what}[") + 1
     first, _, rest = lines[index].partition(",")
     if what == "weight":
         first = f"    {int(first) + (1 if int(first) < 64 else -1)}"
@@ -343,14 +357,14 @@ def mutate(source: bytes, layer: str, what: str) -> bytes:
     return "\n".join(lines).encode()
 
 
-AT_RUN = {
+FOUND_BY_RUNNING = {
     ("weight", "conv1"),
     ("bias", "conv3"),
     ("multiplier", "conv6"),
     ("zero point", "conv7"),
     ("weight", "linear"),
 }
-"""Mutations that are also looked for by running, which takes a compilation each."""
+"""Mutations that are also found by running the code, which takes one compilation each."""
 
 
 def test_every_mutation_names_its_layer(
@@ -363,7 +377,7 @@ def test_every_mutation_names_its_layer(
         for what in ("weight", "bias", "multiplier", "zero point"):
             changed = mutate(source, graph.identifiers()[operation.name], what)
             assert changed != source
-            for trust in (True, False) if (what, operation.name) in AT_RUN else (False,):
+            for trust in (True, False) if (what, operation.name) in FOUND_BY_RUNNING else (False,):
                 found, difference = find_first_difference(changed, graph, reference.images[:8], trust=trust)
                 assert (found, bool(difference)) == (operation.name, True), (operation.name, what, found, difference)
     found, difference = find_first_difference(
@@ -375,10 +389,10 @@ def test_every_mutation_names_its_layer(
     assert (found, difference) == (None, "its code differs")
 
 
-def test_a_traced_library_gives_what_each_layer_gives(
+def test_the_outputs_of_layers_are_compared(
     graph: QuantizedGraph, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Constants that are those of a fresh export, in a network that should have others: the run must find it.
+    # A constant differs, and so do the outputs: the difference that is reported is that of the outputs.
     monkeypatch.setattr(compiled_c, "FLAGS", ("-O0", "-fPIC", "-shared", "-DEDGE_MNIST_PORTABLE"))
     convolution = graph.operations[4]
     assert isinstance(convolution, QuantizedConv2d) and convolution.name == "conv4"
@@ -390,7 +404,7 @@ def test_a_traced_library_gives_what_each_layer_gives(
     assert found == "conv4" and "values differ" in difference
 
 
-def test_verify_takes_it_as_one_more_variant(reference: Reference, graph: QuantizedGraph, tmp_path: Path) -> None:
+def test_verify_runs_c_as_a_variant(reference: Reference, graph: QuantizedGraph, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts"
     bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     assert sorted(path.name for path in folder.iterdir()) == [
@@ -413,9 +427,7 @@ def report_model(graph: QuantizedGraph) -> str:
     return hash_graph(graph)[:16]
 
 
-def test_without_a_compiler_it_is_not_run(
-    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_compiler_c_is_not_run(reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "artifacts"
     bundle_writer.write_bundle(folder, bundle_writer.make_bundle(reference, [FORMATS["c"]], {}))
     monkeypatch.setenv("PATH", "")
@@ -426,7 +438,7 @@ def test_without_a_compiler_it_is_not_run(
     assert not report.passed
 
 
-def test_export_writes_it_when_it_is_asked_for(tmp_path: Path) -> None:
+def test_export_writes_c_only_if_it_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edge_mnist", "export", "--format", "c", "--no-verify", "--out", "c"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
@@ -438,7 +450,7 @@ def test_export_writes_it_when_it_is_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "model_int8.c").is_file()
 
 
-def test_predict_and_demo_take_it_as_any_other_model(reference: Reference, tmp_path: Path, cache: Path) -> None:
+def test_predict_and_demo_accept_c_as_a_model(reference: Reference, tmp_path: Path, cache: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     drawn = strokes.draw(5, seed=4)
     row = np.pad(255 - np.hstack(list(drawn.images)), 20, constant_values=255)

@@ -1,4 +1,4 @@
-"""What is written: the same bytes everywhere, small, whole, and usable without this package."""
+"""The written artifacts: the same bytes everywhere, small, complete, and usable without this package."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from edge_mnist.system.files import METADATA_KEY
 
 ROOT = Path(__file__).parents[2]
 
-# The shipped checkpoint's artifacts, seen equal with Python 3.10 to 3.13, NumPy 1.26 to 2.5, and an emulated Haswell.
-# They change only when a writer, or the quantization, is changed on purpose.
 SHA256 = {
     "model_float.onnx": "ee9512601a2ab4a6d2cfb7dbb11996dfeb816565d1c2602fbae0b915fdc29b69",
     "model_float.tflite": "e5344b46b68039b3d253b72ef528a573b4ebb39de318d8437d73b2f2cd37de90",
     "model_int8.onnx": "13efd750521a5bad99cb5eb1a05809840f301cb026a130fe0464cd5614c083b6",
     "model_int8.tflite": "94ae5b768609a2bcd9d45800cd3ad6cb60979a0ee23a83b791d4edd0ed94d767",
 }
+"""The hashes of the shipped checkpoint's artifacts, equal with Python 3.10 to 3.13, NumPy 1.26 to 2.5, and on an
+emulated Haswell. They change only if a writer or the quantization is changed on purpose."""
 
 PRECISIONS = pytest.mark.parametrize("precision", ["float", "int8"])
 
@@ -61,17 +61,17 @@ def expected(reference: Reference, precision: str, images: np.ndarray) -> np.nda
 
 
 def assert_same(outputs: np.ndarray, logits: np.ndarray) -> None:
-    """Integers are equal, floats as equal as `verify` wants them."""
+    """Integers are equal, and floats are within the tolerance of `verify`."""
     assert outputs.dtype == logits.dtype
     np.testing.assert_allclose(outputs, logits, rtol=0, atol=1e-4 if logits.dtype == np.float32 else 0)
 
 
 @pytest.mark.parametrize("name", SHA256)
-def test_the_bytes_are_those_of_every_other_machine(name: str, bundle_folder: Path) -> None:
+def test_the_bytes_are_the_same_on_every_machine(name: str, bundle_folder: Path) -> None:
     assert hashlib.sha256((bundle_folder / name).read_bytes()).hexdigest() == SHA256[name]
 
 
-def test_the_command_needs_neither_runtime_nor_torch_to_write_them(tmp_path: Path) -> None:
+def test_export_needs_neither_torch_nor_any_runtime(tmp_path: Path) -> None:
     packages = ("torch", "onnx", "onnxruntime", "ai_edge_litert", "tflite_runtime", "flatbuffers", "cv2", "matplotlib")
     arguments = ["export", "--int8", "--no-verify", "--format", "onnx", "--format", "tflite", "--out", "written"]
     code = (
@@ -84,7 +84,7 @@ def test_the_command_needs_neither_runtime_nor_torch_to_write_them(tmp_path: Pat
     assert written == SHA256
 
 
-def test_the_shipped_int8_model_is_the_shipped_checkpoints() -> None:
+def test_the_shipped_int8_model_is_an_export_of_the_shipped_checkpoint() -> None:
     shipped = ROOT / "edge_mnist" / "pretrained" / "digitnet_int8.tflite"
     assert hashlib.sha256(shipped.read_bytes()).hexdigest() == SHA256["model_int8.tflite"]
 
@@ -94,7 +94,7 @@ def test_int8_is_small(name: str, bundle_folder: Path) -> None:
     assert (bundle_folder / name).stat().st_size <= 25_000
 
 
-def test_the_manifest_says_what_is_in_the_folder(bundle_folder: Path) -> None:
+def test_the_manifest_lists_every_file_with_its_size_and_hash(bundle_folder: Path) -> None:
     files = _manifest(bundle_folder)["files"]
     assert {path.name for path in bundle_folder.iterdir()} == {*files, "manifest.json"}
     for name, entry in files.items():
@@ -103,7 +103,7 @@ def test_the_manifest_says_what_is_in_the_folder(bundle_folder: Path) -> None:
 
 
 @PRECISIONS
-def test_onnx_is_a_model_by_the_book(precision: str, bundle_folder: Path) -> None:
+def test_onnx_passes_the_checker_and_states_its_types_and_shapes(precision: str, bundle_folder: Path) -> None:
     model = onnx.load(bundle_folder / f"model_{precision}.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version >= 17) for entry in model.opset_import] == [("", True)]
@@ -117,15 +117,15 @@ def test_onnx_is_a_model_by_the_book(precision: str, bundle_folder: Path) -> Non
         assert end.type.tensor_type.elem_type == number
 
 
-def test_onnx_runtime_keeps_to_integers(bundle_folder: Path, tmp_path: Path) -> None:
+def test_onnx_runtime_computes_in_integers_only(bundle_folder: Path, tmp_path: Path) -> None:
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3  # it warns that such a file is for this machine only
+    options.log_severity_level = 3  # ONNX Runtime warns that an optimised model is for this machine only
     onnxruntime.InferenceSession(bundle_folder / "model_int8.onnx", options, providers=["CPUExecutionProvider"])
     graph = onnx.load(tmp_path / "optimised.onnx").graph
     operators = Counter(node.op_type for node in graph.node)
     assert operators["QLinearConv"] == 8
-    # What else there may be moves integers about.
+    # The other operators only move integers.
     assert operators.keys() <= {"QLinearConv", "Transpose", "MaxPool", "NhwcMaxPool", "Flatten"}
 
 
@@ -136,7 +136,8 @@ def test_tflite_has_only_the_operators_of_the_network(precision: str, bundle_fol
     (graph,) = model.subgraphs
     names = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     operators = [names[model.operatorCodes[operator.opcodeIndex].builtinCode] for operator in graph.operators]
-    # No QUANTIZE, DEQUANTIZE or TRANSPOSE, and no FULLY_CONNECTED, which is wrong with a scale a channel before 2.10.
+    # No QUANTIZE, DEQUANTIZE or TRANSPOSE. No FULLY_CONNECTED either: before version 2.10 TensorFlow Lite computes it
+    # wrongly with per-channel scales.
     network = ["CONV_2D"] * 3 + ["MAX_POOL_2D"] + ["CONV_2D"] * 2 + ["MAX_POOL_2D"] + ["CONV_2D"] * 3
     assert operators == [*network, "RESHAPE"]
     number = schema.TensorType.INT8 if precision == "int8" else schema.TensorType.FLOAT32
@@ -150,7 +151,7 @@ def test_tflite_has_only_the_operators_of_the_network(precision: str, bundle_fol
 
 
 @PRECISIONS
-def test_tflites_batch_is_resized_to_and_fro(
+def test_a_batch_of_tflite_can_be_resized_in_both_directions(
     precision: str, bundle_folder: Path, reference: Reference, images: np.ndarray
 ) -> None:
     path = bundle_folder / f"model_{precision}.tflite"
@@ -170,7 +171,7 @@ def test_tflites_batch_is_resized_to_and_fro(
 
 
 @PRECISIONS
-def test_torchscript_holds_no_path(precision: str, bundle_folder: Path) -> None:
+def test_torchscript_contains_no_path_of_this_machine(precision: str, bundle_folder: Path) -> None:
     with zipfile.ZipFile(bundle_folder / f"model_{precision}.pt") as archive:
         assert not [name for name in archive.namelist() if name.endswith(".debug_pkl")]
         contents = b"".join(archive.read(name) for name in archive.namelist())
@@ -198,16 +199,16 @@ def test_torchscript_needs_only_torch(
     assert_same(Contract.to_signed(np.load(tmp_path / "outputs.npy")), expected(reference, precision, images))
 
 
-def _snippets() -> list[str]:
-    """The Python blocks of README's section on doing without this package."""
+def _read_examples() -> list[str]:
+    """The Python blocks of the README's section on using an artifact without this package."""
     _, _, section = (
         (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Use an artifact without this package")
     )
     return re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("code", _snippets())
-def test_the_snippets_of_the_readme_work(
+@pytest.mark.parametrize("code", _read_examples())
+def test_the_code_in_the_readme_works(
     code: str, bundle_folder: Path, reference: Reference, images: np.ndarray, tmp_path: Path
 ) -> None:
     engine = re.search(r'engine = "(\w+)"', code)
@@ -221,8 +222,8 @@ def test_the_snippets_of_the_readme_work(
     assert int(result.stdout) == expected(reference, "int8", images)[3].argmax()
 
 
-def test_the_readme_has_a_snippet_for_each_format() -> None:
-    assert [re.findall(r"artifacts/model_int8(\.\w+)", code) for code in _snippets()] == [
+def test_the_readme_has_code_for_each_format() -> None:
+    assert [re.findall(r"artifacts/model_int8(\.\w+)", code) for code in _read_examples()] == [
         [".tflite"],
         [".onnx"],
         [".pt"],
@@ -234,7 +235,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_zip_needs_no_edge_mnist_and_checks_itself(tmp_path: Path) -> None:
+def test_the_standalone_zip_checks_itself_without_edge_mnist(tmp_path: Path) -> None:
     for name in ("one.zip", "two.zip"):
         result = CliRunner().invoke(commands, ["export", "--bundle", str(tmp_path / name)], standalone_mode=False)
         assert result.exception is None

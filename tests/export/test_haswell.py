@@ -1,4 +1,4 @@
-"""The same bits on x86 without int8 dot products, where `vpmaddubsw` saturates sums of two products."""
+"""The same bits on x86 processors without int8 dot products, whose `vpmaddubsw` saturates sums of two products."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_all_six_artifacts_pass_on_haswell(bundle_folder: Path, reference: Refer
     ]
 
 
-def test_weights_up_to_127_do_not_and_the_layer_is_named(tmp_path: Path) -> None:
+def test_artifacts_with_weights_up_to_127_fail_and_the_layer_is_named(tmp_path: Path) -> None:
     source = load_network(None)
     graph = fold(source)
     quantized, layers = quantize_graph(graph, source.statistics, weight_range=127)

@@ -1,4 +1,4 @@
-"""TensorFlow Lite Micro as one more runtime of `verify`. Random networks in it are in test_bit_exact.py."""
+"""TensorFlow Lite Micro as an additional runtime of `verify`. test_bit_exact.py runs random networks in it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def folder(reference: Reference, tmp_path: Path) -> Path:
 
 
 @needs_micro
-def test_the_golden_images_give_the_logits_of_its_mode(reference: Reference) -> None:
+def test_the_golden_images_give_the_logits_of_its_rounding_mode(reference: Reference) -> None:
     graph = reference.quantized_graph
     assert graph is not None
     classifier = runtime.load_bytes(WRITERS["tflite"](graph), "model.tflite", runtime=runtime.MICRO)
@@ -54,7 +54,7 @@ def test_the_golden_images_give_the_logits_of_its_mode(reference: Reference) -> 
 
 
 @needs_micro
-def test_verify_runs_it_as_a_variant_of_its_own(folder: Path) -> None:
+def test_verify_runs_it_as_a_separate_variant(folder: Path) -> None:
     report = verify(folder, IMAGES, TOO)
     assert [(variant.name, variant.status, variant.logits_differing) for variant in report.variants] == [
         (f"tflite {precision}{runtime}", "passed", 0)
@@ -64,17 +64,17 @@ def test_verify_runs_it_as_a_variant_of_its_own(folder: Path) -> None:
     usual, micro = report.variants[-2:]
     assert (usual.file, usual.sha256, usual.logits_compared) == (micro.file, micro.sha256, micro.logits_compared)
     assert "as the oracle's mode 'fixed-point, reference kernels'; from the others' logits" in micro.reason
-    told = json.loads(report.to_json())["variants"]
-    assert len({variant["name"] for variant in told}) == len(told) == 4
+    variants = json.loads(report.to_json())["variants"]
+    assert len({variant["name"] for variant in variants}) == len(variants) == 4
     assert render_html(report, {}).count(micro.sha256) == 1  # a file is listed once, however many runtimes ran it
 
 
 @needs_micro
-def test_the_first_layer_that_differs_in_it_is_named(reference: Reference) -> None:
+def test_the_first_layer_that_differs_is_named(reference: Reference) -> None:
     graph = reference.quantized_graph
     assert graph is not None
     data, images = WRITERS["tflite"](graph), reference.images
-    # Every layer's output is that of the mode: otherwise the first one whose rounding differs would be named.
+    # The oracle must round as the runtime does, or the first layer that rounds differently would be named.
     assert find_first_difference(data, graph, images, trust=True, runtime=runtime.MICRO) == (None, "")
     changed = mutate("tflite", data, "conv5", "weight", graph)
     layer, difference = find_first_difference(changed, graph, images, trust=True, runtime=runtime.MICRO)
@@ -83,13 +83,15 @@ def test_the_first_layer_that_differs_in_it_is_named(reference: Reference) -> No
 
 @pytest.mark.slow
 @needs_micro
-def test_a_file_that_was_changed_fails_in_both_or_once(folder: Path, reference: Reference) -> None:
+def test_a_changed_file_fails_once_or_if_its_hash_is_listed_in_both_runtimes(
+    folder: Path, reference: Reference
+) -> None:
     path = folder / "model_int8.tflite"
     path.write_bytes(mutate("tflite", path.read_bytes(), "conv5", "weight", reference.float_graph))
     usual, micro = verify(folder, IMAGES, TOO).variants[-2:]
     assert (usual.status, usual.layer) == ("failed", "conv5")
     assert (micro.status, micro.reason) == ("not run", "changed since the export, see the other runtime")
-    # As if the export had written it: the manifest holds its hash.
+    # With its hash in the manifest, the file looks as if the export had written it.
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["files"][path.name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
@@ -99,7 +101,7 @@ def test_a_file_that_was_changed_fails_in_both_or_once(folder: Path, reference: 
 
 
 @needs_micro
-def test_what_it_cannot_run_is_one_line(folder: Path, reference: Reference) -> None:
+def test_what_it_cannot_run_is_an_error_of_one_line(folder: Path, reference: Reference) -> None:
     graph = reference.float_graph
     with pytest.raises(EdgeMnistError, match="expected a TFLite artifact for tflite-micro, found onnx"):
         runtime.load_bytes(WRITERS["onnx"](graph), "model.onnx", runtime=runtime.MICRO)
@@ -110,7 +112,7 @@ def test_what_it_cannot_run_is_one_line(folder: Path, reference: Reference) -> N
         verify(folder, IMAGES, TOO)
 
 
-def test_without_it_nothing_is_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_run_if_it_is_not_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     for machine, part in (("x86_64", "-m pip install '?tflite-micro"), ("aarch64", "no wheel for this machine")):

@@ -1,4 +1,4 @@
-"""The firmware of examples/microcontroller, in qemu-system-arm: the oracle's logits, within a small flash and RAM."""
+"""The firmware of examples/microcontroller in qemu-system-arm gives the oracle's logits and fits into little memory."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_the_firmware_gives_the_oracles_logits(
     command = ["make", "-s", f"run-{core}", f"MODEL={tmp_path}/model_int8", f"BUILD={tmp_path}", f"OPTIMIZE={optimize}"]
     result = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    sizes, told = result.stdout.splitlines()[1], result.stderr.splitlines()  # what semihosting writes goes to stderr
+    sizes, printed = result.stdout.splitlines()[1], result.stderr.splitlines()  # what semihosting writes goes to stderr
     expected = run_quantized(graph, digit(), rounding)[0]
-    assert told == [f"digit {expected.argmax()}", f"logits {' '.join(map(str, expected))}"]
+    assert printed == [f"digit {expected.argmax()}", f"logits {' '.join(map(str, expected))}"]
     flash, data, bss = map(int, sizes.split()[:3])
     print(f"\n{core} {optimize}: flash {flash + data:,} bytes, RAM {data + bss:,} bytes")
     assert flash + data <= 28 * 1024
     assert data + bss <= 12 * 1024
 
 
-def test_the_digit_tells_the_two_roundings_apart(reference: Reference) -> None:
+def test_the_logits_of_the_digit_depend_on_the_rounding(reference: Reference) -> None:
     assert reference.quantized_graph is not None
     roundings: tuple[Rounding, Rounding] = ("float", "fixed-point")
     one, other = (run_quantized(reference.quantized_graph, digit(), rounding) for rounding in roundings)

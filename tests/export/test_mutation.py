@@ -33,7 +33,7 @@ def mutate_onnx(data: bytes, layer: str, what: str) -> bytes:
     if suffix:
         change(constants[f"{layer}.{suffix}"])
     else:
-        # Scale and zero point are shared by layers: the layer gets one of its own, changed.
+        # Layers share scales and zero points: this layer gets a changed one that no other layer uses.
         node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and layer in node.output)
         position = 1 if what == "output scale" else 2
         own = onnx.TensorProto()
@@ -51,7 +51,7 @@ def change(constant: onnx.TensorProto) -> None:
 
 
 def nudged(array: np.ndarray) -> np.ndarray:
-    """One element, moved: integers by one; floats by an eighth."""
+    """Change one element: an integer by one, a float by an eighth."""
     flat = array.reshape(-1)
     at = len(flat) // 2
     if array.dtype.kind == "f":

@@ -57,7 +57,7 @@ hostile_names = st.one_of(
 
 
 def renamed(graph: Any, names: list[str]) -> Any:
-    """The graph with other names for its layers."""
+    """Give the layers of a graph other names."""
     operations = tuple(replace(o, name=name) for o, name in zip(graph.operations, names, strict=False))
     return type(graph)(graph.input_shape, graph.zero_pixel, operations)
 
@@ -118,7 +118,7 @@ def test_identifiers_are_unique_and_valid_everywhere(names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_a_changed_layer_is_named_as_the_user_did(
+def test_a_changed_layer_is_reported_by_the_name_that_the_user_gave(
     kind: str, networks: list[tuple[FloatGraph, QuantizedGraph, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiled_c, "FLAGS", ("-O0", "-fPIC", "-shared", "-DEDGE_MNIST_PORTABLE"))

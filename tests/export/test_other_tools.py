@@ -1,4 +1,4 @@
-"""Other tools read the files rightly, over the 64 golden images; each older one in an environment of its own."""
+"""Other tools read the files correctly, on the 64 golden images; each older tool runs in its own environment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def expected(reference: Reference, precision: str) -> np.ndarray:
 
 
 @PRECISIONS
-def test_every_onnx_node_has_a_name_of_its_own(precision: str, bundle_folder: Path) -> None:
+def test_every_onnx_node_has_a_unique_name(precision: str, bundle_folder: Path) -> None:
     names = [node.name for node in onnx.load(bundle_folder / f"model_{precision}.onnx").graph.node]
     assert all(names) and len(set(names)) == len(names)
 
@@ -52,7 +52,9 @@ def test_onnxs_reference_evaluator_gives_the_oracles_logits(
 
 
 @PRECISIONS
-def test_tflites_signature_names_its_ends(precision: str, bundle_folder: Path, reference: Reference) -> None:
+def test_the_signature_of_tflite_names_input_and_output(
+    precision: str, bundle_folder: Path, reference: Reference
+) -> None:
     path = bundle_folder / f"model_{precision}.tflite"
     interpreter = Interpreter(model_path=str(path))
     assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["pixels"], "outputs": ["logits"]}}
@@ -77,7 +79,7 @@ def test_onnx_runtime_is_exact_from_extended_optimisations_on(
 
 
 def opencv_logits(path: Path, images: np.ndarray) -> np.ndarray:
-    """Logits by OpenCV's dnn, one image at a time; .tflite in its older engine, as the new one of 5.0 crashes on it."""
+    """Logits by OpenCV's dnn, one image at a time. The new engine of 5.0 crashes on .tflite."""
     if path.suffix == ".onnx":
         network = cv2.dnn.readNetFromONNX(str(path))
     else:
@@ -170,7 +172,7 @@ for precision, dtype in ("float", np.float32), ("int8", np.uint8):
 def run_elsewhere(
     script: str, python: str, packages: tuple[str, ...], work: Path, bundle: Path, images: np.ndarray
 ) -> None:
-    """Run a script over the golden images in an environment that uv makes; skip where it cannot be made."""
+    """Run a script on the golden images in an environment that uv makes; skip the test where that is impossible."""
     if UV is None:
         pytest.skip("needs uv: pip install uv")
     environment = work / "environment"
@@ -196,13 +198,13 @@ def run_elsewhere(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["2.7.0", "2.8.0", "2.9.1"])
-def test_old_tflite_runtimes_are_off_by_a_step_at_most(
+def test_old_tflite_runtimes_differ_by_one_step_at_most(
     version: str, tmp_path: Path, bundle_folder: Path, reference: Reference
 ) -> None:
     packages = (f"tflite-runtime=={version}", "numpy<2")
     run_elsewhere(OLD_TFLITE, "3.9", packages, tmp_path, bundle_folder, reference.images)
     step = np.abs(np.load(tmp_path / "int8.npy").astype(int) - expected(reference, "int8"))
-    # Their XNNPACK rounds a few values in a thousand otherwise, inside the network too.
+    # Their XNNPACK rounds a few values in a thousand differently, also inside the network.
     assert step.max() <= 1 and (step > 0).mean() < 0.01
     np.testing.assert_allclose(np.load(tmp_path / "float.npy"), expected(reference, "float"), rtol=0, atol=1e-4)
 

@@ -60,9 +60,9 @@ def variant(form: str, precision: str) -> VariantResult:
 
 
 def sample() -> ParityReport:
-    """A report as a good network gets it on MNIST's test images; four changed class."""
+    """A report as a good network gets it on MNIST's test images, four of which changed class."""
     drawn = strokes.draw(4, seed=5)
-    readings = [(0, 1), (1, 0), (2, 1), (0, 7)]  # how far float and int8 are from the label
+    readings = [(0, 1), (1, 0), (2, 1), (0, 7)]  # what float and int8 predict, minus the label
     names = ["conv1", "conv2", "conv3", "conv4", "conv5", "conv6", "conv7", "linear"]
     sides = [26, 24, 22, 9, 7, 3, 1, 1]
     channels = [14, 14, 16, 18, 20, 22, 22, 10]
@@ -93,10 +93,10 @@ def sample() -> ParityReport:
 
 def with_variant(index: int, **changes: Any) -> ParityReport:
     """The sample with one variant changed."""
-    whole = sample()
-    variants = list(whole.variants)
+    report = sample()
+    variants = list(report.variants)
     variants[index] = replace(variants[index], **changes)
-    return replace(whole, variants=tuple(variants))
+    return replace(report, variants=tuple(variants))
 
 
 def failed(reason: str = "12 of 100,640 logits differ") -> ParityReport:
@@ -124,11 +124,11 @@ def not_run() -> ParityReport:
 
 
 def on_strokes() -> ParityReport:
-    whole = sample()
+    report = sample()
     return replace(
-        whole,
+        report,
         dataset="strokes",
-        variants=tuple(replace(v, accuracy=None) for v in whole.variants),
+        variants=tuple(replace(v, accuracy=None) for v in report.variants),
         float_accuracy=None,
         int8_accuracy=None,
         recorded_accuracy=0.9964,
@@ -137,30 +137,30 @@ def on_strokes() -> ParityReport:
 
 
 def float_only() -> ParityReport:
-    whole = replace(on_strokes(), layers=(), changed=())
-    return replace(whole, variants=tuple(v for v in whole.variants if v.precision == "float"))
+    report = replace(on_strokes(), layers=(), changed=())
+    return replace(report, variants=tuple(v for v in report.variants if v.precision == "float"))
 
 
 def in_two_runtimes() -> ParityReport:
-    whole = sample()
+    report = sample()
     other = replace(
-        whole.variants[-1],
+        report.variants[-1],
         name="tflite int8 (tflite-micro)",
         runtime="TensorFlow Lite Micro 0.dev20261023182759",
         reason="requantizes in fixed point, as the oracle's mode 'fixed-point, reference kernels'",
     )
-    return replace(whole, variants=(*whole.variants, other))
+    return replace(report, variants=(*report.variants, other))
 
 
 REPORTS = [sample, failed, not_run, on_strokes, float_only, in_two_runtimes]
 
 
-def printed(whole: ParityReport, width: int = 80, encoding: str = "utf-8") -> str:
-    """The tables as a file of that encoding gets them."""
+def printed(report: ParityReport, width: int = 80, encoding: str = "utf-8") -> str:
+    """The tables as they are printed to a file with this encoding."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
     console = Console(file=stream, width=width, color_system=None)
-    terminal.print_report(whole, console)
-    terminal.print_layers(whole, console)
+    terminal.print_report(report, console)
+    terminal.print_layers(report, console)
     stream.seek(0)
     return stream.read()
 
@@ -170,7 +170,7 @@ def words(text: str) -> str:
 
 
 class Page(HTMLParser):
-    """Follows a page: its elements must close in order; collects what tests ask for."""
+    """Parses a page, whose elements must be closed in order, and collects its tags and texts."""
 
     VOID = {"meta", "img", "br"}
 
@@ -218,38 +218,38 @@ def test_json_has_the_promised_keys_first() -> None:
     assert [layer["snr_db"] for layer in content["layers"]] == [layer.snr_db for layer in sample().layers]
 
 
-def test_json_knows_neither_infinity_nor_nan() -> None:
+def test_json_contains_neither_infinity_nor_nan() -> None:
     layer = replace(sample().layers[0], snr_db=math.inf, clipped=math.nan)
-    whole = replace(with_variant(2, max_abs_difference=math.nan, status="failed", reason="NaN"), layers=(layer,))
+    report = replace(with_variant(2, max_abs_difference=math.nan, status="failed", reason="NaN"), layers=(layer,))
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
-    content = json.loads(whole.to_json(), parse_constant=refuse)
+    content = json.loads(report.to_json(), parse_constant=refuse)
     assert content["variants"][2]["max_abs_difference"] is None
     assert content["layers"][0]["snr_db"] is content["layers"][0]["clipped"] is None
-    assert "exact" in Page(render_html(whole, {})).text
-    assert "nan" in printed(whole)
+    assert "exact" in Page(render_html(report, {})).text
+    assert "nan" in printed(report)
     assert json.loads(on_strokes().to_json())["float_interval"] is None
 
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("make", REPORTS)
-def test_the_table_is_whole_at_any_width(make: Any, width: int) -> None:
-    whole = make()
-    text = printed(whole, width)
+def test_no_value_of_the_table_is_cut_off_at_any_width(make: Any, width: int) -> None:
+    report = make()
+    text = printed(report, width)
     assert "\x1b" not in text and "…" not in text
-    assert printed(whole, width, "ascii").isascii()
+    assert printed(report, width, "ascii").isascii()
     assert max(map(len, text.splitlines())) <= width
-    for shown in whole.variants:
+    for shown in report.variants:
         assert shown.name in text and f"{shown.bytes:,}" in text
         assert all(word in text for word in shown.runtime.split())
         assert shown.accuracy is None or "99.36-99.64" in text
-    for layer in whole.layers:
+    for layer in report.layers:
         assert f"{layer.snr_db:.1f} dB" in text
 
 
-def test_the_table_says_what_was_found() -> None:
+def test_the_table_states_the_result() -> None:
     text = words(printed(sample(), 120))
     assert "Against the oracle: 10,000 images of MNIST test and 64 golden images" in text
     assert "float 99.52 % (95 % interval 99.36 to 99.64)" in text
@@ -275,26 +275,26 @@ def test_the_table_says_what_was_found() -> None:
     assert "changed class" not in text
 
 
-def test_why_the_whole_fails_is_said() -> None:
+def test_the_reason_of_a_failure_is_stated() -> None:
     worse = replace(sample(), int8_accuracy=0.99)
     assert "FAILED: int8 loses 0.52 points of accuracy, at most 0.1 allowed" in words(printed(worse))
     nothing = replace(sample(), variants=tuple(replace(v, status="not run") for v in sample().variants))
     assert "FAILED: no variant was run" in words(printed(nothing))
 
 
-def test_other_peoples_words_are_shown_as_they_are() -> None:
-    whole = failed(HOSTILE)
-    assert HOSTILE in words(printed(whole, 200))
-    page = Page(render_html(whole, {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}))
+def test_texts_from_outside_are_shown_unchanged() -> None:
+    report = failed(HOSTILE)
+    assert HOSTILE in words(printed(report, 200))
+    page = Page(render_html(report, {HOSTILE: {HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]}}))
     assert page.having("script") == []
     assert page.text.count(HOSTILE) >= 4
-    assert "[bold]" in printed(whole, 120, "ascii")
+    assert "[bold]" in printed(report, 120, "ascii")
 
 
 @pytest.mark.parametrize("make", REPORTS)
-def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
-    whole = make()
-    html = render_html(whole, MANIFEST)
+def test_the_page_loads_nothing_and_states_the_same_as_the_terminal(make: Any) -> None:
+    report = make()
+    html = render_html(report, MANIFEST)
     page = Page(html)
     for _, attributes in page.tags:
         assert not {"href", "srcset", "data", "action", "poster"} & attributes.keys()
@@ -309,11 +309,11 @@ def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
     assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(identities)
     assert [attributes["alt"] for attributes in page.having("img")] == [
         f"Image {i.index}, labelled {i.label}: float reads {i.float_class}, int8 reads {i.int8_class}"
-        for i in whole.changed
+        for i in report.changed
     ]
-    assert f"{'✓ PASSED' if whole.passed else '✗ FAILED'} {describe_verdict(whole)} Compared" in page.text
-    assert describe_verdict(whole) in words(printed(whole))
-    for shown in whole.variants:
+    assert f"{'✓ PASSED' if report.passed else '✗ FAILED'} {describe_verdict(report)} Compared" in page.text
+    assert describe_verdict(report) in words(printed(report))
+    for shown in report.variants:
         assert shown.name in page.text and shown.sha256 in page.text and shown.file in page.text
         assert shown.reason in page.text
     assert "edge-mnist verify DIR" in page.text
@@ -321,9 +321,9 @@ def test_the_page_stands_alone_and_says_the_same(make: Any) -> None:
         assert text in page.text
 
 
-def test_many_changed_images_are_counted_but_not_all_pictured() -> None:
-    whole = replace(sample(), changed=sample().changed * 375)
-    page = Page(render_html(whole, {}))
+def test_of_many_changed_images_only_some_are_shown() -> None:
+    report = replace(sample(), changed=sample().changed * 375)
+    page = Page(render_html(report, {}))
     assert len(page.having("img")) == 120
     assert "1,380 more are not pictured" in page.text
     assert "1,500 of 10,000 images changed class" in page.text
@@ -348,7 +348,7 @@ def test_a_png_holds_the_pixels() -> None:
 
 
 @pytest.mark.parametrize(("low", "high"), [(99.36, 99.64), (0.0, 100.0), (5.0, 5.0), (98.8, 99.9)])
-def test_an_axis_holds_its_range_in_round_steps(low: float, high: float) -> None:
+def test_an_axis_contains_its_range_and_has_round_steps(low: float, high: float) -> None:
     start, end, ticks = drawings.choose_axis(low, high)
     assert start < low <= high < end
     assert 3 <= len(ticks) <= 8 and all(start <= tick <= end for tick in ticks)
@@ -360,5 +360,5 @@ def test_an_axis_holds_its_range_in_round_steps(low: float, high: float) -> None
     ("share", "text"),
     [(0.9952, "99.52 %"), (1.0, "100.00 %"), (0.0, "0.00 %"), (69_999 / 70_000, "99.999 %"), (3e-5, "0.003 %")],
 )
-def test_percent_never_rounds_to_all_or_nothing(share: float, text: str) -> None:
+def test_percent_is_never_rounded_to_0_or_100(share: float, text: str) -> None:
     assert format_percent(share) == text
