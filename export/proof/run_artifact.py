@@ -58,7 +58,9 @@ def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") 
     if outputs.dtype == np.int8:  # for a single column, ruy's kernels on ARM round once less often
         limit = 1 if classifier.rounding == "fixed-point, single rounding" else 0
     same = np.abs(single.astype(np.float64) - outputs[:SINGLE]).max() <= limit
-    print(json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "same_alone": bool(same)}))
+    print(
+        json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "single_equals_batch": bool(same)})
+    )
 
 
 if __name__ == "__main__":

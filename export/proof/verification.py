@@ -1,4 +1,4 @@
-"""Holds every artifact against the oracle: the same integers, or it fails and the first layer that differs is named."""
+"""Verifies a bundle: compares every artifact with the oracle, and names the first layer that differs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,15 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How to verify.
+    """How a bundle is verified.
 
     Attributes:
-        max_drop: the largest accuracy drop from float to int8 allowed, in points.
-        trust: open TorchScript archives although they were changed since the export.
-        run_with: a command to start each artifact's process with, such as ("qemu-x86_64", "-cpu", "Haswell").
-        jobs: artifacts that run at the same time.
-        runtime: `runtime.MICRO` to run the TFLite artifacts in TensorFlow Lite Micro too, as variants of their own.
+        max_drop: the largest accuracy drop from float to int8 that is allowed, in percentage points.
+        trust: run the code that an artifact carries even if the artifact was changed since the export.
+        run_with: a command that runs its arguments, with which each artifact's process is started, such as
+            ("qemu-x86_64", "-cpu", "Haswell").
+        jobs: the number of artifacts that run at the same time.
+        runtime: `runtime.MICRO` to run the TFLite artifacts in TensorFlow Lite Micro too, as additional variants.
     """
 
     max_drop: float = 0.1
@@ -58,42 +58,43 @@ class VerifyOptions:
 
 
 def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -> ParityReport:
-    """Run every artifact of a bundle through its real runtime and hold it against the oracle.
+    """Run every artifact of a bundle in its own runtime and compare it with the oracle.
 
     Args:
         folder: the bundle.
-        images: to compare on, beside the bundle's golden images.
-        options: how; None for the defaults.
+        images: the images on which they are compared, in addition to the bundle's golden images.
+        options: how the bundle is verified; None for the defaults.
 
     Raises:
-        EdgeMnistError: the folder is no bundle, the images do not fit, or this machine's oracle does not reproduce the
-            bundle's golden logits, or `options.runtime` is not installed or runs no artifact of the bundle.
+        EdgeMnistError: the folder is not a bundle, the images do not have the network's shape, the oracle does not
+            reproduce the bundle's golden logits on this machine, or `options.runtime` is not installed or runs no
+            artifact of the bundle.
     """
     options = options or VerifyOptions()
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
-    runs = _runs(folder, manifest, options.runtime)
+    runs = _list_runs(folder, manifest, options.runtime)
     _LOG.info("running the oracle on %s images", f"{len(reference.images) + len(images.pixels):,}")
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
-        work = Path(scratch)
-        stop = threading.Event()
-        check = partial(_check, folder, work, oracle=oracle, options=options, stop=stop)
+        context = _Context(folder, Path(scratch), oracle, options, threading.Event())
         started = threading.Barrier(options.jobs)
         try:
-            # The pool does not wait for a thread that Ctrl-C finds half started, so none may have work by then.
+            # The pool does not wait for a thread that Ctrl-C interrupts while it starts: none may have work yet.
             list(pool.map(lambda _: started.wait(), range(options.jobs)))
-            np.save(work / "images.npy", oracle.images)
-            variants = tuple(pool.map(lambda run: check(*run), runs))
-        except BaseException:  # Ctrl-C included: the pool would wait for what still runs
+            np.save(context.scratch / "images.npy", oracle.images)
+            variants = tuple(pool.map(lambda run: _check_artifact(context, *run), runs))
+        except (
+            BaseException
+        ):  # KeyboardInterrupt included: without an end of the processes, the pool would wait for them
             started.abort()
-            stop.set()
+            context.stop.set()
             raise
-    return _report(reference, images, oracle, variants, options.max_drop, start)
+    return _make_report(reference, images, oracle, variants, options.max_drop, start)
 
 
-def _runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[str, dict[str, Any], str]]:
-    """What to run: the name and the manifest's entry of an artifact, and the runtime, "" for its format's usual one."""
+def _list_runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[str, dict[str, Any], str]]:
+    """List what is run: the name of an artifact, its entry in the manifest, and its runtime ("" for the usual one)."""
     runs = []
     for name, entry in manifest["files"].items():
         if "format" in entry:
@@ -108,7 +109,15 @@ def _runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[st
 
 
 class _Oracle:
-    """The oracle's logits over the golden images and the images after them."""
+    """The oracle's logits of the golden images and of the other images, which follow them.
+
+    Attributes:
+        golden: the number of golden images.
+        labels: int64 (N,), the labels of the other images; None if they have none.
+        images: uint8 (golden + N, channels, height, width).
+        float_logits: float32 (golden + N, classes).
+        int8_logits: int8 (golden + N, classes) by the rounding; empty without an int8 graph.
+    """
 
     def __init__(self, reference: Reference, images: Images) -> None:
         self.golden = len(reference.images)
@@ -128,90 +137,100 @@ class _Oracle:
                     "exact on this machine (check that its BLAS does not use reduced precision)"
                 )
 
-    def logits(self, precision: str, rounding: Rounding) -> NDArray[np.float32] | NDArray[np.int8]:
-        """Logits of all images, (golden + N, classes)."""
+    def compute_logits(self, precision: str, rounding: Rounding) -> NDArray[np.float32] | NDArray[np.int8]:
+        """Compute the logits of all images, float32 or int8 (golden + N, classes)."""
         if precision == "float" or self._graph is None:
             return self.float_logits
         if rounding not in self.int8_logits:
             self.int8_logits[rounding] = run_quantized(self._graph, self.images, rounding)
         return self.int8_logits[rounding]
 
-    def accuracy(self, logits: NDArray[Any]) -> float | None:
-        """Share of the labels read right by logits of all images; None without labels."""
+    def measure_accuracy(self, logits: NDArray[Any]) -> float | None:
+        """Measure the accuracy 0..1 of logits of all images, (golden + N, classes); None without labels."""
         if self.labels is None:
             return None
         return float((logits[self.golden :].argmax(axis=1) == self.labels).mean())
 
 
-def _check(
-    folder: Path,
-    work: Path,
-    name: str,
-    entry: dict[str, Any],
-    runtime: str,
-    *,
-    oracle: _Oracle,
-    options: VerifyOptions,
-    stop: threading.Event,
-) -> VariantResult:
-    """Run one artifact in one runtime and compare it; end its process when `stop` is set."""
+@dataclass(frozen=True)
+class _Context:
+    """What the checks of all artifacts share.
+
+    Attributes:
+        folder: the bundle.
+        scratch: a temporary folder, which contains images.npy.
+        oracle: what the artifacts are compared with.
+        options: how the bundle is verified.
+        stop: is set to end the processes of all artifacts.
+    """
+
+    folder: Path
+    scratch: Path
+    oracle: _Oracle
+    options: VerifyOptions
+    stop: threading.Event
+
+
+def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime: str) -> VariantResult:
+    """Run one artifact in one runtime and compare it with the oracle."""
     start = time.perf_counter()
     kind, precision = entry["format"], entry["precision"]
     title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
     _LOG.info("running %s%s", name, f" in {runtime}" if runtime else "")
-    blank = VariantResult(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
+    variant = VariantResult(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
     try:
-        data = read_bytes(folder / name)
+        data = read_bytes(context.folder / name)
     except EdgeMnistError as error:
-        return replace(blank, reason=str(error))
-    variant = replace(blank, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
-    changed = variant.sha256 != entry["sha256"]
-    # Runs and comparisons see one and the same content, whatever happens to the file meanwhile.
-    copy = work / runtime / name
+        return replace(variant, reason=str(error))
+    variant = replace(variant, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    # All processes get the same content, even if the file changes meanwhile.
+    copy = context.scratch / runtime / name
     copy.parent.mkdir(exist_ok=True)
     copy.write_bytes(data)
-    found = detect_format(data)
-    if found is None or found.name != kind:
+    detected = detect_format(data)
+    if detected is None or detected.name != kind:
         return replace(variant, reason=f"changed since the export: it holds {len(data):,} bytes that are not {kind}")
-    if changed and runtime:
-        return replace(variant, status="not run", reason="changed since the export, see the other runtime")
-    if changed:
-        layer, difference = _locate(copy, folder, precision, "", options, stop)
-        return replace(variant, layer=layer, reason=f"changed since the export{_described(difference)}")
+    if variant.sha256 != entry["sha256"]:
+        if runtime:
+            return replace(variant, status="not run", reason="changed since the export, see the other runtime")
+        layer, difference = _locate(context, copy, precision, "", trust=context.options.trust)
+        return replace(variant, layer=layer, reason=": ".join(filter(None, ["changed since the export", difference])))
     outputs_file = copy.with_name(f"{name}.npy")
-    run = module_command("edge_mnist.export.proof.run_artifact", copy, work / "images.npy", outputs_file, runtime)
-    status, output, errors = _run(name, run, options, stop)
+    command = module_command(
+        "edge_mnist.export.proof.run_artifact", copy, context.scratch / "images.npy", outputs_file, runtime
+    )
+    status, output, errors = _run_process(context, name, command)
     variant = replace(variant, seconds=time.perf_counter() - start)
     if status:
         reason = last_line(errors, describe_end(status))
         return replace(variant, status="not run" if status == NOT_INSTALLED else "failed", reason=reason)
-    told = _last_object(output)
-    _LOG.debug("%s ran in %s in %.1f s", name, told["runtime"], variant.seconds)
-    outputs = np.load(outputs_file)
-    expected = oracle.logits(precision, told["rounding"])
-    variant = replace(variant, runtime=told["runtime"], **_compare(outputs, expected, oracle))
-    if not told["same_alone"]:
-        return replace(variant, status="failed", reason="one image at a time gives other logits than many")
+    result = _parse_result(output)
+    _LOG.debug("%s ran in %s in %.1f s", name, result["runtime"], variant.seconds)
+    outputs, oracle = np.load(outputs_file), context.oracle
+    expected = oracle.compute_logits(precision, result["rounding"])
+    variant = replace(variant, runtime=result["runtime"], **_compare(outputs, expected, oracle))
+    if not result["single_equals_batch"]:
+        return replace(variant, status="failed", reason="single images give other logits than batches of them")
     if variant.status == "failed":
-        layer, difference = _locate(copy, folder, precision, runtime, replace(options, trust=True), stop)
-        return replace(variant, layer=layer, reason=f"logits differ{_described(difference)}")
-    if told["rounding"] != "float" and precision == "int8":
-        apart = np.abs(outputs.astype(np.int16) - oracle.logits(precision, "float"))
-        note = f"requantizes in fixed point, as the oracle's mode {told['rounding']!r}; from the others' logits "
-        return replace(variant, reason=f"{note}{np.count_nonzero(apart)} differ, by at most {apart.max()}")
+        layer, difference = _locate(context, copy, precision, runtime, trust=True)  # it is what the export wrote
+        return replace(variant, layer=layer, reason=": ".join(filter(None, ["logits differ", difference])))
+    if result["rounding"] != "float" and precision == "int8":
+        distances = np.abs(outputs.astype(np.int16) - oracle.compute_logits(precision, "float"))
+        note = f"requantizes in fixed point, as the oracle's mode {result['rounding']!r}; from the others' logits "
+        return replace(variant, reason=f"{note}{np.count_nonzero(distances)} differ, by at most {distances.max()}")
     return variant
 
 
 def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> dict[str, Any]:
-    """The fields of a VariantResult that come of comparing logits of all images."""
+    """Compare logits of all images with the oracle's, and return the fields of a `VariantResult` that result."""
     if outputs.shape != expected.shape or outputs.dtype != expected.dtype:
         return {"logits_compared": 0, "status": "failed"}
-    error = np.abs(outputs.astype(np.float64) - expected)
+    error = np.abs(outputs.astype(np.float64) - expected)  # (golden + N, classes)
     limit = 0.0 if expected.dtype == np.int8 else FLOAT_TOLERANCE
-    differing = int((~(error <= limit)).sum())  # NaN counts
+    differing = int((~(error <= limit)).sum())  # NaN counts as a difference
     same_class = outputs.argmax(axis=1) == expected.argmax(axis=1)
     return {
-        "accuracy": oracle.accuracy(outputs),
+        "accuracy": oracle.measure_accuracy(outputs),
         "agreement": float(same_class.mean()),
         "logits_compared": outputs.size,
         "logits_differing": differing,
@@ -220,45 +239,38 @@ def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> 
     }
 
 
-def _locate(
-    artifact: Path, folder: Path, precision: str, runtime: str, options: VerifyOptions, stop: threading.Event
-) -> tuple[str | None, str]:
-    """The first layer of an artifact that differs, found in a process of its own."""
-    trust = "trust" if options.trust else "distrust"
-    arguments = (artifact, folder / REFERENCE, precision, trust, runtime)
+def _locate(context: _Context, artifact: Path, precision: str, runtime: str, *, trust: bool) -> tuple[str | None, str]:
+    """Find the first layer of an artifact that differs, in a process of its own; return it and what differs."""
+    arguments = (artifact, context.folder / REFERENCE, precision, "trust" if trust else "distrust", runtime)
     command = module_command("edge_mnist.export.proof.localize", *arguments)
-    status, output, errors = _run(artifact.name, command, options, stop)
+    status, output, errors = _run_process(context, artifact.name, command)
     if status:
         return None, f"it cannot be run: {last_line(errors)}"
-    told = _last_object(output)
-    return told["layer"], told["difference"]
+    result = _parse_result(output)
+    return result["layer"], result["difference"]
 
 
-def _run(name: str, command: list[str], options: VerifyOptions, stop: threading.Event) -> tuple[int, bytes, bytes]:
+def _run_process(context: _Context, name: str, command: list[str]) -> tuple[int, bytes, bytes]:
     """Run a command in a process of its own; return its exit status and what it wrote to stdout and to stderr."""
     pipe = subprocess.PIPE
-    with ChildProcess(name, [*options.run_with, *command], stdout=pipe, stderr=pipe) as process:
-        output, errors = process.finish(stop)
+    with ChildProcess(name, [*context.options.run_with, *command], stdout=pipe, stderr=pipe) as process:
+        output, errors = process.finish(context.stop)
     return process.returncode, output, errors
 
 
-def _last_object(output: bytes) -> dict[str, Any]:
+def _parse_result(output: bytes) -> dict[str, Any]:
     """Parse the JSON object that a process printed last."""
     try:
-        parsed: dict[str, Any] = json.loads(output.splitlines()[-1])
+        result: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise EdgeMnistError(
-            "an artifact's process ended well but told nothing: --run-with expects a command that runs its arguments"
+            "an artifact's process ended without an error but printed no result: --run-with expects a command that "
+            "runs its arguments"
         ) from error
-    return parsed
+    return result
 
 
-def _described(difference: str) -> str:
-    """What is known of a difference, to follow a clause."""
-    return f": {difference}" if difference else ""
-
-
-def _report(
+def _make_report(
     reference: Reference,
     images: Images,
     oracle: _Oracle,
@@ -266,7 +278,7 @@ def _report(
     max_drop: float,
     start: float,
 ) -> ParityReport:
-    """Join what was found; hold float against int8."""
+    """Compare int8 with float, and join all results in a report."""
     int8 = oracle.int8_logits.get("float")
     float_only = int8_only = 0
     p_value = None
@@ -288,21 +300,21 @@ def _report(
         len(images.pixels),
         oracle.golden,
         variants,
-        oracle.accuracy(oracle.float_logits),
-        None if int8 is None else oracle.accuracy(int8),
+        oracle.measure_accuracy(oracle.float_logits),
+        None if int8 is None else oracle.measure_accuracy(int8),
         reference.recorded_accuracy,
         float_only,
         int8_only,
         p_value,
         max_drop,
         changed,
-        _signals(reference),
+        _measure_layers(reference),
         time.perf_counter() - start,
     )
 
 
-def _signals(reference: Reference) -> tuple[LayerSignal, ...]:
-    """Signal and noise of each convolution's output over the golden images."""
+def _measure_layers(reference: Reference) -> tuple[LayerSignal, ...]:
+    """Measure what quantization did to the output of each convolution, over the golden images."""
     graph = reference.quantized_graph
     if graph is None:
         return ()
