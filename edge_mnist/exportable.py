@@ -45,8 +45,8 @@ def load_network(
         The network; one that is not a checkpoint of edge-mnist comes without activation statistics.
 
     Raises:
-        EdgeMnistError: the model is none of these, or cannot be exported; see `checkpoint.load`, `tracing.describe`,
-            `same_logits.check_same_logits`.
+        EdgeMnistError: the model is none of these, or cannot be exported; see `checkpoint.load`,
+            `tracing.trace_layers` and `same_logits.check_same_logits`.
     """
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     if network is None and (model is None or path is not None):
@@ -133,7 +133,7 @@ def _convert(module: nn.Module, name: str, path: Path | None, input_shape: tuple
     shape = getattr(module, "input_shape", (1, 28, 28)) if input_shape is None else input_shape
     check_input_shape(shape)
     shape = tuple(shape)
-    layers = tracing.describe(module, shape)
+    layers = tracing.trace_layers(module, shape)
     state = module.state_dict()
     names = weight_shapes(layers)
     found = read_state_dict(path, names) if path else runs.to_arrays({key: state[key] for key in names})

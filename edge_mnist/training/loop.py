@@ -124,7 +124,7 @@ def train(
         EdgeMnistError: the loss is not finite, or the network cannot be exported.
     """
     network = _make_network(settings)
-    layers = tracing.describe(network, _INPUT_SHAPE)
+    layers = tracing.trace_layers(network, _INPUT_SHAPE)
     _check_exportable(network, layers)
     if init is not None:
         set_weights(network, init.weights, "--init: its weights are of another network than --network builds")

@@ -1,7 +1,7 @@
-"""Holds a folded graph against the module that it was made of, before anything is exported.
+"""Compares a folded graph with the module from which it was made, before anything is exported.
 
-torch.fx does not see everything: a hook on the network itself, a forward that was replaced on one layer, code around
-`__call__`. So the module is run, and what it gives is compared with what the graph gives.
+torch.fx does not see everything: not a hook on the network itself, a replaced forward of one layer, or code around
+`__call__`. So the module is run, and its outputs are compared with those of the graph.
 """
 
 from __future__ import annotations
@@ -32,47 +32,47 @@ from edge_mnist.graph.layers import (
 from edge_mnist.system.errors import EdgeMnistError, first_line
 
 _IMAGES = 16
-"""Images that are run: black, then noise that is ever denser."""
+"""The number of images that are run: the first is black, the others hold more and more noise."""
 _TOLERANCE = 1e-4
-"""By how much values may differ, as a share of the largest of them: rounding makes 2e-6 of it in the shipped one."""
+"""The largest difference, relative to the largest value, that counts as rounding; the shipped network has 2e-6."""
 
 
 def check_same_logits(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Refuse a module that computes something else than the layers found in it.
+    """Refuse a module that computes something else than the layers that were found in it.
 
     Args:
-        module: maps float32 (N, *input_shape) to logits; it is run in inference, and its modes stay as they are.
-        checkpoint: its layers and weights.
+        module: maps float32 (N, *input_shape) to logits. It is run in inference; its parts keep their training modes.
+        checkpoint: the layers and weights of the module.
 
     Raises:
-        EdgeMnistError: the logits differ; the text names the first layer that computes something else, if one does. Or
-            the module fails when it is run.
+        EdgeMnistError: the module fails when it is run, or the logits differ; the text names the first layer that
+            computes something else, if there is one.
     """
     # With a mean that is a whole pixel the graph pads exactly as the module does, see `folding.fold`.
     checkpoint = replace(checkpoint, mean=round(255 * checkpoint.mean) / 255)
-    expected = run_float(fold(checkpoint), _images(checkpoint.input_shape))
+    expected = run_float(fold(checkpoint), _make_images(checkpoint.input_shape))
     name = type(module).__name__
     modes = {part: part.training for part in module.modules()}
-    layers = _Layers(module, checkpoint)
+    comparison = _LayerComparison(module, checkpoint)
     try:
         module.eval()
         # On a GPU, cuDNN may multiply in TF32, which is coarser than the tolerance.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-            outputs = module(_normalized(module, checkpoint))
-    except (Exception, SystemExit) as error:  # it is the user's code
+            outputs = module(_make_inputs(module, checkpoint))
+    except (Exception, SystemExit) as error:  # user code may fail in any way
         raise EdgeMnistError(f"{name}: cannot be run: {first_line(error)}") from error
     finally:
-        layers.remove()
+        comparison.remove_hooks()
         for part, training in modes.items():
             part.training = training
-    if layers.trouble:
-        raise EdgeMnistError(layers.trouble)
+    if comparison.trouble:
+        raise EdgeMnistError(comparison.trouble)
     if not isinstance(outputs, torch.Tensor):
         raise EdgeMnistError(f"{name}: gives a {type(outputs).__name__}, expected a tensor of logits")
-    found = outputs.cpu().float().flatten(1).numpy()
-    if found.shape != expected.shape:
-        raise EdgeMnistError(f"{name}: gives logits of shape {found.shape}, but its layers give {expected.shape}")
-    difference = _difference(torch.from_numpy(found), torch.from_numpy(expected))
+    logits = outputs.cpu().float().flatten(1).numpy()  # (N, classes)
+    if logits.shape != expected.shape:
+        raise EdgeMnistError(f"{name}: gives logits of shape {logits.shape}, but its layers give {expected.shape}")
+    difference = _describe_difference(torch.from_numpy(logits), torch.from_numpy(expected))
     if difference:
         raise EdgeMnistError(
             f"{name}: gives logits that differ from those of its layers by {difference}: something around the layers "
@@ -80,44 +80,45 @@ def check_same_logits(module: nn.Module, checkpoint: Checkpoint) -> None:
         )
 
 
-class _Layers:
-    """Compares what each layer of a module gives with what its weights and settings say, while the module runs."""
+class _LayerComparison:
+    """Compares the output of each layer, while the module runs, with the result of its weights and settings."""
 
     def __init__(self, module: nn.Module, checkpoint: Checkpoint) -> None:
         self.trouble = ""
-        """What is wrong with the first layer that gives something else."""
+        """What is wrong with the first layer that differs; empty if none does."""
         self._weights = checkpoint.weights
         self._expected = torch.empty(0)
         parts = dict(module.named_modules())
         self._hooks: list[RemovableHandle] = []
         for layer in checkpoint.architecture:
             if part := parts.get(layer.name):
-                begin, end = partial(self._begin, layer), partial(self._end, layer)
-                self._hooks.append(part.register_forward_pre_hook(begin, with_kwargs=True))
-                self._hooks.append(part.register_forward_hook(end))
+                before, after = partial(self._compute_expected, layer), partial(self._compare, layer)
+                self._hooks.append(part.register_forward_pre_hook(before, with_kwargs=True))
+                self._hooks.append(part.register_forward_hook(after))
 
-    def remove(self) -> None:
-        """Leave the module as it was."""
+    def remove_hooks(self) -> None:
+        """Remove the hooks from the module."""
         for hook in self._hooks:
             hook.remove()
 
-    def _begin(self, layer: Layer, part: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def _compute_expected(self, layer: Layer, part: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         values = (*inputs, *named.values())[0].detach().clone()  # the layer may write into its input
         self._expected = _compute(layer, self._weights, values)
 
-    def _end(self, layer: Layer, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        found = output.shape == self._expected.shape and _difference(output, self._expected)
-        if found is False:
-            found = f"their shape, {tuple(output.shape)} for {tuple(self._expected.shape)}"
-        if found and not self.trouble:
+    def _compare(self, layer: Layer, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if output.shape == self._expected.shape:
+            difference = _describe_difference(output, self._expected)
+        else:
+            difference = f"their shape, {tuple(output.shape)} for {tuple(self._expected.shape)}"
+        if difference and not self.trouble:
             self.trouble = (
-                f"{layer.name}: gives values that differ from those of a {layer.op} of its weights by {found}: "
+                f"{layer.name}: gives values that differ from those of a {layer.op} of its weights by {difference}: "
                 "its forward was replaced, or it does not work as in inference: use a plain layer"
             )
 
 
 def _compute(layer: Layer, weights: Any, values: torch.Tensor) -> torch.Tensor:
-    """What a layer's description says that it gives."""
+    """Compute the output of a layer from its description and its weights."""
 
     def tensor(key: str) -> Any:
         array = weights.get(f"{layer.name}.{key}")
@@ -144,22 +145,22 @@ def _compute(layer: Layer, weights: Any, values: torch.Tensor) -> torch.Tensor:
             return values.flatten(1)
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> str:
-    """By how much values differ, in words; "" if it is no more than rounding makes of it."""
-    error, largest = float((found - expected).abs().max()), float(expected.abs().max())
+def _describe_difference(actual: torch.Tensor, expected: torch.Tensor) -> str:
+    """Describe by how much values differ; empty if the difference is only rounding."""
+    error, largest = float((actual - expected).abs().max()), float(expected.abs().max())
     return "" if error <= _TOLERANCE * largest else f"up to {error:.3g}, of values of up to {largest:.3g}"
 
 
-def _images(shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 (16, channels, height, width)."""
+def _make_images(shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Make the images, uint8 (16, channels, height, width)."""
     rng = np.random.Generator(np.random.PCG64(11))
     density = np.linspace(0, 1, _IMAGES)[:, None, None, None]
     noise = rng.integers(0, 256, (_IMAGES, *shape))
     return np.where(rng.random((_IMAGES, *shape)) < density, noise, 0).astype(np.uint8)
 
 
-def _normalized(module: nn.Module, checkpoint: Checkpoint) -> torch.Tensor:
-    """The images as the module takes them, where it is: float32 (16, channels, height, width)."""
-    pixels = torch.from_numpy(_images(checkpoint.input_shape).astype(np.float32))
-    place = next(module.parameters(), pixels).device
-    return ((pixels / 255 - checkpoint.mean) / checkpoint.std).to(place)
+def _make_inputs(module: nn.Module, checkpoint: Checkpoint) -> torch.Tensor:
+    """Normalise the images and move them to the module's device: float32 (16, channels, height, width)."""
+    pixels = torch.from_numpy(_make_images(checkpoint.input_shape).astype(np.float32))
+    device = next(module.parameters(), pixels).device
+    return ((pixels / 255 - checkpoint.mean) / checkpoint.std).to(device)

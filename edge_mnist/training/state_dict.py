@@ -1,4 +1,4 @@
-"""Reads the weights of a network that was trained elsewhere, as safetensors or torch.save keep them."""
+"""Reads the weights of a network that was trained elsewhere from a file of safetensors or torch.save."""
 
 from __future__ import annotations
 
@@ -18,45 +18,49 @@ from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
 Arrays = dict[str, NDArray[Any]]
+"""Arrays by name."""
 
 
 def read_state_dict(path: Path, names: Collection[str]) -> Arrays:
-    """The tensors in a file, by their names in the network.
+    """Read the tensors in a file.
 
-    What a wrapper or a checkpoint puts before all names ("module." of DataParallel, "weights/" of edge-mnist train) is
-    taken away. Of a pickle, torch's restricted reader takes tensors and plain values, and runs nothing else.
+    A prefix that all names share ("module." of DataParallel, "weights/" of `edge-mnist train`) is removed. A pickle is
+    read by torch's restricted reader, which accepts tensors and plain values and runs no code.
 
     Args:
-        path: a state_dict, or a checkpoint of `edge-mnist train`, as safetensors; or a file of torch.save, which may
-            keep the state_dict among other things, such as the optimiser's state.
-        names: those that the network has.
+        path: a state_dict or a checkpoint of `edge-mnist train` as safetensors; or a file of torch.save, which may hold
+            the state_dict among other things, such as the state of the optimiser.
+        names: the names of the network's tensors.
+
+    Returns:
+        The tensors by their names in the network.
 
     Raises:
-        EdgeMnistError: the file is missing, damaged, or holds no state_dict, or several.
+        EdgeMnistError: the file is missing or damaged, or holds no state_dict or several.
     """
     data = read_bytes(path)
-    found = _of_torch_save(data, path) if is_torch_save_file(data) else _of_safetensors(data, path)
+    arrays = _read_torch_save(data, path) if is_torch_save_file(data) else _read_safetensors(data, path)
     first = next(iter(names), "")
-    prefixes = sorted((name.removesuffix(first) for name in found if name.endswith(first)), key=len)
-    prefix = next((prefix for prefix in prefixes if all(prefix + name in found for name in names)), "")
+    prefixes = sorted((name.removesuffix(first) for name in arrays if name.endswith(first)), key=len)
+    prefix = next((prefix for prefix in prefixes if all(prefix + name in arrays for name in names)), "")
     if prefix == "weights/":
-        found = {name: array for name, array in found.items() if not name.startswith("statistics/")}
-    return {name.removeprefix(prefix): array for name, array in found.items()}
+        arrays = {name: array for name, array in arrays.items() if not name.startswith("statistics/")}
+    return {name.removeprefix(prefix): array for name, array in arrays.items()}
 
 
-def _of_safetensors(data: bytes, path: Path) -> Arrays:
+def _read_safetensors(data: bytes, path: Path) -> Arrays:
     try:
         return decode_arrays(data)
     except ValueError as error:
         raise EdgeMnistError(f"{path}: {error} (a state_dict may be a file of safetensors or of torch.save)") from error
 
 
-def _of_torch_save(data: bytes, path: Path) -> Arrays:
+def _read_torch_save(data: bytes, path: Path) -> Arrays:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except Exception as error:  # damage breaks it in many ways
+    except Exception as error:  # a damaged file may fail in many ways
         raise EdgeMnistError(
             f"{path}: holds more than tensors, such as a whole module, or is damaged: "
             "save the weights alone: torch.save(network.state_dict(), FILE)"
@@ -69,11 +73,11 @@ def _of_torch_save(data: bytes, path: Path) -> Arrays:
         several = f"several, {', '.join(states)}: keep one" if states else f"a {type(loaded).__name__}"
         raise EdgeMnistError(f"{path}: expected a state_dict, tensors by name, found {several}")
     (state,) = states.values()
-    return {name: _array(tensor, f"{path}: {name}") for name, tensor in state.items()}
+    return {name: _to_array(tensor, f"{path}: {name}") for name, tensor in state.items()}
 
 
 def _is_state_dict(value: object) -> bool:
-    """Whether it is tensors by name."""
+    """Whether a value is a dict of tensors by name."""
     return (
         isinstance(value, Mapping)
         and bool(value)
@@ -81,8 +85,8 @@ def _is_state_dict(value: object) -> bool:
     )
 
 
-def _array(tensor: torch.Tensor, where: str) -> NDArray[Any]:
-    """A tensor as an array that shares its memory, whatever size it claims."""
+def _to_array(tensor: torch.Tensor, where: str) -> NDArray[Any]:
+    """View a tensor as an array that shares its memory, so that a false size in the file costs no memory."""
     try:
         array: NDArray[np.generic] = tensor.detach().numpy()
     except (TypeError, RuntimeError) as error:  # bfloat16, sparse, quantized, on the device meta

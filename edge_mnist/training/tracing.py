@@ -1,6 +1,6 @@
-"""From a PyTorch module to the chain of layers that `architecture` describes, found by torch.fx.
+"""Traces a PyTorch module with torch.fx and describes it as a chain of layers.
 
-Only a chain goes through: each operation takes what the one before gave. What cannot be exported is refused by name.
+In a chain, each operation takes only the output of the one before. What cannot be exported is refused by its name.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from edge_mnist.graph.layers import (
 from edge_mnist.system.errors import EdgeMnistError, first_line
 
 _SUPPORTED = "Conv2d, BatchNorm2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, Linear and Dropout"
-_VANISHING = (
+"""The modules that can be exported, for error texts."""
+_REMOVED_MODULES = (
     nn.Identity,
     nn.Dropout,
     nn.Dropout1d,
@@ -41,25 +42,25 @@ _VANISHING = (
     nn.AlphaDropout,
     nn.FeatureAlphaDropout,
 )
-
+"""Modules that do nothing in inference and leave no layer."""
 
 _HOOKS = "it has hooks, which would be lost: remove them"
 
 
-class _Refused(Exception):
-    """Why an operation cannot be exported; `describe` adds its name."""
+class _Unsupported(Exception):
+    """Says why an operation cannot be exported; `trace_layers` adds the name of the operation."""
 
 
-def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> tuple[Layer, ...]:
-    """The layers of a module as they work in inference.
+def trace_layers(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> tuple[Layer, ...]:
+    """Describe the layers of a module as they work in inference.
 
     Args:
         module: maps float32 (N, *input_shape) to float32.
-        input_shape: channels, height, width.
+        input_shape: channels, height and width.
 
     Returns:
-        A module keeps its path as name, "features.0"; a functional form gets the name of
-        its fx node. Dropout and Identity vanish.
+        The layers in their order. A layer that is a module has the module's path as its name, such as "features.0"; a
+        function has the name of its torch.fx node. Dropout and Identity leave no layer.
 
     Raises:
         EdgeMnistError: the module is not a chain of supported layers, or their shapes do not fit.
@@ -67,24 +68,24 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
     if _has_hooks(module):
         raise EdgeMnistError(f"{type(module).__name__}: {_HOOKS}")
     layers: list[Layer] = []
-    before = "the input"
+    source = "the input"
     chain = _Chain(module, input_shape)
     for node in chain.operations():
-        name = _name(node, {layer.name for layer in layers})
+        name = _choose_name(node, {layer.name for layer in layers})
         shape = chain.shape
         try:
             if node.op == "call_module":
                 layer = _describe_module(module.get_submodule(str(node.target)), name, shape)
                 if layer is not None and layer.weight_shapes() and name != node.target:
                     name = str(node.target)
-                    raise _Refused("it is used twice; a layer with weights can stand once in the chain")
+                    raise _Unsupported("it is used twice; a layer with weights can be used only once")
             else:
                 layer = _describe_call(node, name, chain)
-        except _Refused as refusal:
-            raise EdgeMnistError(f"{name}: {refusal}") from None
+        except _Unsupported as reason:
+            raise EdgeMnistError(f"{name}: {reason}") from None
         if layer is not None:
-            shape = layer.output_shape(shape, before)
-            before = name
+            shape = layer.output_shape(shape, source)
+            source = name
             layers.append(layer)
         chain.append(node, shape)
     output_shapes(layers, input_shape)
@@ -92,29 +93,29 @@ def describe(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28))
 
 
 class _Chain:
-    """The operations between a module's input and output, in order, and the shapes that they make."""
+    """The operations between a module's input and output in their order, and the shapes of their outputs."""
 
     def __init__(self, module: nn.Module, input_shape: Shape) -> None:
         placeholder, *self._nodes = _trace(module).nodes
         self._last = placeholder
         self._shapes: dict[torch.fx.Node, Shape] = {placeholder: input_shape}
-        self._sizes: dict[torch.fx.Node, tuple[Any, ...]] = {}  # what a node that computes sizes gives for `_BATCHES`
+        self._sizes: dict[torch.fx.Node, tuple[Any, ...]] = {}  # by node that computes sizes: values for `_BATCH_SIZES`
 
     @property
     def shape(self) -> Shape:
-        """Of what the last operation gave."""
+        """The shape of the last operation's output, without the batch."""
         return self._shapes[self._last]
 
     def append(self, node: torch.fx.Node, shape: Shape) -> None:
-        """Note what an operation gives."""
+        """Record the shape of an operation's output."""
         self._last = node
         self._shapes[node] = shape
 
     def operations(self) -> Iterator[torch.fx.Node]:
-        """The operations, each known to take nothing but what the one before gave, and sizes.
+        """Iterate over the operations, after checking that each takes only the output before it, and sizes.
 
         Raises:
-            EdgeMnistError: one takes something else; the text names it.
+            EdgeMnistError: an operation takes something else; the text names it.
         """
         for node in self._nodes:
             if node.op == "placeholder":
@@ -124,70 +125,76 @@ class _Chain:
                     f"{node.target}: a bare parameter, buffer or constant; only {_SUPPORTED} can be exported"
                 )
             if _computes_sizes(node, self._shapes, self._sizes):
-                self._sizes[node] = self._for_batches(node)
+                self._sizes[node] = self._compute_sizes(node)
                 continue
             self._check_inputs(node)
             if node.op != "output":
                 yield node
 
-    def settings(self, node: torch.fx.Node) -> tuple[list[Any], dict[str, Any]]:
-        """An operation's arguments after its input.
+    def resolve_settings(self, node: torch.fx.Node) -> tuple[list[Any], dict[str, Any]]:
+        """Resolve an operation's arguments after its input, with numbers for computed sizes.
 
-        Where they hold sizes, these are the numbers that they come to; for a view, those for each of `_BATCHES`.
+        Returns:
+            Positional and keyword arguments; for a view, a single argument: those for each of `_BATCH_SIZES`.
 
         Raises:
-            _Refused: they depend on how many images there are.
+            _Unsupported: they depend on the number of images.
         """
         views = []
-        for index in range(len(_BATCHES)):
-            arguments, kwargs = self._resolved(node, index)
+        for index in range(len(_BATCH_SIZES)):
+            arguments, kwargs = self._resolve_arguments(node, index)
             if not arguments:
                 kwargs.pop("input", None)
             views.append((list(arguments[1:]), kwargs))
         if node.target in _VIEWS:
             return [views], {}
         if views[0] != views[-1]:
-            raise _Refused("it depends on the number of images, which may be any")
+            raise _Unsupported("it depends on the number of images, which may be any")
         return views[0]
 
-    def _resolved(self, node: torch.fx.Node, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """A node's arguments for one of `_BATCHES`: numbers for sizes, empty tensors for tensors."""
+    def _resolve_arguments(self, node: torch.fx.Node, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Resolve a node's arguments for one of `_BATCH_SIZES`: numbers for sizes, meta tensors for tensors."""
 
         def resolve(item: torch.fx.Node) -> Any:
             if item in self._sizes:
                 return self._sizes[item][index]
-            return torch.empty(_BATCHES[index], *self._shapes[item], device="meta") if item in self._shapes else item
+            return (
+                torch.empty(_BATCH_SIZES[index], *self._shapes[item], device="meta") if item in self._shapes else item
+            )
 
         arguments, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), resolve)
         return arguments, dict(kwargs)
 
-    def _for_batches(self, node: torch.fx.Node) -> tuple[Any, ...]:
-        """What a node that computes sizes gives for each of `_BATCHES`."""
-        found = []
-        for index in range(len(_BATCHES)):
-            arguments, kwargs = self._resolved(node, index)
+    def _compute_sizes(self, node: torch.fx.Node) -> tuple[Any, ...]:
+        """Compute the result of a node that computes sizes, for each of `_BATCH_SIZES`."""
+        results = []
+        for index in range(len(_BATCH_SIZES)):
+            arguments, kwargs = self._resolve_arguments(node, index)
             try:
                 function = node.target if callable(node.target) else getattr(arguments[0], str(node.target))
-                found.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
-            except Exception as error:  # it is the user's sum
+                results.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
+            except Exception as error:  # user code may fail in any way
                 raise EdgeMnistError(f"{node.name}: cannot be computed: {first_line(error)}") from error
-        return tuple(found)
+        return tuple(results)
 
     def _check_inputs(self, node: torch.fx.Node) -> None:
-        """Refuse an operation that takes something else than what the one before gave."""
+        """Refuse an operation that takes something else than the output of the one before."""
         inputs = [item for item in node.all_input_nodes if item not in self._sizes]
         first = node.args[0] if node.args else node.kwargs.get("input")
-        name, last = _name(node, set()), _name(self._last, set()) if len(self._shapes) > 1 else str(self._last)
+        name, last = (
+            _choose_name(node, set()),
+            _choose_name(self._last, set()) if len(self._shapes) > 1 else str(self._last),
+        )
         if node.op == "output":
             if inputs == [self._last] and first is not self._last:
                 found = type(first).__name__.removeprefix("immutable_")
                 raise EdgeMnistError(f"{name}: expected the logits alone, found a {found} that holds them")
         elif not inputs or (inputs == [self._last] and first is not self._last):
-            raise EdgeMnistError(f"{name}: {_unsupported(node)}")
+            raise EdgeMnistError(f"{name}: {_explain_unsupported(node)}")
         if inputs == [self._last]:
             return
         if not self._last.users:
-            raise EdgeMnistError(f"{last}: nothing uses what it gives: assign it, as in x = ..., or remove it")
+            raise EdgeMnistError(f"{last}: nothing uses its output: assign it, as in x = ..., or remove it")
         taken = ", ".join(str(item) for item in inputs) or "nothing"
         raise EdgeMnistError(
             f"{name}: takes {taken}, expected {self._last} alone: "
@@ -196,12 +203,12 @@ class _Chain:
 
 
 def _trace(module: nn.Module) -> torch.fx.Graph:
-    """The operations of a module in inference, as torch.fx records them; the module's modes stay as they are."""
+    """Record the operations of a module in inference with torch.fx; its parts keep their training modes."""
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
         return torch.fx.Tracer().trace(module)
-    except (Exception, SystemExit) as error:  # the module's own code runs on fx's proxies and may fail in any way
+    except (Exception, SystemExit) as error:  # user code runs on the proxies of torch.fx and may fail in any way
         raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {first_line(error)}") from error
     finally:
         for part, training in modes.items():
@@ -211,19 +218,22 @@ def _trace(module: nn.Module) -> torch.fx.Graph:
 def _computes_sizes(
     node: torch.fx.Node, shapes: Mapping[torch.fx.Node, Shape], sizes: Mapping[torch.fx.Node, object]
 ) -> bool:
-    """Whether a node asks for a tensor's sizes, or does sums with some."""
+    """Whether a node asks for the sizes of a tensor, or calculates with sizes."""
     if node.op == "call_function" and node.target is getattr:
         return node.args[0] in shapes and node.args[1] in ("shape", "ndim")
     if node.op == "call_method":
         return node.args[0] in shapes and node.target in ("size", "dim", "ndimension", "numel", "nelement")
     inputs = node.all_input_nodes
     return (
-        node.op == "call_function" and node.target in _SUMS and bool(inputs) and all(item in sizes for item in inputs)
+        node.op == "call_function"
+        and node.target in _ARITHMETIC
+        and bool(inputs)
+        and all(item in sizes for item in inputs)
     )
 
 
-def _name(node: torch.fx.Node, taken: set[str]) -> str:
-    """A module's path, or fx's name for a functional form and for a module's second use."""
+def _choose_name(node: torch.fx.Node, taken: set[str]) -> str:
+    """Choose the name of a layer: a module's path; for a function or a module's second use, the name of its node."""
     if node.op == "output":
         return "the output"
     name = str(node.target) if node.op == "call_module" else node.name
@@ -233,64 +243,63 @@ def _name(node: torch.fx.Node, taken: set[str]) -> str:
 
 
 def _describe_module(module: nn.Module, name: str, shape: Shape) -> Layer | None:
-    """The layer that a module is; None where it does nothing in inference."""
-    # exact types: a subclass may compute something else
+    """Describe a module as a layer; None if it does nothing in inference."""
+    # the exact type, because a subclass may compute something else
     kind = type(module)
-    if kind not in _VANISHING and kind not in _MODULES:
+    if kind not in _REMOVED_MODULES and kind not in _MODULES:
         hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
-        raise _Refused(f"{kind.__name__} is not supported: {hint}")
+        raise _Unsupported(f"{kind.__name__} is not supported: {hint}")
     for key, tensor in module.state_dict().items():
         if tensor.is_meta:
-            raise _Refused(f"{key} is on the device meta, which holds no values: build the network on the CPU")
+            raise _Unsupported(f"{key} is on the device meta, which holds no values: build the network on the CPU")
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise _Refused(f"{key} is {tensor.dtype}, expected torch.float32: call .float()")
+            raise _Unsupported(f"{key} is {tensor.dtype}, expected torch.float32: call .float()")
     if _has_hooks(module):
-        raise _Refused(_HOOKS)
-    return None if kind in _VANISHING else _MODULES[kind](module, name, shape)
+        raise _Unsupported(_HOOKS)
+    return None if kind in _REMOVED_MODULES else _MODULES[kind](module, name, shape)
 
 
 def _describe_call(node: torch.fx.Node, name: str, chain: _Chain) -> Layer | None:
-    """The layer that a function or a method of the tensor is, called with the value before and plain settings."""
-    known = _METHODS if node.op == "call_method" else _FUNCTIONS
-    settings = known.get(node.target)
-    if settings is None:
-        raise _Refused(_unsupported(node))
-    args, kwargs = chain.settings(node)
+    """Describe a call of a function or of a tensor's method as a layer; None if it does nothing in inference."""
+    describe = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
+    if describe is None:
+        raise _Unsupported(_explain_unsupported(node))
+    args, kwargs = chain.resolve_settings(node)
     try:
-        return settings(name, chain.shape, *args, **kwargs)
+        return describe(name, chain.shape, *args, **kwargs)
     except TypeError as error:
-        raise _Refused(f"its settings cannot be read: {first_line(error)}") from error
+        raise _Unsupported(f"its settings cannot be read: {first_line(error)}") from error
 
 
-def _unsupported(node: torch.fx.Node) -> str:
-    """Why an operation of no supported kind cannot be exported, and what to use instead."""
+def _explain_unsupported(node: torch.fx.Node) -> str:
+    """Explain why an unsupported operation cannot be exported, and what to use instead."""
     if node.op == "call_module":
-        return f"it takes something else than one tensor; only {_SUPPORTED} can be exported"
+        return f"it takes something other than one tensor; only {_SUPPORTED} can be exported"
     label = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     if label == "getattr":
         label = f".{node.args[1]}"
-    hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, weights in modules of their own")
+    hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, with weights in modules")
     return f"{label} is not supported: {hint}"
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    """Whether it computes something beside its forward."""
+    """Whether a module has hooks, which compute something besides its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:
     if module.padding_mode != "zeros":
-        raise _Refused(f"padding_mode is {module.padding_mode!r}; only 'zeros' can be exported")
+        raise _Unsupported(f"padding_mode is {module.padding_mode!r}; only 'zeros' can be exported")
     padding = module.padding
     if padding == "valid":
         padding = (0, 0)
     elif padding == "same":
-        extra = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
-        if any(size % 2 for size in extra):
-            raise _Refused(
-                f"padding='same' with kernel_size {module.kernel_size} pads one side more; use an odd kernel"
+        total = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
+        if any(size % 2 for size in total):
+            raise _Unsupported(
+                f"padding='same' with kernel_size {module.kernel_size} pads the two sides differently; use an odd kernel"
             )
-        padding = (extra[0] // 2, extra[1] // 2)
+        padding = (total[0] // 2, total[1] // 2)
     return Conv2dLayer(
         name,
         module.in_channels,
@@ -306,9 +315,9 @@ def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:
 
 def _batch_norm2d(module: nn.BatchNorm2d, name: str, shape: Shape) -> Layer:
     if module.running_mean is None or module.running_var is None:
-        raise _Refused("BatchNorm2d without running statistics depends on the batch; use track_running_stats=True")
+        raise _Unsupported("BatchNorm2d without running statistics depends on the batch; use track_running_stats=True")
     if (module.weight is None) != (module.bias is None):
-        raise _Refused("BatchNorm2d has only one of weight and bias; expected both or neither")
+        raise _Unsupported("BatchNorm2d has only one of weight and bias; expected both or neither")
     return BatchNorm2dLayer(name, module.num_features, float(module.eps), affine=module.weight is not None)
 
 
@@ -331,9 +340,9 @@ def _max_pool2d(
     return_indices: bool = False,
 ) -> Layer:
     if _pair(dilation) != (1, 1):
-        raise _Refused(f"MaxPool2d with dilation {dilation} cannot be exported; use dilation 1")
+        raise _Unsupported(f"MaxPool2d with dilation {dilation} cannot be exported; use dilation 1")
     if return_indices:
-        raise _Refused("return_indices=True gives two outputs; only a chain can be exported")
+        raise _Unsupported("return_indices=True gives two outputs; only a chain can be exported")
     return _pool(MaxPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
 
 
@@ -349,25 +358,25 @@ def _avg_pool2d(
 ) -> Layer:
     layer = _pool(AvgPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
     if not count_include_pad and layer.padding != (0, 0):
-        raise _Refused(
+        raise _Unsupported(
             "count_include_pad=False with padding divides unequally at the border; use count_include_pad=True"
         )
     if divisor_override is not None:
-        raise _Refused("divisor_override cannot be exported; scale the weights of the next layer")
+        raise _Unsupported("divisor_override cannot be exported; scale the weights of the next layer")
     return layer
 
 
 def _pool(
     kind: type[PoolLayer], name: str, shape: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
 ) -> PoolLayer:
-    """A pooling layer; ceil_mode is let through where it changes nothing."""
+    """Describe a pooling layer; ceil_mode is accepted where it changes nothing."""
     kernel, margins = _pair(kernel_size), _pair(padding)
     steps = _pair(kernel_size if stride is None or stride == [] else stride)
     if ceil_mode and len(shape) == 3:
         for size, extent, step, margin in zip(shape[1:], kernel, steps, margins, strict=True):
             if (size + 2 * margin - extent) % step:
-                raise _Refused(
-                    f"ceil_mode=True makes a part of a window at the border of {size} pixels; use ceil_mode=False"
+                raise _Unsupported(
+                    f"ceil_mode=True adds an incomplete window at the border of {size} pixels; use ceil_mode=False"
                 )
     return kind(name, kernel_size=kernel, stride=steps, padding=margins)
 
@@ -375,7 +384,7 @@ def _pool(
 def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer:
     sizes = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size, output_size]
     if sizes != [1, 1]:
-        raise _Refused(
+        raise _Unsupported(
             f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
         )
     return GlobalAvgPool2dLayer(name)
@@ -384,47 +393,47 @@ def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer:
 def _flatten(name: str, shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Layer:
     last = len(shape)  # with the batch, the shape has one more dimension
     if start_dim not in (1, 1 - last - 1) or end_dim not in (-1, last):
-        raise _Refused(f"flatten from dimension {start_dim} to {end_dim}; only from 1 to the last can be exported")
+        raise _Unsupported(f"flatten from dimension {start_dim} to {end_dim}; only from 1 to the last can be exported")
     return FlattenLayer(name)
 
 
 def _view(name: str, shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Layer | None:
-    """The layer that a view or reshape is: it flattens each image, or changes nothing.
+    """Describe a view or reshape that flattens each image; None if it changes nothing.
 
     Args:
-        name: the layer's name.
-        shape: of an image's values before it.
-        views: the arguments for each of `_BATCHES`.
+        name: the name of the layer.
+        shape: the shape of its input, without the batch.
+        views: the arguments for each of `_BATCH_SIZES`.
     """
-    found = []
-    for batch, (args, kwargs) in zip(_BATCHES, views, strict=True):
+    results = []
+    for batch, (args, kwargs) in zip(_BATCH_SIZES, views, strict=True):
         sizes = args or list(kwargs.values())
         try:
             whole = torch.empty(batch, *shape, device="meta").reshape(*sizes)
         except (TypeError, RuntimeError) as error:
-            raise _Refused(f"to {_sizes_text(sizes)} does not fit {(batch, *shape)}: {_FLATTEN}") from error
-        found.append(tuple(whole.shape))
-    if found == [(batch, *shape) for batch in _BATCHES]:
+            raise _Unsupported(f"to {_format_sizes(sizes)} does not fit {(batch, *shape)}: {_FLATTEN}") from error
+        results.append(tuple(whole.shape))
+    if results == [(batch, *shape) for batch in _BATCH_SIZES]:
         return None
-    if found == [(batch, math.prod(shape)) for batch in _BATCHES]:
+    if results == [(batch, math.prod(shape)) for batch in _BATCH_SIZES]:
         return FlattenLayer(name)
-    raise _Refused(
-        f"it makes {found[0]} of {(_BATCHES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
+    raise _Unsupported(
+        f"it makes {results[0]} of {(_BATCH_SIZES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
     )
 
 
-def _sizes_text(sizes: list[Any]) -> str:
-    """Sizes as a view was called with."""
+def _format_sizes(sizes: list[Any]) -> str:
+    """Format the sizes with which a view was called."""
     return str(tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes))
 
 
 def _dropout(name: str, shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
     if training:
-        raise _Refused("it drops in inference too; pass training=self.training, or use nn.Dropout")
+        raise _Unsupported("it also drops in inference; pass training=self.training, or use nn.Dropout")
 
 
 def _pair(value: Any) -> Any:
-    """PyTorch's int or pair as (height, width); the layer refuses what has another length."""
+    """Convert PyTorch's int or pair to (height, width); the layer refuses another length."""
     return tuple(int(item) for item in value) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
@@ -478,9 +487,11 @@ _METHODS: dict[Any, Callable[..., Layer | None]] = {
     "reshape": _view,
 }
 _VIEWS = ("view", "reshape", torch.reshape)
-_SUMS = (operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub, operator.neg)
-_BATCHES = (2, 3)
-"""Numbers of images for which sizes are computed: what is the same for both does not depend on the number."""
+"""The targets of nodes that change shapes by sizes."""
+_ARITHMETIC = (operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub, operator.neg)
+"""The targets of nodes that calculate with sizes."""
+_BATCH_SIZES = (2, 3)
+"""Numbers of images for which sizes are computed: a result that is equal for both does not depend on the number."""
 
 _LOGITS = "leave it out: the class is that of the largest logit"
 _FLATTEN = "use torch.flatten(x, 1) or nn.Flatten"
@@ -494,3 +505,4 @@ _HINTS = {
     ),
     "BatchNorm1d": "use BatchNorm2d before the maps are flattened",
 }
+"""What to do instead of an unsupported operation, by the name of its class or function."""

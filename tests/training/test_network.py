@@ -19,7 +19,7 @@ from edge_mnist.training.network import DIGITNET, DigitNet, build_network  # noq
 def test_digitnet_is_the_network_of_the_reference() -> None:
     network = DigitNet()
     assert sum(parameter.numel() for parameter in network.parameters()) == 18_662
-    layers = tracing.describe(network)
+    layers = tracing.trace_layers(network)
     assert count_parameters(layers) == 18_662
     shapes = dict(zip((layer.name for layer in layers), output_shapes(layers, (1, 28, 28)), strict=True))
     assert [shapes[name] for name in ("conv1", "pool1", "conv5", "pool2", "conv6", "conv7", "flatten", "linear")] == [

@@ -19,12 +19,12 @@ from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 from edge_mnist.training.network import MEAN, STD, DigitNet, set_weights  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
-from edge_mnist.training.tracing import describe  # noqa: E402
+from edge_mnist.training.tracing import trace_layers  # noqa: E402
 from tests.graph.test_folding import module as layer_of  # noqa: E402
 
 
 def checkpoint_of(network: nn.Module) -> Checkpoint:
-    layers = describe(network)
+    layers = trace_layers(network)
     return Checkpoint(layers, (1, 28, 28), MEAN, STD, to_arrays(network.state_dict()))
 
 

@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
-from edge_mnist.training.tracing import describe  # noqa: E402
+from edge_mnist.training.tracing import trace_layers  # noqa: E402
 
 pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
@@ -61,9 +61,9 @@ def test_shapes_and_weights_are_those_of_pytorch(network: nn.Sequential, input_s
             expected[name] = tuple(values.shape[1:])
     except RuntimeError:
         with pytest.raises(EdgeMnistError, match="nothing would be left"):
-            describe(network, input_shape)
+            trace_layers(network, input_shape)
         return
-    layers = describe(network, input_shape)
+    layers = trace_layers(network, input_shape)
     assert tuple(Layer.from_json(json.loads(json.dumps(layer.to_json()))) for layer in layers) == layers
     for layer, shape in zip(layers, output_shapes(layers, input_shape), strict=True):
         assert shape == expected[layer.name]
@@ -91,7 +91,7 @@ class Functional(nn.Module):
 
 def test_functional_forms_are_the_modules_they_stand_for() -> None:
     network = Functional().train()
-    layers = describe(network)
+    layers = trace_layers(network)
     assert network.training
     assert [(layer.op, layer.name) for layer in layers] == [
         ("conv2d", "features.0"),
@@ -156,7 +156,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: Forward(lambda m, x: 2 - x), "sub: sub is not supported: only Conv2d"),
     (lambda: Forward(lambda m, x: x.T), "getattr_1: .T is not supported: only Conv2d"),
     (lambda: Forward(lambda m, x: torch.zeros(x.size(0)) + x), "zeros: zeros is not supported: only Conv2d"),
-    (lambda: Forward(lambda m, x: (x.relu_(), m.layers[0](x))[1], SQUARE), "relu_: nothing uses what it gives: assign"),
+    (lambda: Forward(lambda m, x: (x.relu_(), m.layers[0](x))[1], SQUARE), "relu_: nothing uses its output: assign"),
     (lambda: Forward(lambda m, x: (m.layers[0](x),), SQUARE), "the output: expected the logits alone, found a tuple"),
     (lambda: Forward(lambda m, x: {"y": m.layers[0](x)}, SQUARE), "the output: expected the logits alone, found a di"),
     (lambda: Forward(lambda m, x: x.relu(slope=1)), "relu: its settings cannot be read: .*slope"),
@@ -166,12 +166,12 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), "0: LazyConv2d is not supported: run the network once on an image"),
     (_root_hooked, "Sequential: it has hooks, which would be lost"),
     (lambda: Forward(lambda m, x: x.mean((2, 3))), "mean: mean is not supported: use nn.AdaptiveAvgPool2d"),
-    (lambda: Forward(lambda m, x: F.dropout(x)), "dropout: it drops in inference too"),
+    (lambda: Forward(lambda m, x: F.dropout(x)), "dropout: it also drops in inference"),
     (lambda: Forward(lambda m, x: torch.flatten(x)), "flatten: flatten from dimension 0 to -1"),
     (lambda: nn.Sequential(nn.GELU()), "0: GELU is not supported: only Conv2d, "),
     (lambda: nn.Sequential(nn.Flatten(), nn.Softmax(1)), "1: Softmax is not supported: leave it out"),
     (lambda: nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784)), "1: BatchNorm1d is not supported: use BatchNorm2d"),
-    (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: ceil_mode=True makes a part of a window"),
+    (lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True)), "0: ceil_mode=True adds an incomplete window"),
     (lambda: nn.Sequential(nn.MaxPool2d(2, dilation=2)), "0: MaxPool2d with dilation 2"),
     (lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "0: return_indices=True"),
     (lambda: nn.Sequential(nn.AvgPool2d(3, padding=1, count_include_pad=False)), "0: count_include_pad=False"),
@@ -198,12 +198,12 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
 @pytest.mark.parametrize(("make", "text"), REFUSED, ids=[text for _, text in REFUSED])
 def test_what_cannot_be_exported_is_refused_by_name(make: Callable[[], nn.Module], text: str) -> None:
     with pytest.raises(EdgeMnistError, match=f"^{text}") as caught:
-        describe(make())
+        trace_layers(make())
     assert "\n" not in str(caught.value)
 
 
 def test_what_changes_nothing_is_let_through() -> None:
-    layers = describe(
+    layers = trace_layers(
         nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), nn.AvgPool2d(2, count_include_pad=False), nn.Flatten(-3, 3))
     )
     assert [layer.op for layer in layers] == ["max_pool2d", "avg_pool2d", "flatten"]
@@ -228,7 +228,7 @@ FLATTENS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("way", FLATTENS)
 def test_every_way_to_flatten_is_a_flatten(way: str) -> None:
-    layers = describe(Forward(lambda m, x: m.layers[0](FLATTENS[way](F.relu(input=x))), nn.Linear(784, 10)))
+    layers = trace_layers(Forward(lambda m, x: m.layers[0](FLATTENS[way](F.relu(input=x))), nn.Linear(784, 10)))
     assert [layer.op for layer in layers] == ["relu", "flatten", "linear"]
 
 
@@ -238,7 +238,7 @@ def test_sizes_of_what_came_before_may_be_used_later() -> None:
         x = module.layers[0](x)
         return module.layers[1](F.avg_pool2d(x, x.size()[2:]).view(count, -1))
 
-    layers = describe(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
+    layers = trace_layers(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
     assert [layer.op for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
     assert layers[1].to_json()["kernel_size"] == [26, 26]
 
@@ -265,5 +265,5 @@ class Silent(nn.Module):
 def test_train_and_eval_need_not_return_the_module() -> None:
     network = Silent()
     network.train()
-    assert [layer.name for layer in describe(network)] == ["conv", "bn", "view", "linear"]
+    assert [layer.name for layer in trace_layers(network)] == ["conv", "bn", "view", "linear"]
     assert (network.training, network.conv.training, network.bn.training) == (True, True, False)
