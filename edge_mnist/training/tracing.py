@@ -297,7 +297,7 @@ def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:
         total = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
         if any(size % 2 for size in total):
             raise _Unsupported(
-                f"padding='same' with kernel_size {module.kernel_size} pads the two sides differently; use an odd kernel"
+                f"padding='same' with kernel_size {module.kernel_size} pads both sides differently; use an odd kernel"
             )
         padding = (total[0] // 2, total[1] // 2)
     return Conv2dLayer(
