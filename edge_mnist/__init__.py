@@ -101,24 +101,26 @@ _SOURCES = {
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used (PEP 562)."""
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would take any name for one that is found here
 
-    source = next((source for source, names in _SOURCES.items() if name in names), None)
-    if source is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = import_module(f"{__name__}.{source}")
-    except ModuleNotFoundError as error:
-        from edge_mnist.system.errors import missing_picture_package
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used (PEP 562)."""
+        from importlib import import_module
 
-        missing = missing_picture_package(error)
-        if missing is error:  # another package than OpenCV and Pillow
-            raise
-        raise missing from error
-    value = globals()[name] = getattr(module, name)
-    return value
+        source = next((source for source, names in _SOURCES.items() if name in names), None)
+        if source is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            module = import_module(f"{__name__}.{source}")
+        except ModuleNotFoundError as error:
+            from edge_mnist.system.errors import missing_picture_package
+
+            missing = missing_picture_package(error)
+            if missing is error:  # another package than OpenCV and Pillow
+                raise
+            raise missing from error
+        value = globals()[name] = getattr(module, name)
+        return value
 
 
 def __dir__() -> list[str]:

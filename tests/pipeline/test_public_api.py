@@ -39,7 +39,7 @@ def test_a_name_imports_only_what_it_needs(name: str, unneeded: tuple[str, ...])
 
 def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
     tree = ast.parse(Path(edge_mnist.__file__).read_text("utf-8"))
-    block = next(node for node in tree.body if isinstance(node, ast.If))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
     seen = {
         (alias.name, statement.module)
         for statement in block.body
@@ -130,3 +130,14 @@ def test_the_lines_of_the_readme(
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     exec(code, {"network": network, "images": strokes.draw(200, 1).images})
     assert capsys.readouterr().out.startswith("True [(")
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_every_name_and_no_other(tmp_path: Path) -> None:
+    lines = [f"edge_mnist.{name}" for name in edge_mnist.__all__]
+    lines += ["edge_mnist.export_modle", "edge_mnist.export_model(calibrate=1)"]
+    (tmp_path / "user.py").write_text("\n".join(["import edge_mnist", *lines]))
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", tmp_path / "user.py"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert output.count(": error:") == 2, output
+    assert 'has no attribute "export_modle"' in output and 'Unexpected keyword argument "calibrate"' in output
