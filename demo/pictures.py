@@ -47,7 +47,7 @@ class PictureResult:
     reading: Reading | None = None
     error: EdgeMnistError | None = None
 
-    def to_fields(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What was read, as JSON holds it.
 
         Raises:

@@ -44,7 +44,7 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 from edge_mnist.system.files import lock, parse_json, read_bytes, write_whole
 
 if TYPE_CHECKING:
-    from edge_mnist.training.loop import Watch
+    from edge_mnist.training.loop import SignalCollector
 
 _LOG = logging.getLogger(__name__)
 
@@ -360,7 +360,7 @@ def train(
     init: StrPath | None = None,
     teachers: Sequence[StrPath] = (),
     resume: bool = False,
-    watch: Watch | None = None,
+    collect_signals: SignalCollector | None = None,
 ) -> Path | None:
     """Train a network; checkpoint, metrics, curves and state are written into a folder.
 
@@ -385,9 +385,9 @@ def train(
             shipped checkpoint.
         teachers: checkpoints to learn from besides; several are averaged.
         resume: continue the stopped run in `out`.
-        watch: makes a context whose value holds the numbers of signals that have come; after one the run saves its
-            state and stops. The command passes `edge_mnist.system.signals.collect`. None: no signal is handled, and
-            after a KeyboardInterrupt the run can be resumed from its last whole epoch.
+        collect_signals: makes a context whose value holds the numbers of the signals that have come; after one the run
+            saves its state and stops. The command passes `edge_mnist.system.signals.collect`. None: no signal is
+            handled, and after a KeyboardInterrupt the run can be resumed from its last whole epoch.
 
     Returns:
         The path of the checkpoint; None in the processes that torchrun started to train along with the first one.
@@ -395,7 +395,7 @@ def train(
     Raises:
         UsageError: an argument is wrong, or the folder holds other files.
         EdgeMnistError: the data cannot be read, or the network cannot be trained or exported.
-        Stopped: `watch` has collected a signal; the state is saved.
+        Stopped: `collect_signals` has collected a signal; the state is saved.
     """
     from edge_mnist.data.user_digits import read_user_digits
     from edge_mnist.training.recipes import find_recipe, parse_changes
@@ -406,7 +406,7 @@ def train(
 
     if processes.read_torchrun_rank():  # the first process sends settings, images and state
         with processes.join_torchrun() as group:
-            loop.train_as_worker(group, watch)
+            loop.train_as_worker(group, collect_signals)
         return None
     if not resume:
         recipe = recipe or ("tune" if user_digits else "adam-onecycle")
@@ -440,7 +440,7 @@ def train(
             teachers=loaded,
             resume=resume,
             size=workers,
-            watch=watch,
+            collect_signals=collect_signals,
         )
     return folder / loop.CHECKPOINT
 
@@ -456,7 +456,7 @@ def run_experiments(
     workers: int | None = None,
     data: StrPath | None = None,
     resume: bool = False,
-    watch: Watch | None = None,
+    collect_signals: SignalCollector | None = None,
 ) -> Path:
     """Repeat the four experiments of the study that the network comes from, and write a report.
 
@@ -470,7 +470,7 @@ def run_experiments(
         workers: the number of processes that share each batch; None for the number of physical cores.
         data: the folder with MNIST's files.
         resume: continue the runs in `runs`.
-        watch: as of `train`.
+        collect_signals: as of `train`.
 
     Returns:
         The path of the report.
@@ -492,7 +492,13 @@ def run_experiments(
     train_part = mnist.load("train", _path(data))
     plan = experiments.plan_runs(seeds, interpretations, base, epochs)
     histories = experiments.run_experiments(
-        plan, train_part, mnist.load("test", _path(data)), Path(runs), resume=resume, size=workers, watch=watch
+        plan,
+        train_part,
+        mnist.load("test", _path(data)),
+        Path(runs),
+        resume=resume,
+        size=workers,
+        collect_signals=collect_signals,
     )
     command = f"edge-mnist experiments --seeds {seeds}"
     command += ("" if interpretations else " --no-interpretations") + (f" --epochs {epochs}" if epochs else "")

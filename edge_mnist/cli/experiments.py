@@ -48,4 +48,4 @@ def experiments(**chosen: Any) -> None:
     """
     from edge_mnist import pipeline
 
-    click.echo(pipeline.run_experiments(watch=signals.collect, **chosen))
+    click.echo(pipeline.run_experiments(collect_signals=signals.collect, **chosen))

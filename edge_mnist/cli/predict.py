@@ -63,7 +63,7 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
             click.echo(f"edge-mnist: {result.error}", err=True)
             status = max(status, result.error.exit_status)
         elif result.reading is not None and as_json:
-            click.echo(json.dumps(result.to_fields()))
+            click.echo(json.dumps(result.to_dict()))
         elif result.reading is not None and not result.reading.lines:
             _LOG.warning("%s: no digits found", result.name)
         elif result.reading is not None:

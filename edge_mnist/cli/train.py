@@ -73,6 +73,6 @@ def train(changes: tuple[str, ...], init: Path | None, **others: Any) -> None:
     from edge_mnist.training.recipes import parse_changes
 
     first = SHIPPED if init == Path() else init
-    path = pipeline.train(changes=parse_changes(changes), init=first, watch=signals.collect, **others)
+    path = pipeline.train(changes=parse_changes(changes), init=first, collect_signals=signals.collect, **others)
     if path is not None:
         click.echo(path)

@@ -64,7 +64,7 @@ def run_experiments(
     *,
     resume: bool,
     size: int | None = None,
-    watch: loop.Watch | None = None,
+    collect_signals: loop.SignalCollector | None = None,
 ) -> dict[str, History]:
     """Train the runs that are not finished, each in its own folder in `out`.
 
@@ -75,7 +75,7 @@ def run_experiments(
         out: the folder of all runs.
         resume: continue the runs that are there.
         size: the number of workers, see `loop.train`.
-        watch: collects signals, see `loop.train`.
+        collect_signals: see `loop.train`.
 
     Returns:
         The history of each run, by the name of its folder.
@@ -97,7 +97,15 @@ def run_experiments(
         is_finished = started and _is_finished(folder, train_part.sha256)
         _LOG.warning("run %s of %s: %s%s", number, len(plan), planned.folder_name, ", done" if is_finished else "")
         if not is_finished:
-            loop.train(planned.settings, train_part, test_part, folder, resume=started, size=size, watch=watch)
+            loop.train(
+                planned.settings,
+                train_part,
+                test_part,
+                folder,
+                resume=started,
+                size=size,
+                collect_signals=collect_signals,
+            )
         histories[planned.folder_name] = read_tensors(folder / STATE)[1]["history"]
     return histories
 

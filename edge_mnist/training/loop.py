@@ -58,7 +58,7 @@ CHECKPOINT = "checkpoint.safetensors"
 CURVES = "curves.png"
 """The file with loss and errors by epoch."""
 
-Watch = Callable[[], AbstractContextManager[Sequence[int]]]
+SignalCollector = Callable[[], AbstractContextManager[Sequence[int]]]
 """Makes a context whose value holds the numbers of the signals that have come, such as `signals.collect`."""
 
 _INPUT_SHAPE = (1, 28, 28)
@@ -97,7 +97,7 @@ def train(
     teachers: Sequence[Checkpoint] = (),
     resume: bool = False,
     size: int | None = None,
-    watch: Watch | None = None,
+    collect_signals: SignalCollector | None = None,
 ) -> Checkpoint:
     """Train a network and write checkpoint, metrics, curves and state into a folder.
 
@@ -112,13 +112,13 @@ def train(
         resume: continue the run in `out`.
         size: how many workers share each batch, which changes no bit of the result. If None, as many as there are
             physical cores and as can share a batch evenly. Under torchrun it is the number of processes.
-        watch: collects the signals that stop the run between two steps; without it, no signal is handled.
+        collect_signals: makes a context that collects the signals which stop the run between two steps; without it, no signal is handled.
 
     Returns:
         The checkpoint, as it was written to checkpoint.safetensors.
 
     Raises:
-        Stopped: `watch` has collected a signal; the state is saved.
+        Stopped: `collect_signals` has collected a signal; the state is saved.
         WorkerLost: a worker ended; the state is saved.
         UsageError: the folder holds other files, or another run.
         EdgeMnistError: the loss is not finite, or the network cannot be exported.
@@ -131,7 +131,7 @@ def train(
     state = TrainingState(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{user_digits.sha256}" if user_digits else "")
     # From here on a signal ends the run at a step, with its state saved.
-    with lock(out), watch() if watch is not None else nullcontext(()) as caught:
+    with lock(out), collect_signals() if collect_signals is not None else nullcontext(()) as caught:
         if resume:
             restore(state, out, settings.network, data_hash)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -177,12 +177,12 @@ def _collect_images(
     return arrays
 
 
-def train_as_worker(group: WorkerGroup, watch: Watch | None = None) -> None:
+def train_as_worker(group: WorkerGroup, collect_signals: SignalCollector | None = None) -> None:
     """Train together with worker 0, which sends settings, images and state.
 
     Args:
         group: the workers that train together.
-        watch: collects signals, see `train`.
+        collect_signals: see `train`.
 
     Raises:
         WorkerLost: another worker ended.
@@ -193,7 +193,7 @@ def train_as_worker(group: WorkerGroup, watch: Watch | None = None) -> None:
     plan = make_plan(settings, arrays, distillation.unpack_teacher(arrays, header["teachers"], settings.device))
     network = _make_network(settings)
     state = TrainingState(network, make_optimizer(settings.recipe, network))
-    with _reproducible(settings), watch() if watch is not None else nullcontext(()) as caught:
+    with _reproducible(settings), collect_signals() if collect_signals is not None else nullcontext(()) as caught:
         _train_epochs(state, plan, group, None, caught)
 
 

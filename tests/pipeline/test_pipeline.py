@@ -177,9 +177,9 @@ def test_a_picture_that_cannot_be_read_does_not_end_the_others(tmp_path: Path) -
     page = Path(__file__).parents[2] / "docs" / "misread.jpg"
     found = list(edge_mnist.read_pictures(tmp_path / "none.jpg", page, annotate=tmp_path / "boxes"))
     assert [result.error is None for result in found] == [False, True] and found[0].count == 2
-    assert found[1].reading is not None and found[1].to_fields()["lines"] == list(found[1].reading.lines)
+    assert found[1].reading is not None and found[1].to_dict()["lines"] == list(found[1].reading.lines)
     with pytest.raises(edge_mnist.UsageError, match="none.jpg"):
-        found[0].to_fields()
+        found[0].to_dict()
     assert (tmp_path / "boxes" / "misread.png").is_file()
 
 
