@@ -112,7 +112,8 @@ def train(
         resume: continue the run in `out`.
         size: how many workers share each batch, which changes no bit of the result. If None, as many as there are
             physical cores and as can share a batch evenly. Under torchrun it is the number of processes.
-        collect_signals: makes a context that collects the signals which stop the run between two steps; without it, no signal is handled.
+        collect_signals: makes a context that collects the signals which stop the run between two steps; without it, no
+            signal is handled.
 
     Returns:
         The checkpoint, as it was written to checkpoint.safetensors.
