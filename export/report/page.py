@@ -108,8 +108,8 @@ def _render_file(variant: VariantResult) -> str:
 def _render_accuracy(report: ParityReport) -> str:
     """Render the accuracy of float and int8, as a drawing and in words."""
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in describe_accuracy(report))
-    about = """<p class="about">McNemar's test looks only at the images that one of the two reads right and the other
-wrong: p is the chance of counts at least as uneven if both read equally well.</p>"""
+    about = """<p class="about">McNemar's test considers only the images that one of the two reads correctly and the
+other does not: p is the probability of counts at least as uneven if both read equally well.</p>"""
     return f"{_render_intervals(report)}<dl>{pairs}</dl>{'' if report.mcnemar_p is None else about}"
 
 
@@ -138,10 +138,10 @@ def _render_intervals(report: ParityReport) -> str:
 
 def _render_changed(report: ParityReport) -> str:
     """Render the images that changed class."""
+    if not report.layers:
+        return "<p>There is no int8 graph.</p>"
     if not report.changed:
-        return (
-            "<p>None: float and int8 read every image alike.</p>" if report.layers else "<p>There is no int8 graph.</p>"
-        )
+        return "<p>None: float and int8 predict the same class for every image.</p>"
     more = len(report.changed) - _MOST_PICTURES
     rest = f"<p>{more:,} more are not pictured.</p>" if more > 0 else ""
     return f'<div class="images">{"".join(map(_render_picture, report.changed[:_MOST_PICTURES]))}</div>{rest}'
@@ -173,9 +173,10 @@ def _render_layers(layers: tuple[LayerSignal, ...]) -> str:
     heads = "".join(f'<th scope="col" class="number">{column}</th>' for column in columns)
     return f"""<section aria-labelledby="layers">
 <h2 id="layers">Layer by layer</h2>
-<p class="about">What quantization does to each layer's output, over the golden images: the power of the float output
-over the power of the int8 output's error; the shift of its channels' means by rounded weights, in output steps, before
-and after bias correction; the share of calibration values beyond the int8 range.</p>
+<p class="about">The table shows what quantization does to the output of each layer, over the golden images. Signal to
+noise is the power of the float output over the power of the int8 output's error. Bias shift is by how much rounded
+weights shift the means of the channels, in output steps, before and after bias correction. Clipped is the share of
+calibration values outside the int8 range.</p>
 <div class="scroll" role="region" aria-labelledby="layers" tabindex="0">
 <table>
 <caption><span class="fit">A full bar is {full_bar:.1f} dB. Output: channels × height × width.</span></caption>
