@@ -194,8 +194,10 @@ def export_model(
     folder = Path(out)
     kinds = choose_formats(tuple(formats or ()))
     bundle_writer.check_bundle_folder(folder, force)
-    if not int8 and (only := [kind.name for kind in kinds if "float" not in kind.precisions]):
-        raise UsageError(f"--format {only[0]}: it is written from the quantized network only: add --int8")
+    for kind in kinds:
+        if not int8 and "float" not in kind.precisions:
+            text = f"{kind.title} is written from the quantized network only: add --int8"
+            raise UsageError(f"--format {kind.name}: {text}")
     _check_count(images)
     with lock(folder):
         source, reference = _prepare(
