@@ -286,7 +286,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     if context.invoked_subcommand:
         return
     sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
-    facts: dict[str, Any] = {"machine": [asdict(finding) for finding in doctor.machine()], "images": images}
+    facts: dict[str, Any] = {"machine": [asdict(finding) for finding in doctor.examine_machine()], "images": images}
     try:
         with tempfile.TemporaryDirectory() as scratch, progress.report_to_stderr(), progress.show_fraction() as report:
             report("building", 0.0)
@@ -295,7 +295,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
             facts["sides"] = measure(sides, Path(scratch), seconds, images, report)
     except EdgeMnistError as error:
         raise click.ClickException(str(error)) from error
-    facts["machine_after"] = [asdict(finding) for finding in doctor.machine()]
+    facts["machine_after"] = [asdict(finding) for finding in doctor.examine_machine()]
     if as_json:
         click.echo(json.dumps(facts))
     else:

@@ -60,7 +60,7 @@ def measure(images: int, rounds: int) -> Facts:
     Raises:
         EdgeMnistError: there is no MNIST, or a side failed.
     """
-    host = [dataclasses.asdict(finding) for finding in doctor.machine()]
+    host = [dataclasses.asdict(finding) for finding in doctor.examine_machine()]
     with tempfile.TemporaryDirectory() as root:
         count = lay_out(Path(root), images)
         trials = []

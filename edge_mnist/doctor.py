@@ -1,4 +1,4 @@
-"""What this machine has for edge-mnist and what it lacks, with the remedy."""
+"""Examines what this machine has for edge-mnist and what it lacks, and says what to do about it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,32 @@ from edge_mnist.system.errors import choose_opencv_build, first_line, format_ins
 
 State = Literal["good", "lacking", "broken"]
 
-_LEAST_DISK, _LEAST_MEMORY = 200 << 20, 100 << 20
-_ROUNDS = 200
-"""Single images that the network is timed on."""
+_MIN_DISK = 200 << 20
+"""The bytes of free disk space below which a remedy is given: 200 MiB, a choice of ours."""
+_MIN_MEMORY = 100 << 20
+"""The bytes of available memory below which a remedy is given: 100 MiB, a choice of ours."""
+_RUNS = 200
+"""The number of single images that the network is timed on."""
 
 _ARM_FEATURES = {"asimddp": "dot product", "i8mm": "int8 matrix product", "asimd": "NEON"}
+"""The instructions for int8 on ARM, by their flags in /proc/cpuinfo."""
 _X86_FEATURES = {"avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX-512 VNNI", "avx2": "AVX2"}
-# https://www.raspberrypi.com/documentation/computers/os.html#get_throttled
+"""The instructions for int8 on x86, by their flags in /proc/cpuinfo."""
 _THROTTLED = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "at the soft temperature limit"}
+"""What each bit of `vcgencmd get_throttled` means; 16 bits higher it means that this has happened since the start.
+
+Source: https://www.raspberrypi.com/documentation/computers/os.html#get_throttled"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: of the thing.
-        state: "good"; "lacking", something works without it; "broken", nothing is read before it is mended.
+        name: the name of what was checked.
+        state: "good"; "lacking" if other things work without it; "broken" if no digit can be read until it is repaired.
         text: what was found.
-        remedy: what to do; empty if it is good.
+        remedy: what to do about it; empty if the state is "good".
     """
 
     name: str
@@ -49,24 +56,28 @@ class Finding:
 
 
 def examine(folder: Path | None = None) -> Iterator[Finding]:
-    """Look at everything, one thing after the other; `folder` is the one whose disk is looked at."""
-    yield python()
-    found = numbers()
-    yield found
-    if found.state == "broken":  # everything else needs it
+    """Make all checks, one after the other.
+
+    Args:
+        folder: the folder whose disk is checked; None for the current one.
+    """
+    yield check_python()
+    numpy = check_numpy()
+    yield numpy
+    if numpy.state == "broken":  # all other checks need it
         return
-    yield opencv()
-    yield runtime()
-    yield from _packages()
-    yield processor(_read("/proc/cpuinfo"), platform.machine())
-    yield from raspberry_pi()
-    yield from cameras()
-    yield display()
-    yield from room(folder or Path.cwd())
+    yield check_opencv()
+    yield check_runtime()
+    yield from _check_packages()
+    yield check_processor(_read("/proc/cpuinfo"), platform.machine())
+    yield from check_raspberry_pi()
+    yield from check_cameras()
+    yield check_window()
+    yield from check_memory_and_disk(folder or Path.cwd())
 
 
-def python() -> Finding:
-    """The Python that runs this."""
+def check_python() -> Finding:
+    """Check the version of Python that runs this process."""
     found = f"{platform.python_version()}, {8 * struct.calcsize('P')} bits, {sys.executable}"
     if struct.calcsize("P") < 8:
         return Finding("Python", "broken", found, "there are no wheels for 32 bits: install a 64-bit system")
@@ -75,8 +86,8 @@ def python() -> Finding:
     return Finding("Python", "good", found)
 
 
-def numbers() -> Finding:
-    """NumPy."""
+def check_numpy() -> Finding:
+    """Check that NumPy can be imported."""
     try:
         import numpy
     except ImportError as error:
@@ -84,9 +95,9 @@ def numbers() -> Finding:
     return Finding("NumPy", "good", numpy.__version__)
 
 
-def opencv() -> Finding:
-    """OpenCV: that it loads, and that there is one."""
-    builds = _opencv_builds()
+def check_opencv() -> Finding:
+    """Check that OpenCV can be imported and that only one build of it is installed."""
+    builds = _find_opencv_builds()
     try:
         import cv2
     except ImportError as error:
@@ -107,8 +118,8 @@ def opencv() -> Finding:
     return Finding("OpenCV", "good", f"{cv2.__version__}, {builds[0] if builds else 'of the system'}")
 
 
-def runtime() -> Finding:
-    """The TFLite runtime, by running the shipped model."""
+def check_runtime() -> Finding:
+    """Check the TFLite runtime by running the shipped model on drawn digits."""
     import numpy as np
 
     from edge_mnist import runtime as runtimes
@@ -123,7 +134,7 @@ def runtime() -> Finding:
     drawn = strokes.draw(100, seed=9)
     right = float((classifier.predict(drawn.images) == drawn.labels).mean())
     seconds = []
-    for index in range(_ROUNDS):
+    for index in range(_RUNS):
         image = np.ascontiguousarray(drawn.images[index % 100][None])
         start = time.perf_counter()
         classifier.outputs(image)
@@ -138,8 +149,8 @@ def runtime() -> Finding:
     return Finding("TFLite", "good", text)
 
 
-def _packages() -> Iterator[Finding]:
-    """What only some commands need."""
+def _check_packages() -> Iterator[Finding]:
+    """Check whether the packages are installed that only some commands need."""
     for name, package, extra, use in (
         ("Pillow", "pillow", choose_opencv_build()[1], "reading pictures"),
         ("aiohttp", "aiohttp", "demo", "the demo's page"),
@@ -147,20 +158,25 @@ def _packages() -> Iterator[Finding]:
         ("PyTorch", "torch", "train", "training and TorchScript"),
         ("paho-mqtt", "paho-mqtt", "mqtt", "demo --mqtt"),
     ):
-        found = _version(package)
+        found = _find_version(package)
         if found:
             yield Finding(name, "good", found)
         else:
             yield Finding(name, "lacking", f"not installed; for {use}", format_install_command(package, extra))
 
 
-def processor(information: str, machine: str) -> Finding:
-    """The processor and its instructions for int8, out of /proc/cpuinfo."""
-    fields = dict(_fields(information))
+def check_processor(information: str, machine: str) -> Finding:
+    """Find the processor and its instructions for int8.
+
+    Args:
+        information: the text of /proc/cpuinfo.
+        machine: the architecture, as `platform.machine` names it.
+    """
+    fields = dict(_parse_fields(information))
     flags = (fields.get("Features") or fields.get("flags") or "").split()
     is_arm = machine in ("aarch64", "arm64", "armv7l", "armv6l")
-    known = _ARM_FEATURES if is_arm else _X86_FEATURES
-    found = [said for flag, said in known.items() if flag in flags]
+    features = _ARM_FEATURES if is_arm else _X86_FEATURES
+    found = [feature for flag, feature in features.items() if flag in flags]
     name = fields.get("model name") or fields.get("Model") or machine
     text = f"{name.strip()}, {os.cpu_count()} cores, {', '.join(found) or 'no int8 instructions known'}"
     if flags and is_arm and "asimddp" not in flags:
@@ -168,72 +184,77 @@ def processor(information: str, machine: str) -> Finding:
     return Finding("Processor", "good", text)
 
 
-def machine() -> Iterator[Finding]:
-    """What figures of speed depend on: the processor, how busy it is, its clock, a board's power and heat."""
-    yield processor(_read("/proc/cpuinfo"), platform.machine())
+def examine_machine() -> Iterator[Finding]:
+    """Check what measured speeds depend on: the processor, its load, its clock, the power and heat of a board."""
+    yield check_processor(_read("/proc/cpuinfo"), platform.machine())
     if hasattr(os, "getloadavg"):
-        yield load(os.getloadavg()[0], os.cpu_count() or 1)
-    chosen = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
-    if chosen:
-        yield governor(chosen)
-    yield from raspberry_pi()
+        yield check_load(os.getloadavg()[0], os.cpu_count() or 1)
+    governor = _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+    if governor:
+        yield check_governor(governor)
+    yield from check_raspberry_pi()
 
 
-def load(average: float, cores: int) -> Finding:
-    """How busy the processor was in the last minute: how many processes ran or waited, on average."""
+def check_load(average: float, cores: int) -> Finding:
+    """Check how busy the processor is.
+
+    Args:
+        average: the number of processes that ran or waited in the last minute, on average.
+        cores: the number of cores.
+    """
     if average > 0.5 * cores:
         remedy = "other programs run: what is timed now is slower, and unsteady"
         return Finding("Load", "lacking", f"{average:.2f} on {cores} cores", remedy)
     return Finding("Load", "good", f"{average:.2f} on {cores} cores")
 
 
-def governor(chosen: str) -> Finding:
-    """What chooses the processor's clock (https://docs.kernel.org/admin-guide/pm/cpufreq.html)."""
-    if chosen == "performance":
-        return Finding("Governor", "good", chosen)
+def check_governor(governor: str) -> Finding:
+    """Check what sets the clock of the processor (https://docs.kernel.org/admin-guide/pm/cpufreq.html)."""
+    if governor == "performance":
+        return Finding("Governor", "good", governor)
     remedy = (
         "figures are steadier with: echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
     )
-    return Finding("Governor", "lacking", chosen, remedy)
+    return Finding("Governor", "lacking", governor, remedy)
 
 
-def raspberry_pi() -> Iterator[Finding]:
-    """Power and heat of a Raspberry Pi; nothing elsewhere."""
+def check_raspberry_pi() -> Iterator[Finding]:
+    """Check the power and the heat of a Raspberry Pi; on other machines there is nothing to check."""
     model = _read("/proc/device-tree/model").strip("\0\n ")
     if "Raspberry Pi" not in model:
         return
     yield Finding("Board", "good", model)
     if shutil.which("vcgencmd") is not None:
         answer = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
-        yield throttling(answer.stdout)
+        yield check_throttling(answer.stdout)
     heat = _read("/sys/class/thermal/thermal_zone0/temp").strip()
     if heat.isdigit():
         yield Finding("Temperature", "good", f"{int(heat) / 1000:.0f} °C; it slows down from 80 °C on")
 
 
-def throttling(answer: str) -> Finding:
-    """What `vcgencmd get_throttled` says, such as throttled=0x50005."""
+def check_throttling(answer: str) -> Finding:
+    """Check the output of `vcgencmd get_throttled`, such as throttled=0x50005."""
     try:
         bits = int(answer.strip().partition("=")[2], 16)
     except ValueError:
         return Finding(
             "Power", "lacking", f"unknown: {answer.strip()!r}", "run vcgencmd get_throttled as a user of group video"
         )
-    now = [said for bit, said in _THROTTLED.items() if bits >> bit & 1]
-    earlier = [said for bit, said in _THROTTLED.items() if bits >> (bit + 16) & 1 and said not in now]
+    now = [event for bit, event in _THROTTLED.items() if bits >> bit & 1]
+    earlier = [event for bit, event in _THROTTLED.items() if bits >> (bit + 16) & 1 and event not in now]
     if not now and not earlier:
         return Finding("Power", "good", "never throttled since the start")
-    parts = [*(f"{said} now" for said in now), *(f"{said} earlier" for said in earlier)]
+    parts = [*(f"{event} now" for event in now), *(f"{event} earlier" for event in earlier)]
     remedy = "use the power supply made for this board" if bits & 0x10001 else "give it a heat sink or a fan"
     return Finding("Power", "lacking", ", ".join(parts), remedy)
 
 
-def cameras() -> Iterator[Finding]:
-    """Each camera, by taking frames from it."""
+def check_cameras() -> Iterator[Finding]:
+    """Check each camera by taking frames from it."""
     try:
         from edge_mnist.demo.sources import cameras as found
     except ImportError:
-        yield Finding("Cameras", "lacking", "not looked at: OpenCV does not load", "see OpenCV")
+        yield Finding("Cameras", "lacking", "not checked: OpenCV does not load", "see OpenCV")
         return
     devices = found.list_devices()
     for device in devices:
@@ -246,15 +267,15 @@ def cameras() -> Iterator[Finding]:
         except found.SourceLost as error:
             yield Finding(name, "lacking", f"{device.name}: {error}", "close what else uses it; in group video you may")
     if not devices:
-        yield Finding("Cameras", "lacking", "no video device", "plug one in; demo --camera sample needs none")
+        yield Finding("Cameras", "lacking", "no video device", "plug one in; demo --camera sample works without one")
     if any(device.is_csi for device in devices):
-        yield picamera2(importlib.import_module)
+        yield check_picamera2(importlib.import_module)
 
 
-def picamera2(load: Callable[[str], object]) -> Finding:
-    """Whether picamera2 loads; `load` imports a module by its name."""
+def check_picamera2(import_module: Callable[[str], object]) -> Finding:
+    """Check whether picamera2 can be imported by the function `import_module`, which takes the name of a module."""
     try:
-        load("picamera2")
+        import_module("picamera2")
     except ValueError as error:  # "numpy.dtype size changed": Debian's was built for NumPy 1
         return Finding(
             "picamera2", "lacking", first_line(error), "it was built for another NumPy: pip install 'numpy<2'"
@@ -262,17 +283,17 @@ def picamera2(load: Callable[[str], object]) -> Finding:
     except ImportError as error:
         remedy = "apt install python3-picamera2, and make the venv with --system-site-packages"
         return Finding("picamera2", "lacking", first_line(error), remedy)
-    return Finding("picamera2", "good", _version("picamera2") or "of the system")
+    return Finding("picamera2", "good", _find_version("picamera2") or "of the system")
 
 
-def display() -> Finding:
-    """Whether the demo can open a window."""
+def check_window() -> Finding:
+    """Check whether the demo can open a window."""
     try:
         from edge_mnist.demo.views import window
     except ImportError:
         return Finding("Window", "lacking", "OpenCV does not load", "see OpenCV")
     reason, remedy = window.explain_unavailable(), "demo --view web shows it in a browser"
-    if reason and len(_opencv_builds()) > 1:  # whichever overwrote the other: that is mended first
+    if reason and len(_find_opencv_builds()) > 1:  # they overwrite each other, which must be repaired first
         remedy = "see OpenCV"
     elif reason == window.NO_GUI and choose_opencv_build()[0] == "opencv-python":
         remedy = window.BUILD_WITH_GUI
@@ -281,19 +302,19 @@ def display() -> Finding:
     return Finding("Window", "good", "a display is there and OpenCV has windows")
 
 
-def room(folder: Path) -> Iterator[Finding]:
-    """Memory and disk."""
-    fields = dict(_fields(_read("/proc/meminfo")))
+def check_memory_and_disk(folder: Path) -> Iterator[Finding]:
+    """Check the available memory, and the free space on the disk of a folder."""
+    fields = dict(_parse_fields(_read("/proc/meminfo")))
     if "MemAvailable" in fields and "MemTotal" in fields:
         total, free = (int(fields[name].split()[0]) << 10 for name in ("MemTotal", "MemAvailable"))
         text = f"{free >> 20:,} of {total >> 20:,} MB available"
-        if free < _LEAST_MEMORY:
+        if free < _MIN_MEMORY:
             yield Finding("Memory", "lacking", text, "end other programs; the system without a desktop needs less")
         else:
             yield Finding("Memory", "good", text)
     free = shutil.disk_usage(folder).free
     text = f"{free >> 20:,} MB free at {folder}"
-    if free < _LEAST_DISK:
+    if free < _MIN_DISK:
         yield Finding("Disk", "lacking", text, "recordings and snapshots fill it: make room")
     elif not os.access(folder, os.W_OK):
         yield Finding("Disk", "lacking", f"{folder} may not be written", "go to a folder of your own")
@@ -301,31 +322,33 @@ def room(folder: Path) -> Iterator[Finding]:
         yield Finding("Disk", "good", text)
 
 
-def _fields(text: str) -> Iterator[tuple[str, str]]:
-    """The lines `name: value` of a file in /proc."""
+def _parse_fields(text: str) -> Iterator[tuple[str, str]]:
+    """Parse the lines `name: value` of a file in /proc."""
     for line in text.splitlines():
         name, colon, value = line.partition(":")
         if colon:
             yield name.strip(), value.strip()
 
 
-def _opencv_builds() -> list[str]:
-    """The packages of OpenCV that are installed; all of them write the same files."""
+def _find_opencv_builds() -> list[str]:
+    """Find the packages of OpenCV that are installed. All of them write the same files."""
     return [
         f"opencv-{kind}"
         for kind in ("python", "python-headless", "contrib-python", "contrib-python-headless")
-        if _version(f"opencv-{kind}")
+        if _find_version(f"opencv-{kind}")
     ]
 
 
 def _read(path: str) -> str:
+    """Read a file of the system; an empty text if there is none."""
     try:
         return Path(path).read_text("utf-8", "replace")
     except OSError:
         return ""
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
+    """Find the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

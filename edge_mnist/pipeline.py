@@ -597,10 +597,10 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
         raise EdgeMnistError(f"{folder}: holds no artifact: export again")
     if missing := [path for path in paths if not path.is_file()]:
         raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
-    before = [asdict(finding) for finding in doctor.machine()]
+    before = [asdict(finding) for finding in doctor.examine_machine()]
     with progress.show_fraction() as report:
         facts = measure_artifacts(paths, reference.images, report, seconds, trust=trust)
-    after = [asdict(finding) for finding in doctor.machine()]
+    after = [asdict(finding) for finding in doctor.examine_machine()]
     return {"machine": before, **facts, "seconds": seconds, "machine_after": after}
 
 

@@ -60,7 +60,7 @@ def read_live(
     recognizer = Recognizer(model, threshold)
     start, count, is_lost = time.monotonic(), 0, False
     while not stop and not _is_reached(limits, time.monotonic() - start, count):
-        if watch is not None and (fresh := watch.fresh()) is not None:
+        if watch is not None and (fresh := watch.take_new_model()) is not None:
             recognizer.use(fresh)
             report(f"the new model is in use: {fresh.path}, SHA-256 {fresh.sha256[:16]}")
         refused = watch.refused if watch is not None else ""

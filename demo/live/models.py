@@ -1,4 +1,4 @@
-"""The network that reads, and a watch on its file: a better one put in its place is taken up without a restart."""
+"""Opens the network that reads, and watches its file: a new network in its place is used without a restart."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
 PERIOD = 1.0
-"""Seconds between two looks at the file."""
-_LARGEST = 128 << 20
-"""Bytes of the largest model file that is opened; the shipped one has 24,000."""
-_DRAWN = 64
-"""Drawn digits that a network without a bundle is tried on."""
-_LEAST_RIGHT = 0.8
-"""Part of them that it must read; the shipped one reads 98 %."""
+"""The seconds between two checks of the file."""
+_MAX_BYTES = 128 << 20
+"""The size in bytes of the largest model file that is opened. The shipped one has 24,000 bytes."""
+_DRAWN_DIGITS = 64
+"""The number of drawn digits that a network without a bundle is tested on."""
+_MIN_ACCURACY = 0.8
+"""The part of the drawn digits that a network must read correctly. The shipped one reads 98 % of them."""
 
-_Signature = tuple[int, int, int]
+_FileState = tuple[int, int, int]
+"""The inode, the size in bytes and the time of the last change of a file, in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """A network, opened.
+    """A network that was read from a file and opened.
 
     Attributes:
-        path: its file.
-        data: the file's content.
-        sha256: of the content, hexadecimal.
-        classifier: opened.
+        path: the file.
+        data: the content of the file.
+        sha256: the SHA-256 of the content, hexadecimal.
+        classifier: the network in its runtime.
     """
 
     path: Path
@@ -48,18 +49,23 @@ class OpenedModel:
     classifier: Classifier
 
     def open_again(self) -> Classifier:
-        """Another classifier of the same network, for another thread."""
+        """Open another classifier of the same network, for another thread."""
         return runtime.load_bytes(self.data, str(self.path))
 
 
 def load(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
-    """Open a model file; the shipped one if none is named.
+    """Open a model file.
+
+    Args:
+        path: the file; None for the shipped model.
+        trust: as in `runtime.load`.
 
     Raises:
-        EdgeMnistError: it is no artifact, cannot be opened, or does not tell ten digits of 28x28 pixels apart.
+        EdgeMnistError: the file is not an artifact, it cannot be opened, or it does not classify images of 28x28 pixels
+            into ten digits.
     """
     path = path or SHIPPED_INT8
-    data = read_bytes(path, _LARGEST)
+    data = read_bytes(path, _MAX_BYTES)
     runtime.check_origin(path, data, trust=trust)
     classifier = runtime.load_bytes(data, str(path))
     if classifier.contract.input_shape != (1, 28, 28):
@@ -71,21 +77,21 @@ def load(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
 
 
 def load_safely(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
-    """Open a model file as `load` does; but first in a process of its own, unless its origin is known.
+    """Open a model file as `load` does, after a trial in another process unless the origin of the file is known.
 
-    That is the shipped one's, and that of one whose hash the manifest beside it holds. In others damage may crash the
-    runtime, which here becomes an error.
+    The origin is known of the shipped model, and of a file whose hash is in the manifest beside it. Another file may be
+    damaged so that its runtime crashes, which becomes an error here.
 
     Raises:
-        EdgeMnistError: as `load`, or the runtime crashed, or took too much memory or time.
+        EdgeMnistError: as in `load`, or the runtime crashed, or it took too much memory or time.
     """
-    if path is None or is_listed(path, read_bytes(path, _LARGEST)):
+    if path is None or is_listed(path, read_bytes(path, _MAX_BYTES)):
         return load(path, trust=trust)
-    return _load_same(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
+    return _load_unchanged(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
 
 
-def _load_same(path: Path, sha256: str, *, trust: bool) -> OpenedModel:
-    """Open a model file that was tried, if it is still the same."""
+def _load_unchanged(path: Path, sha256: str, *, trust: bool) -> OpenedModel:
+    """Open a model file after its trial; `sha256` is the hash of the content that was tried."""
     model = load(path, trust=trust)
     if model.sha256 != sha256:
         raise EdgeMnistError(f"{path}: changed while it was tried")
@@ -93,18 +99,18 @@ def _load_same(path: Path, sha256: str, *, trust: bool) -> OpenedModel:
 
 
 def check_golden_images(model: OpenedModel) -> None:
-    """Run a network on its golden images: of the bundle that it lies in, else on drawn digits.
+    """Run a network on the golden images of the bundle that its file is in, or on drawn digits if there is no bundle.
 
     Raises:
-        EdgeMnistError: it does not give what it should.
+        EdgeMnistError: its logits differ from those of the bundle, or it reads too few digits correctly.
     """
     from edge_mnist.bundle.manifest import MANIFEST, REFERENCE
     from edge_mnist.bundle.reference import deserialize
 
     classifier, path = model.classifier, model.path
-    beside = path.parent / REFERENCE
-    if (path.parent / MANIFEST).exists() and beside.exists():
-        reference = deserialize(read_bytes(beside), str(beside))
+    reference_path = path.parent / REFERENCE
+    if (path.parent / MANIFEST).exists() and reference_path.exists():
+        reference = deserialize(read_bytes(reference_path), str(reference_path))
         found = classifier.outputs(reference.images)
         expected = reference.float_logits if found.dtype == np.float32 else reference.int8_logits
         if expected is not None and found.shape == expected.shape:
@@ -116,34 +122,45 @@ def check_golden_images(model: OpenedModel) -> None:
             raise EdgeMnistError(f"{path}: differs from its bundle's golden images by {worst:g}: verify the bundle")
     from edge_mnist.data import strokes
 
-    drawn = strokes.draw(_DRAWN, seed=9)
+    drawn = strokes.draw(_DRAWN_DIGITS, seed=9)
     right = float((classifier.predict(drawn.images) == drawn.labels).mean())
-    if right < _LEAST_RIGHT:
-        raise EdgeMnistError(f"{path}: reads {right:.0%} of {_DRAWN} drawn digits, expected {_LEAST_RIGHT:.0%} or more")
+    if right < _MIN_ACCURACY:
+        raise EdgeMnistError(
+            f"{path}: reads {right:.0%} of {_DRAWN_DIGITS} drawn digits, expected {_MIN_ACCURACY:.0%} or more"
+        )
 
 
 class ModelWatcher:
-    """Looks at a model's file every second, in a thread of its own; a new one is first tried in another process.
+    """Checks the file of a model every second, in a thread. A new model is first tried in another process.
 
     Attributes:
-        refused: why the file's present model was not taken up; empty if it was.
+        refused: why the model that is in the file now is not used; empty if it is used.
     """
 
-    def __init__(self, model: OpenedModel, tell: Callable[[str], None], *, trust: bool = False, period: float = PERIOD):
-        """Begin to watch; `tell` is called with a line when a file is refused."""
+    def __init__(
+        self, model: OpenedModel, report: Callable[[str], None], *, trust: bool = False, period: float = PERIOD
+    ) -> None:
+        """Begin to watch.
+
+        Args:
+            model: the model that is in use.
+            report: is called with a line when a new model is refused.
+            trust: as in `runtime.load`.
+            period: the seconds between two checks of the file.
+        """
         self.refused = ""
         self._path, self._sha256 = model.path, model.sha256
-        self._tell, self._trust, self._period = tell, trust, period
-        self._fresh: OpenedModel | None = None
+        self._report, self._trust, self._period = report, trust, period
+        self._new_model: OpenedModel | None = None
         self._stopping = threading.Event()
-        self._seen = _signature(model.path)
+        self._last_tried = _read_state(model.path)
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
-    def fresh(self) -> OpenedModel | None:
-        """A new network since the last call, tried and good."""
-        fresh, self._fresh = self._fresh, None
-        return fresh
+    def take_new_model(self) -> OpenedModel | None:
+        """Return a new model that passed its trial since the last call; None if there is none."""
+        model, self._new_model = self._new_model, None
+        return model
 
     def close(self) -> None:
         """Stop watching."""
@@ -151,36 +168,36 @@ class ModelWatcher:
         self._thread.join(2.0)
 
     def _run(self) -> None:
-        last = self._seen
+        last = self._last_tried
         while not self._stopping.wait(self._period):
-            now = _signature(self._path)
-            # A file that still grows is left alone until two looks agree.
-            if now is not None and now == last and now != self._seen:
-                self._seen = now
+            now = _read_state(self._path)
+            # A file that is still being written is not tried before two checks find it in the same state.
+            if now is not None and now == last and now != self._last_tried:
+                self._last_tried = now
                 try:
                     self._try()
-                except Exception as error:  # whatever a file does, the next one shall be looked at
+                except Exception as error:  # whatever one file does, the next one must be tried
                     self._refuse(error)
             last = now
 
     def _try(self) -> None:
-        """Take a new model up if it is good."""
+        """Try the model that is in the file now, and offer it to `take_new_model` if it is good."""
         tried = trial.try_model(self._path, trust=self._trust, golden=True, stop=self._stopping)
         if tried != self._sha256:
-            self._fresh, self._sha256 = _load_same(self._path, tried, trust=self._trust), tried
+            self._new_model, self._sha256 = _load_unchanged(self._path, tried, trust=self._trust), tried
         self.refused = ""
 
     def _refuse(self, error: Exception) -> None:
-        """Say why a model is not taken up."""
+        """Report why a new model is not used."""
         if self._stopping.is_set():
             return
         self.refused = str(error) if isinstance(error, EdgeMnistError) else f"{self._path}: {error!r}"
         with contextlib.suppress(OSError, ValueError):  # stderr is closed
-            self._tell(f"the new model is not taken up, the old one goes on: {self.refused}")
+            self._report(f"the new model is not used, the old one stays in use: {self.refused}")
 
 
-def _signature(path: Path) -> _Signature | None:
-    """What changes when a file is replaced: its inode, size and time."""
+def _read_state(path: Path) -> _FileState | None:
+    """Read what changes when a file is replaced; None if there is no file."""
     try:
         status = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""Tries a model file in a process of its own, see `trial_worker`.
+"""Tries a model file in another process, see `trial_worker`.
 
-A damaged file can crash a runtime, make it take all memory, or never come to an end: then only that process is lost.
+A damaged file can crash a runtime, make it take all memory, or run for ever: then only that process is lost.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from edge_mnist.system.child_processes import ChildProcess, describe_end, last_l
 from edge_mnist.system.errors import EdgeMnistError
 
 SECONDS = 60.0
-"""That a model may take to be opened and tried; the shipped one takes a second, on a Raspberry Pi some seconds."""
+"""The seconds that a trial may take. The shipped model takes one second, and some seconds on a Raspberry Pi."""
 
 
 def try_model(
     path: Path, *, trust: bool, golden: bool, stop: threading.Event | None = None, seconds: float = SECONDS
 ) -> str:
-    """Open a model file and run it, with a limit on memory and time.
+    """Open a model file and run it in another process, with limits on memory and time.
 
     Args:
         path: the file.
         trust: as in `models.load`.
         golden: whether it must pass `models.check_golden_images` as well.
-        stop: ends the trial when it is set.
-        seconds: that the trial may take.
+        stop: an event; when it is set, the trial ends.
+        seconds: the time that the trial may take.
 
     Returns:
-        The SHA-256 of what was tried, hexadecimal.
+        The SHA-256 of the content that was tried, hexadecimal.
 
     Raises:
-        EdgeMnistError: the model is not good, or crashed the process, or took too much memory or time.
+        EdgeMnistError: the model is not good, it crashed the process, or it took too much memory or time.
     """
     command = module_command(
         "edge_mnist.demo.live.trial_worker", path, "trust" if trust else "distrust", "golden" if golden else "open"

@@ -1,4 +1,4 @@
-"""Opens the ZIP archives that PyTorch writes within limits, and recognises the files of torch.save."""
+"""Opens the ZIP archives that PyTorch writes, within limits, and recognises the files that torch.save writes."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _LARGEST_RATIO = 10
-"""How many times its own size an archive may unpack to; those that PyTorch writes unpack to less than their size."""
-_MOST_FILES = 10_000
-"""In an archive: the network that is shipped has 53."""
+"""The largest ratio of the unpacked size of an archive to its size. Archives that PyTorch writes are below 1."""
+_MAX_FILES = 10_000
+"""The largest number of files in an archive. The archive of the shipped network has 53."""
 _DIRECTORY_ENTRY = b"PK\x01\x02"
-"""Begins the description of each file in a ZIP archive (APPNOTE.TXT, section 4.3.12)."""
+"""The signature of each file's entry in the directory of a ZIP archive (APPNOTE.TXT, section 4.3.12)."""
 
 _OLD_TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
-"""A pickle that begins with MAGIC_NUMBER of torch/serialization.py."""
+"""The first bytes of a file of torch.save before 2020: a pickle of MAGIC_NUMBER in torch/serialization.py."""
 
 TORCH_SAVE_HINT = (
     "is a file of torch.save, which holds weights without a network: name the factory of its network, "
     "edge-mnist export FILE --network package.module:factory"
 )
-"""What an error says of such a file where something else was expected."""
+"""What errors say about a file of torch.save where a file of another kind was expected."""
 
 
 def check_archive(data: bytes) -> None:
-    """Hold each file of an archive against its checksum, which PyTorch does not do: it runs what damage made of it.
+    """Compare each file of an archive with its checksum. PyTorch does not: it would run what damage made of the code.
 
     Raises:
         ValueError: the archive is cut short or damaged.
@@ -39,7 +39,7 @@ def check_archive(data: bytes) -> None:
 
 
 def is_torch_save_file(data: bytes) -> bool:
-    """Whether torch.save wrote a file, in its format of today or of before 2020: tensors without a network's code."""
+    """Check whether torch.save wrote a file, in its format of today or of before 2020: tensors without code."""
     if data.startswith(_OLD_TORCH_SAVE):
         return True
     try:
@@ -52,14 +52,14 @@ def is_torch_save_file(data: bytes) -> bool:
 
 @contextmanager
 def open_archive(data: bytes) -> Iterator[zipfile.ZipFile]:
-    """A context that holds the archive, of which no more is unpacked than its size allows.
+    """Open an archive until the context ends. It may not unpack to much more than its size.
 
     Raises:
-        ValueError: the archive, or what is read of it in the context, is cut short or damaged.
+        ValueError: the archive, or a file that is read from it in the context, is cut short or damaged.
     """
     try:
-        if data.count(_DIRECTORY_ENTRY) > _MOST_FILES:
-            raise ValueError(f"it holds more than {_MOST_FILES:,} files")
+        if data.count(_DIRECTORY_ENTRY) > _MAX_FILES:
+            raise ValueError(f"it holds more than {_MAX_FILES:,} files")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
             if unpacked > _LARGEST_RATIO * len(data):
@@ -68,21 +68,24 @@ def open_archive(data: bytes) -> Iterator[zipfile.ZipFile]:
                 )
             yield archive
     except (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, RuntimeError) as error:
-        # RuntimeError: it is encrypted
+        # zipfile raises RuntimeError for encrypted files
         raise ValueError(f"it is no whole ZIP archive: {error}") from error
 
 
 def read_entry(data: bytes, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The content of a file of an archive, never more than the size that the archive states.
+    """Read a file of an archive, at most as many bytes as the archive states.
 
-    What is stored uncompressed is read whatever its checksum says: one changed byte shall be found where it is.
+    An uncompressed file is read even if its checksum is wrong, so that a caller can find the byte that was changed.
+
+    Raises:
+        ValueError: the file is compressed in a way that PyTorch does not use.
     """
     if entry.compress_type == zipfile.ZIP_STORED:
-        # It follows its local header (APPNOTE.TXT, section 4.3.7).
+        # The content follows the file's local header (APPNOTE.TXT, section 4.3.7).
         name, extra = struct.unpack_from("<HH", data, entry.header_offset + 26)
         start = entry.header_offset + 30 + name + extra
         return data[start : start + entry.file_size]
-    if entry.compress_type != zipfile.ZIP_DEFLATED:  # PyTorch knows no other, and Python unpacks others without a limit
+    if entry.compress_type != zipfile.ZIP_DEFLATED:  # PyTorch uses no other, and Python does not limit others
         raise ValueError(f"its part {entry.filename} is compressed in a way that PyTorch does not know")
     with archive.open(entry) as file:
         return file.read(entry.file_size)

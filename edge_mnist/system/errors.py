@@ -1,4 +1,4 @@
-"""The exceptions that a user may meet. The command line shows their text as one line, never a traceback."""
+"""The exceptions that are raised for users. The command line prints their text as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import sys
 
 
 class EdgeMnistError(Exception):
-    """Something failed: a damaged file, a missing package, a network that cannot be exported.
+    """Something failed: a file is damaged, a package is missing, a network cannot be exported. Exit status 1.
 
-    The text says where, what was expected, what was found and what to do, on one line. Exit status 1.
+    The text says where, what was expected, what was found and what to do, on one line.
     """
 
     exit_status = 1
 
 
 class UsageError(EdgeMnistError):
-    """The command was called wrongly: an unknown recipe, a folder that does not exist. Exit status 2."""
+    """A command or a function was called wrongly: with an unknown recipe, or a missing folder. Exit status 2."""
 
     exit_status = 2
 
 
 class NotInstalledError(EdgeMnistError):
-    """A package or a program that this needs is not on this machine; other things may work without. Exit status 1."""
+    """A package or a program is not installed that this needs. Other things may work without it. Exit status 1."""
 
 
 def first_line(error: BaseException) -> str:
@@ -33,12 +33,12 @@ def first_line(error: BaseException) -> str:
 
 
 def missing_package(package: str, extra: str) -> NotInstalledError:
-    """An error that names the package that is not installed, and the command that installs what its extra needs."""
+    """Make the error that a package is not installed, with the command that installs it and the rest of its extra."""
     return NotInstalledError(f"{package} is not installed: {format_install_command(package, extra)}")
 
 
 def missing_picture_package(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
-    """The error that OpenCV, in the build that this machine needs, or Pillow is not installed; any other as it is."""
+    """Make the error that OpenCV or Pillow is not installed, if that is why an import failed; else return `error`."""
     package, extra = choose_opencv_build()
     if error.name == "cv2":
         return NotInstalledError(f"OpenCV is not installed: {format_install_command(package, extra)}")
@@ -46,27 +46,29 @@ def missing_picture_package(error: ModuleNotFoundError) -> ModuleNotFoundError |
 
 
 def choose_opencv_build() -> tuple[str, str]:
-    """The package of OpenCV for this machine, and the extra that brings it: with windows where there is a desktop."""
+    """Choose the package of OpenCV for this machine (with windows if it has a desktop) and the extra that holds it."""
     desktop = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     return ("opencv-python", "demo") if desktop else ("opencv-python-headless", "headless")
 
 
 def format_install_command(package: str, extra: str) -> str:
-    """The command that installs a package, and what else its extra needs and this Python lacks."""
-    from importlib import metadata  # here, as no error is the rule and every command imports this module
+    """Format the command that installs a package, and what else of its extra this Python lacks."""
+    from importlib import metadata  # slow to import, and rarely needed by the commands that import this module
 
-    needs = {}
+    requirements = {}
     try:
-        needed = metadata.requires("edge-mnist") or []
+        lines = metadata.requires("edge-mnist") or []
     except metadata.PackageNotFoundError:  # a checkout that is not installed
-        needed = []
-    for line in needed:
+        lines = []
+    for line in lines:
         requirement, _, marker = (part.strip() for part in line.partition(";"))
         if re.search(rf"extra == ['\"]{extra}['\"]", marker):
-            needs[re.split(r"[^\w.-]", requirement)[0]] = requirement
-    wanted = [needs.get(package, package)]
-    wanted += [requirement for name, requirement in needs.items() if name != package and not _is_installed(name)]
-    return shlex.join([sys.executable, "-m", "pip", "install", *wanted])
+            requirements[re.split(r"[^\w.-]", requirement)[0]] = requirement
+    missing = [requirements.get(package, package)]
+    missing += [
+        requirement for name, requirement in requirements.items() if name != package and not _is_installed(name)
+    ]
+    return shlex.join([sys.executable, "-m", "pip", "install", *missing])
 
 
 def _is_installed(package: str) -> bool:

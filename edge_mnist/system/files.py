@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Reads and writes files: a file appears whole or not at all, and errors say what to do about the path."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError
 _LOG = logging.getLogger(__name__)
 
 _WRONG_PATHS = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
-"""Errors of a path that is wrong in itself, rather than of the disk or of permissions."""
+"""The error numbers of a path that is wrong in itself. The others are those of a disk or of permissions."""
 
 
 def path_error(what: object, trouble: str, error: OSError) -> EdgeMnistError:
-    """The error of a path that the user named.
+    """Make the error about a path that the user named.
 
     Args:
-        what: the path, perhaps with the option that named it.
-        trouble: what cannot be done, such as "cannot be read".
-        error: the system's.
+        what: the path, perhaps after the option that named it.
+        trouble: what cannot be done with it, such as "cannot be read".
+        error: the error of the operating system.
 
     Returns:
-        A UsageError if nothing is there, or a folder instead of a file, or a file instead of a folder.
+        A UsageError if there is no such file, or a folder instead of a file, or a file instead of a folder; otherwise
+        an EdgeMnistError.
     """
     kind = UsageError if error.errno in _WRONG_PATHS else EdgeMnistError
     return kind(f"{what}: {trouble}: {error.strerror or error}")
@@ -38,20 +39,21 @@ def path_error(what: object, trouble: str, error: OSError) -> EdgeMnistError:
 METADATA_KEY = "edge_mnist"
 """The name of the metadata entry in which a file of edge-mnist describes itself, as one JSON text."""
 
-LARGEST = 1 << 29
-"""Bytes of the largest file that is read into memory."""
+MAX_BYTES = 1 << 29
+"""The size in bytes of the largest file that is read into memory: 512 MiB. MNIST's largest file has 47 MB."""
 _CHUNK = 1 << 20
-"""Bytes that are read at a time."""
+"""The number of bytes that are read at a time."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that a reader sees the old file or the new one, never a part.
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part of it.
 
-    Written beside, flushed to the disk, then renamed: a full disk or a power cut leaves the old file.
+    The data is written to a file beside it and flushed to the disk; then that file is renamed. After a full disk or a
+    power cut, the old file is still there.
 
     Raises:
-        UsageError: it is a folder, or a file is where its folder should be.
-        EdgeMnistError: the folder is read-only, the disk is full.
+        UsageError: the path is a folder, or there is a file where its folder should be.
+        EdgeMnistError: the folder is read-only, or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +63,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~umask())
+            os.chmod(name, 0o666 & ~_read_umask())
             os.replace(name, path)
         except BaseException:
             os.unlink(name)
@@ -72,26 +74,26 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def check_folder(path: Path, option: str) -> None:
-    """Try whether files can be written into a folder, which need not be there yet; nothing of the trial stays.
+    """Check that files can be written into a folder. It need not exist, and nothing that the check creates remains.
 
     Args:
         path: the folder.
-        option: that named it, for the error.
+        option: the option that named the folder, for the error.
 
     Raises:
-        UsageError: it is a file, or inside one.
-        EdgeMnistError: they cannot.
+        UsageError: the path is a file, or inside a file.
+        EdgeMnistError: no files can be written there.
     """
     try:
-        with _made(path):
+        with _make_folder(path):
             tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise path_error(f"{option} {path}", "cannot be written", error) from error
 
 
 @contextlib.contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder; what was made for it and is empty at the end of the context is removed."""
+def _make_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents. Those that are new, and empty when the context ends, are removed again."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,10 +106,10 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """A context in which no other process of edge-mnist writes to a folder, or to a file.
+    """Keep other processes of edge-mnist from writing to a folder, or to a file, until the context ends.
 
-    The system holds the lock, on a hidden file beside the path, and releases it however this process ends. Where no
-    file can be made beside it, as on a read-only disk, there is no lock.
+    The operating system holds the lock, on a hidden file beside the path, and releases it however this process ends.
+    Where no file can be made beside the path, as on a read-only disk, nothing is locked.
 
     Raises:
         EdgeMnistError: another process holds the lock.
@@ -118,7 +120,7 @@ def lock(path: Path) -> Iterator[None]:
     file = place.with_name(f".{place.name}.lock")
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(_made(place.parent))
+            stack.enter_context(_make_folder(place.parent))
             stack.enter_context(FileLock(file, timeout=0, fallback_to_soft=False))
         except Timeout as error:
             raise EdgeMnistError(
@@ -127,16 +129,17 @@ def lock(path: Path) -> Iterator[None]:
         except OSError as error:
             _LOG.debug("%s is not locked: %s", path, error.strerror or error)
         else:
-            stack.callback(file.unlink, missing_ok=True)  # while the lock is held: who waits for it looks again
+            # Remove the file while the lock is held: a process that waits for the lock then makes a new one.
+            stack.callback(file.unlink, missing_ok=True)
         yield
 
 
-def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
-    """The content of a file, or of a pipe.
+def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
+    """Read a whole file, or all that comes from a pipe.
 
     Args:
         path: the file.
-        largest: the bytes that it may have; of a larger one, or of a device that never ends, no more are read.
+        largest: the number of bytes that it may have. No more are read of a larger file or of an endless device.
 
     Raises:
         UsageError: there is no such file, or it is a folder.
@@ -157,10 +160,10 @@ def read_bytes(path: Path, largest: int = LARGEST) -> bytes:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply for Python's parser.
+        ValueError: the text is not JSON, or it is nested too deeply for Python's parser.
     """
     try:
         return json.loads(text)
@@ -168,8 +171,8 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("its JSON is nested too deeply") from error
 
 
-def umask() -> int:
-    """The process's file mode mask, which can only be read by setting it."""
+def _read_umask() -> int:
+    """Read the file mode mask of this process, which is only possible by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a note that the work looks at between two steps."""
+"""Ctrl-C and SIGTERM as a list that a long task checks between two of its steps."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from edge_mnist.system.errors import EdgeMnistError
 
 
 class Stopped(EdgeMnistError):
-    """The user, or the system, stopped the work. Exit status 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+    """The user or the system stopped the work. Exit status 128 + the signal: 130 for Ctrl-C, 143 for SIGTERM."""
 
     def __init__(self, number: int, where: str) -> None:
-        """Keep the status of the signal `number`; `where` says how far the work came."""
+        """Make the error for the signal `number`; `where` says how far the work has come."""
         super().__init__(f"stopped by {signal.Signals(number).name} {where}")
         self.exit_status = 128 + number
 
 
 @contextmanager
 def collect() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM into the list that is given, rather than dying of them.
+    """Append the numbers of SIGINT and SIGTERM to the list that is the context's value, instead of ending the process.
 
-    A second signal has its usual effect. Outside the main thread Python takes no signals, and the list stays empty.
+    Only the first signal is collected; a second one has its usual effect. Outside the main thread, where Python handles
+    no signals, the list stays empty.
     """
-    caught: list[int] = []
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield caught
+        yield received
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    usual = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:
-        for number, handler in usual.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
-    def note(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
+    def collect_first(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         restore()
 
     for number in numbers:
-        signal.signal(number, note)
+        signal.signal(number, collect_first)
     try:
-        yield caught
+        yield received
     finally:
         restore()

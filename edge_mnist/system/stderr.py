@@ -1,4 +1,4 @@
-"""Keeps what libraries in C write to stderr from the user, who gets one line of ours instead."""
+"""Hides what C libraries write to stderr. The user gets one line of this package instead."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 LOCK = threading.RLock()
-"""Held while stderr is quiet: two threads that redirect it at once would leave it so, a third would lose its line."""
+"""The lock that is held while stderr is redirected.
+
+Without it, two threads that redirect stderr at the same time could leave it redirected, and a third would lose what it
+writes meanwhile."""
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """A context in which what any part of the process writes to file descriptor 2 is lost."""
+    """Discard what any part of this process writes to file descriptor 2 until the context ends."""
     with LOCK:
         try:
-            kept = os.dup(2)
-        except OSError:  # it is closed: nothing is written there
+            original = os.dup(2)
+        except OSError:  # stderr is closed, so nothing can be written to it
             yield
             return
         try:
@@ -28,5 +31,5 @@ def quiet_stderr() -> Iterator[None]:
                 os.dup2(nowhere.fileno(), 2)
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(original, 2)
+            os.close(original)

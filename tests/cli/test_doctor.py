@@ -18,18 +18,18 @@ PI_5 = "Features\t: fp asimd aes asimdhp asimddp\nModel\t\t: Raspberry Pi 5 Mode
 
 
 def test_a_processor_is_told_by_its_int8_instructions() -> None:
-    slow, fast = doctor.processor(PI_4, "aarch64"), doctor.processor(PI_5, "aarch64")
+    slow, fast = doctor.check_processor(PI_4, "aarch64"), doctor.check_processor(PI_5, "aarch64")
     assert "Raspberry Pi 4 Model B" in slow.text and "without dot products" in slow.text
     assert "dot product, NEON" in fast.text and "without" not in fast.text
-    assert "AVX-512 VNNI, AVX2" in doctor.processor("flags\t\t: sse avx2 avx512_vnni\n", "x86_64").text
-    assert doctor.processor("", "riscv64").state == "good"
+    assert "AVX-512 VNNI, AVX2" in doctor.check_processor("flags\t\t: sse avx2 avx512_vnni\n", "x86_64").text
+    assert doctor.check_processor("", "riscv64").state == "good"
 
 
 def test_what_makes_figures_of_speed_unsteady() -> None:
-    assert doctor.governor("performance").state == "good"
-    assert "echo performance" in doctor.governor("ondemand").remedy
-    assert doctor.load(0.9, 2).state == "good" and "other programs" in doctor.load(1.1, 2).remedy
-    assert [finding.name for finding in doctor.machine()][0] == "Processor"
+    assert doctor.check_governor("performance").state == "good"
+    assert "echo performance" in doctor.check_governor("ondemand").remedy
+    assert doctor.check_load(0.9, 2).state == "good" and "other programs" in doctor.check_load(1.1, 2).remedy
+    assert [finding.name for finding in doctor.examine_machine()][0] == "Processor"
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_what_makes_figures_of_speed_unsteady() -> None:
     ],
 )
 def test_power_and_heat(answer: str, state: str, text: str, remedy: str) -> None:
-    found = doctor.throttling(answer)
+    found = doctor.check_throttling(answer)
     assert found.state == state and found.text.startswith(text) and remedy in found.remedy
 
 
@@ -51,9 +51,9 @@ def test_picamera2_that_does_not_load_has_a_remedy() -> None:
         raise error
 
     changed = ValueError("numpy.dtype size changed, may indicate binary incompatibility")
-    assert "numpy<2" in doctor.picamera2(lambda name: fail(changed)).remedy
-    assert "apt install" in doctor.picamera2(lambda name: fail(ImportError("No module"))).remedy
-    assert doctor.picamera2(lambda name: None).state == "good"
+    assert "numpy<2" in doctor.check_picamera2(lambda name: fail(changed)).remedy
+    assert "apt install" in doctor.check_picamera2(lambda name: fail(ImportError("No module"))).remedy
+    assert doctor.check_picamera2(lambda name: None).state == "good"
 
 
 def test_two_builds_of_opencv_are_one_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,11 +62,11 @@ def test_two_builds_of_opencv_are_one_remedy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(window, "explain_unavailable", lambda: window.NO_GUI)
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
-    assert "--view web" in doctor.display().remedy or sys.platform != "linux"
+    assert "--view web" in doctor.check_window().remedy or sys.platform != "linux"
     monkeypatch.setenv("DISPLAY", ":0")
-    assert doctor.display().remedy == window.BUILD_WITH_GUI
-    monkeypatch.setattr(doctor, "_opencv_builds", lambda: ["opencv-python", "opencv-python-headless"])
-    both, shown = doctor.opencv(), doctor.display()
+    assert doctor.check_window().remedy == window.BUILD_WITH_GUI
+    monkeypatch.setattr(doctor, "_find_opencv_builds", lambda: ["opencv-python", "opencv-python-headless"])
+    both, shown = doctor.check_opencv(), doctor.check_window()
     assert "pip uninstall opencv-python opencv-python-headless, then " in both.remedy and both.state == "lacking"
     assert (shown.text, shown.remedy) == (window.NO_GUI, "see OpenCV")
 

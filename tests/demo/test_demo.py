@@ -213,7 +213,7 @@ def test_a_replaced_model_is_used(bundle_folder: Path, tmp_path: Path) -> None:
     with demo("--camera", "sample", "--view", "web", "--port", 0, "--model", model) as running:
         before = running.status()["model"]["sha256"]
         model.write_bytes(b"TFL3 is not all")
-        running.wait_for_line("the old one goes on: .*model.tflite")
+        running.wait_for_line("the old one stays in use: .*model.tflite")
         wait(lambda: "model.tflite: expected an artifact" in running.status()["refused"])
         assert running.status()["model"]["sha256"] == before
         shutil.copy(bundle_folder / "model_float.tflite", model)

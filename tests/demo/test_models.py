@@ -1,4 +1,4 @@
-"""A model that is replaced while it reads: a good one is taken up, anything else is not."""
+"""A model that is replaced while it reads: a good one is used, anything else is refused."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ def folder(bundle_folder: Path, tmp_path: Path) -> Iterator[Path]:
     yield Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
 
 
-def test_a_good_model_is_taken_up_and_any_other_is_refused_once(folder: Path, tmp_path: Path) -> None:
+def test_a_good_model_is_used_and_any_other_is_refused_once(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     shutil.copy(SHIPPED_INT8, path)
     model = models.load(path)
-    told: list[str] = []
-    watch = ModelWatcher(model, told.append, period=0.03)
+    lines: list[str] = []
+    watch = ModelWatcher(model, lines.append, period=0.03)
     try:
         path.write_bytes(SHIPPED_INT8.read_bytes()[:5000])  # a copy that was cut off
-        wait(lambda: len(told) == 1)
-        assert watch.refused and watch.refused in told[0]
+        wait(lambda: len(lines) == 1)
+        assert watch.refused and watch.refused in lines[0]
         zeroed = bytearray(SHIPPED_INT8.read_bytes())
         zeroed[9000:14000] = bytes(5000)  # LiteRT opens it, and raises RuntimeError when it runs
         path.write_bytes(zeroed)
-        wait(lambda: len(told) == 2)
+        wait(lambda: len(lines) == 2)
         path.write_bytes(SHIPPED.read_bytes())
-        wait(lambda: len(told) == 3)
+        wait(lambda: len(lines) == 3)
         path.unlink()
         time.sleep(0.2)
-        assert watch.fresh() is None and len(told) == 3
+        assert watch.take_new_model() is None and len(lines) == 3
         shutil.copy(folder / "model_float.tflite", path)
         found: list[models.OpenedModel] = []
-        wait(lambda: found or [found.append(fresh) for fresh in [watch.fresh()] if fresh])
-        assert found[0].classifier.contract.precision == "float" and watch.fresh() is None
+        wait(lambda: found or [found.append(new) for new in [watch.take_new_model()] if new])
+        assert found[0].classifier.contract.precision == "float" and watch.take_new_model() is None
         time.sleep(0.2)
-        assert watch.fresh() is None and len(told) == 3 and watch.refused == ""
-        assert all("the old one goes on" in line for line in told)
+        assert watch.take_new_model() is None and len(lines) == 3 and watch.refused == ""
+        assert all("the old one stays in use" in line for line in lines)
     finally:
         watch.close()
 
 
-def test_the_watch_survives_whatever_a_model_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watcher_survives_whatever_a_model_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.tflite"
     shutil.copy(SHIPPED_INT8, path)
-    told: list[str] = []
+    lines: list[str] = []
 
-    def tell(line: str) -> None:
-        told.append(line)
+    def report(line: str) -> None:
+        lines.append(line)
         raise BrokenPipeError
 
     def fail(*_: object, **__: object) -> str:
@@ -72,21 +72,21 @@ def test_the_watch_survives_whatever_a_model_raises(tmp_path: Path, monkeypatch:
 
     model = models.load(path)
     monkeypatch.setattr(trial, "try_model", fail)
-    watch = ModelWatcher(model, tell, period=0.03)
+    watch = ModelWatcher(model, report, period=0.03)
     try:
         for count in (1, 2):
             path.write_bytes(bytes(count))
-            wait(lambda count=count: len(told) == count)
+            wait(lambda count=count: len(lines) == count)
         assert watch.refused == f"{path}: MemoryError()"
         monkeypatch.setattr(trial, "try_model", lambda *_, **__: "another content")
         shutil.copy(SHIPPED_INT8, path)
-        wait(lambda: len(told) == 3)
-        assert "changed while it was tried" in told[2]
+        wait(lambda: len(lines) == 3)
+        assert "changed while it was tried" in lines[2]
     finally:
         watch.close()
 
 
-def test_golden_images_tell_a_changed_model(folder: Path, tmp_path: Path) -> None:
+def test_golden_images_reveal_a_changed_model(folder: Path, tmp_path: Path) -> None:
     for name in ("model_int8.tflite", "model_int8.onnx", "model_float.onnx"):
         models.check_golden_images(models.load(folder / name))
     changed = bytearray((folder / "model_int8.tflite").read_bytes())
