@@ -72,7 +72,7 @@ def load(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
         raise EdgeMnistError(f"{path}: takes images of {classifier.contract.input_shape}, expected (1, 28, 28)")
     classes = classifier.logits(np.zeros((1, 28, 28), np.uint8)).shape[1]
     if classes != 10:
-        raise EdgeMnistError(f"{path}: tells {classes} classes apart, expected the 10 digits")
+        raise EdgeMnistError(f"{path}: gives {classes} classes, expected the 10 digits")
     return OpenedModel(path, data, hashlib.sha256(data).hexdigest(), classifier)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edge_mnist.demo.live import models
 from edge_mnist.formats.table import FORMATS, detect_format
 from edge_mnist.system.child_processes import end_with_parent, limit_memory
-from edge_mnist.system.errors import EdgeMnistError, first_line
+from edge_mnist.system.errors import EdgeMnistError
 
 _MEMORY = 256 << 20
 """The bytes of memory that a runtime may take, beside `_MEMORY_PER_BYTE`. The shipped network takes 16 MB."""
@@ -42,7 +42,7 @@ def main(path: str, trust: str, golden: str) -> None:
         print(error, file=sys.stderr)
         sys.exit(1)
     except Exception as error:
-        print(f"{path}: cannot be tried: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
+        print(f"{path}: cannot be tried: {type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
         sys.exit(1)
     print(json.dumps({"sha256": model.sha256}))
 
