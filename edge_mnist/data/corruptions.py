@@ -1,7 +1,7 @@
-"""A fixed set of things that happen to digits on paper, at three strengths, seeded: how well a network bears them.
+"""Corrupts images of digits in a fixed set of ways at three strengths, to measure the robustness of a network.
 
-In the manner of Hendrycks and Dietterich ("Benchmarking neural network robustness to common corruptions and
-perturbations", ICLR 2019) and of Mu and Gilmer ("MNIST-C", arXiv:1906.02337). Nothing here is used in training.
+It follows Hendrycks and Dietterich ("Benchmarking neural network robustness to common corruptions and perturbations",
+ICLR 2019) and Mu and Gilmer ("MNIST-C", arXiv:1906.02337). Training does not use these corruptions.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ _Random = np.random.RandomState
 _Corruption = Callable[[_Floats, float, _Random], _Floats]
 
 STRENGTHS = (1, 2, 3)
+"""The strengths of each corruption: weak, medium and strong."""
 
 
 def corrupt(images: NDArray[np.uint8], name: str, strength: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Corrupt images, each in its own way; the same call gives the same images.
+    """Corrupt images, each by random numbers of its own; equal arguments give equal images.
 
     Args:
-        images: uint8 (N, H, W), ink is 255.
+        images: uint8 (N, H, W), where ink is 255.
         name: one of `CORRUPTIONS`.
         strength: 1, 2 or 3.
         seed: 0 to 2**32 - 1.
@@ -31,32 +32,35 @@ def corrupt(images: NDArray[np.uint8], name: str, strength: int, seed: int = 0) 
         uint8 (N, H, W).
     """
     corruption, amounts = CORRUPTIONS[name]
-    # RandomState, not Generator: NumPy keeps its streams the same in every version (NEP 19).
+    # RandomState, not Generator, because NumPy guarantees its streams in every version (NEP 19).
     random = _Random(seed)
-    parts = np.array_split(images, len(images) // 1000 + 1)  # so that the arrays stay small
+    parts = np.array_split(images, len(images) // 1000 + 1)  # to limit the memory
     changed = [corruption(part.astype(np.float32), amounts[strength - 1], random) for part in parts]
     levels: NDArray[np.uint8] = np.rint(np.clip(np.concatenate(changed), 0, 255)).astype(np.uint8)
     return levels
 
 
-def _signs(random: _Random, count: int) -> _Floats:
-    """1 or -1, (count,)."""
+def _draw_signs(random: _Random, count: int) -> _Floats:
+    """Draw 1 or -1, (count,)."""
     return (2 * random.randint(2, size=count) - 1).astype(np.float32)
 
 
-def _mapped(images: _Floats, matrices: _Floats, shifts: _Floats) -> _Floats:
-    """Each pixel from where an affine map about the centre says, bilinear, black outside.
+def _map_affine(images: _Floats, matrices: _Floats, shifts: _Floats) -> _Floats:
+    """Take each pixel from its place under an affine map about the centre, bilinear, with black outside.
 
     Args:
         images: (N, H, W).
-        matrices: (N, 2, 2), from a place in the result to one in the image, rows x and y.
-        shifts: (N, 2), x and y, in pixels.
+        matrices: (N, 2, 2), from a place in the result to its place in the image, rows x and y.
+        shifts: (N, 2), x and y in pixels, added after the matrices.
+
+    Returns:
+        (N, H, W).
     """
     count, height, width = images.shape
     down, across = np.mgrid[:height, :width].astype(np.float32)
     places = np.stack((across - (width - 1) / 2, down - (height - 1) / 2)).reshape(2, -1).astype(np.float32)
     x, y = np.moveaxis(matrices @ places + shifts[:, :, None], 1, 0)  # (N, H * W) each
-    # in the padded image, whose outermost pixels stand for all that lies outside
+    # places in the padded image, whose border represents everything outside
     x, y = (np.clip(at + (size + 1) / 2, 0, size + 1) for at, size in ((x, width), (y, height)))
     padded = np.pad(images, ((0, 0), (1, 2), (1, 2)))
     left, top = x.astype(np.int32), y.astype(np.int32)
@@ -69,32 +73,32 @@ def _mapped(images: _Floats, matrices: _Floats, shifts: _Floats) -> _Floats:
     return result
 
 
-_STILL = np.eye(2, dtype=np.float32)
+_IDENTITY = np.eye(2, dtype=np.float32)
 
 
-def _rotation(images: _Floats, degrees: float, random: _Random) -> _Floats:
-    angles = np.radians(degrees) * _signs(random, len(images))
+def _rotate(images: _Floats, degrees: float, random: _Random) -> _Floats:
+    angles = np.radians(degrees) * _draw_signs(random, len(images))
     matrices = np.array([[np.cos(angles), -np.sin(angles)], [np.sin(angles), np.cos(angles)]], np.float32)
-    return _mapped(images, np.moveaxis(matrices, 2, 0), np.zeros((len(images), 2), np.float32))
+    return _map_affine(images, np.moveaxis(matrices, 2, 0), np.zeros((len(images), 2), np.float32))
 
 
 def _scale(images: _Floats, factor: float, random: _Random) -> _Floats:
-    """Smaller, or larger by half as much."""
+    """Make each image smaller by the factor, or larger by half as much."""
     larger = 1 + (1 / factor - 1) / 2
-    zooms = np.where(_signs(random, len(images)) > 0, 1 / factor, 1 / larger).astype(np.float32)
-    return _mapped(images, zooms[:, None, None] * _STILL, np.zeros((len(images), 2), np.float32))
+    zooms = np.where(_draw_signs(random, len(images)) > 0, 1 / factor, 1 / larger).astype(np.float32)
+    return _map_affine(images, zooms[:, None, None] * _IDENTITY, np.zeros((len(images), 2), np.float32))
 
 
 def _shift(images: _Floats, pixels: float, random: _Random) -> _Floats:
     angles = random.uniform(0, 2 * np.pi, len(images))
     shifts = (pixels * np.stack((np.cos(angles), np.sin(angles)), axis=1)).astype(np.float32)
-    return _mapped(images, np.broadcast_to(_STILL, (len(images), 2, 2)), shifts)
+    return _map_affine(images, np.broadcast_to(_IDENTITY, (len(images), 2, 2)), shifts)
 
 
 def _shear(images: _Floats, amount: float, random: _Random) -> _Floats:
-    matrices = np.tile(_STILL, (len(images), 1, 1))
-    matrices[:, 0, 1] = amount * _signs(random, len(images))
-    return _mapped(images, matrices, np.zeros((len(images), 2), np.float32))
+    matrices = np.tile(_IDENTITY, (len(images), 1, 1))
+    matrices[:, 0, 1] = amount * _draw_signs(random, len(images))
+    return _map_affine(images, matrices, np.zeros((len(images), 2), np.float32))
 
 
 def _blur(images: _Floats, sigma: float, random: _Random) -> _Floats:
@@ -105,32 +109,32 @@ def _blur(images: _Floats, sigma: float, random: _Random) -> _Floats:
     return blurred
 
 
-def _motion_blur(images: _Floats, pixels: float, random: _Random) -> _Floats:
+def _blur_motion(images: _Floats, pixels: float, random: _Random) -> _Floats:
     angles = random.uniform(0, np.pi, len(images))
-    ways = np.stack((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
-    still = np.broadcast_to(_STILL, (len(images), 2, 2))
+    directions = np.stack((np.cos(angles), np.sin(angles)), axis=1).astype(np.float32)
+    identity = np.broadcast_to(_IDENTITY, (len(images), 2, 2))
     steps = np.linspace(-pixels / 2, pixels / 2, round(pixels) + 2, dtype=np.float32)
-    total: _Floats = sum((_mapped(images, still, step * ways) for step in steps), np.zeros_like(images))
+    total: _Floats = sum((_map_affine(images, identity, step * directions) for step in steps), np.zeros_like(images))
     return total / np.float32(len(steps))
 
 
-def _noise(images: _Floats, deviation: float, random: _Random) -> _Floats:
+def _add_noise(images: _Floats, deviation: float, random: _Random) -> _Floats:
     return images + (255 * deviation * random.standard_normal(images.shape)).astype(np.float32)
 
 
-def _thinner(images: _Floats, amount: float, random: _Random) -> _Floats:
-    return images + np.float32(amount) * (-_largest_around(-images) - images)
+def _thin(images: _Floats, amount: float, random: _Random) -> _Floats:
+    return images + np.float32(amount) * (-_dilate(-images) - images)
 
 
-def _thicker(images: _Floats, amount: float, random: _Random) -> _Floats:
+def _thicken(images: _Floats, amount: float, random: _Random) -> _Floats:
     while amount > 0:
-        images = images + np.float32(min(amount, 1)) * (_largest_around(images) - images)
+        images = images + np.float32(min(amount, 1)) * (_dilate(images) - images)
         amount -= 1
     return images
 
 
-def _largest_around(images: _Floats) -> _Floats:
-    """The lightest of each pixel and its eight neighbours."""
+def _dilate(images: _Floats) -> _Floats:
+    """Take the maximum of each pixel and its eight neighbours."""
     for axis in (1, 2):
         padded = np.pad(images, [(0, 0) if other != axis else (1, 1) for other in range(3)], mode="edge")
         size = images.shape[axis]
@@ -138,18 +142,18 @@ def _largest_around(images: _Floats) -> _Floats:
     return images
 
 
-def _occlusion(images: _Floats, side: float, random: _Random) -> _Floats:
+def _occlude(images: _Floats, side: float, random: _Random) -> _Floats:
     hidden = images.copy()
     for image, (top, left) in zip(hidden, random.randint(4, 24 - int(side) + 1, (len(images), 2)), strict=True):
         image[top : top + int(side), left : left + int(side)] = 0
     return hidden
 
 
-def _contrast(images: _Floats, gain: float, random: _Random) -> _Floats:
+def _reduce_contrast(images: _Floats, gain: float, random: _Random) -> _Floats:
     return images * np.float32(gain) + np.float32(255 * (1 - gain) / 2)
 
 
-def _uneven_light(images: _Floats, amount: float, random: _Random) -> _Floats:
+def _add_uneven_light(images: _Floats, amount: float, random: _Random) -> _Floats:
     angles = random.uniform(0, 2 * np.pi, (len(images), 1, 1))
     down, across = np.mgrid[: images.shape[1], : images.shape[2]] / (images.shape[1] - 1) - 0.5
     slope = np.clip(0.5 + across * np.cos(angles) + down * np.sin(angles), 0, 1)
@@ -157,10 +161,10 @@ def _uneven_light(images: _Floats, amount: float, random: _Random) -> _Floats:
     return lit
 
 
-def _jpeg(images: _Floats, quality: float, random: _Random) -> _Floats:
-    """The luminance of a baseline JPEG: the cosine transform of 8x8 blocks, rounded as ITU-T T.81, table K.1 says.
+def _compress_jpeg(images: _Floats, quality: float, random: _Random) -> _Floats:
+    """Compress as the luminance of a baseline JPEG: cosine transforms of 8x8 blocks, rounded by ITU-T T.81, table K.1.
 
-    The table is scaled with the quality as the Independent JPEG Group's library does below 50.
+    The table is scaled by the quality as the library of the Independent JPEG Group does it below 50.
     """
     count, height, width = images.shape
     table = np.clip(np.floor((_K1 * np.floor(5000 / quality) + 50) / 100), 1, 255)
@@ -176,6 +180,7 @@ def _jpeg(images: _Floats, quality: float, random: _Random) -> _Floats:
 
 _COSINES = np.cos(np.pi / 16 * np.arange(8)[:, None] * (2 * np.arange(8) + 1)) / 2
 _COSINES[0] /= np.sqrt(2)
+"""The orthonormal discrete cosine transform of 8 values, (8, 8): row k is the k-th frequency."""
 _K1 = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -188,20 +193,21 @@ _K1 = np.array(
         [72, 92, 95, 98, 112, 100, 103, 99],
     ]
 )
+"""The quantization table of the luminance, from ITU-T T.81, table K.1."""
 
 CORRUPTIONS: dict[str, tuple[_Corruption, tuple[float, float, float]]] = {
-    "rotation": (_rotation, (15, 25, 35)),  # degrees
-    "scale": (_scale, (0.8, 0.65, 0.5)),
+    "rotation": (_rotate, (15, 25, 35)),  # degrees
+    "scale": (_scale, (0.8, 0.65, 0.5)),  # factor
     "shift": (_shift, (2, 3, 4)),  # pixels
-    "shear": (_shear, (0.25, 0.4, 0.55)),
-    "blur": (_blur, (0.8, 1.2, 1.6)),  # pixels, of the Gaussian
-    "motion blur": (_motion_blur, (3, 5, 7)),  # pixels
-    "noise": (_noise, (0.15, 0.3, 0.45)),  # deviation, black to white being 1
-    "thinner": (_thinner, (0.5, 0.7, 0.85)),
-    "thicker": (_thicker, (0.5, 1, 1.5)),  # pixels on each side
-    "occlusion": (_occlusion, (6, 8, 10)),  # pixels, of a square
-    "contrast": (_contrast, (0.6, 0.4, 0.25)),
-    "uneven light": (_uneven_light, (0.3, 0.5, 0.7)),
-    "jpeg": (_jpeg, (30, 15, 7)),  # quality
+    "shear": (_shear, (0.25, 0.4, 0.55)),  # pixels to the side for each pixel of height
+    "blur": (_blur, (0.8, 1.2, 1.6)),  # standard deviation in pixels
+    "motion blur": (_blur_motion, (3, 5, 7)),  # length in pixels
+    "noise": (_add_noise, (0.15, 0.3, 0.45)),  # standard deviation, where black to white is 1
+    "thinner": (_thin, (0.5, 0.7, 0.85)),  # pixels on each side
+    "thicker": (_thicken, (0.5, 1, 1.5)),  # pixels on each side
+    "occlusion": (_occlude, (6, 8, 10)),  # side of a square in pixels
+    "contrast": (_reduce_contrast, (0.6, 0.4, 0.25)),  # remaining contrast
+    "uneven light": (_add_uneven_light, (0.3, 0.5, 0.7)),  # lightening on the lit side, where black to white is 1
+    "jpeg": (_compress_jpeg, (30, 15, 7)),  # quality, 1 to 100
 }
-"""What happens, and how much of it at each strength."""
+"""The function of each corruption, and its amounts at the three strengths; the amounts are this project's choice."""

@@ -1,4 +1,4 @@
-"""The images that artifacts are compared on, and that activations are calibrated on."""
+"""Chooses the images on which artifacts are compared."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from edge_mnist.graph.geometry import MapShape
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """What artifacts are compared on.
+    """The images on which artifacts are compared.
 
     Attributes:
-        name: "MNIST test", "strokes", or what else it is.
+        name: what they are, such as "MNIST test" or "strokes".
         pixels: uint8 (N, channels, height, width).
-        labels: int64 (N,); None if they say nothing about accuracy.
+        labels: int64 (N,); None for images on which an accuracy would mean nothing.
     """
 
     name: str
@@ -29,7 +29,16 @@ class Images:
 
 
 def load_test_images(shape: MapShape, folder: Path | None, count: int) -> Images:
-    """Images to verify on: MNIST's test set, or drawn digits where it is not to be had, or noise for other shapes."""
+    """Load MNIST's test images; without MNIST, draw digits; for a shape other than (1, 28, 28), draw noise.
+
+    Args:
+        shape: channels, height and width of the network's input.
+        folder: the folder with MNIST's files, see `mnist.load`.
+        count: the largest number of images.
+
+    Raises:
+        EdgeMnistError: the user named a folder, and its files cannot be read.
+    """
     if shape != (1, 28, 28):
         noise = np.random.Generator(np.random.PCG64(7)).integers(0, 256, (min(count, 1000), *shape), dtype=np.uint8)
         return Images("noise", noise, None)
@@ -41,5 +50,5 @@ def load_test_images(shape: MapShape, folder: Path | None, count: int) -> Images
 
 
 def is_folder_named(folder: Path | None) -> bool:
-    """Whether the user said where MNIST is: a mistake there is then theirs to know, not to be passed over."""
+    """Whether the user named the folder with MNIST's files, so that missing files there are an error."""
     return folder is not None or bool(os.environ.get("EDGE_MNIST_DATA"))

@@ -1,9 +1,9 @@
-"""Digits drawn from strokes: seeded data for tests, and for machines without MNIST.
+"""Draws digits, letters and signs from strokes, for tests and for machines without MNIST.
 
-A digit is drawn as a person writes it: strokes of a pen, in one of the styles that people use. Each drawing has a
-writer of its own, who misses the control points, bends, narrows, slants and turns the digit, chooses the pen and
-presses it unevenly. It is then normalised as MNIST's makers did (LeCun, Cortes, Burges, "The MNIST database"): fitted
-into 20x20 pixels with its aspect kept, and placed in 28x28 with its centre of mass in the middle.
+A digit is drawn as strokes of a pen, in one of the styles in which people write it. Each drawing simulates another
+writer, who misses the control points, bends, narrows, slants and turns the digit, chooses a pen and presses it
+unevenly. It is then normalised like MNIST (LeCun, Cortes, Burges, "The MNIST database"): scaled to fit 20x20 pixels
+without changing its aspect, and placed in 28x28 pixels with its centre of mass in the middle.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from edge_mnist.data.mnist import Digits
 from edge_mnist.system.errors import EdgeMnistError
 
-_Floats = npt.NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
-# For each digit, its styles: how many of a hundred writers use it, then its strokes, parted by |, each a row of control
-# points x,y (x to the right, y down; the digit is 100 tall). A stroke is the quadratic B-spline of its points: it
-# touches the middle of each side of their polygon. A point written twice is a corner.
 _STYLES: dict[int, tuple[tuple[int, str], ...]] = {
     0: (
         (45, "42,0 18,-4 -2,28 -2,72 16,104 46,104 66,74 66,26 48,-2 32,0"),
@@ -77,6 +74,11 @@ _STYLES: dict[int, tuple[tuple[int, str], ...]] = {
         (36, "62,22 52,-6 14,-6 -4,30 14,54 50,42 66,8 56,56 40,100"),
     ),
 }
+"""The styles of each digit: how many of a hundred writers use it, and its strokes, separated by |.
+
+A stroke is a row of control points x,y (x to the right, y down; the digit is 100 tall). It is the quadratic B-spline of
+its points, which touches the middle of each side of their polygon. A point that is written twice is a corner.
+"""
 
 LETTERS: dict[str, str] = {
     "A": "0,100 18,50 36,0 36,0 54,50 72,100 | 14,62 36,60 60,62",
@@ -104,7 +106,7 @@ LETTERS: dict[str, str] = {
     "r": "6,40 8,70 8,100 8,100 8,70 24,40 54,40",
     "w": "0,40 8,70 18,100 18,100 28,76 36,54 36,54 46,76 54,100 54,100 64,70 72,40",
 }
-"""The strokes of letters that nobody takes for a digit: O, I, l, Z, S, b, B, g, q and their like are left out."""
+"""The strokes of letters that do not look like a digit: O, I, l, Z, S, b, B, g, q and similar letters are left out."""
 
 SIGNS: dict[str, str] = {
     "dash": "0,50 36,50 72,50",
@@ -122,24 +124,33 @@ SIGNS: dict[str, str] = {
     "ampersand": "76,100 40,60 12,20 20,-6 50,-4 50,24 20,50 -4,74 8,104 44,104 74,64",
     "alpha": "70,10 60,50 40,90 0,96 -4,50 10,16 40,20 60,60 76,94",
 }
-"""The strokes of signs that nobody takes for a digit: no sign has an upright bar like that of a 1."""
+"""The strokes of signs that do not look like a digit: no sign is an upright bar like a 1."""
 
-_STEPS = 4  # straight pieces to a piece of spline: at 20 pixels the eye cannot tell more
-_TRAITS = 11  # numbers that make a writer
-_MOST_POINTS = 20  # control points that any style may have
+_STEPS = 4
+"""Straight segments for each segment of the spline: at 20 pixels, more make no visible difference."""
+_TRAITS = 11
+"""The random numbers that characterise a writer, see `_write`."""
+_MOST_POINTS = 20
+"""The largest number of control points of a digit's style."""
 
 
 @dataclass(frozen=True)
 class _Style:
-    """A style as matrices: its curve is sampling @ points, with a line from each of `starts` to the next point."""
+    """A prepared style.
 
-    points: _Floats  # (K, 2)
-    sampling: _Floats  # (P, K)
-    starts: npt.NDArray[np.intp]  # (S,)
+    Attributes:
+        points: (K, 2), the control points x and y.
+        sampling: (P, K), the weights of the spline: the points on the curve are sampling @ points.
+        starts: (S,), the indices of the points on the curve from which a line leads to the next point.
+    """
+
+    points: _Floats
+    sampling: _Floats
+    starts: NDArray[np.intp]
 
 
-def _style(strokes: str) -> _Style:
-    """Prepare a style: its points with those written twice merged, and the B-spline's weights."""
+def _parse_style(strokes: str) -> _Style:
+    """Parse the strokes of a style, merge points that are written twice, and compute the weights of the B-spline."""
     points: list[list[int]] = []
     rows: list[dict[int, float]] = []
     starts: list[int] = []
@@ -150,7 +161,7 @@ def _style(strokes: str) -> _Style:
             if not order or point != points[-1]:
                 points.append(point)
             order.append(len(points) - 1)
-        order = [order[0], *order, order[-1]]  # ends are corners: the curve reaches them
+        order = [order[0], *order, order[-1]]  # the ends are corners, so that the curve reaches them
         first = len(rows)
         for a, b, c in zip(order, order[1:], order[2:], strict=False):
             for t in np.arange(_STEPS + (c == order[-1] == b)) / _STEPS:
@@ -166,17 +177,17 @@ def _style(strokes: str) -> _Style:
 
 
 def draw(count: int, seed: int) -> Digits:
-    """Draw `count` digits, the classes 0 to 9 in equal parts, in an order shuffled by the seed.
+    """Draw `count` digits of the classes 0 to 9 in equal shares, in an order shuffled by the seed.
 
-    The same call gives the same images on the same machine; elsewhere a grey level may differ by one, where a
-    processor rounds otherwise.
+    Equal arguments give equal images on the same machine; on another one a grey level may differ by one, where the
+    processor rounds differently.
 
     Args:
-        count: how many, at least 1.
+        count: the number of digits, at least 1.
         seed: 0 to 2**32 - 1.
 
     Returns:
-        Digits from the source "strokes": images (count, 28, 28) uint8, labels (count,) int64, the hash of the images.
+        Digits of the source "strokes": images uint8 (count, 28, 28), labels int64 (count,), and the images' hash.
 
     Raises:
         EdgeMnistError: the count or the seed is out of range.
@@ -185,7 +196,7 @@ def draw(count: int, seed: int) -> Digits:
         raise EdgeMnistError(f"strokes: {count} digits asked for, expected at least 1")
     if not 0 <= seed < 2**32:
         raise EdgeMnistError(f"strokes: seed {seed}, expected 0 to {2**32 - 1}")
-    # RandomState, not Generator: NumPy keeps its streams the same in every version (NEP 19).
+    # RandomState, not Generator, because NumPy guarantees its streams in every version (NEP 19).
     random = np.random.RandomState(seed)
     labels = (np.arange(count) % 10)[np.argsort(random.random_sample(count), kind="stable")].astype(np.int64)
     choices = random.random_sample(count)
@@ -196,39 +207,42 @@ def draw(count: int, seed: int) -> Digits:
         bounds = np.cumsum([share for share, _ in styles])[:-1] / 100
         chosen = np.where(labels == digit, np.searchsorted(bounds, choices, side="right"), -1)
         for number, (_, strokes) in enumerate(styles):
-            style = _style(strokes)
+            style = _parse_style(strokes)
             writers = np.flatnonzero(chosen == number)
-            for part in np.array_split(writers, len(writers) // 64 + 1):  # so that the arrays stay in the cache
+            for part in np.array_split(writers, len(writers) // 64 + 1):  # so that the arrays fit the cache
                 curves, radii = _write(style, traits[part], misses[part])
-                images[part] = _centred(_ink(curves, radii, style.starts))
+                images[part] = _center(_rasterize(curves, radii, style.starts))
     return Digits(images, labels, "strokes", hashlib.sha256(images.tobytes()).hexdigest())
 
 
-def draw_style(style: str, count: int, random: np.random.RandomState) -> npt.NDArray[np.uint8]:
-    """Draw one style, whatever it shows: (count, 28, 28) uint8, each by a writer of its own.
+def draw_style(style: str, count: int, random: np.random.RandomState) -> NDArray[np.uint8]:
+    """Draw `count` images of one style, each in the handwriting of another writer.
 
     Args:
-        style: strokes parted by |, each a row of control points x,y, as those of the digits: about 70 wide, 100 tall.
-        count: how many, at least 1.
-        random: what the writers are drawn from; it moves on.
+        style: strokes separated by |, in the notation of `LETTERS`: about 70 wide and 100 tall.
+        count: the number of images, at least 1.
+        random: the generator of the writers, which is advanced.
+
+    Returns:
+        uint8 (count, 28, 28).
     """
-    prepared = _style(style)
+    prepared = _parse_style(style)
     traits = random.standard_normal((count, _TRAITS))
     misses = random.standard_normal((count, len(prepared.points), 2))
     curves, radii = _write(prepared, traits, misses)
-    return _centred(_ink(curves, radii, prepared.starts))
+    return _center(_rasterize(curves, radii, prepared.starts))
 
 
 def _write(style: _Style, traits: _Floats, misses: _Floats) -> tuple[_Floats, _Floats]:
-    """Let N writers write one digit each.
+    """Draw the curve of one style as N writers write it.
 
     Args:
         style: the style, with K control points and P points on its curve.
-        traits: (N, _TRAITS), standard normal: what is a writer's own.
-        misses: (N, K or more, 2), standard normal: how far each control point is missed.
+        traits: (N, _TRAITS), standard normal: the habits of each writer.
+        misses: (N, K or more, 2), standard normal: how far each writer misses each control point.
 
     Returns:
-        In pixels, within a box of 20x20: the curves (N, P, 2), and the pen's radius along them (N, P).
+        The curves (N, P, 2) and the radius of the pen along them (N, P), both in pixels, within a box of 20x20.
     """
     # (N, 1) each
     bend_x, bend_y, phase_x, phase_y, tremor, width, slant, turn, pen, press, phase = traits.T[:, :, None]
@@ -247,8 +261,8 @@ def _write(style: _Style, traits: _Floats, misses: _Floats) -> tuple[_Floats, _F
     return (curves - ((low + high) / 2)[:, None]) * scale[:, None, None] + 10, radii
 
 
-def _ink(curves: _Floats, radii: _Floats, starts: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-    """How much of each pixel of 20x20 the pen covers, 0 to 1, (N, 20, 20): from its centre's distance to the curve."""
+def _rasterize(curves: _Floats, radii: _Floats, starts: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Compute how much of each pixel the pen covers, 0 to 1, (N, 20, 20), from its distance to the curve."""
     centres = np.arange(20, dtype=np.float32) + np.float32(0.5)
     points = np.concatenate((curves, radii[:, :, None]), axis=2).astype(np.float32)  # (N, P, 3)
     outside = np.full((len(curves), 20, 20), np.inf, np.float32)  # pixels from the edge of the line
@@ -260,14 +274,14 @@ def _ink(curves: _Floats, radii: _Floats, starts: npt.NDArray[np.intp]) -> npt.N
         along = np.clip(dx * (step_x / squared) + dy * (step_y / squared), 0, 1)  # (N, 20, 20)
         distance = np.sqrt((dx - along * step_x) ** 2 + (dy - along * step_y) ** 2)
         np.minimum(outside, distance - (radius + along * growth), out=outside)
-    covered: npt.NDArray[np.float32] = np.clip(np.float32(0.5) - outside / np.float32(1.2), 0, 1)
+    covered: NDArray[np.float32] = np.clip(np.float32(0.5) - outside / np.float32(1.2), 0, 1)
     return covered
 
 
-def _centred(ink: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Ink (N, 20, 20) as grey levels (N, 28, 28), the darkest 255, with its centre of mass at (14, 14) or next to it.
+def _center(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Place ink (N, 20, 20) in images (N, 28, 28) of grey levels, with its centre of mass at (14, 14) or next to it.
 
-    It is moved by whole pixels, and stays inside the image.
+    The ink is moved by whole pixels and stays inside the image; its darkest pixel becomes 255.
     """
     places = np.arange(20)
     total = ink.sum(axis=(1, 2))

@@ -167,7 +167,7 @@ def test_a_download_is_kept_only_if_its_content_is_right(
     right = {f"{IMAGES}.gz": gzip.compress(IMAGES_FILE), f"{LABELS}.gz": gzip.compress(LABELS_FILE, 1)}
     forged = {f"{IMAGES}.gz": gzip.compress(IMAGES_FILE[:-1] + b"\1"), f"{LABELS}.gz": right[f"{LABELS}.gz"][:-9]}
     sums = {IMAGES: hashlib.sha256(IMAGES_FILE).hexdigest(), LABELS: hashlib.sha256(LABELS_FILE).hexdigest()}
-    monkeypatch.setattr(mnist, "_MNIST", sums)
+    monkeypatch.setattr(mnist, "_HASHES", sums)
     bad = ["http://127.0.0.1:1/", serve({}), serve(forged), serve({name: b"<html>busy" for name in right})]
     monkeypatch.setattr(mnist, "_MIRRORS", bad)
     with pytest.raises(EdgeMnistError, match=f"{IMAGES}.gz: .*refused.*404.*SHA-256.*SHA-256.*--data") as raised:
