@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +144,7 @@ def cut(piece: Piece, columns: Sequence[float], shear: float) -> list[Piece]:
     bounds = [-np.inf, *columns, np.inf]
     reach = abs(shear) * piece.height / 2 + 1
     parts = []
-    for left, right in zip(bounds, bounds[1:], strict=False):
+    for left, right in itertools.pairwise(bounds):
         first, end = (int(np.clip(column, 0, piece.width)) for column in (left - reach, right + reach + 1))
         near = places[:, first:end]
         part = trimmed(piece.x + first, piece.y, piece.mask[:, first:end] * ((near >= left) & (near < right)))

@@ -3,4 +3,4 @@
 from edge_mnist.formats.contract import Contract
 from edge_mnist.formats.table import FORMATS, Format, detect_format, read_contract, require_format
 
-__all__ = ["FORMATS", "Contract", "Format", "detect_format", "require_format", "read_contract"]
+__all__ = ["FORMATS", "Contract", "Format", "detect_format", "read_contract", "require_format"]

@@ -109,7 +109,7 @@ class _Reporter(logging.Handler):
                 passed = now - self._since
                 self._write(f"{self._step}: {passed:.0f} s" if passed >= 1 else self._step)
 
-    def createLock(self) -> None:  # noqa: N802  # logging's name
+    def createLock(self) -> None:  # logging's name
         """Use the lock of stderr. With a lock of its own, two threads could each hold one and wait for the other."""
         self.lock = stderr.LOCK
 

@@ -130,7 +130,7 @@ def pack_weights(operation: QuantizedConv2d) -> NDArray[np.int8]:
     rows = operation.weight.transpose(0, 2, 3, 1)  # (out, kernel height, kernel width, in / groups)
     if operation.groups > 1:
         return np.ascontiguousarray(rows)
-    outputs, height, width, channels = rows.shape
+    outputs, height, width, _channels = rows.shape
     # A dilated kernel sees values that are not consecutive: each column is a run of its own.
     runs = height if operation.window.dilation[1] == 1 else height * width
     rows = rows.reshape(outputs, runs, -1)  # (out, runs, taps)

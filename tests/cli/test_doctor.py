@@ -29,7 +29,7 @@ def test_what_makes_figures_of_speed_unsteady() -> None:
     assert doctor.check_governor("performance").state == "good"
     assert "echo performance" in doctor.check_governor("ondemand").remedy
     assert doctor.check_load(0.9, 2).state == "good" and "other programs" in doctor.check_load(1.1, 2).remedy
-    assert [finding.name for finding in doctor.examine_machine()][0] == "Processor"
+    assert next(finding.name for finding in doctor.examine_machine()) == "Processor"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ class Trap(torch.nn.Module):
         return images
 
     @torch.jit.export
-    def __getstate__(self):  # noqa: ANN204
+    def __getstate__(self):
         return self.path, self.training
 
     @torch.jit.export

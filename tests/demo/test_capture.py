@@ -64,7 +64,7 @@ def test_a_slow_reader_gets_the_newest_frame() -> None:
         numbers.append(frame.number)
         time.sleep(0.1)
     capture.close()
-    assert all(later - earlier > 5 for earlier, later in zip(numbers, numbers[1:], strict=False))
+    assert all(later - earlier > 5 for earlier, later in itertools.pairwise(numbers))
 
 
 def test_a_camera_that_fails_or_freezes_or_hangs_is_lost_and_comes_back_in_another_size() -> None:

@@ -31,7 +31,7 @@ def test_the_numbers_in_a_video_are_read_frame_by_frame_and_recorded(tmp_path: P
     with demo("--camera", path, "--view", "none", "--json", "--record", tmp_path / "seen.mp4") as running:
         assert running.wait() == 0
     events = running.events()
-    assert [(event["event"], event["number"]) for event in events if event["event"] != "gone"][0] == ("read", "402")
+    assert next((event["event"], event["number"]) for event in events if event["event"] != "gone") == ("read", "402")
     assert {event["number"] for event in events} == {"402", "7185"}
     assert events[0]["seconds"] == pytest.approx(0.5, abs=0.1)
     running.wait_for_line(r"90 frames in .* first answer after")

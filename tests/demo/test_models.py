@@ -25,7 +25,7 @@ def wait(what: Callable[[], object]) -> None:
 @pytest.fixture
 def folder(bundle_folder: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of a bundle."""
-    yield Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    return Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
 
 
 def test_a_good_model_is_used_and_any_other_is_refused_once(folder: Path, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def words(text: str) -> str:
 class Page(HTMLParser):
     """Parses a page, whose elements must be closed in order, and collects its tags and texts."""
 
-    VOID = {"meta", "img", "br"}
+    VOID = frozenset({"meta", "img", "br"})
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -72,7 +72,7 @@ def without_functions(tree: ast.Module) -> ast.Module:
 
 def level(module: str) -> int:
     """The place of a module's package in `ORDER`."""
-    room = (module.split(".") + ["edge_mnist"])[1]
+    room = ([*module.split("."), "edge_mnist"])[1]
     return next(number for number, rooms in enumerate(ORDER) if room in rooms)
 
 

@@ -6,6 +6,7 @@ one with how much its memory grew. What is no `EdgeMnistError` is a line with th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import faulthandler
 import gc
@@ -92,7 +93,7 @@ def damage_json(text: bytes, chance: random.Random) -> bytes:
                 del part[key]
             case 1:
                 other, place = chance.choice(places)
-                if place in other or isinstance(other, list) and place < len(other):
+                if place in other or (isinstance(other, list) and place < len(other)):
                     part[key] = copy.deepcopy(other[place])
             case 2 if isinstance(part[key], str):  # a JSON text inside, or a number as text
                 part[key] = damage(part[key].encode(), chance).decode(errors="replace")
@@ -137,10 +138,8 @@ def damage_text(data: bytes, chance: random.Random) -> bytes:
 
 def open_artifact(path: Path) -> None:
     """`info`, then what `predict --trust` and the demo do, and what a child of `verify` does."""
-    try:
+    with contextlib.suppress(EdgeMnistError):
         summary.describe(path)
-    except EdgeMnistError:
-        pass
     classifier = runtime.load(path, trust=True)
     for count in (1, 3):
         classifier.logits(np.zeros((count, 28, 28), np.uint8))
@@ -148,19 +147,15 @@ def open_artifact(path: Path) -> None:
 
 def open_source(path: Path) -> None:
     """`info` of a model.c, and what refuses to compile it: C that is damaged and compiled would be any program."""
-    try:
+    with contextlib.suppress(EdgeMnistError):
         summary.describe(path)
-    except EdgeMnistError:
-        pass
     runtime.load(path)
 
 
 def open_checkpoint(path: Path) -> None:
     """`info`, and what `export` reads."""
-    try:
+    with contextlib.suppress(EdgeMnistError):
         summary.describe(path)
-    except EdgeMnistError:
-        pass
     checkpoint.load(path)
 
 
@@ -172,10 +167,8 @@ def open_reference(path: Path) -> None:
 def open_bundle(path: Path) -> None:
     """`info` of a folder, and what `verify` reads."""
     is_listed(path.parent / "model_int8.pt", b"")
-    try:
+    with contextlib.suppress(EdgeMnistError):
         summary.describe(path.parent)
-    except EdgeMnistError:
-        pass
     read_bundle(path.parent)
 
 

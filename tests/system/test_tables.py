@@ -34,5 +34,5 @@ def test_a_pipe_has_room_for_any_table(capsys: pytest.CaptureFixture[str], monke
     table = make_table("", ("file", "runtime"), ("bytes",), wraps=("runtime",))
     table.add_row("x" * 200, "a runtime of many words " * 10, "142,987")
     print_table(table, make_console())
-    heading, rule, row = capsys.readouterr().out.splitlines()
+    _heading, rule, row = capsys.readouterr().out.splitlines()
     assert row.split() == ["x" * 200, *("a runtime of many words " * 10).split(), "142,987"] and len(rule) == len(row)

@@ -13,10 +13,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from edge_mnist.cli.commands import main  # noqa: E402
-from edge_mnist.training.published_study import EXPERIMENTS, INTERPRETATIONS  # noqa: E402
-from edge_mnist.training.recipes import RECIPES  # noqa: E402
-from tests.support.digits import idx, put_digits  # noqa: E402
+from edge_mnist.cli.commands import main
+from edge_mnist.training.published_study import EXPERIMENTS, INTERPRETATIONS
+from edge_mnist.training.recipes import RECIPES
+from tests.support.digits import idx, put_digits
 
 
 def row(report: str, *starts: str) -> list[str]:

@@ -14,14 +14,14 @@ from click.testing import CliRunner
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from edge_mnist.cli.commands import commands, main  # noqa: E402
-from edge_mnist.data import strokes  # noqa: E402
-from edge_mnist.graph import checkpoint  # noqa: E402
-from edge_mnist.graph.tensor_file import encode_tensors, read_tensors  # noqa: E402
-from edge_mnist.pretrained import SHIPPED  # noqa: E402
-from edge_mnist.training import distillation, runs  # noqa: E402
-from edge_mnist.training.network import DIGITNET  # noqa: E402
-from tests.support.digits import idx  # noqa: E402
+from edge_mnist.cli.commands import commands, main
+from edge_mnist.data import strokes
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
+from edge_mnist.pretrained import SHIPPED
+from edge_mnist.training import distillation, runs
+from edge_mnist.training.network import DIGITNET
+from tests.support.digits import idx
 
 RECORDED: dict[str, Any] = {
     "bfloat16": False, "device": "cpu", "everything": False, "init": "", "network": "edge_mnist.network:DigitNet",

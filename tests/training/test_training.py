@@ -17,13 +17,13 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from edge_mnist.cli.commands import main  # noqa: E402
-from edge_mnist.data import strokes  # noqa: E402
-from edge_mnist.data.mnist import Digits  # noqa: E402
-from edge_mnist.graph import checkpoint, folding, interpreter  # noqa: E402
-from edge_mnist.graph.tensor_file import read_tensors  # noqa: E402
-from edge_mnist.training import curves  # noqa: E402
-from edge_mnist.training.runs import TrainingSettings, recorded_settings  # noqa: E402
+from edge_mnist.cli.commands import main
+from edge_mnist.data import strokes
+from edge_mnist.data.mnist import Digits
+from edge_mnist.graph import checkpoint, folding, interpreter
+from edge_mnist.graph.tensor_file import read_tensors
+from edge_mnist.training import curves
+from edge_mnist.training.runs import TrainingSettings, recorded_settings
 
 EPOCHS, BATCH = 4, 24
 OPTIONS = [
@@ -82,7 +82,7 @@ def whole_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     assert process.returncode == 0, stderr
     assert stdout == f"{out / 'checkpoint.safetensors'}\n"
     assert f"epoch {EPOCHS}/{EPOCHS}  loss " in stderr and "test " in stderr
-    yield out
+    return out
 
 
 def test_writes_what_it_promises(whole_run: Path, data: Path) -> None:

@@ -17,10 +17,10 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
-from edge_mnist.data import strokes  # noqa: E402
-from edge_mnist.graph import checkpoint  # noqa: E402
-from edge_mnist.graph.tensor_file import read_tensors  # noqa: E402
-from tests.support.digits import idx  # noqa: E402
+from edge_mnist.data import strokes
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.tensor_file import read_tensors
+from tests.support.digits import idx
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = "--recipe adam-onecycle --epochs 3 --batch-size 256 --seed 5 --device cpu".split()
