@@ -268,15 +268,15 @@ def print_facts(facts: Facts) -> None:
 def _print_checkpoint(facts: Facts, console: Console) -> None:
     names, numbers = ("layer", "operation", "output"), ("parameters", "receptive\nfield", "jump", "MACs")
     table = make_table("", names, numbers, wraps=("operation",))
-    for stage in facts["layers"]:
+    for layer in facts["layers"]:
         table.add_row(
-            _escape(stage["name"]),
-            stage["operation"],
-            _join(stage["output_shape"]),
-            f"{stage['parameters']:,}",
-            _format_pair(stage["receptive_field"]),
-            _format_pair(stage["jump"]),
-            f"{stage['multiply_accumulates']:,}",
+            _escape(layer["name"]),
+            layer["operation"],
+            _join(layer["output_shape"]),
+            f"{layer['parameters']:,}",
+            _format_pair(layer["receptive_field"]),
+            _format_pair(layer["jump"]),
+            f"{layer['multiply_accumulates']:,}",
         )
     table.add_section()
     table.add_row("in all", "", "", f"{facts['parameters']:,}", "", "", f"{facts['multiply_accumulates']:,}")

@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def info(*arguments: object) -> tuple[int, str, str]:
+def run_info(*arguments: object) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the command."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -65,30 +65,30 @@ def info(*arguments: object) -> tuple[int, str, str]:
     return status, out.getvalue(), err.getvalue()
 
 
-def told(*arguments: object) -> str:
+def print_info(*arguments: object) -> str:
     """What the command prints."""
-    status, out, err = info(*arguments)
+    status, out, err = run_info(*arguments)
     assert (status, err) == (0, "")
     return out
 
 
-def facts(*arguments: object) -> summary.Facts:
-    found: summary.Facts = json.loads(told(*arguments, "--json"))
+def read_facts(*arguments: object) -> summary.Facts:
+    found: summary.Facts = json.loads(print_info(*arguments, "--json"))
     return found
 
 
 def test_digitnet_in_numbers() -> None:
     source = checkpoint.load(SHIPPED)
-    stages = summary.summarize_layers(source.architecture, source.input_shape)
+    layers = summary.summarize_layers(source.architecture, source.input_shape)
     names = "conv1 conv2 conv3 pool1 conv4 conv5 pool2 conv6 conv7 pool3 linear"
-    assert " ".join(stage.name for stage in stages) == names
-    assert [stage.receptive_field[0] for stage in stages] == [3, 5, 7, 8, 12, 16, 18, 26, 34, 34, 34]
-    assert [stage.jump for stage in stages] == [(j, j) for j in (1, 1, 1, 2, 2, 2, 4, 4, 4, 4, 4)]
-    assert [stage.parameters for stage in stages] == [168, 1806, 2064, 0, 2646, 3300, 0, 4026, 4422, 0, 230]
-    assert sum(stage.parameters for stage in stages) == 18_662
+    assert " ".join(layer.name for layer in layers) == names
+    assert [layer.receptive_field[0] for layer in layers] == [3, 5, 7, 8, 12, 16, 18, 26, 34, 34, 34]
+    assert [layer.jump for layer in layers] == [(j, j) for j in (1, 1, 1, 2, 2, 2, 4, 4, 4, 4, 4)]
+    assert [layer.parameters for layer in layers] == [168, 1806, 2064, 0, 2646, 3300, 0, 4026, 4422, 0, 230]
+    assert sum(layer.parameters for layer in layers) == 18_662
     by_hand = [26**2 * 14 * 9, 24**2 * 14 * 14 * 9, 22**2 * 16 * 14 * 9, 0, 9**2 * 18 * 16 * 9, 7**2 * 20 * 18 * 9, 0,
                3**2 * 22 * 20 * 9, 22 * 22 * 9, 0, 22 * 10]  # fmt: skip
-    assert [stage.multiply_accumulates for stage in stages] == by_hand
+    assert [layer.multiply_accumulates for layer in layers] == by_hand
     assert sum(by_hand) == 2_485_912
 
 
@@ -96,16 +96,16 @@ def test_multiply_accumulates_are_those_of_the_folded_convolutions() -> None:
     compared = 0
     for seed in range(60):
         source = random_checkpoint(seed)
-        stages = {stage.name: stage for stage in summary.summarize_layers(source.architecture, source.input_shape)}
+        layers = {layer.name: layer for layer in summary.summarize_layers(source.architecture, source.input_shape)}
         graph = fold(source)
         weighty = {layer.name for layer in source.architecture if layer.op in ("conv2d", "linear")}
         for operation, (_, height, width) in zip(graph.operations, graph.shapes()[1:], strict=True):
             if isinstance(operation, Conv2d) and operation.name in weighty:
-                assert stages[operation.name].multiply_accumulates == height * width * operation.weight.size
+                assert layers[operation.name].multiply_accumulates == height * width * operation.weight.size
                 compared += 1
-        assert sum(stage.multiply_accumulates > 0 for stage in stages.values()) == len(weighty)
+        assert sum(layer.multiply_accumulates > 0 for layer in layers.values()) == len(weighty)
         size = sum(array.size for name, array in source.weights.items() if ".running_" not in name)
-        assert sum(stage.parameters for stage in stages.values()) == size
+        assert sum(layer.parameters for layer in layers.values()) == size
     assert compared > 100
 
 
@@ -126,21 +126,21 @@ def test_receptive_field_is_what_an_output_depends_on() -> None:
     ]
     impulses = np.eye(24 * 24, dtype=np.uint8).reshape(-1, 24, 24)
     _, *outputs = float_activations(graph, impulses)
-    for stage, values in zip(summary.summarize_layers(layers, (1, 24, 24)), outputs, strict=True):
+    for layer, values in zip(summary.summarize_layers(layers, (1, 24, 24)), outputs, strict=True):
         seen = values.reshape(24, 24, *values.shape[1:3]) > 0  # (input row, column, output row, column)
         for axis in (0, 1):
             first, second = (np.flatnonzero(seen[..., a, b].any(axis=1 - axis)) for a, b in ((0, 0), (1, 1)))
-            assert first[0] == 0 and first[-1] + 1 == stage.receptive_field[axis]
-            assert second[0] == stage.jump[axis]
+            assert first[0] == 0 and first[-1] + 1 == layer.receptive_field[axis]
+            assert second[0] == layer.jump[axis]
 
 
 def test_checkpoint() -> None:
-    found = facts()
-    assert found == facts(SHIPPED)
+    found = read_facts()
+    assert found == read_facts(SHIPPED)
     assert (found["kind"], found["parameters"], found["multiply_accumulates"]) == ("checkpoint", 18_662, 2_485_912)
     assert found["receptive_field"] == [34, 34] and found["padding_pixel"] is None and found["calibrated"]
     assert {"recipe", "seed", "epochs", "accuracies", "data", "versions"} <= found["recorded"].keys()
-    text = told()
+    text = print_info()
     for part in ("18,662", "2,485,912", found["sha256"], found["graph_sha256"], "accuracies", "conv 3x3, bn, relu"):
         assert part in text
 
@@ -149,18 +149,18 @@ def test_padding_pixel_of_a_padding_network(tmp_path: Path) -> None:
     seeds = (seed for seed in range(100) if fold(random_checkpoint(seed)).zero_pixel)
     source = next(c for c in map(random_checkpoint, seeds) if c.mean == 0.1307)
     checkpoint.save(tmp_path / "padding.safetensors", source)
-    found = facts(tmp_path / "padding.safetensors")
+    found = read_facts(tmp_path / "padding.safetensors")
     assert found["padding_pixel"]["pixel"] == 33 and not found["calibrated"]
     assert found["padding_pixel"]["deviation"] == pytest.approx((33 - 255 * 0.1307) / 255 / 0.3081)
-    assert "pads with the pixel 33, the nearest to the mean: -0.0042" in told(tmp_path / "padding.safetensors")
+    assert "pads with the pixel 33, the nearest to the mean: -0.0042" in print_info(tmp_path / "padding.safetensors")
 
 
 def test_a_network_that_cannot_be_exported_is_still_described(tmp_path: Path) -> None:
     source = random_checkpoint(0)
     layers = (ReluLayer("relu[/]\x1b[31m"),)
     checkpoint.save(tmp_path / "odd.safetensors", checkpoint.Checkpoint(layers, source.input_shape, 0.1, 0.3, {}))
-    assert "end it with" in facts(tmp_path / "odd.safetensors")["not_exportable"]
-    text = told(tmp_path / "odd.safetensors")
+    assert "end it with" in read_facts(tmp_path / "odd.safetensors")["not_exportable"]
+    text = print_info(tmp_path / "odd.safetensors")
     assert "relu[/]" in text and "\x1b" not in text
 
 
@@ -170,13 +170,13 @@ def test_artifacts(kind: str, precision: str, folder: Path) -> None:
     path = folder / FORMATS[kind].artifact_name(precision)
     if not path.exists():
         pytest.skip("torch is not installed")
-    found = facts(path)
+    found = read_facts(path)
     manifest = json.loads((folder / "manifest.json").read_text())["files"][path.name]
     assert found["contract"] == manifest["contract"]
     assert (found["format"], found["precision"], found["sha256"]) == (kind, precision, manifest["sha256"])
     integers = "int8 (N, 28, 28, 1): pixels minus 128" if kind == "tflite" else "uint8 (N, 1, 28, 28): pixels 0..255"
     assert found["input"].startswith(integers if precision == "int8" else "float32")
-    text = told(path)
+    text = print_info(path)
     assert found["input"] in text and found["output"] in text and found["sha256"] in text
 
 
@@ -185,12 +185,12 @@ def test_bundle(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, copy)
     (copy / "model_int8.onnx").write_bytes((folder / "model_float.onnx").read_bytes())
     (copy / "model_int8.tflite").unlink()
-    found = facts(copy)
+    found = read_facts(copy)
     states = {entry["name"]: entry["state"] for entry in found["files"]}
     assert states.pop("model_int8.onnx") == "changed" and states.pop("model_int8.tflite") == "missing"
     assert set(states.values()) == {"unchanged"} and "reference.safetensors" in states
     assert (found["golden_images"], found["quantized"]) == (64, 8) and found["recorded"]["checkpoint"] == {"epochs": 20}
-    text = told(copy)
+    text = print_info(copy)
     assert "changed" in text and "missing" in text and "epochs 20" in text
 
 
@@ -210,7 +210,7 @@ def test_bad_files_get_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "manifest.json").write_text('{"files": {"a": 1}}')
     for path in [*sorted(tmp_path.iterdir()), tmp_path / "missing"]:
-        status, out, err = info(path)
+        status, out, err = run_info(path)
         assert status == (2 if path.name == "missing" else 1), path
         assert out == "" and err.count("\n") == 1 and err.startswith("edge-mnist: ") and path.name in err, (path, err)
 
@@ -223,7 +223,7 @@ def test_no_formats_package_is_needed(folder: Path) -> None:
         command = [sys.executable, "-c", code, "info", str(path)]
         result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == status and result.stderr.count("\n") == bool(status), (path, result.stderr)
-        assert result.stdout == (told(path) if status == 0 else ""), path
+        assert result.stdout == (print_info(path) if status == 0 else ""), path
 
 
 def test_a_checkpoint_that_begins_like_an_onnx_model_is_a_checkpoint(tmp_path: Path) -> None:
@@ -261,5 +261,5 @@ def test_a_manifest_of_a_newer_version_or_with_foreign_names_is_refused(folder: 
         ({"files": good["files"] | {"model_int8.onnx": entry}}, "not a manifest of edge-mnist, or damaged"),
     ):
         (tmp_path / "manifest.json").write_text(json.dumps(good | change))
-        status, out, err = info(tmp_path)
+        status, out, err = run_info(tmp_path)
         assert (status, out) == (1, "") and text in err and err.count("\n") == 1
