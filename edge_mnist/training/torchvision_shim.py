@@ -1,4 +1,4 @@
-"""torchvision beside a torch without CUDA."""
+"""Imports torchvision beside a build of torch without CUDA."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 
 from edge_mnist.system.errors import missing_package
 
-# kept for as long as the process lives: torch forgets the operators of a library that is collected
 _LIBRARIES: list[torch.library.Library] = []
+"""Keeps the libraries alive, because torch removes the operators of a library that is garbage-collected."""
 
-# as torchvision/csrc/ops/nms.cpp and quantized/cpu/qnms_kernel.cpp declare them
 _SCHEMAS = {
     "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
+"""The operators, as torchvision/csrc/ops/nms.cpp and quantized/cpu/qnms_kernel.cpp declare them."""
 
 
 def import_torchvision() -> ModuleType:
-    """The torchvision package, its datasets and transforms usable with any build of torch.
+    """Import torchvision so that its models, datasets and transforms work with any build of torch.
 
-    The wheel on PyPI has operators compiled for CUDA, which a CPU-only torch cannot load; `import torchvision` then
-    fails with "operator torchvision::nms does not exist", because it describes operators that are not there. Declaring
-    them, without code, lets the import pass. Detection operators still do not work.
+    The wheel on PyPI has operators that were compiled for CUDA, which a torch without CUDA cannot load. Then `import
+    torchvision` fails with "operator torchvision::nms does not exist", because it registers kernels for operators that
+    do not exist. To declare these operators without any code is enough for the import; detection still does not work.
 
     Raises:
         EdgeMnistError: torchvision is not installed.

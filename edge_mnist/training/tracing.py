@@ -381,9 +381,11 @@ def _pool(
     return kind(name, kernel_size=kernel, stride=steps, padding=margins)
 
 
-def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer:
-    sizes = list(output_size) if isinstance(output_size, (tuple, list)) else [output_size, output_size]
-    if sizes != [1, 1]:
+def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer | None:
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if sizes == shape[1:]:
+        return None  # every window is one pixel, as in VGG and AlexNet for images of 224x224
+    if sizes != (1, 1):
         raise _Unsupported(
             f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
         )
@@ -437,7 +439,7 @@ def _pair(value: Any) -> Any:
     return tuple(int(item) for item in value) if isinstance(value, (tuple, list)) else (int(value), int(value))
 
 
-_MODULES: dict[type[nn.Module], Callable[[Any, str, Shape], Layer]] = {
+_MODULES: dict[type[nn.Module], Callable[[Any, str, Shape], Layer | None]] = {
     nn.Conv2d: _conv2d,
     nn.BatchNorm2d: _batch_norm2d,
     nn.Linear: _linear,
