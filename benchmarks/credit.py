@@ -78,7 +78,7 @@ def main() -> None:
             rows.append(digit.features)
             right.append(matches(digit, scene))
             weights.append(1 / np.sqrt(len(scene.digits) + 1))
-    for _, frame in negatives.frames("train"):
+    for _, frame in negatives.make_frames("train"):
         digits = reader.read(frame).digits
         for digit in digits:
             rows.append(digit.features)

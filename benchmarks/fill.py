@@ -1,7 +1,7 @@
-"""Prints what stands in a document anew: `python benchmarks/fill.py docs/benchmarks.md`, from the checkout.
+"""Renews the output of commands in a document: `python benchmarks/fill.py docs/benchmarks.md`, from the checkout.
 
-Of each block of code that is called `console`, the first line is `$ COMMAND`, and the rest becomes what the command
-prints. The document is written when all commands have succeeded.
+The first line of each code block of the language `console` is `$ COMMAND`; the rest of the block is replaced by what
+the command prints. The document is written after all commands have succeeded.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from edge_mnist.system.files import write_whole
 _BLOCK = re.compile(r"^```console\n\$ (?P<command>.+)\n(?P<printed>(?:(?!```).*\n)*)```\n", re.MULTILINE)
 
 
-def _filled(block: re.Match[str]) -> str:
+def _fill_block(block: re.Match[str]) -> str:
+    """Run the command of a block, and return the block with its output."""
     command = block["command"]
     print(f"$ {command}", file=sys.stderr, flush=True)
     result = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True)
     if result.returncode:
         sys.exit(f"{command}: ended with status {result.returncode}; nothing was written")
-    printed = "".join(line.rstrip() + "\n" for line in result.stdout.rstrip().splitlines())
-    return f"```console\n$ {command}\n{printed}```\n"
+    output = "".join(line.rstrip() + "\n" for line in result.stdout.rstrip().splitlines())
+    return f"```console\n$ {command}\n{output}```\n"
 
 
 def main(document: str) -> None:
-    """Fill one document."""
+    """Renew the outputs in one document."""
     path = Path(document)
-    text, found = _BLOCK.subn(_filled, path.read_text("utf-8"))
-    if not found:
-        sys.exit(f"{document}: holds no block of code called console that begins with $")
+    text, count = _BLOCK.subn(_fill_block, path.read_text("utf-8"))
+    if not count:
+        sys.exit(f"{document}: holds no code block of the language console that begins with $")
     write_whole(path, text.encode())
 
 

@@ -218,7 +218,7 @@ def main() -> None:
                 continue
             counts[label] += 1
             cv2.imwrite(str(options.folder / ("none" if label == 10 else str(label)) / f"{number}-{index}.png"), image)
-    for number, (_, frame) in enumerate(negatives.frames("train")):
+    for number, (_, frame) in enumerate(negatives.make_frames("train")):
         for index, image in enumerate(_mistaken(frame, random)):
             counts[10] += 1
             cv2.imwrite(str(options.folder / "none" / f"frame-{number}-{index}.png"), image)

@@ -1,6 +1,6 @@
-"""Frames without a digit: photographs of people, animals and things, textures, empty paper, desks, scribbles, words.
+"""Makes frames without digits: photographs, textures, empty paper, desks, scribbles and words.
 
-The photographs are those that scikit-image and scikit-learn carry in their packages, but for those that show digits.
+The photographs are from the packages of scikit-image and scikit-learn, without those that show digits.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ PICTURES = {
         "binary_blobs", "flower",
     ),
 }  # fmt: skip
-"""Half of the pictures to tune on, half to judge by. Left out: clock, page and text, which show digits."""
+"""Pictures for tuning and others for evaluation. Clock, page and text are left out because they show digits."""
 CROPS = 8
+"""The number of frames that are cropped from each picture."""
 
 
-def frames(part: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """The kind and the frame, uint8 (480, 640, 3) BGR, of each negative of a part: "train" or "held-out"."""
+def make_frames(part: str) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Make the frames of a part, "train" or "held-out": the kind and the frame, uint8 (480, 640, 3) BGR."""
     random = np.random.RandomState(1 if part == "train" else 2)
     for name in PICTURES[part]:
-        picture = _picture(name)
+        picture = _load_picture(name)
         for _ in range(CROPS):
             yield f"photograph {name}", _crop(random, picture)
     for _ in range(30):
-        yield from _drawn(random)
+        yield from _draw_frames(random)
 
 
-def _picture(name: str) -> NDArray[np.uint8]:
-    """A picture by its name, uint8 (H, W, 3) BGR."""
+def _load_picture(name: str) -> NDArray[np.uint8]:
+    """Load a picture by its name, uint8 (H, W, 3) BGR."""
     from skimage import data
     from sklearn.datasets import load_sample_image
 
@@ -60,7 +61,7 @@ def _picture(name: str) -> NDArray[np.uint8]:
 
 
 def _crop(random: np.random.RandomState, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A part of a picture as a camera's frame."""
+    """Crop a random part of a picture to the size of a frame."""
     rows, columns = picture.shape[:2]
     width = int(min(columns, rows * 4 / 3) * random.uniform(0.35, 1))
     height = int(width * 0.75)
@@ -70,8 +71,8 @@ def _crop(random: np.random.RandomState, picture: NDArray[np.uint8]) -> NDArray[
     return np.ascontiguousarray(frame[:, ::-1]) if random.random_sample() < 0.5 else frame
 
 
-def _drawn(random: np.random.RandomState) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """One of each kind that is drawn."""
+def _draw_frames(random: np.random.RandomState) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Draw one frame of each kind."""
     nothing = np.zeros((0, 2), np.float32)
     grounds = {
         "paper": surroundings.plain,

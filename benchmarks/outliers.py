@@ -1,9 +1,9 @@
-"""Tell digits from what no part of this project drew: printed letters, and crops of photographs.
+"""Measures how well a network detects outliers that this project did not draw: printed letters and photographs.
 
     python benchmarks/outliers.py [MODEL]
 
-prints the AUROC of MNIST's test images against each kind, by the largest softmax probability. Needs MNIST, and
-`pip install scikit-image scikit-learn matplotlib pillow` for the photographs and the fonts that they carry.
+prints the AUROC of MNIST's test images against each kind, by the largest softmax probability. It needs MNIST, and
+`pip install scikit-image scikit-learn matplotlib pillow` for the photographs and fonts in these packages.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system.tables import make_console
 
 COUNT = 2000
-# no letter that somebody writes as a digit
+"""The number of images of each kind."""
 LETTERS = sorted(set(string.ascii_letters) - set("OoIlZzSsBbGgqQDijJ")) + list("&%#@?+=*<>")
+"""The printed characters, without letters that look like a digit in some handwriting."""
 
 
-def printed(random: np.random.RandomState) -> NDArray[np.uint8]:
-    """Letters and signs of matplotlib's fonts, placed as a reader places digits: (COUNT, 28, 28) uint8."""
+def draw_printed(random: np.random.RandomState) -> NDArray[np.uint8]:
+    """Draw letters and signs in matplotlib's fonts, placed as the reader places digits: uint8 (COUNT, 28, 28)."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -39,12 +40,12 @@ def printed(random: np.random.RandomState) -> NDArray[np.uint8]:
         font = ImageFont.truetype(str(fonts[random.randint(len(fonts))]), 64)
         canvas = Image.new("L", (128, 128))
         ImageDraw.Draw(canvas).text((64, 64), LETTERS[random.randint(len(LETTERS))], 255, font, anchor="mm")
-        image[:] = fitted(canvas.crop(canvas.getbbox()))
+        image[:] = fit(canvas.crop(canvas.getbbox()))
     return images
 
 
-def fitted(picture) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]  # Pillow is imported by who needs it
-    """A picture within 20x20 of 28x28, its centre of mass in the middle."""
+def fit(picture) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]  # Pillow is imported only where it is needed
+    """Scale a picture to 20x20 pixels, and place it in 28x28 with its centre of mass in the middle."""
     scale = 20 / max(picture.size)
     small = picture.resize([max(1, round(side * scale)) for side in picture.size])
     ink = np.asarray(small, float)
@@ -56,8 +57,8 @@ def fitted(picture) -> NDArray[np.uint8]:  # type: ignore[no-untyped-def]  # Pil
     return image
 
 
-def photographed(pictures: list[NDArray[np.uint8]], random: np.random.RandomState) -> NDArray[np.uint8]:
-    """Crops of grey pictures, contrast stretched, half of them with a black frame of 4 pixels as digits have it."""
+def crop_photographs(pictures: list[NDArray[np.uint8]], random: np.random.RandomState) -> NDArray[np.uint8]:
+    """Crop grey pictures and stretch their contrast; half of the crops have a black border as digits do."""
     from PIL import Image
 
     images = np.zeros((COUNT, 28, 28), np.uint8)
@@ -77,45 +78,46 @@ def photographed(pictures: list[NDArray[np.uint8]], random: np.random.RandomStat
     return images
 
 
-def skimage_pictures() -> list[NDArray[np.uint8]]:
-    """The pictures that scikit-image carries, but for those of text."""
+def load_skimage_pictures() -> list[NDArray[np.uint8]]:
+    """Load pictures of scikit-image that show no text."""
     from skimage import data as pictures
 
     return [
-        grey(getattr(pictures, name)()) for name in ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass")
+        convert_to_grey(getattr(pictures, name)())
+        for name in ("astronaut", "brick", "camera", "cat", "coffee", "coins", "grass")
     ]
 
 
-def sklearn_pictures() -> list[NDArray[np.uint8]]:
-    """The two photographs that scikit-learn carries."""
+def load_sklearn_pictures() -> list[NDArray[np.uint8]]:
+    """Load the two photographs of scikit-learn."""
     from sklearn.datasets import load_sample_images
 
-    return [grey(picture) for picture in load_sample_images().images]
+    return [convert_to_grey(picture) for picture in load_sample_images().images]
 
 
-def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W) of (H, W) or (H, W, 3)."""
+def convert_to_grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Convert a picture (H, W) or (H, W, 3) to (H, W)."""
     return picture if picture.ndim == 2 else picture.mean(2).astype(np.uint8)
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), default=SHIPPED_INT8)
 def main(model: Path) -> None:
-    """Print the AUROC of MODEL, else of the shipped one, by kind."""
+    """Print the AUROC of MODEL, by default the shipped network, for each kind of outliers."""
     classifier = runtime.load(model)
     test = mnist.load("test", download=False)
     digits = runtime.softmax(classifier.logits(test.images)).max(1)
     random = np.random.RandomState(0)
     kinds = {
-        "printed letters and signs": printed(random),
-        "photographs of scikit-image": photographed(skimage_pictures(), random),
-        "photographs of scikit-learn": photographed(sklearn_pictures(), random),
+        "printed letters and signs": draw_printed(random),
+        "photographs of scikit-image": crop_photographs(load_skimage_pictures(), random),
+        "photographs of scikit-learn": crop_photographs(load_sklearn_pictures(), random),
     }
-    table = Table("no digit", "AUROC", "as sure as 95 % of the digits", title=str(model.name))
-    bound = np.quantile(digits, 0.05)
+    table = Table("outliers", "AUROC", "as confident as 95 % of the digits", title=str(model.name))
+    threshold = np.quantile(digits, 0.05)
     for name, images in kinds.items():
-        sure = runtime.softmax(classifier.logits(images)).max(1)
-        table.add_row(name, f"{evaluation.auroc(digits, sure):.4f}", f"{(sure >= bound).mean():.2%}")
+        confidences = runtime.softmax(classifier.logits(images)).max(1)
+        table.add_row(name, f"{evaluation.auroc(digits, confidences):.4f}", f"{(confidences >= threshold).mean():.2%}")
     make_console().print(table)
 
 

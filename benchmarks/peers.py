@@ -1,9 +1,9 @@
-"""Measures the artifacts against what other tools make of the same network: `make peers`, from the checkout.
+"""Compares the artifacts with those that other tools make of the same network: `make peers`, from the checkout.
 
-It needs MNIST and an environment of its own, of 2 GB, which `make peers` installs into .venv-peers. The same weights
-are run by PyTorch as they are; quantized by ONNX Runtime's `quantize_static`, from our float ONNX; converted by
-litert-torch and quantized by ai-edge-quantizer; and exported by edge-mnist. All are calibrated with the same images.
-Each runs in a process of its own, one thread, one image at a time, taking turns.
+It needs MNIST and an environment of its own of 2 GB, which `make peers` installs into .venv-peers. The same weights are
+run by PyTorch; quantized by ONNX Runtime's `quantize_static` from our float ONNX; converted by litert-torch and
+quantized by ai-edge-quantizer; and exported by edge-mnist. All are calibrated with the same images. Each runs in a
+process of its own, on one thread, one image at a time, and the processes take turns.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Side:
     """One way to run the network.
 
     Attributes:
-        file: that it is kept in.
-        float_side: the side whose classes it should give; of a float one, itself.
-        open: from the file's path to a runtime's name, the runtime's call, and what prepares images for it.
+        file: the name of its file.
+        float_side: the side whose classes it should give; for a float side, itself.
+        open: opens the file.
     """
 
     file: str
@@ -66,20 +66,23 @@ class Side:
 
 @dataclass(frozen=True)
 class Opened:
-    """A side that is ready: `run` is timed, `prepare` is not; see `timing_worker.TimedModel`."""
+    """An opened side: its runtime's name, the call that is timed, and the preparation of images, which is not.
+
+    See `timing_worker.TimedModel`.
+    """
 
     runtime: str
     run: Callable[[Array], Array]
     prepare: Callable[[Pixels], Array]
 
 
-def normalized(images: Pixels) -> NDArray[np.float32]:
-    """Images as the network was trained on: float32 (N, 1, 28, 28)."""
+def normalize(images: Pixels) -> NDArray[np.float32]:
+    """Normalise images as in training: float32 (N, 1, 28, 28)."""
     return ((images.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)[:, None]
 
 
 def open_eager(path: Path) -> Opened:
-    """The module itself."""
+    """Open the PyTorch module."""
     import torch
 
     torch.set_num_threads(1)
@@ -91,27 +94,27 @@ def open_eager(path: Path) -> Opened:
         with torch.inference_mode():
             return np.asarray(network(torch.from_numpy(inputs)))
 
-    return Opened(f"PyTorch {torch.__version__.partition('+')[0]}, eager", run, normalized)
+    return Opened(f"PyTorch {torch.__version__.partition('+')[0]}, eager", run, normalize)
 
 
 def open_artifact(path: Path) -> Opened:
-    """What edge-mnist wrote."""
+    """Open an artifact of edge-mnist."""
     classifier = runtime.load_bytes(path.read_bytes(), path.name)
     return Opened(classifier.runtime, classifier.run, classifier.contract.inputs)
 
 
 def open_c(*flags: str) -> Callable[[Path], Opened]:
-    """C, compiled with other flags than those of this processor."""
+    """Make a function that compiles C with other flags than those of this processor."""
 
-    def open_it(path: Path) -> Opened:
+    def open_with_flags(path: Path) -> Opened:
         library = compiled_c.open_library(path.read_bytes(), path.name, flags)
         return Opened(library.build, library.run, lambda images: np.ascontiguousarray(images[..., None]))
 
-    return open_it
+    return open_with_flags
 
 
 def open_onnx(path: Path) -> Opened:
-    """What quantize_static wrote; it takes float pixels."""
+    """Open a file of quantize_static, which takes float pixels."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -126,7 +129,7 @@ def open_onnx(path: Path) -> Opened:
 
 
 def open_tflite(path: Path) -> Opened:
-    """What litert-torch and ai-edge-quantizer wrote; it takes normalised images, quantized if it is int8."""
+    """Open a file of litert-torch or ai-edge-quantizer, which takes normalised images, quantized if it is int8."""
     from importlib.metadata import version
 
     from ai_edge_litert.interpreter import Interpreter
@@ -136,7 +139,7 @@ def open_tflite(path: Path) -> Opened:
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
 
     def prepare(images: Pixels) -> Array:
-        values = normalized(images)
+        values = normalize(images)
         if source["dtype"] != np.int8:
             return values
         scale, zero_point = source["quantization"]
@@ -169,10 +172,10 @@ SIDES = {
 
 
 def build(folder: Path) -> dict[str, str]:
-    """Write every side's file into a folder; return the versions of the tools.
+    """Write the files of all sides into a folder; return the versions of the tools.
 
     Raises:
-        EdgeMnistError: a tool is not installed; there is no MNIST.
+        EdgeMnistError: a tool is not installed, or MNIST cannot be read.
     """
     from importlib.metadata import version
 
@@ -204,7 +207,7 @@ def build(folder: Path) -> dict[str, str]:
     torch.save(network.state_dict(), folder / "model.pth")
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
-        """Gives the images one by one, as the float ONNX takes them."""
+        """Returns the images one by one, as the float ONNX takes them."""
 
         def __init__(self) -> None:
             self._images = iter(images)
@@ -219,23 +222,23 @@ def build(folder: Path) -> dict[str, str]:
 
     litert_torch.convert(network, (torch.zeros(1, 1, 28, 28),)).export(str(folder / "peer_float.tflite"))
     tool = quantizer.Quantizer(str(folder / "peer_float.tflite"), recipe.static_wi8_ai8())
-    signature, terms = next(iter(_signatures(folder / "peer_float.tflite").items()))
-    inputs = [{terms["inputs"][0]: image[None]} for image in normalized(images)]
+    signature, terms = next(iter(_read_signatures(folder / "peer_float.tflite").items()))
+    inputs = [{terms["inputs"][0]: image[None]} for image in normalize(images)]
     tool.quantize(tool.calibrate({signature: inputs})).export_model(str(folder / "peer_int8.tflite"))
     return {name: version(name) for name in ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer")}
 
 
-def _signatures(path: Path) -> dict[str, Any]:
+def _read_signatures(path: Path) -> dict[str, Any]:
     from ai_edge_litert.interpreter import Interpreter
 
-    found: dict[str, Any] = Interpreter(str(path)).get_signature_list()
-    return found
+    signatures: dict[str, Any] = Interpreter(str(path)).get_signature_list()
+    return signatures
 
 
 def measure(
     sides: dict[str, Side], folder: Path, seconds: float, count: int, report: bench.ReportProgress
 ) -> list[Any]:
-    """Time the sides, then read `count` test images with each."""
+    """Time the sides, then classify `count` test images with each."""
     commands = {name: [sys.executable, __file__, "worker", name, str(folder)] for name in sides}
     timed, missing = bench.time_in_turns(commands, report, seconds, (1,))
     test = mnist.load("test", download=False)
@@ -277,12 +280,16 @@ def show(facts: dict[str, Any], console: Console) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="That each side runs.")
-@click.option("--images", type=click.IntRange(1), default=10_000, show_default=True, help="Test images to read.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Run each side for so many seconds."
+)
+@click.option(
+    "--images", type=click.IntRange(1), default=10_000, show_default=True, help="Classify so many test images."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def main(context: click.Context, seconds: float, images: int, as_json: bool) -> None:
-    """Measure the exported network against what other tools make of it."""
+    """Compare the exported network with what other tools make of it."""
     if context.invoked_subcommand:
         return
     sides = {name: side for name, side in SIDES.items() if is_x86() or name not in ("the same, AVX2", "the same, SSE2")}
@@ -290,7 +297,7 @@ def main(context: click.Context, seconds: float, images: int, as_json: bool) -> 
     try:
         with tempfile.TemporaryDirectory() as scratch, progress.report_to_stderr(), progress.show_fraction() as report:
             report("building", 0.0)
-            with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools tell much
+            with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):  # the tools print a lot
                 facts["versions"] = build(Path(scratch))
             facts["sides"] = measure(sides, Path(scratch), seconds, images, report)
     except EdgeMnistError as error:

@@ -115,7 +115,7 @@ def main() -> None:
         rendering = scenes(options.scenes, options.count, options.data)
         cases = (Case(group, f"{group}-{n}", s.frame, list(s.lines)) for n, (group, s) in enumerate(rendering))
     else:
-        drawn = negatives.frames(options.negatives)
+        drawn = negatives.make_frames(options.negatives)
         cases = (Case(kind, f"{kind}-{n}", frame, []) for n, (kind, frame) in enumerate(drawn))
     rows: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     stages: dict[str, list[float]] = defaultdict(list)

@@ -1,6 +1,6 @@
-"""What the bytes of .tflite and .onnx artifacts are: `python benchmarks/sizes.py artifacts/model_int8.tflite ...`.
+"""Prints what the bytes of artifacts are used for: `python benchmarks/sizes.py artifacts/model_int8.tflite ...`.
 
-Run it from the checkout. What a file holds once for several tensors counts once.
+Run it from the checkout. It reads .tflite and .onnx files. Data that several tensors share counts once.
 """
 
 from __future__ import annotations
@@ -23,39 +23,40 @@ from edge_mnist.system.files import METADATA_KEY, read_bytes
 from edge_mnist.system.tables import make_console
 
 PARTS = ("weights", "biases", "scales", "zero points", "contract", "structure")
+"""The parts of a file, in the order of the table."""
 
 
-def tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The part and the content of each vector of numbers of a .tflite file, as often as it is referred to."""
-    of_constant = {".w": "weights", ".b": "biases"}
+def iterate_tflite_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Iterate over the part and the content of each vector in a .tflite file, once for each reference to it."""
+    part_by_suffix = {".w": "weights", ".b": "biases"}
     for name, what, content in tflite_reader.read_constants(data):
-        yield of_constant.get(name[-2:], "structure") if what == "data" else f"{what}s", content
+        yield part_by_suffix.get(name[-2:], "structure") if what == "data" else f"{what}s", content
 
 
-def onnx_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The part and the content of each initializer of an .onnx file."""
+def iterate_onnx_vectors(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Iterate over the part and the content of each initializer of an .onnx file."""
     graph = next(content for number, content in onnx_reader.read_fields(data) if number == 7)  # ModelProto.graph
-    of_suffix = {".w": "weights", ".b": "biases", ".s": "scales", ".t": "scales"}
+    part_by_suffix = {".w": "weights", ".b": "biases", ".s": "scales", ".t": "scales"}
     for number, initializer in onnx_reader.read_fields(graph):
         if number == 5:  # GraphProto.initializer
             tensor = dict(onnx_reader.read_fields(initializer))
             name = tensor[8].decode()  # TensorProto.name
             activation = "scales" if name[0] == "s" else "zero points"
-            yield of_suffix.get(name[-2:], activation), tensor[9]  # TensorProto.raw_data
+            yield part_by_suffix.get(name[-2:], activation), tensor[9]  # TensorProto.raw_data
 
 
-def make_up(path: Path) -> dict[str, int]:
-    """Bytes of each of `PARTS` of an artifact; their sum is the file's size.
+def measure_parts(path: Path) -> dict[str, int]:
+    """Measure the bytes of each of `PARTS` of an artifact; their sum is the size of the file.
 
     Raises:
-        EdgeMnistError: it is no .tflite or .onnx artifact of edge-mnist.
+        EdgeMnistError: the file is not a .tflite or .onnx artifact of edge-mnist.
     """
     data = read_bytes(path)
     kind = require_format(data, str(path)).name
     if kind == "tflite":
-        vectors, contract = set(tflite_vectors(data)), tflite_reader.read_metadata(data, METADATA_KEY)
+        vectors, contract = set(iterate_tflite_vectors(data)), tflite_reader.read_metadata(data, METADATA_KEY)
     elif kind == "onnx":
-        vectors, contract = set(onnx_vectors(data)), onnx_reader.read_metadata(data, METADATA_KEY)
+        vectors, contract = set(iterate_onnx_vectors(data)), onnx_reader.read_metadata(data, METADATA_KEY)
     else:
         raise EdgeMnistError(f"{path}: expected a .tflite or .onnx artifact")
     sizes = {part: sum(len(content) for name, content in vectors if name == part) for part in PARTS}
@@ -68,9 +69,9 @@ def make_up(path: Path) -> dict[str, int]:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(files: tuple[Path, ...], as_json: bool) -> None:
-    """Print what the bytes of .tflite and .onnx FILES are."""
+    """Print what the bytes of .tflite and .onnx FILES are used for."""
     try:
-        found = {path.name: make_up(path) for path in files}
+        found = {path.name: measure_parts(path) for path in files}
     except EdgeMnistError as error:
         raise click.ClickException(str(error)) from error
     if as_json:

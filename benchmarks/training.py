@@ -1,10 +1,10 @@
-"""Times an epoch of training against the loop that everyone writes: `python benchmarks/training.py`, from the checkout.
+"""Compares the time of an epoch of training with that of the usual loop: `python benchmarks/training.py`.
 
-The usual loop is torchvision's MNIST, a DataLoader and Adam, in float32, with the same network and no augmentation, in
-the fastest of its configurations here; edge-mnist trains with augmentation. Each epoch runs in a fresh process, one
-process after the other, and the sides take turns in rounds, so that what disturbs the machine disturbs all of them.
-Starting, importing, loading files and the first steps are not timed. What is: of edge-mnist its steps, by its own
-metrics.jsonl, and of the usual loop the whole loop, in which the DataLoader starts and ends its workers.
+Run it from the checkout. The usual loop uses torchvision's MNIST, a DataLoader and Adam, in float32, with the same
+network and without augmentation, in the fastest of its configurations; edge-mnist trains with augmentation. Each epoch
+runs in a new process, and the sides take turns in rounds, so that whatever disturbs the machine disturbs all of them.
+Starting, importing, loading files and the first steps are not timed. For edge-mnist the steps are timed, as recorded
+in its metrics.jsonl; for the usual loop the whole loop, in which the DataLoader starts and ends its workers.
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ from edge_mnist.training.runs import METRICS, TrainingSettings, has_bfloat16
 from edge_mnist.training.torchvision_shim import import_torchvision
 
 EPOCH = 60_000
-"""Images in an epoch of MNIST."""
+"""The number of images in an epoch of MNIST."""
 WARM_UP = 20
-"""Batches of the usual loop before those that are timed; edge-mnist has a whole epoch."""
+"""The number of batches that the usual loop runs before it is timed; edge-mnist runs a whole epoch before."""
 TRIAL = 150
-"""Batches with which the configurations of the usual loop are compared."""
+"""The number of batches with which the configurations of the usual loop are compared."""
 NUM_WORKERS = (0, 1, 2)
+"""The numbers of DataLoader workers that are tried."""
 USUAL = "usual loop"
+"""The name of the usual loop in the tables."""
 
 Facts = dict[str, Any]
 
@@ -58,15 +60,15 @@ def measure(images: int, rounds: int) -> Facts:
     """Time all sides on the first `images` training images (0: all), in images/s.
 
     Raises:
-        EdgeMnistError: there is no MNIST, or a side failed.
+        EdgeMnistError: MNIST cannot be read, or a side failed.
     """
     host = [dataclasses.asdict(finding) for finding in doctor.examine_machine()]
     with tempfile.TemporaryDirectory() as root:
-        count = lay_out(Path(root), images)
+        count = write_data(Path(root), images)
         trials = []
         for num_workers, threads in itertools.product(NUM_WORKERS, sorted({1, torch.get_num_threads()})):
-            told = f"{USUAL}, num_workers {num_workers}, torch threads {threads}"
-            speed = time_side(told, ["usual", root, str(num_workers), str(threads), str(TRIAL)])
+            label = f"{USUAL}, num_workers {num_workers}, torch threads {threads}"
+            speed = time_side(label, ["usual", root, str(num_workers), str(threads), str(TRIAL)])
             trials.append({"num_workers": num_workers, "threads": threads, "images_per_second": speed})
         best = max(trials, key=lambda trial: trial["images_per_second"])
         sides = {
@@ -76,7 +78,7 @@ def measure(images: int, rounds: int) -> Facts:
             "edge-mnist, one process": ["ours", root, "--processes", "1"],
         }
         if not has_bfloat16("cpu"):
-            del sides["edge-mnist, float32"]  # edge-mnist takes float32 by itself
+            del sides["edge-mnist, float32"]  # edge-mnist then uses float32 by default
         speeds: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(1, rounds + 1):
             for name, arguments in sides.items():
@@ -86,37 +88,37 @@ def measure(images: int, rounds: int) -> Facts:
     return facts | {"trials": trials, "best": best, "sides": compared}
 
 
-def lay_out(root: Path, images: int) -> int:
-    """Write MNIST's first `images` of each part (0: all) as torchvision keeps them; return how many are to train on."""
+def write_data(root: Path, images: int) -> int:
+    """Write the first `images` of each part of MNIST (0: all) as torchvision expects them; return how many train."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     parts = {"train": mnist.load("train"), "t10k": mnist.load("test")}
     for name, part in parts.items():
         for kind, values in (("images-idx3", part.images), ("labels-idx1", part.labels)):
             chosen = values[: images or None].astype(np.uint8)
-            header = np.array([0x800 + chosen.ndim, *chosen.shape], ">u4")  # of IDX: 8 stands for unsigned bytes
+            header = np.array([0x800 + chosen.ndim, *chosen.shape], ">u4")  # of an IDX file: 8 means unsigned bytes
             (raw / f"{name}-{kind}-ubyte").write_bytes(header.tobytes() + chosen.tobytes())
     return min(images or len(parts["train"]), len(parts["train"]))
 
 
-def time_side(told: str, arguments: list[str]) -> float:
-    """Images/s of a hidden command of this script in a process of its own; `told` names it on stderr.
+def time_side(label: str, arguments: list[str]) -> float:
+    """Run a hidden command of this script in a process of its own, and return its images/s; stderr shows `label`.
 
     Raises:
         EdgeMnistError: the process failed.
     """
-    click.echo(f"{told} ... ", err=True, nl=False)
+    click.echo(f"{label} ... ", err=True, nl=False)
     command = [sys.executable, __file__, *arguments]
-    # a session of its own, so that Ctrl-C reaches this process alone, which then ends that one
+    # in a session of its own, so that Ctrl-C reaches only this process, which then ends that one
     process = Popen(command, stdout=PIPE, stderr=PIPE, text=True, start_new_session=True)
     try:
         output, errors = process.communicate()
     except KeyboardInterrupt:
         process.terminate()
-        process.communicate()  # until all that hold its pipes, which its own workers do too, have ended
+        process.communicate()  # waits for its workers too, which share its pipes
         raise
     if process.returncode:
-        raise EdgeMnistError(f"{told}: ended with status {process.returncode}:\n{errors.strip()}")
+        raise EdgeMnistError(f"{label}: ended with status {process.returncode}:\n{errors.strip()}")
     timed = json.loads(output)
     speed: float = timed["images"] / timed["seconds"]
     click.echo(f"{speed:,.0f} images/s", err=True)
@@ -124,7 +126,7 @@ def time_side(told: str, arguments: list[str]) -> float:
 
 
 def compare(speeds: list[float], usual: list[float]) -> Facts:
-    """A side's images/s of each round, and how many times those of the usual loop they are."""
+    """Compare the images/s of a side in each round with those of the usual loop."""
     ratios = [speed / other for speed, other in zip(speeds, usual, strict=True)]
     median = statistics.median(speeds)
     ratio = median / statistics.median(usual)
@@ -132,7 +134,7 @@ def compare(speeds: list[float], usual: list[float]) -> Facts:
 
 
 def show(facts: Facts, console: Console) -> None:
-    """Print the configurations of the usual loop, then all sides and the ratios."""
+    """Print the configurations of the usual loop, then all sides with their ratios."""
     for finding in facts["machine"]:
         console.print(f"{finding['name']:<11} {finding['text']}")
     bfloat16 = "bfloat16" if facts["bfloat16"] else "no bfloat16"
@@ -140,9 +142,9 @@ def show(facts: Facts, console: Console) -> None:
         f"torch {facts['torch']}, {bfloat16}; {facts['images']:,} images\n\nThe usual loop, part of an epoch:"
     )
     for trial in facts["trials"]:
-        told = f"  num_workers {trial['num_workers']}, torch threads {trial['threads']}"
+        label = f"  num_workers {trial['num_workers']}, torch threads {trial['threads']}"
         mark = "  fastest" if trial == facts["best"] else ""
-        console.print(f"{told}: {trial['images_per_second']:7,.0f} images/s{mark}")
+        console.print(f"{label}: {trial['images_per_second']:7,.0f} images/s{mark}")
     table = Table(title="\nWhole epochs", title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column(f"rounds: {len(facts['sides'][USUAL]['images_per_second'])}")
     headers = ("images/s\nminimum", "median", "maximum", "60,000\nimages, s", "times the\nusual loop", "by round")
@@ -157,13 +159,17 @@ def show(facts: Facts, console: Console) -> None:
 
 
 @click.group(invoke_without_command=True)
-@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Epochs of each side.")
-@click.option("--images", type=click.IntRange(0), default=0, help="Only the first so many images, to try the script.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=3, show_default=True, help="Time so many epochs of each side."
+)
+@click.option("--images", type=click.IntRange(0), default=0, help="Use only so many images, to try the script.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures into this file."
+)
 @click.pass_context
 def main(context: click.Context, rounds: int, images: int, json_file: Path | None) -> None:
-    """Time an epoch of training against the usual loop."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: nothing is left behind
+    """Compare the time of an epoch of training with that of the usual loop."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as for Ctrl-C, so that nothing is left behind
     if context.invoked_subcommand:
         return
     try:
@@ -180,7 +186,7 @@ def main(context: click.Context, rounds: int, images: int, json_file: Path | Non
 @click.option("--float32", is_flag=True)
 @click.option("--processes", type=int)
 def ours(root: Path, float32: bool, processes: int | None) -> None:
-    """Train as edge-mnist does, two epochs, of which the second counts."""
+    """Train two epochs with edge-mnist, of which the second is timed."""
     recipe = dataclasses.replace(RECIPES["adam-onecycle"], epochs=2)
     settings = TrainingSettings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
     learn = mnist.load("train", root)

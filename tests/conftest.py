@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from benchmarks.pi.emulator import SUITES, Pi, Unable, build_wheel, prepared
+from benchmarks.pi.emulator import SUITES, EmulationError, Pi, build_wheel, prepare
 from edge_mnist.bundle.reference import Reference, make_reference
 from edge_mnist.cli import commands
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
@@ -92,8 +92,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pi(request: pytest.FixtureRequest, wheel: Path) -> Iterator[Pi]:
     """An emulated Pi on which the package has just been installed with [headless,onnx]."""
     try:
-        with prepared(request.param) as found:
+        with prepare(request.param) as found:
             found.install(wheel)
             yield found
-    except Unable as error:
+    except EmulationError as error:
         pytest.skip(f"no Raspberry Pi can be emulated here: {error}")

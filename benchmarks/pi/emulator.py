@@ -1,4 +1,4 @@
-"""An emulated 64-bit Raspberry Pi as a place to run commands in; emulate.sh says what it is and what it needs."""
+"""Runs commands in an emulated 64-bit Raspberry Pi; emulate.sh describes the emulation and what it needs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CPUS = {"cortex-a53": "Pi 3, Zero 2", "cortex-a72": "Pi 4", "cortex-a76": "Pi 5"
 SUITES = {"bookworm": "Python 3.11", "trixie": "Python 3.13"}
 
 _CANNOT = 3
-"""Exit status of emulate.sh where this machine cannot emulate one."""
+"""The exit status of emulate.sh if this machine cannot emulate a Pi."""
 
 
-class Unable(Exception):
+class EmulationError(Exception):
     """This machine cannot emulate a Pi; the text says why."""
 
 
@@ -31,7 +31,7 @@ class Pi:
 
     Attributes:
         suite: bookworm or trixie.
-        folder: holds root file systems, and what pip has downloaded, by suite.
+        folder: the folder of the root file systems, by suite, and of what pip has downloaded.
     """
 
     suite: str
@@ -54,10 +54,10 @@ class Pi:
 
         Args:
             command: a program in the Pi and its arguments.
-            cwd: the folder of this machine that is /mnt inside, where the command starts.
+            cwd: the folder of this machine that is /mnt in the Pi, and in which the command starts.
             cpu: one of `CPUS`.
-            count: count instructions; the program is then /usr/bin/python3 or the like, no script.
-            variables: of the environment inside.
+            count: whether to count instructions; the program must then be a binary, such as /usr/bin/python3.
+            variables: environment variables in the Pi.
         """
         environment = {**os.environ, "PI_SUITE": self.suite, "PI_CPU": cpu, "PI_COUNT": "1" if count else ""}
         environment["PI_CACHE"] = str(self.folder / "pip")
@@ -81,10 +81,10 @@ class Pi:
         variables: dict[str, str] | None = None,
         timeout: float = 1200,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, as `start`.
+        """Run a command to its end; the arguments are those of `start`.
 
         Raises:
-            Unable: this machine cannot emulate a Pi.
+            EmulationError: this machine cannot emulate a Pi.
             subprocess.TimeoutExpired: it took longer than `timeout` seconds.
         """
         process = self.start(*command, cwd=cwd, cpu=cpu, count=count, variables=variables)
@@ -95,16 +95,16 @@ class Pi:
             process.communicate()
             raise
         if process.returncode == _CANNOT and errors.startswith("emulate.sh: "):
-            raise Unable(errors.strip().removeprefix("emulate.sh: "))
+            raise EmulationError(errors.strip().removeprefix("emulate.sh: "))
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
     def check(
         self, *command: object, cwd: Path, cpu: str = "cortex-a72", variables: dict[str, str] | None = None
     ) -> str:
-        """Run a command that must succeed; what it writes to stdout.
+        """Run a command that must succeed, and return what it writes to stdout.
 
         Raises:
-            RuntimeError: it fails; the text holds what it wrote.
+            RuntimeError: the command fails; the text holds its output.
         """
         result = self.run(*command, cwd=cwd, cpu=cpu, variables=variables)
         if result.returncode:
@@ -112,29 +112,29 @@ class Pi:
             raise RuntimeError(f"{words}: exit status {result.returncode}\n{result.stdout}{result.stderr}")
         return result.stdout
 
-    def forget(self) -> None:
-        """Remove what pip has installed: a fresh system, as the Debian packages leave it."""
-        for place in self.root.glob("usr/local/lib/python3*/dist-packages"):
-            shutil.rmtree(place)
+    def uninstall_all(self) -> None:
+        """Remove everything that pip has installed, which leaves only the Debian packages."""
+        for folder in self.root.glob("usr/local/lib/python3*/dist-packages"):
+            shutil.rmtree(folder)
         for script in self.root.glob("usr/local/bin/*"):
             script.unlink()
 
     def install(self, wheel: Path, extras: str = "headless,onnx", *more: str) -> None:
-        """Install a wheel and what it needs from the package index, as a user would."""
+        """Install a wheel with its dependencies from the package index, as a user would."""
         requirement = f"/mnt/{wheel.name}[{extras}]" if extras else f"/mnt/{wheel.name}"
         self.check("python3", "-m", "pip", "install", "--quiet", requirement, *more, cwd=wheel.parent)
 
 
 @contextmanager
-def prepared(suite: str, folder: Path | None = None) -> Iterator[Pi]:
-    """A Pi without any Python package that is not Debian's, for this process alone.
+def prepare(suite: str, folder: Path | None = None) -> Iterator[Pi]:
+    """Prepare a Pi without other Python packages than Debian's, for this process alone.
 
     Args:
         suite: bookworm or trixie.
-        folder: where root file systems are kept; else EDGE_MNIST_PI, or .pi in the checkout.
+        folder: the folder of the root file systems; else EDGE_MNIST_PI, or .pi in the checkout.
 
     Raises:
-        Unable: this machine cannot emulate one, or another process uses this one.
+        EmulationError: this machine cannot emulate one, or another process uses this one.
     """
     import fcntl
 
@@ -145,17 +145,17 @@ def prepared(suite: str, folder: Path | None = None) -> Iterator[Pi]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise Unable(f"{pi.root} is in use by another process: wait, or set EDGE_MNIST_PI") from error
+            raise EmulationError(f"{pi.root} is in use by another process: wait, or set EDGE_MNIST_PI") from error
         pi.run("true", cwd=folder)
-        pi.forget()
+        pi.uninstall_all()
         yield pi
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build this checkout's wheel into a folder."""
+    """Build the wheel of this checkout into a folder."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as scratch:  # setuptools leaves its build folder in the tree that it builds
+    with tempfile.TemporaryDirectory() as scratch:  # because setuptools leaves its build folder in the tree
         tree = Path(scratch, "tree")
         ignored = shutil.ignore_patterns(".*", "build", "dist", "runs", "artifacts", "*.egg-info", "__pycache__")
         shutil.copytree(ROOT, tree, symlinks=True, ignore=ignored)

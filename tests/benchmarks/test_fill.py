@@ -47,7 +47,7 @@ def test_a_command_that_fails_leaves_the_document_alone(tmp_path: Path) -> None:
     assert result.returncode == 1 and result.stderr.endswith("exit 3: ended with status 3; nothing was written\n")
     assert "what stood here before" in path.read_text()
     path.write_text("nothing\n")
-    assert "holds no block of code called console" in fill(path).stderr
+    assert "holds no code block of the language console" in fill(path).stderr
 
 
 def test_the_benchmarks_have_a_command_for_each_table() -> None:

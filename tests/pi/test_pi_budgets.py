@@ -39,7 +39,7 @@ def bookworm(pi: Pi) -> Pi:
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_instructions_of_an_inference(cpu: str, bookworm: Pi, tmp_path: Path) -> None:
-    found = measure.inference(bookworm, SHIPPED_INT8, cpu, tmp_path)
+    found = measure.measure_inference(bookworm, SHIPPED_INT8, cpu, tmp_path)
     print(f"\n{cpu}: thousand instructions", {name: round(count / 1e3, 1) for name, count in found.items()})
     assert found["one"] <= REPEATS * 1e3 * THOUSAND_INSTRUCTIONS[cpu]
     for name, count in found.items():
@@ -48,15 +48,15 @@ def test_instructions_of_an_inference(cpu: str, bookworm: Pi, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", measure.FRAMES)
 def test_instructions_of_reading_a_frame(name: str, bookworm: Pi, tmp_path: Path) -> None:
-    image, lines = measure.frame(name)
-    found, counts = measure.reading(bookworm, image, "cortex-a72", tmp_path)
+    image, lines = measure.make_frame(name)
+    found, counts = measure.measure_reading(bookworm, image, "cortex-a72", tmp_path)
     print(f"\n{name}: million instructions", {stage: round(count / 1e6, 1) for stage, count in counts.items()})
     assert found == lines  # what is not read costs nothing
     assert counts["total"] <= RISE * KEPT["frame"][name]["total"], counts
 
 
 def test_memory(bookworm: Pi, tmp_path: Path) -> None:
-    runs = [measure.memory(bookworm, SHIPPED_INT8, tmp_path) for _ in range(3)]
+    runs = [measure.measure_memory(bookworm, SHIPPED_INT8, tmp_path) for _ in range(3)]
     found = {name: min(run[name] for run in runs) / 1024 for name in runs[0]}
     print("\nMiB", {name: round(mib, 1) for name, mib in found.items()})
     assert found["model"] <= MIB + ROOM
