@@ -1,8 +1,8 @@
-"""Makes the pictures of the demo in docs/: the page in a real browser, and a few seconds of it at work.
+"""Makes the pictures of the demo in docs/: the page in a browser, and a moving picture of a few seconds.
 
     python benchmarks/demo_pictures.py docs
 
-It needs chromium, chromedriver and selenium, and an idle machine: the page shows how fast it is.
+It needs chromium, chromedriver and selenium, and a machine without other work, because the page shows its speed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ THREE = (-55, -75), (28, -22), (34, 0), (26, 22), (4, 30), (-26, 26), (-20, 8), 
 SECONDS, EVERY, FPS = 10, 4, 30
 
 
-def page(folder: Path) -> None:
-    """Take the picture of the page: a scene that is read, a digit that is drawn, a photograph."""
+def take_page_picture(folder: Path) -> None:
+    """Take the picture of the page with a scene, a drawn digit and a photograph."""
     command = [
         sys.executable,
         "-m",
@@ -77,7 +77,7 @@ def page(folder: Path) -> None:
 
 
 def _use(driver: Any, photograph: str) -> None:
-    """Draw, upload, and wait until a number stands."""
+    """Draw a digit, upload a photograph, and wait until a number is shown."""
     time.sleep(2)
     pad = driver.find_element("id", "pad")
     driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", pad)
@@ -88,13 +88,13 @@ def _use(driver: Any, photograph: str) -> None:
     driver.find_element("id", "file").send_keys(photograph)
     time.sleep(6)
     driver.execute_script("scrollTo(0, 0)")
-    for there in (True, False):  # a number that has just been read stands for seconds
-        while bool(driver.find_element("id", "number").text) == there:
+    for is_shown in (True, False):  # so that the picture shows a number that was read just now
+        while bool(driver.find_element("id", "number").text) == is_shown:
             time.sleep(0.1)
 
 
-def work(folder: Path) -> None:
-    """Make the moving picture."""
+def make_moving_picture(folder: Path) -> None:
+    """Make the moving picture of the reader at work."""
     reader = Reader(models.load().classifier, threshold=THRESHOLD - HYSTERESIS)
     tracker, pictures = Tracker(THRESHOLD), []
     for index, frame in enumerate(itertools.islice(scenes.sample_frames(SCENE), SECONDS * FPS)):
@@ -114,5 +114,5 @@ def work(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    page(Path(sys.argv[1]))
-    work(Path(sys.argv[1]))
+    take_page_picture(Path(sys.argv[1]))
+    make_moving_picture(Path(sys.argv[1]))

@@ -191,7 +191,7 @@ def ours(root: Path, float32: bool, processes: int | None) -> None:
     settings = TrainingSettings(recipe, everything=True, device="cpu", bfloat16=not float32 and has_bfloat16("cpu"))
     learn = mnist.load("train", root)
     with tempfile.TemporaryDirectory(dir=root) as out:
-        loop.train(settings, learn, mnist.load("test", root), Path(out), size=processes)
+        loop.train(settings, learn, mnist.load("test", root), Path(out), worker_count=processes)
         row = json.loads((Path(out) / METRICS).read_text().splitlines()[1])
     batch = min(recipe.batch_size, len(learn))
     images = len(learn) // batch * batch  # whole batches only

@@ -441,7 +441,7 @@ def train(
             user_digits=own_digits,
             teachers=loaded,
             resume=resume,
-            size=workers,
+            worker_count=workers,
             collect_signals=collect_signals,
         )
     return folder / loop.CHECKPOINT
@@ -499,7 +499,7 @@ def run_experiments(
         mnist.load("test", _path(data)),
         Path(runs),
         resume=resume,
-        size=workers,
+        worker_count=workers,
         collect_signals=collect_signals,
     )
     command = f"edge-mnist experiments --seeds {seeds}"

@@ -1,7 +1,7 @@
-"""Runs inside the emulated Pi, by itself: `python3 guest.py TASK FILE`; prints one line of JSON.
+"""Runs a task in the emulated Pi, without the checkout: `python3 guest.py TASK FILE` prints one line of JSON.
 
-The tasks that count mark places in what they do with os.getppid(), at which insn_count.c prints how many instructions
-were executed; what they print names what lies before each mark.
+The tasks that count instructions call os.getppid() as a mark, at which insn_count.c prints the number of instructions
+executed so far. What they print names the work before each mark.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import os
 import sys
 
 RUNS = 20
-"""Inferences that are counted together."""
+"""The number of inferences that are counted together."""
 BATCH = 10
-"""Digits of a frame."""
+"""The number of digits in a frame, which are classified together."""
 FRAMES = 40
-"""That a demo reads before its memory is looked at."""
+"""The number of frames that a demo reads before its memory is measured."""
 
 
 def inference(model: str) -> list[list[object]]:
-    """One thread: the runtime alone; with the copies that Python makes; a batch; each as [what, inferences]."""
+    """Run on one thread: the runtime alone, with Python's copies, and in a batch; each is [name, inferences]."""
     import numpy as np
 
     interpreter = _interpreter(model)
@@ -50,7 +50,7 @@ def inference(model: str) -> list[list[object]]:
 
 
 def reading(frame: str) -> dict[str, object]:
-    """A frame, uint8 (H, W, 3) in an .npy file, read once the caches are warm: what stands there; the stages."""
+    """Read a frame, uint8 (H, W, 3) in an .npy file, with warm caches: the lines that are read, and the stages."""
     import cv2
     import numpy as np
 
@@ -75,7 +75,7 @@ def reading(frame: str) -> dict[str, object]:
 
 
 def calls(frame: str) -> list[str]:
-    """The same by call of OpenCV and of the network; what lies between two calls is "between"."""
+    """Read a frame, with a mark at each call of OpenCV and of the network; the work before a call is "between"."""
     import cv2
     import numpy as np
 
@@ -113,7 +113,7 @@ def calls(frame: str) -> list[str]:
 
 
 def outputs(kind: str) -> int:
-    """Run every NAME.tflite here on its images, NAME.npy, and keep what it gives in NAME.KIND.npy.
+    """Run every NAME.tflite in this folder on its images, NAME.npy, and write the outputs into NAME.KIND.npy.
 
     Args:
         kind: "litert"; "plain", LiteRT without XNNPACK; "tflite-runtime".
@@ -144,19 +144,19 @@ def outputs(kind: str) -> int:
 
 
 def memory_of_model(model: str) -> dict[str, int]:
-    """KiB of this process: Python, with NumPy, with the runtime and an opened model that has run."""
-    found = {"Python": resident()}
+    """Measure the KiB of this process: Python alone, with NumPy, and with the runtime and a model that has run."""
+    found = {"Python": measure_resident()}
     import numpy as np
 
-    found["NumPy"] = resident()
+    found["NumPy"] = measure_resident()
     interpreter = _interpreter(model)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, 28, 28, 1), np.int8))
     interpreter.invoke()
-    return {**found, "model": resident()}
+    return {**found, "model": measure_resident()}
 
 
 def memory_of_demo(arguments: str) -> dict[str, int]:
-    """KiB of a demo that has read `FRAMES` frames: always the one in frame.npy, as drawing some takes memory too."""
+    """Measure the KiB of a demo that has read frame.npy `FRAMES` times; to draw frames would take memory."""
     from edge_mnist.cli.commands import commands
     from edge_mnist.demo.live import loop
     from edge_mnist.demo.sources import source
@@ -178,7 +178,7 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
         for number, result in enumerate(read_live(*values, **options), 1):
             yield result
             if number == FRAMES:
-                found["demo"] = resident()
+                found["demo"] = measure_resident()
                 return
 
     loop.read_live = counted
@@ -186,8 +186,8 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
     return found
 
 
-def resident() -> int:
-    """KiB of this process in memory that are the emulated program's own, without the emulator's.
+def measure_resident() -> int:
+    """Measure the resident KiB of the emulated program, without those of the emulator.
 
     qemu-user answers /proc/self/maps with the emulated program's addresses, which are the process's own here; another
     name of the same folder leads to the kernel's answer.

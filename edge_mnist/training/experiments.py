@@ -63,7 +63,7 @@ def run_experiments(
     out: Path,
     *,
     resume: bool,
-    size: int | None = None,
+    worker_count: int | None = None,
     collect_signals: loop.SignalCollector | None = None,
 ) -> dict[str, History]:
     """Train the runs that are not finished, each in its own folder in `out`.
@@ -74,7 +74,7 @@ def run_experiments(
         test_part: the images and labels to test on.
         out: the folder of all runs.
         resume: continue the runs that are there.
-        size: the number of workers, see `loop.train`.
+        worker_count: the number of workers, see `loop.train`.
         collect_signals: see `loop.train`.
 
     Returns:
@@ -103,7 +103,7 @@ def run_experiments(
                 test_part,
                 folder,
                 resume=started,
-                size=size,
+                worker_count=worker_count,
                 collect_signals=collect_signals,
             )
         histories[planned.folder_name] = read_tensors(folder / STATE)[1]["history"]

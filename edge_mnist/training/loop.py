@@ -96,7 +96,7 @@ def train(
     user_digits: UserDigits | None = None,
     teachers: Sequence[Checkpoint] = (),
     resume: bool = False,
-    size: int | None = None,
+    worker_count: int | None = None,
     collect_signals: SignalCollector | None = None,
 ) -> Checkpoint:
     """Train a network and write checkpoint, metrics, curves and state into a folder.
@@ -110,8 +110,8 @@ def train(
         user_digits: the user's own images, to learn from as well.
         teachers: trained networks, whose mean output is learned as well.
         resume: continue the run in `out`.
-        size: how many workers share each batch, which changes no bit of the result. If None, as many as there are
-            physical cores and as can share a batch evenly. Under torchrun it is the number of processes.
+        worker_count: how many workers share each batch, which changes no bit of the result. If None, as many as there
+            are physical cores and as can share a batch evenly. Under torchrun it is the number of processes.
         collect_signals: makes a context that collects the signals which stop the run between two steps; without it, no
             signal is handled.
 
@@ -140,17 +140,17 @@ def train(
         teacher_arrays, factories = distillation.pack_teachers(teachers)
         arrays = _collect_images(train_part, test_part, user_digits) | teacher_arrays
         plan = make_plan(settings, arrays, distillation.unpack_teacher(arrays, factories, settings.device))
-        size = workers.choose_size(plan.ghost_batches, size, settings.device)
-        _LOG.info("starting to train in %s with %s worker%s", out, size, "s" if size > 1 else "")
+        count = workers.choose_size(plan.ghost_batches, worker_count, settings.device)
+        _LOG.info("starting to train in %s with %s worker%s", out, count, "s" if count > 1 else "")
         save_state(state, out, settings, data_hash)  # so that a folder that cannot be written fails now
         with TrainingProgress(settings.recipe.epochs) as progress:
-            output = _Output(out, layers, train_part.source, data_hash, progress, size)
+            output = _Output(out, layers, train_part.source, data_hash, progress, count)
             present = plan.labels[plan.learning_indices].cpu()
             if absent := np.setdiff1d(np.arange(CLASSES), present).tolist():
                 progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
-            joining = workers.join_torchrun() if workers.is_under_torchrun() else workers.start_workers(size)
+            joining = workers.join_torchrun() if workers.is_under_torchrun() else workers.start_workers(count)
             with joining as group, _reproducible(settings):
-                if size > 1:
+                if count > 1:
                     header = {"settings": dataclasses.asdict(settings), "teachers": factories}
                     group.broadcast(encode_tensors(arrays, header))
                 test_accuracy = _train_epochs(state, plan, group, output, caught)
