@@ -13,20 +13,20 @@ import pytest
 from edge_mnist.demo.reading import reader
 from edge_mnist.demo.sources import images
 from edge_mnist.system.errors import EdgeMnistError
-from tests.demo.test_images import SAME, Image, written
+from tests.demo.test_images import SAME, Image, encode
 
 _SMALL = Image.fromarray(np.random.RandomState(1).randint(0, 256, (12, 16, 4)).astype(np.uint8))
 _OPAQUE = _SMALL.convert("RGB")
 FILES = [
     *SAME.values(),
-    written(_SMALL, "PNG"),
-    written(_SMALL, "WEBP"),
-    written(_SMALL, "TIFF", compression="tiff_lzw"),
-    written(_OPAQUE, "TIFF", compression="jpeg"),
-    written(_OPAQUE, "TIFF", big_tiff=True),
-    written(_OPAQUE.convert("1"), "TIFF", compression="group4"),
-    written(_OPAQUE, "GIF", save_all=True, append_images=[_OPAQUE.rotate(180)]),
-    written(_OPAQUE.convert("1"), "PPM"),
+    encode(_SMALL, "PNG"),
+    encode(_SMALL, "WEBP"),
+    encode(_SMALL, "TIFF", compression="tiff_lzw"),
+    encode(_OPAQUE, "TIFF", compression="jpeg"),
+    encode(_OPAQUE, "TIFF", big_tiff=True),
+    encode(_OPAQUE.convert("1"), "TIFF", compression="group4"),
+    encode(_OPAQUE, "GIF", save_all=True, append_images=[_OPAQUE.rotate(180)]),
+    encode(_OPAQUE.convert("1"), "PPM"),
     cv2.imencode(".png", np.arange(16 * 12 * 3, dtype=np.uint16).reshape(12, 16, 3) * 99)[1].tobytes(),
     cv2.imencode(".tiff", np.arange(16 * 12 * 3, dtype=np.uint16).reshape(12, 16, 3) * 99)[1].tobytes(),
 ]
