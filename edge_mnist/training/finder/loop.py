@@ -1,0 +1,281 @@
+"""The steps of the finder's training.
+
+Pictures are drawn by worker processes, in chunks that are seeded by their number; the last chunks are kept in memory,
+and each batch is chosen from them. Batches depend on the seed and the step alone: on any number of workers, and after
+an interruption, they are the same.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.checkpoint import Checkpoint
+from edge_mnist.graph.layers import weight_shapes
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+from edge_mnist.system.files import write_whole
+from edge_mnist.training.finder import network, pages, sources
+from edge_mnist.training.finder.network import SIDE, Finder
+from edge_mnist.training.finder.pages import Sources
+from edge_mnist.training.runs import to_arrays
+from edge_mnist.training.tracing import trace_layers
+
+Chunk = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+CROPS = 6
+"""Crops that are cut from one picture."""
+MOST_DIGITS = 96
+"""Digits in a crop that are kept."""
+SIZES = (9.0, 38.0)
+"""The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
+AVERAGED = 0.998
+"""The part of the averaged weights that a step leaves as it is."""
+SAVED = 60
+"""Seconds between two writings of the state."""
+STATE = "state.safetensors"
+"""Everything that training needs to go on, in the run's folder."""
+CHECKPOINT = "finder.safetensors"
+"""The network with its averaged weights, in the run's folder."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the finder is trained.
+
+    Attributes:
+        steps: of gradient descent.
+        batch: crops a step.
+        chunk: crops that are drawn together.
+        kept: chunks that batches are chosen from.
+        steps_per_chunk: steps after which the next chunk takes the place of the oldest.
+        rate: the highest learning rate; it falls to nearly 0 along a cosine.
+        seed: of everything.
+        width: channels of the network's trunk.
+        blocks: of the network's trunk.
+    """
+
+    steps: int = 20_000
+    batch: int = 64
+    chunk: int = 256
+    kept: int = 64
+    steps_per_chunk: int = 4
+    rate: float = 3e-3
+    seed: int = 0
+    width: int = 72
+    blocks: int = 6
+
+
+_SOURCES: Sources | None = None
+"""What a worker process draws from."""
+
+
+def _prepare(fonts: Path, folder: Path | None) -> None:
+    global _SOURCES
+    cv2.setNumThreads(1)
+    _SOURCES = sources.load("train", fonts, folder)
+
+
+def _draw(seed: int, number: int, count: int) -> Chunk:
+    if _SOURCES is None:
+        raise RuntimeError("the worker was not prepared")
+    return draw_chunk(_SOURCES, seed, number, count)
+
+
+def draw_chunk(made_from: Sources, seed: int, number: int, count: int) -> Chunk:
+    """One chunk: uint8 (count, SIDE, SIDE), and float32 (count, MOST_DIGITS, 5), see `network.targets`."""
+    random = np.random.RandomState([seed, number])
+    images = np.empty((count, SIDE, SIDE), np.uint8)
+    boxes = np.full((count, MOST_DIGITS, 5), -2, np.float32)
+    picture = pages.draw(random, made_from)
+    for index in range(count):
+        if index and index % CROPS == 0:
+            picture = pages.draw(random, made_from)
+        images[index], own = pages.crop(random, picture, SIDE, SIZES)
+        own = own[:MOST_DIGITS]
+        boxes[index, : len(own)] = own
+    return images, boxes
+
+
+def chunks(pool: ProcessPoolExecutor, ahead: int, settings: Settings, first: int) -> Iterator[Chunk]:
+    """The chunks from a number on, in order, without end; so many are drawn ahead."""
+    waiting: list[Future[Chunk]] = []
+    number = first
+    while True:
+        while len(waiting) < ahead:
+            waiting.append(pool.submit(_draw, settings.seed, number, settings.chunk))
+            number += 1
+        yield waiting.pop(0).result()
+
+
+def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops uint8 (N, side, side) as the network takes them, with other contrast, brightness, polarity and noise."""
+    count = len(images)
+    pixels = images[:, None].float() / 255
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand((count, 1, 1, 1), device=images.device, generator=generator)
+
+    middle = pixels.mean((2, 3), keepdim=True)
+    pixels = (pixels - middle) * torch.where(uniform(0, 1) < 0.5, 1.0, uniform(0.4, 1.5)) + middle
+    pixels = pixels + torch.where(uniform(0, 1) < 0.5, 0.0, uniform(-0.15, 0.15))
+    pixels = torch.where(uniform(0, 1) < 0.06, 1 - pixels, pixels)
+    noise = torch.randn(pixels.shape, device=images.device, generator=generator)
+    pixels = pixels + torch.where(uniform(0, 1) < 0.7, 0.0, uniform(0, 0.04)) * noise
+    return (pixels.clamp(0, 1) - network.MEAN) / network.STD
+
+
+def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
+    """Train a finder, or go on with a run that was interrupted.
+
+    Args:
+        run: the folder that holds `STATE` and `CHECKPOINT`.
+        fonts: see `sources.load`.
+        folder: where MNIST is.
+        settings: of the run; one that goes on must have those that it began with.
+        workers: processes that draw pictures.
+
+    Yields:
+        After every hundred steps and the last: the step, the mean losses since, and seconds.
+
+    Raises:
+        UsageError: the run began with other settings, or there are no fonts.
+    """
+    sources.load("train", fonts, folder)  # a mistake there is then said once, and not by every worker
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(settings.seed)
+    net = Finder(width=settings.width, blocks=settings.blocks).to(device)
+    mean = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
+    average = AveragedModel(net, multi_avg_fn=mean, use_buffers=True)
+    optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=0.01)
+    step = 0
+    if (run / STATE).exists():
+        step = _restore(run / STATE, settings, net, average, optimizer)
+    run.mkdir(parents=True, exist_ok=True)
+    images = torch.zeros((settings.kept, settings.chunk, SIDE, SIDE), dtype=torch.uint8, device=device)
+    boxes = torch.full((settings.kept, settings.chunk, MOST_DIGITS, 5), -2.0, device=device)
+    began = saved = time.monotonic()
+    sums: dict[str, float] = {}
+    count = 0
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (fonts, folder)) as pool:
+        drawn = max(0, step // settings.steps_per_chunk + 1 - settings.kept)
+        coming = chunks(pool, 3 * workers, settings, drawn)
+        while step < settings.steps:
+            while drawn <= step // settings.steps_per_chunk:
+                pixels, own = next(coming)
+                images[drawn % settings.kept].copy_(torch.from_numpy(pixels))
+                boxes[drawn % settings.kept].copy_(torch.from_numpy(own))
+                drawn += 1
+            for group in optimizer.param_groups:
+                group["lr"] = _rate(step, settings)
+            random = np.random.RandomState([settings.seed, 1, step])
+            have = min(drawn, settings.kept) * settings.chunk
+            index = torch.from_numpy(random.randint(0, have, settings.batch)).to(device)
+            generator = torch.Generator(device).manual_seed(int(random.randint(1 << 31)))
+            wanted = network.targets(boxes.flatten(0, 1)[index], SIDE)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                output = net(augmented(images.flatten(0, 1)[index], generator))
+            value, parts = network.loss(output, wanted)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 5.0)
+            optimizer.step()
+            average.update_parameters(net)
+            step += 1
+            count += 1
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + float(part)
+            last = step == settings.steps
+            if last or time.monotonic() - saved > SAVED:
+                _save(run, settings, step, net, average, optimizer)
+                saved = time.monotonic()
+            if last or step % 100 == 0:
+                means = {name: total / count for name, total in sums.items()}
+                yield {"step": step, **means, "seconds": time.monotonic() - began}
+                sums, count = {}, 0
+        pool.shutdown(cancel_futures=True)
+
+
+def _rate(step: int, settings: Settings) -> float:
+    """The learning rate of a step: a short warming up, then half a cosine."""
+    warm = min(1.0, (step + 1) / min(300, settings.steps))
+    return settings.rate * warm * (0.5 * (1 + math.cos(math.pi * step / settings.steps)) + 0.003)
+
+
+def _save(
+    run: Path, settings: Settings, step: int, net: Finder, average: AveragedModel, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write what training needs to go on, and the network."""
+    tensors = {f"network/{name}": tensor for name, tensor in net.state_dict().items()}
+    tensors |= {f"average/{name}": tensor for name, tensor in average.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
+    description = {"settings": asdict(settings), "step": step}
+    write_whole(run / STATE, encode_tensors(to_arrays(tensors), description))
+    checkpoint.save(run / CHECKPOINT, to_checkpoint(average.module, {"training": description}))
+
+
+def _restore(
+    path: Path, settings: Settings, net: Finder, average: AveragedModel, optimizer: torch.optim.Optimizer
+) -> int:
+    """Load what `_save` wrote; returns the step."""
+    arrays, description = read_tensors(path)
+    if description.get("settings") != asdict(settings):
+        raise UsageError(
+            f"{path}: began with {description.get('settings')}, expected {asdict(settings)}: use another folder"
+        )
+    own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, array in arrays.items():
+        part, _, rest = name.partition("/")
+        if part == "optimizer":
+            index, _, rest = rest.partition("/")
+            moments.setdefault(int(index), {})[rest] = torch.from_numpy(array)
+        else:
+            own[part][rest] = torch.from_numpy(array)
+    net.load_state_dict(own["network"])
+    average.load_state_dict(own["average"])
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    return int(description["step"])
+
+
+def to_checkpoint(finder: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
+    """A finder as the checkpoint that `edge_mnist` exports from, its input a crop."""
+    layers = trace_layers(finder, Finder.input_shape)
+    state = to_arrays(finder.state_dict())
+    weights = {name: state[name] for name in weight_shapes(layers)}
+    return Checkpoint(layers, Finder.input_shape, network.MEAN, network.STD, weights, metadata=metadata)
+
+
+def load(path: Path) -> Finder:
+    """The finder in a checkpoint, in evaluation mode.
+
+    Raises:
+        EdgeMnistError: it is no checkpoint of a finder.
+    """
+    weights = checkpoint.load(path).weights
+    try:
+        second, width = (len(weights[f"layers.mix{number}_conv.weight"]) for number in (1, 2))
+        first, blocks = len(weights["layers.stem_conv.weight"]), sum("look" in name for name in weights) // 5
+        finder = Finder(first, second, width, blocks)
+        state = finder.state_dict()
+        state |= {name: torch.from_numpy(array) for name, array in weights.items()}
+        finder.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise EdgeMnistError(f"{path}: is not a checkpoint of a finder: {reason}") from error
+    return finder.eval()

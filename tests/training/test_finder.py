@@ -1,0 +1,257 @@
+"""The finder: pictures and their truth, what it learns from them, what is made of its output, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor, nn
+
+from edge_mnist.data import mnist, strokes
+from edge_mnist.graph.tensor_file import read_tensors
+from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+from edge_mnist.training.finder import __main__ as program
+from edge_mnist.training.finder import glyphs, judging, loop, network, pages, pyramid, sources
+from edge_mnist.training.finder.pages import Picture, Sources
+
+FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+
+@pytest.fixture(scope="module")
+def made_from() -> Sources:
+    """Drawn digits and one font, in both roles."""
+    drawn = strokes.draw(60, seed=1)
+    font = glyphs.from_font(FONT, printed=False)
+    press = glyphs.from_font(FONT, printed=True)
+    assert font is not None and press is not None
+    photograph = np.random.RandomState(0).randint(0, 256, (90, 120), dtype=np.uint8)
+    return Sources([glyphs.from_images("strokes", drawn.images, drawn.labels), font], [font], [press], [photograph])
+
+
+@pytest.mark.parametrize("kind", pages.KINDS)
+def test_a_picture_depends_on_its_seed_alone_and_its_boxes_lie_in_it(kind: str, made_from: Sources) -> None:
+    first, again = (pages.draw(np.random.RandomState(3), made_from, kind) for _ in range(2))
+    assert np.array_equal(first.frame, again.frame) and np.array_equal(first.boxes, again.boxes)
+    other = pages.draw(np.random.RandomState(4), made_from, kind)
+    assert other.frame.shape != first.frame.shape or not np.array_equal(first.frame, other.frame)
+    height, width = first.frame.shape
+    assert (first.boxes >= 0).all() and (first.boxes <= (width, height, width, height)).all()
+    assert (first.boxes[:, 2:] > first.boxes[:, :2]).all()
+    assert len(first.labels) == len(first.boxes) == len(first.lines)
+
+
+def test_every_kind_that_should_have_digits_has_some_and_the_others_none(made_from: Sources) -> None:
+    counts = {
+        kind: sum(len(pages.draw(np.random.RandomState(seed), made_from, kind).labels) for seed in range(4))
+        for kind in pages.KINDS
+    }
+    none = {"words", "empty", "photograph"}
+    assert {kind for kind, count in counts.items() if not count} <= none | {"drawing"}
+    assert not any(counts[kind] for kind in none)
+
+
+def test_a_box_is_where_the_ink_is(made_from: Sources) -> None:
+    page = pages.Page(np.zeros((200, 300), np.float32), made_from)
+    by = pages.Writer(made_from.presses[0], glyphs.Pen(0, 0.0, 1.0, 0.0), 1.0, 0.3)
+    pages.put(np.random.RandomState(0), page, "4a1", 20, 150, 80, by)
+    assert page.labels == [4, 1], "letters are no digits"
+    for outline in page.outlines:
+        left, top, right, bottom = (*outline.min(0), *outline.max(0))
+        inside = page.ink[int(top) : int(bottom) + 1, int(left) : int(right) + 1] > 0.5
+        assert inside.any(0)[1:-1].all() and inside.any(1)[1:-1].all(), "the box is tight"
+        assert bottom - top == pytest.approx(80, abs=6)
+
+
+def test_a_crop_takes_its_boxes_along() -> None:
+    frame = np.zeros((300, 400), np.uint8)
+    frame[100:180, 200:240] = 255
+    picture = Picture("lone", frame, np.array([7]), np.array([[200, 100, 240, 180]], np.float32), np.array([0]))
+    seen = 0
+    for seed in range(40):
+        image, rows = pages.crop(np.random.RandomState(seed), picture, 160, (9.0, 38.0))
+        if not len(rows):
+            continue
+        left, top, right, bottom = np.clip(rows[0, 1:], 0, 160)
+        x, y, width, height = cv2.boundingRect((image > 127).astype(np.uint8))
+        if right - left < 3 or bottom - top < 3:
+            continue
+        assert (left, top, right, bottom) == pytest.approx((x, y, x + width, y + height), abs=1.6)
+        seen += 1
+    assert seen > 20
+
+
+def _say(boxes: Tensor) -> Tensor:
+    """The output, (N, 4 * VALUES, 20, 20), of a network that knows the boxes of crops."""
+    wanted = network.targets(boxes, network.SIDE)
+    count = network.SIDE // network.PLACE
+    values = torch.full((len(boxes), network.VALUES, count, count), -9.0)
+    for (crop, row, column), box, label in zip(wanted.index, wanted.box, wanted.label, strict=True):
+        values[crop, 0, row, column] = 9.0
+        values[crop, 1:5, row, column] = box
+        values[crop, 5 + max(int(label), 0), row, column] = 9.0
+    return nn.functional.pixel_unshuffle(values, 2)
+
+
+def test_the_loss_of_the_right_output_is_nearly_zero_and_of_any_other_is_not() -> None:
+    boxes = torch.tensor([[[3.0, 20, 30, 34, 52], [8.0, 60, 30, 75, 50], [1.0, 100, 100, 103, 112]]])
+    wanted = network.targets(boxes, network.SIDE)
+    right, _ = network.loss(_say(boxes), wanted)
+    assert float(right) < 0.01
+    for changed in (boxes + torch.tensor([0.0, 9, 0, 9, 0]), boxes[:, :2], torch.full_like(boxes, -2)):
+        wrong, _ = network.loss(_say(changed), wanted)
+        assert float(wrong) > 1
+    other, _ = network.loss(_say(boxes + torch.tensor([1.0, 0, 0, 0, 0])), wanted)
+    assert float(other) > 1, "another digit"
+
+
+def test_what_is_too_small_or_too_large_for_a_scale_may_be_found_there_but_need_not() -> None:
+    wanted = network.targets(torch.tensor([[[3.0, 20, 20, 44, 56], [3.0, 100, 100, 140, 150]]]), network.SIDE)
+    assert len(wanted.index) == 0 and float(wanted.heat.max()) == 0
+    assert float(wanted.weight[0, 9, 8]) == 0, "36 pixels: a neighbouring scale has it, too"
+    assert float(wanted.weight[0, 31, 30]) == 1, "50 pixels: never here"
+
+
+class _Knows(nn.Module):
+    """Finds the box of one digit at every scale at which it has a size that is to be found."""
+
+    def __init__(self, box: tuple[float, float, float, float], shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.box, self.shape = box, shape
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = min(
+            (2.0**-power for power in range(-1, 9)),
+            key=lambda ratio: abs(images.shape[3] - (self.shape[1] * ratio + 2 * pyramid.MARGIN + 4)),
+        )
+        corners = torch.tensor(self.box) * scale + pyramid.MARGIN
+        side = max(images.shape[2:]) // 32 * 32 + 32
+        boxes = torch.cat([torch.tensor([5.0]), corners])[None, None]
+        wanted = network.targets(boxes, side)
+        values = torch.full((1, network.VALUES, side // 4, side // 4), -9.0)
+        for (_, row, column), box in zip(wanted.index, wanted.box, strict=True):
+            values[0, 0, row, column], values[0, 1:5, row, column], values[0, 10, row, column] = 9.0, box, 9.0
+        output = nn.functional.pixel_unshuffle(values, 2)
+        return output[:, :, : images.shape[2] // 8, : images.shape[3] // 8]
+
+
+@pytest.mark.parametrize("size", [12, 19, 28, 60, 140, 400])
+@pytest.mark.parametrize("place", [(40, 30), (203, 55)])
+def test_a_digit_of_any_size_is_found_once_and_where_it_is(size: int, place: tuple[int, int]) -> None:
+    box = (place[0], place[1], place[0] + 0.6 * size, place[1] + size)
+    found = pyramid.find(_Knows(box, (480, 640)), np.zeros((480, 640), np.uint8))
+    assert len(found.boxes) == 1
+    assert found.boxes[0] == pytest.approx(box, abs=0.02 * size + 0.5)
+    assert int(found.logits[0].argmax()) == 5
+
+
+def test_a_finder_that_sees_nothing_finds_nothing_in_frames_of_any_shape() -> None:
+    finder = network.Finder(width=8, blocks=1).eval()
+    for shape in ((1, 1), (7, 300), (28, 28), (481, 641), (2000, 30)):
+        assert len(pyramid.find(finder, np.zeros(shape, np.uint8), least=0.9).boxes) == 0
+
+
+def test_found_missed_and_invented_digits_are_counted() -> None:
+    boxes = np.array([[10, 10, 30, 50], [60, 10, 80, 50], [100, 10, 104, 16]], np.float32)
+    picture = Picture("lines", np.zeros((100, 200), np.uint8), np.array([1, 2, 3]), boxes, np.zeros(3, np.int64))
+    logits = np.eye(10, dtype=np.float32)[[1, 7, 0, 3]]
+    seen = np.array([[11, 10, 31, 50], [11, 12, 31, 52], [150, 10, 170, 50], [100, 10, 104, 16]], np.float32)
+    count = judging.Count()
+    judging.compare(picture, pyramid.Found(seen, np.ones(4, np.float32), logits), count)
+    assert count == judging.Count(pictures=1, digits=2, found=1, told=1, right=1, invented=2)
+
+
+@pytest.fixture
+def fonts(tmp_path: Path) -> Path:
+    """A folder with a font for each role, under names that belong to the part "train"."""
+    name = next(name for name in (f"font{number}" for number in range(99)) if glyphs.part_of(name) == "train")
+    for kind in ("hand", "print"):
+        (tmp_path / "fonts" / kind).mkdir(parents=True)
+        (tmp_path / "fonts" / kind / f"{name}.ttf").write_bytes(FONT.read_bytes())
+    return tmp_path / "fonts"
+
+
+def test_fonts_are_kept_apart_by_name_and_a_folder_without_them_is_one_clear_line(fonts: Path) -> None:
+    assert len(glyphs.fonts(fonts, "train")) == 2
+    assert glyphs.fonts(fonts, "judge") == []
+    with pytest.raises(UsageError, match="has 0 handwritten and 0 printed fonts for the part 'judge'"):
+        sources.load("judge", fonts)
+
+
+@pytest.mark.parametrize("change", ["speed=3", "steps=many", "batch=0", "rate=nan"])
+def test_a_setting_that_does_not_exist_is_refused(change: str, fonts: Path, tmp_path: Path) -> None:
+    arguments = ["train", str(tmp_path / "run"), "--fonts", str(fonts), "--set", change]
+    result = CliRunner().invoke(program.main, arguments)
+    assert isinstance(result.exception, UsageError) and change in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
+def test_batches_and_weights_are_the_same_after_an_interruption(
+    made_from: Sources, fonts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = loop.Settings(steps=6, batch=3, chunk=4, kept=2, steps_per_chunk=2, width=8, blocks=1)
+
+    def drawn(pool: object, ahead: int, used: loop.Settings, first: int) -> Iterator[loop.Chunk]:
+        number = first
+        while True:
+            yield loop.draw_chunk(made_from, used.seed, number, used.chunk)
+            number += 1
+
+    monkeypatch.setattr(loop, "chunks", drawn)
+    monkeypatch.setattr(loop.sources, "load", lambda *_: made_from)
+    records = list(loop.train(tmp_path / "whole", fonts, None, settings, 1))
+    assert [record["step"] for record in records] == [6]
+
+    calls, loss = 0, network.loss
+
+    def interrupted(output: Tensor, wanted: network.Targets) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return loss(output, wanted)
+
+    monkeypatch.setattr(loop, "SAVED", -1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.network, "loss", interrupted)
+        list(loop.train(tmp_path / "parts", fonts, None, settings, 1))
+    list(loop.train(tmp_path / "parts", fonts, None, settings, 1))
+    for name in (loop.STATE, loop.CHECKPOINT):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    finder = loop.load(tmp_path / "whole" / loop.CHECKPOINT)
+    assert loop.to_checkpoint(finder, {}).weights.keys() == finder.state_dict().keys() - {
+        name for name in finder.state_dict() if name.endswith("num_batches_tracked")
+    }
+    state = {name: array for name, array in read_tensors(tmp_path / "whole" / loop.STATE)[0].items()}
+    for name, tensor in finder.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            assert np.array_equal(tensor.numpy(), state[f"average/module.{name}"])
+    with pytest.raises(UsageError, match="began with"):
+        list(loop.train(tmp_path / "parts", fonts, None, loop.Settings(steps=7), 1))
+
+
+def test_the_checkpoint_of_another_network_is_refused() -> None:
+    with pytest.raises(EdgeMnistError, match="is not a checkpoint of a finder"):
+        loop.load(SHIPPED)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not mnist.is_available(None, "train"), reason="MNIST is not on this machine")
+def test_worker_processes_draw_the_chunks_in_order(fonts: Path) -> None:
+    settings = loop.Settings(chunk=3)
+    with ProcessPoolExecutor(2, get_context("spawn"), loop._prepare, (fonts, None)) as pool:
+        coming = loop.chunks(pool, 4, settings, 5)
+        drawn = [next(coming) for _ in range(3)]
+        pool.shutdown(cancel_futures=True)
+    made = sources.load("train", fonts)
+    for number, (images, boxes) in enumerate(drawn, 5):
+        expected = loop.draw_chunk(made, settings.seed, number, settings.chunk)
+        assert np.array_equal(images, expected[0]) and np.array_equal(boxes, expected[1])
