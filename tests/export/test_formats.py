@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from edge_mnist.bundle.reference import Reference
@@ -41,3 +43,20 @@ def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
 def test_other_content_is_refused_with_what_was_expected() -> None:
     with pytest.raises(EdgeMnistError, match=r"x: expected an artifact, TorchScript \(.pt\), .* found 3 other bytes"):
         require_format(b"abc", "x")
+
+
+def test_the_example_in_contributing_is_what_the_files_hold() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "CONTRIBUTING.md").read_text("utf-8")
+    diff = text.partition("```diff\n")[2].partition("```")[0]
+    added: dict[str, list[str]] = {}
+    for line in diff.splitlines():
+        if line.startswith("+++ "):
+            added[line[4:]] = lines = []
+        elif line.startswith("+"):
+            lines.append(line[1:])
+    assert len(added) == 3
+    for name, lines in added.items():
+        source = [line.partition("  # ")[0] for line in (root / name).read_text("utf-8").splitlines()]
+        starts = [start for start in range(len(source)) if source[start : start + len(lines)] == lines]
+        assert len(starts) == 1, name
