@@ -46,7 +46,7 @@ def test_folders_name_the_classes(tmp_path: Path) -> None:
     assert user_digits.read_user_digits(tmp_path).sha256 != found.sha256
 
 
-def test_what_is_no_cut_digit_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_digit_of_28x28_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="absent: no such folder"):
         user_digits.read_user_digits(tmp_path / "absent")
     (tmp_path / "7").mkdir()
@@ -89,8 +89,8 @@ def test_a_run_begins_with_the_shipped_weights(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_a_new_hand_is_learned_and_mnist_kept(tmp_path: Path) -> None:
-    """100 digits of a hand that leans far back, in three epochs from the shipped checkpoint on."""
+def test_a_new_handwriting_is_learned_and_mnist_is_not_forgotten(tmp_path: Path) -> None:
+    """Learn 100 digits of a handwriting that leans far back, in three epochs from the shipped checkpoint."""
     if not (mnist.is_available(None, "train") and mnist.is_available(None)):
         pytest.skip("needs MNIST")
     test = mnist.load("test", download=False)

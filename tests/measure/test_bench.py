@@ -1,4 +1,4 @@
-"""What `bench` measures: turns, percentiles, memory; and what it says when something is missing or breaks."""
+"""`bench` measures in turns, computes percentiles and memory, and reports what is missing or fails."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_bundle_is_measured(small: Path) -> None:
     assert text.count("model_int8.tflite") == 2 * len(threads) + 1
 
 
-def test_what_is_missing_is_told_and_the_rest_measured(small: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_reported_and_the_rest_measured(small: Path, tmp_path: Path) -> None:
     (tmp_path / "ai_edge_litert.py").write_text("raise ImportError")
     (tmp_path / "tflite_runtime.py").write_text("raise ImportError")
     result = run(small, "--seconds", 0.01, "--json", PYTHONPATH=str(tmp_path))

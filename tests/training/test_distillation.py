@@ -1,4 +1,4 @@
-"""Distillation: what a teacher thinks is learned, with the same bits in any number of workers."""
+"""Distillation: a network learns from the outputs of a teacher, with the same bits for any number of workers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _train(data: Path, out: Path, *options: str) -> checkpoint.Checkpoint:
 
 
 @pytest.mark.slow
-def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path) -> None:
+def test_a_student_learns_from_its_teacher_rather_than_from_labels(data: Path, tmp_path: Path) -> None:
     options = ["--teacher", str(SHIPPED), "--set", "distillation=1", "--batch-size", "48"]
     options += ["--set", "ghost_batch=24", "--epochs", "5"]
     runs = [_train(data, tmp_path / count, *options, "--workers", count) for count in ("1", "2")]
@@ -55,12 +55,12 @@ def test_a_student_believes_its_teacher_and_no_label(data: Path, tmp_path: Path)
     assert runs[0].metadata["teachers"]
 
 
-def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
-    """White sheets with black ink, called sevens: no teacher of MNIST's digits would say so."""
+def test_user_digits_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
+    """Inverted digits that are all labelled 7: no teacher of MNIST's digits would classify them so."""
     image = pytest.importorskip("PIL.Image")
-    own = 255 - DIGITS.images[:120]
+    user_images = 255 - DIGITS.images[:120]
     (tmp_path / "own" / "7").mkdir(parents=True)
-    for number, pixels in enumerate(own):
+    for number, pixels in enumerate(user_images):
         image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
     options = [
         "--user-digits",
@@ -74,11 +74,11 @@ def test_images_of_ones_own_are_learned_from_their_labels_not_from_the_teacher(d
     ]
     student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
     reads = runtime.load_bytes(write_tflite(fold(student)), "student").predict
-    assert (reads(own) == 7).mean() > 0.95
+    assert (reads(user_images) == 7).mean() > 0.95
     assert (reads(DIGITS.images[200:]) == DIGITS.labels[200:]).mean() > 0.8
 
 
-def test_the_opinion_of_several_is_their_mean() -> None:
+def test_the_logits_of_several_teachers_are_averaged() -> None:
     one = checkpoint.load(SHIPPED)
     weights = {**one.weights, "linear.bias": one.weights["linear.bias"] + np.arange(10, dtype=np.float32)}
     other = dataclasses.replace(one, weights=weights)
@@ -90,8 +90,8 @@ def test_the_opinion_of_several_is_their_mean() -> None:
     torch.testing.assert_close(both, alone + torch.arange(10) / 2)
 
 
-def test_a_teacher_of_the_same_opinion_pulls_nowhere() -> None:
-    """Against central differences, too: the softened half has the gradient of T^2 times a cross entropy at T."""
+def test_a_teacher_with_equal_logits_gives_no_gradient() -> None:
+    """The gradient is also compared with central differences: the teacher's part is T^2 times a cross entropy at T."""
     generator = torch.Generator().manual_seed(3)
     logits, teacher_logits = (torch.randn(5, 10, generator=generator, dtype=torch.float64) * 4 for _ in range(2))
     labels = torch.arange(5)
@@ -112,7 +112,7 @@ def test_a_teacher_of_the_same_opinion_pulls_nowhere() -> None:
     )
 
 
-def test_a_run_goes_on_with_its_teacher_only(
+def test_a_run_resumes_only_with_its_teacher(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"

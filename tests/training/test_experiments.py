@@ -1,4 +1,4 @@
-"""The four experiments through the real command, on few drawn digits: what is told is what was measured."""
+"""The four experiments through the real command, on a few drawn digits: the report shows what was measured."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.digits import idx, put_digits
 
 
 def row(report: str, *starts: str) -> list[str]:
-    """The cells of the first row of a table that starts so, after them."""
+    """Return the cells that follow `starts` in the first row of a table that begins with them."""
     start = "| " + " | ".join(starts) + " |"
     line = next(line for line in report.splitlines() if line.startswith(start))
     return [cell.strip() for cell in line[len(start) :].strip(" |").split("|")]
 
 
 @pytest.mark.slow
-def test_experiments_run_resume_and_tell_what_they_measured(
+def test_experiments_run_resume_and_report_what_they_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = put_digits(tmp_path / "data")
@@ -51,8 +51,8 @@ def test_experiments_run_resume_and_tell_what_they_measured(
     assert "How the study is interpreted" in Path("docs/experiments.md").read_text()
     assert "holds runs, or other files: go on with them with --resume" in run("--seeds", "2", status=2)
 
-    told = run("--seeds", "2", "--resume")
-    assert "run 1 of 13: sgd-onecycle-seed-0, done\n" in told and "run 13 of 13: adamw-onecycle-seed-1\n" in told
+    errors = run("--seeds", "2", "--resume")
+    assert "run 1 of 13: sgd-onecycle-seed-0, done\n" in errors and "run 13 of 13: adamw-onecycle-seed-1\n" in errors
     assert (runs / "sgd-fixed-seed-0" / "state.safetensors").stat().st_mtime_ns == first
     assert sum(1 for _ in runs.iterdir()) == 2 * len(EXPERIMENTS) + len(INTERPRETATIONS)
 

@@ -1,4 +1,4 @@
-"""The schedules are PyTorch's, computed without its state."""
+"""The schedules equal those of PyTorch; recipes can be changed under their present and former names."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_any_number_of_a_recipe_can_be_set() -> None:
     assert (recipe.lr, recipe.cooldown_epochs) == (1e-3, 2)
     # quick leaves the images as they are: only what is named begins
     assert recipe.augmentation == Augmentation(rotation=0, scale=0, shear=0, shift=0, elastic=1.5)
-    for text, said in (
+    for text, message in (
         ("elastic", "'' is not of type float"),
         ("cooldown_epochs=1.5", "'1.5' is not of type int"),
         ("name=x", "expected NAME=VALUE, NAME one of lr, weight_decay, epochs, "),
     ):
-        with pytest.raises(UsageError, match=f"--set {text}: .*{said}"):
+        with pytest.raises(UsageError, match=f"--set {text}: .*{message}"):
             parse_changes([text])
 
 

@@ -1,4 +1,4 @@
-"""Training through the real command: what it writes, that it repeats its bits, that it goes on after a signal."""
+"""Training through the real command: its files, its reproducible bits, and how it resumes after a signal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _command(*arguments: object) -> subprocess.Popen[str]:
 
 
 def _fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> tuple[int, str]:
-    """Exit status and last line of stderr of a command that has to fail, run in this process."""
+    """Run a command that must fail in this process, and return its exit status and the last line of stderr."""
     monkeypatch.setattr(sys, "argv", ["edge-mnist", "train", *map(str, arguments)])
     with pytest.raises(SystemExit) as caught:
         main()
@@ -75,7 +75,7 @@ def _fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.fixture(scope="module")
 def whole_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A run that nothing interrupts."""
+    """Train a run that nothing interrupts."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     process = _command(*OPTIONS, "--data", data, "--out", out)
     stdout, stderr = process.communicate(timeout=120)
@@ -85,7 +85,7 @@ def whole_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     return out
 
 
-def test_writes_what_it_promises(whole_run: Path, data: Path) -> None:
+def test_a_run_writes_its_files(whole_run: Path, data: Path) -> None:
     assert sorted(path.name for path in whole_run.iterdir()) == [
         "checkpoint.safetensors", "curves.png", "metrics.jsonl", "state.safetensors"
     ]  # fmt: skip
@@ -109,7 +109,7 @@ def test_writes_what_it_promises(whole_run: Path, data: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> int:
-    """Signal a run that has just written to its folder, and return the step that it says it stopped after."""
+    """Send a signal to a run that has just written to its folder, and return the step after which it stopped."""
     before = (out / "state.safetensors").stat().st_mtime_ns if out.exists() else 0
     until = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < until:
@@ -123,12 +123,12 @@ def _stop(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> 
     assert process.returncode == 128 + number, stderr
     line = stderr.splitlines()[-1]
     assert line.startswith(f"edge-mnist: stopped by {number.name} after step ") and "--resume" in line
-    # that of the last whole epoch, of which the test images know nothing
+    # the checkpoint of the last whole epoch, which has no accuracy on the test images
     assert checkpoint.load(out / "checkpoint.safetensors").metadata["accuracies"]["test"] is None
     return int(line.split("step ")[1].split()[0])
 
 
-def test_a_run_stopped_twice_goes_on_to_the_same_weights(whole_run: Path, data: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_stopped_twice_ends_with_the_same_weights(whole_run: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     first = _stop(_command(*OPTIONS, "--data", data, "--out", out), out, signal.SIGINT)
     second = _stop(_command("--resume", "--data", data, "--out", out), out, signal.SIGTERM)
@@ -220,7 +220,9 @@ def test_another_network_is_checked_before_it_is_trained(
     assert status == 1 and "the loss is nan: try a lower --lr" in line and "epoch 1, step " in line
 
 
-def test_all_images_and_dropout_train_alike_twice(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_equal_runs_with_dropout_end_with_equal_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dropping_networks.py").write_text(NETWORKS)
     results = []
@@ -238,7 +240,7 @@ def test_all_images_and_dropout_train_alike_twice(data: Path, tmp_path: Path, mo
     })  # fmt: skip
 
 
-def test_a_class_without_images_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_class_without_images_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = strokes.draw(600, 1)
     some = digits.labels != 7
     folder = tmp_path / "digits"
@@ -250,7 +252,7 @@ def test_a_class_without_images_is_told(data: Path, tmp_path: Path, capsys: pyte
     assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata["epochs"] == 1
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_epoch(
+def test_a_loss_that_is_not_finite_keeps_the_last_good_epoch(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

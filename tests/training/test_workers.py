@@ -48,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(
     *arguments: object, launcher: tuple[object, ...] = ("-m", "edge_mnist"), **environment: str
 ) -> subprocess.Popen[str]:
-    """The real command, in a session of its own."""
+    """Start the real command in a session of its own."""
     command = [sys.executable, *map(str, launcher), "train", *map(str, arguments)]
     variables = {name: value for name, value in os.environ.items() if name != "EDGE_MNIST_DATA"}
     variables |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2", **environment}
@@ -57,7 +57,7 @@ def start(
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> str:
-    """The errors of a process that ends as expected."""
+    """Wait for a process that must end with this status, and return its stderr."""
     try:
         _, errors = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
@@ -67,14 +67,14 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> str:
     return errors
 
 
-def bits(out: Path) -> dict[str, bytes]:
-    """Weights, statistics and moments at the end of a run."""
+def read_bits(out: Path) -> dict[str, bytes]:
+    """Read weights, statistics and moments of a run as bytes."""
     arrays, _ = read_tensors(out / "state.safetensors")
     return {name: array.tobytes() for name, array in arrays.items()}
 
 
-def helpers(process: subprocess.Popen[str]) -> list[int]:
-    """The workers that a process has started."""
+def find_workers(process: subprocess.Popen[str]) -> list[int]:
+    """Find the processes of the workers that a process has started."""
     try:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         return [int(child) for child in children if b"worker_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
@@ -83,17 +83,17 @@ def helpers(process: subprocess.Popen[str]) -> list[int]:
 
 
 def wait_for(out: Path, process: subprocess.Popen[str], epochs: int) -> None:
-    """Until a run has ended some epochs."""
+    """Wait until a run has completed some epochs."""
     until = time.monotonic() + 60
     metrics = out / "metrics.jsonl"
     while process.poll() is None and time.monotonic() < until:
         if metrics.exists() and metrics.read_text().count("\n") >= epochs:
             return
         time.sleep(0.005)
-    pytest.fail(f"the run did not come to epoch {epochs}: {process.communicate()[1]}")
+    pytest.fail(f"the run did not reach epoch {epochs}: {process.communicate()[1]}")
 
 
-def gone(worker: int) -> bool:
+def has_ended(worker: int) -> bool:
     """Whether a process ends within ten seconds."""
     until = time.monotonic() + 10
     while time.monotonic() < until:
@@ -108,10 +108,10 @@ def gone(worker: int) -> bool:
 
 @pytest.fixture(scope="module")
 def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one worker comes to."""
+    """Train with one worker, and return its bits."""
     out = tmp_path_factory.mktemp("runs") / "alone"
     finish(start(*OPTIONS, "--workers", 1, "--data", data, "--out", out))
-    return bits(out)
+    return read_bits(out)
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -119,7 +119,7 @@ def test_any_number_of_workers_comes_to_the_same_bits(
     alone: dict[str, bytes], data: Path, tmp_path: Path, size: int
 ) -> None:
     finish(start(*OPTIONS, "--workers", size, "--data", data, "--out", tmp_path / "run"))
-    assert bits(tmp_path / "run") == alone
+    assert read_bits(tmp_path / "run") == alone
     assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata["workers"] == size
 
 
@@ -132,7 +132,7 @@ def test_dropout_outliers_and_cumulative_statistics_do_not_depend_on_the_workers
         options = (*OPTIONS[:-2], "--workers", size, "--network", "networks_of_a_test:dropping", "--data", data)
         changes = ("--set", "outliers=0.1", "--set", "elastic=1", "--set", "wear=0.3", "--set", "calm=1")
         finish(start(*options, *changes, "--out", out, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
-        results.append(bits(out))
+        results.append(read_bits(out))
     assert results[0] == results[1]
     (key,) = (name for name in results[0] if name.endswith("num_batches_tracked"))
     assert np.frombuffer(results[0][key], np.int64) == STEPS
@@ -147,13 +147,13 @@ def test_kills_at_any_moment_cost_an_epoch_at_most(alone: dict[str, bytes], data
         process = start(*arguments, "--data", data, "--out", out)
         wait_for(out, process, epochs)
         time.sleep(moments.uniform(0, 0.25))
-        workers = helpers(process)
+        workers = find_workers(process)
         process.kill()
         process.communicate(timeout=60)
-        assert all(gone(worker) for worker in workers)
+        assert all(has_ended(worker) for worker in workers)
         arguments = ("--resume",)
     errors = finish(start("--resume", "--data", data, "--out", out))
-    assert bits(out) == alone
+    assert read_bits(out) == alone
     assert "test " in errors
 
 
@@ -162,7 +162,7 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], 
     out = tmp_path / "run"
     process = start(*OPTIONS, "--workers", 4, "--data", data, "--out", out)
     wait_for(out, process, 1)
-    os.kill(helpers(process)[1], signal.SIGKILL)
+    os.kill(find_workers(process)[1], signal.SIGKILL)
     began = time.monotonic()
     line = finish(process, status=1).splitlines()[-1]
     assert time.monotonic() - began < 30
@@ -172,7 +172,7 @@ def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], 
     assert 2200 // 256 <= step < STEPS and read_tensors(out / "state.safetensors")[1]["step"] == step
     assert checkpoint.load(out / "checkpoint.safetensors").metadata["epochs"] >= 1
     finish(start("--resume", "--workers", 1, "--data", data, "--out", out))
-    assert bits(out) == alone
+    assert read_bits(out) == alone
 
 
 SHORT = "import datetime, sys; from edge_mnist.training import workers; "
@@ -186,14 +186,14 @@ def test_a_worker_that_hangs_does_not_hang_the_run(data: Path, tmp_path: Path) -
     out = tmp_path / "run"
     process = start(*OPTIONS, "--workers", 2, "--data", data, "--out", out, launcher=("-c", SHORT))
     wait_for(out, process, 1)
-    (worker,) = helpers(process)
+    (worker,) = find_workers(process)
     os.kill(worker, signal.SIGSTOP)
     line = finish(process, status=1).splitlines()[-1]
     assert line.startswith("edge-mnist: a worker ended or does not answer: ") and "the run is saved after step " in line
-    assert gone(worker)
+    assert has_ended(worker)
 
 
-def test_a_worker_that_cannot_start_is_told(data: Path, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_is_reported(data: Path, tmp_path: Path) -> None:
     (tmp_path / "only_once.py").write_text(
         "import os\nfrom torch import nn\n"
         "if os.environ.get('SEEN'): raise ImportError('only once')\n"
@@ -233,7 +233,7 @@ def test_two_machines_come_to_the_same_bits(alone: dict[str, bytes], data: Path,
     machines = [start(*OPTIONS, *place, RANK=str(rank), WORLD_SIZE="2", **address) for rank, place in enumerate(places)]
     for machine in machines:
         finish(machine)
-    assert bits(tmp_path / "run") == alone
+    assert read_bits(tmp_path / "run") == alone
 
 
 @pytest.mark.slow
@@ -241,4 +241,4 @@ def test_torchrun_comes_to_the_same_bits(alone: dict[str, bytes], data: Path, tm
     """Its two processes on one machine: agents of several may wait minutes for each other when all has ended well."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "edge_mnist")
     finish(start(*OPTIONS, "--data", data, "--out", tmp_path / "run", launcher=launcher, GLOO_SOCKET_IFNAME="lo"))
-    assert bits(tmp_path / "run") == alone
+    assert read_bits(tmp_path / "run") == alone
