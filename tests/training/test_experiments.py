@@ -58,7 +58,7 @@ def test_experiments_run_resume_and_report_what_they_measured(
 
     report = Path("docs/experiments.md").read_text()
     assert Path("docs/experiments.png").read_bytes().startswith(b"\x89PNG")
-    assert "    edge-mnist experiments --seeds 2 --epochs 2\n" in report and "256 images to learn from" in report
+    assert "    edge-mnist experiments --seeds 2 --epochs 2\n" in report and "256 training images" in report
     for item in EXPERIMENTS:
         lines = [(runs / item.folder_name(seed) / "metrics.jsonl").read_text().splitlines() for seed in (0, 1)]
         tests = [[100 * json.loads(line)["test_accuracy"] for line in seed] for seed in lines]
