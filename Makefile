@@ -38,9 +38,7 @@ test-pythons: $(VENV)/installed-dev ## run the tests without torch under the old
 	BIN='$(BIN)' .ci/test-pythons 3.10 3.13
 
 coverage: $(VENV)/installed-dev ## run the tests and measure which lines they reach; fails below the floor in pyproject.toml
-	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root

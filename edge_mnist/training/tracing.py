@@ -383,13 +383,13 @@ def _pool(
 
 def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer | None:
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if sizes == (1, 1):
+        return GlobalAvgPool2dLayer(name)
     if sizes == shape[1:]:
         return None  # every window is one pixel, as in VGG and AlexNet for images of 224x224
-    if sizes != (1, 1):
-        raise _Unsupported(
-            f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
-        )
-    return GlobalAvgPool2dLayer(name)
+    raise _Unsupported(
+        f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
+    )
 
 
 def _flatten(name: str, shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Layer:
