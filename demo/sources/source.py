@@ -11,12 +11,13 @@ import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 from urllib.parse import urlsplit
 
-from edge_mnist.demo.sources import cameras, images, video
+from edge_mnist.demo.sources import cameras, video
 from edge_mnist.demo.sources.cameras import CameraSettings, Image
-from edge_mnist.system.errors import UsageError
+from edge_mnist.system.errors import UsageError, missing_picture_package
 
 SourceKind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
 
@@ -67,7 +68,7 @@ class Source:
         """
         if self.kind != "folder":
             return (self,)
-        paths = images.list_images(Path(self.place))
+        paths = _import_images().list_images(Path(self.place))
         return tuple(Source("image", str(path), str(path), self.settings) for path in paths)
 
     def open_frames(self) -> Generator[Image, None, None]:
@@ -121,10 +122,10 @@ def parse_source(text: str, settings: CameraSettings) -> Source:
         return Source("stream", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", text, settings)
     path = Path(text)
     if path.is_dir():
-        images.list_images(path)
+        _import_images().list_images(path)
         return Source("folder", text, text, settings)
     if path.is_file():
-        return Source("image" if path.suffix.lower() in images.SUFFIXES else "video", text, text, settings)
+        return Source("image" if path.suffix.lower() in _import_images().SUFFIXES else "video", text, text, settings)
     raise UsageError(
         f"--camera {text}: no such file; expected a number, /dev/video0, picamera, sample, a video, an image, a folder "
         "of images, or rtsp:// or http://"
@@ -146,4 +147,13 @@ def _find_camera(text: str, settings: CameraSettings) -> Source:
 
 def _repeat_image(path: Path) -> Iterator[Image]:
     """Give an image as the frames of `STILL_SECONDS`."""
-    yield from itertools.repeat(images.load(path), round(STILL_SECONDS * STILL_FPS))
+    yield from itertools.repeat(_import_images().load(path), round(STILL_SECONDS * STILL_FPS))
+
+
+def _import_images() -> ModuleType:
+    """Import the module that opens image files; with Pillow it takes 4 MB, which a camera's demo can do without."""
+    try:
+        from edge_mnist.demo.sources import images
+    except ModuleNotFoundError as error:
+        raise missing_picture_package(error) from error
+    return images

@@ -16,6 +16,7 @@ from edge_mnist.data import strokes
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.system.files import lock
 from tests.support.digits import idx, put_digits
+from tests.support.torch import skip_without_torch
 
 DEMO = "demo --view none --max-frames 1"
 DATA = ("train", "experiments", "evaluate", "export", "verify bundle")
@@ -141,6 +142,7 @@ def test_the_table_names_every_mistake_and_command() -> None:
 def test_a_mistake_has_its_status_in_every_command(
     mistake: str, command: str, here: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_without_torch(command)
     monkeypatch.chdir(here)
     monkeypatch.delenv("EDGE_MNIST_DATA", raising=False)
     expected, _ = documented()[mistake]

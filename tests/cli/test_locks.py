@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from edge_mnist.cli import commands
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import lock
+from tests.support.torch import skip_without_torch
 
 HOLD = """
 import sys; from pathlib import Path; from edge_mnist.system.files import lock
@@ -52,6 +53,7 @@ def test_the_second_of_two_is_refused_in_one_line(
 ) -> None:
     from tests.support.digits import put_digits
 
+    skip_without_torch(" ".join(command))
     put_digits(place.parent.parent / "digits")
     monkeypatch.chdir(place.parent.parent)
     (place.parent.parent / "link").symlink_to(place.parent)

@@ -21,7 +21,6 @@ from click.testing import CliRunner
 from edge_mnist.cli import commands
 from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.training import runs
 from edge_mnist.training.progress import TrainingProgress
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +126,9 @@ def test_a_quiet_command_says_nothing_and_a_short_one_nothing_either(
 def test_a_long_epoch_is_a_plain_line_now_and_then(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torch")
+    from edge_mnist.training import runs
+
     monkeypatch.setattr(progress, "INTERVAL", 0.1)
     run = runs.TrainingState(None, None)  # type: ignore[arg-type]
     run.loss, run.correct, run.images, run.seconds = 12.0, 90, 100, 0.5

@@ -21,6 +21,7 @@ from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, parse_json, read_bytes
+from tests.support.torch import needs_torch
 
 IMAGES = np.zeros((2, 28, 28), np.uint8)
 
@@ -37,6 +38,7 @@ def repacked(data: bytes, path: str, old: bytes, new: bytes) -> bytes:
     return result.getvalue()
 
 
+@needs_torch
 def test_an_archive_with_a_wrong_checksum_is_not_given_to_pytorch(bundle_folder: Path, tmp_path: Path) -> None:
     data = bytearray((bundle_folder / "model_int8.pt").read_bytes())
     # The length of a text in its pickle: PyTorch would take memory for 2 GB of text.
@@ -47,6 +49,7 @@ def test_an_archive_with_a_wrong_checksum_is_not_given_to_pytorch(bundle_folder:
         runtime.load(tmp_path / "hungry.pt", trust=True)
 
 
+@needs_torch
 def test_any_exception_of_a_runtime_becomes_one_line(bundle_folder: Path) -> None:
     data = (bundle_folder / "model_int8.pt").read_bytes()
     for changed in (
@@ -122,6 +125,7 @@ def test_what_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
         parse_json("[" * 100_000)
 
 
+@needs_torch
 def test_an_archive_that_asks_for_memory_gets_none(bundle_folder: Path, tmp_path: Path) -> None:
     data = (bundle_folder / "model_int8.pt").read_bytes()
     changed = repacked(data, "data.pkl", b"X\x02\x00\x00\x0011", b"X\xff\xff\xff\x7f11")

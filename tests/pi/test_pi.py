@@ -70,7 +70,7 @@ def tflite_runtime(pi: Pi, wheel: Path) -> Path:
     pi.check("python3", "-m", "venv", "--without-pip", python.parent.parent, cwd=wheel.parent)
     install = ("python3", "-m", "pip", "--python", python, "install", "--quiet")
     pi.check(*install, "--no-deps", f"/mnt/{wheel.name}", cwd=wheel.parent)
-    needs = ("tflite-runtime", "numpy<2", "click", "rich", "safetensors", "platformdirs")
+    needs = ("tflite-runtime", "numpy<2", "click", "rich", "safetensors", "platformdirs", "filelock")
     pi.check(*install, *needs, cwd=wheel.parent)
     return python
 
