@@ -33,6 +33,14 @@ collect_ignore = [
     if re.search(r"^(import torch|from torch|import safetensors\.torch)\b", path.read_text("utf-8"), re.MULTILINE)
 ]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests whose names say that they are about TorchScript where torch is not installed."""
+    for item in items:
+        if not HAS_TORCH and "torchscript" in item.name:
+            item.add_marker(pytest.mark.skip(reason="torch is not installed"))
+
+
 # No database and no deadline: a result must depend neither on the last run nor on how busy the machine is.
 settings.register_profile("exact", derandomize=True, database=None, deadline=None)
 settings.load_profile("exact")

@@ -13,7 +13,6 @@ import numpy as np
 
 from edge_mnist import runtime
 from edge_mnist.bundle.manifest import is_listed
-from edge_mnist.demo.live import trial
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import Classifier
 from edge_mnist.system.errors import EdgeMnistError
@@ -87,6 +86,8 @@ def load_safely(path: Path | None = None, *, trust: bool = False) -> OpenedModel
     """
     if path is None or is_listed(path, read_bytes(path, _MAX_BYTES)):
         return load(path, trust=trust)
+    from edge_mnist.demo.live import trial  # it is not needed for the shipped network: processes take memory
+
     return _load_unchanged(path, trial.try_model(path, trust=trust, golden=False), trust=trust)
 
 
@@ -182,6 +183,8 @@ class ModelWatcher:
 
     def _try(self) -> None:
         """Try the model that is in the file now, and offer it to `take_new_model` if it is good."""
+        from edge_mnist.demo.live import trial
+
         tried = trial.try_model(self._path, trust=self._trust, golden=True, stop=self._stopping)
         if tried != self._sha256:
             self._new_model, self._sha256 = _load_unchanged(self._path, tried, trust=self._trust), tried

@@ -26,6 +26,8 @@ from edge_mnist.runtime.classifier import is_x86
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from tests.export.test_mutation import mutate
 
+pytest.importorskip("tflite_micro")
+
 IMAGES = load_test_images((1, 28, 28), None, 40)
 TOO = VerifyOptions(runtime=runtime.MICRO)
 

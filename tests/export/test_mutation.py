@@ -22,6 +22,7 @@ from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from tests.support.torch import needs_torch
 
 Mutate = Callable[[bytes, str, str], bytes]
 
@@ -143,6 +144,7 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
             assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
 
 
+@needs_torch
 @pytest.mark.parametrize("precision", ["float", "int8"])
 def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str, reference: Reference) -> None:
     graph = reference.float_graph if precision == "float" else reference.quantized_graph

@@ -79,6 +79,7 @@ def test_the_command_line_starts_at_once() -> None:
 
 
 def test_without_the_symlinks_a_checkout_does_not_see_its_own_modules(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
     # -S: an installed edge_mnist must not stand in for the checkout. It hides numpy too, so find only.
     code = "from importlib.util import find_spec as f; print(bool(f('edge_mnist.export')), bool(f('edge_mnist.demo')))"
     run = ("-S", "-c", code)
