@@ -128,6 +128,7 @@ def _stop(process: subprocess.Popen[str], out: Path, number: signal.Signals) -> 
     return int(line.split("step ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_twice_ends_with_the_same_weights(whole_run: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
     first = _stop(_command(*OPTIONS, "--data", data, "--out", out), out, signal.SIGINT)

@@ -114,6 +114,7 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, byt
     return read_bits(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_number_of_workers_comes_to_the_same_bits(
     alone: dict[str, bytes], data: Path, tmp_path: Path, size: int
@@ -157,6 +158,7 @@ def test_kills_at_any_moment_cost_an_epoch_at_most(alone: dict[str, bytes], data
     assert "test " in errors
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the workers are found in /proc")
 def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
