@@ -340,7 +340,7 @@ def _find_opencv_builds() -> list[str]:
 
 
 def _read(path: str) -> str:
-    """Read a file of the system; an empty text if there is none."""
+    """Read a file of the system; the text is empty if the file does not exist."""
     try:
         return Path(path).read_text("utf-8", "replace")
     except OSError:

@@ -159,7 +159,7 @@ class ModelWatcher:
         self._thread.start()
 
     def take_new_model(self) -> OpenedModel | None:
-        """Return a new model that passed its trial since the last call; None if there is none."""
+        """Return the model that passed its trial since the last call, or None if no model has."""
         model, self._new_model = self._new_model, None
         return model
 

@@ -103,7 +103,7 @@ class Recognizer:
         return self._last
 
     def end(self, state: SourceState) -> FrameResult | None:
-        """Forget all numbers as the source has ended; None if there are none."""
+        """Forget all numbers because the source has ended; return None if no number was followed."""
         last = self._last
         if last is None or not last.numbers:
             return None

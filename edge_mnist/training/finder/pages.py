@@ -25,7 +25,7 @@ LEAST_SIZE = 11
 LEAST_SEEN = 8
 """Digits that are smaller in a frame, in pixels, are not asked for."""
 UPRIGHT = 50.0
-"""A digit that is turned by more degrees is to be found, but not to be told from others: a 6 is a 9."""
+"""A digit that is turned by more degrees is only to be found, not to be classified: a 6 would be a 9."""
 
 
 @dataclass(frozen=True, eq=False)
