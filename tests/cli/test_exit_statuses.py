@@ -16,7 +16,7 @@ from edge_mnist.data import strokes
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
 from edge_mnist.system.files import lock
 from tests.support.digits import idx, put_digits
-from tests.support.torch import skip_without_torch
+from tests.support.without_torch import skip_without_torch
 
 DEMO = "demo --view none --max-frames 1"
 DATA = ("train", "experiments", "evaluate", "export", "verify bundle")

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from edge_mnist.cli import commands
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import lock
-from tests.support.torch import skip_without_torch
+from tests.support.without_torch import skip_without_torch
 
 HOLD = """
 import sys; from pathlib import Path; from edge_mnist.system.files import lock

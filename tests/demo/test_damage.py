@@ -21,7 +21,7 @@ from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system import archives
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, parse_json, read_bytes
-from tests.support.torch import needs_torch
+from tests.support.without_torch import needs_torch
 
 IMAGES = np.zeros((2, 28, 28), np.uint8)
 

@@ -22,7 +22,7 @@ from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS, choose_formats
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from tests.support.torch import needs_torch
+from tests.support.without_torch import needs_torch
 
 Mutate = Callable[[bytes, str, str], bytes]
 

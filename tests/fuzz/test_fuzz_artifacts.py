@@ -13,12 +13,12 @@ from edge_mnist.demo.live import trial
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.system.child_processes import make_environment
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support import fuzz_artifacts
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 COUNT = 1500
 MOST_GROWTH = 64 << 10
 """KiB that a process may have more after all its files than after the first fifty."""
@@ -52,8 +52,8 @@ def test_damaged_files_are_one_line_each(name: str, bundle_with_c: Path, tmp_pat
     while start < COUNT:
         folder = tmp_path / str(start)
         folder.mkdir()
-        command = [sys.executable, fuzz_artifacts.__file__, kind, str(file), str(folder), str(start), str(COUNT)]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=make_environment())
+        command = [sys.executable, "-m", fuzz_artifacts.__name__, kind, str(file), str(folder), str(start), str(COUNT)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", cwd=ROOT)
         lines = done.stdout.splitlines()
         numbers = [int(line) for line in lines if line.isdigit()]
         assert numbers, f"{name}: {done.stderr}"

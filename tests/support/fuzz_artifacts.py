@@ -1,4 +1,6 @@
-"""Damages files at random and opens them: `python fuzz_artifacts.py KIND FILE FOLDER START END`, see the test.
+"""Damages files at random and opens them, for the test.
+
+The command is `python -m tests.support.fuzz_artifacts KIND FILE FOLDER START END`, in the root of the repository.
 
 Before each file a line with its number goes to stdout, so that one at which this process crashes is known; at the end
 one with how much its memory grew. What is no `EdgeMnistError` is a line with the traceback.
