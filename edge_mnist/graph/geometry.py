@@ -24,14 +24,35 @@ class Window:
     Attributes:
         kernel_size: how many elements the window reads.
         stride: how far the window moves between two neighbouring outputs.
-        padding: how many elements are added to each of the two sides.
+        padding: how many elements are added above and to the left.
         dilation: the distance between the elements that the window reads.
+        padding_after: how many elements are added below and to the right; None if as many as above and to the left.
     """
 
     kernel_size: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+    padding_after: Pair | None = None
+
+    def __post_init__(self) -> None:
+        if self.padding_after == self.padding:  # equal windows compare and print alike
+            object.__setattr__(self, "padding_after", None)
+
+    @property
+    def after(self) -> Pair:
+        """How many elements are added below and to the right."""
+        return self.padding if self.padding_after is None else self.padding_after
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether elements are added on any side."""
+        return self.padding != (0, 0) or self.after != (0, 0)
+
+    def padded_size(self, size: Pair) -> Pair:
+        """Height and width of an input of `size` with its padding."""
+        vertical, horizontal = (n + b + a for n, b, a in zip(size, self.padding, self.after, strict=True))
+        return vertical, horizontal
 
     @property
     def extent(self) -> Pair:
@@ -42,16 +63,16 @@ class Window:
     def output_size(self, size: Pair) -> Pair:
         """Height and width of the output for an input of `size`; below 1 where the window does not fit.
 
-        The formula is that of torch.nn.Conv2d: floor((size + 2 * padding - extent) / stride) + 1.
+        The formula is that of torch.nn.Conv2d: floor((padded size - extent) / stride) + 1.
         """
         vertical, horizontal = (
-            (n + 2 * p - e) // s + 1 for n, p, e, s in zip(size, self.padding, self.extent, self.stride, strict=True)
+            (n - e) // s + 1 for n, e, s in zip(self.padded_size(size), self.extent, self.stride, strict=True)
         )
         return vertical, horizontal
 
     def covers(self, size: Pair) -> bool:
         """Whether the window is the whole input, unpadded: a convolution is then a fully connected layer."""
-        return self.kernel_size == size and self.padding == (0, 0)
+        return self.kernel_size == size and not self.is_padded
 
 
 def slide(name: str, window: Window, shape: MapShape, channels: int) -> MapShape:
@@ -68,9 +89,12 @@ def slide(name: str, window: Window, shape: MapShape, channels: int) -> MapShape
     """
     height, width = window.output_size(shape[1:])
     if min(height, width) < 1:
+        margins = f"{_format(window.padding)} on each side"
+        if window.padding_after is not None:
+            margins = f"{_format(window.padding)} before and {_format(window.after)} after"
         raise EdgeMnistError(
             f"{name}: a window of {_format(window.extent)} does not fit into an input of {_format(shape[1:])}, padded "
-            f"by {_format(window.padding)} on each side: nothing would be left of it"
+            f"by {margins}: nothing would be left of it"
         )
     return channels, height, width
 

@@ -1,7 +1,8 @@
 """The layers of a network as it was trained: their settings, the shapes that they make, the weights that they hold.
 
-A network is a chain of layers, as a tuple. `training.tracing` makes it from a PyTorch module, a checkpoint stores it as
-JSON, and `folding.fold` turns it into a graph. Neither NumPy nor PyTorch is needed here.
+A network is a tuple of layers, in an order in which each comes after the layers whose outputs it takes; its last layer
+gives the output. `training.tracing` makes it from a PyTorch module, a checkpoint stores it as JSON, and `folding.fold`
+turns it into a graph. Neither NumPy nor PyTorch is needed here.
 
 A layer checks its settings when it is made, so whatever holds one may rely on them. Whether layers fit each other is
 checked by `output_shapes`.
@@ -15,15 +16,21 @@ import functools
 import math
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from edge_mnist.graph.geometry import MapShape, Pair, Window, slide
 from edge_mnist.system.errors import EdgeMnistError
 
 Shape = tuple[int, ...]
-"""The shape of one image's activations: (channels, height, width) for maps, (features,) once they are flattened."""
+"""The shape of one input's activations: (channels, height, width) for maps, (features,) for vectors.
+
+A sequence (channels, length) is a map of height 1, see `to_layer_shape`.
+"""
+
+INPUT = ""
+"""The name by which a layer takes the network's input. No layer has it."""
 
 LARGEST_SIZE = 2**20
 """The largest number that a size may have. A larger one is damage, and would make the arrays of it impossibly large."""
@@ -51,6 +58,7 @@ Sizes = Annotated[Pair, Range("[height, width] of at least 1", lambda value: _is
 Margins = Annotated[Pair, Range("[height, width] of at least 0", lambda value: _is_pair(value, 0))]
 Flag = Annotated[bool, Range("true or false", lambda value: isinstance(value, bool))]
 Positive = Annotated[float, Range("a positive number", lambda value: isinstance(value, float) and 0 < value < math.inf)]
+Number = Annotated[float, Range("a number", lambda value: isinstance(value, float) and not math.isnan(value))]
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,16 @@ class Layer(ABC):
 
     Attributes:
         op: the kind of layer, as JSON calls it.
+        arity: the least and the largest number of inputs of this kind of layer.
         name: unique within the network; the weights are named after it.
+        sources: the names of the layers whose outputs it takes, `INPUT` for the network's input. Empty if it takes the
+            output of the layer before it, or, if it is the first one, the input.
     """
 
     op: ClassVar[str]
+    arity: ClassVar[tuple[int, int]] = (1, 1)
     name: str
+    sources: tuple[str, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         """Check each field by itself.
@@ -75,23 +88,37 @@ class Layer(ABC):
             raise EdgeMnistError(
                 f"the layer {_shorten(self.name)} has half a character in its name: give it another name"
             )
-        for field, allowed in _ranges(type(self)).items():
-            value = getattr(self, field)
+        for key, allowed in _ranges(type(self)).items():
+            value = getattr(self, key)
             if not allowed.includes(value):
                 found = list(value) if isinstance(value, tuple) else value
-                raise EdgeMnistError(f"{self.name}: {field} is {_shorten(found)}, expected {allowed.description}")
+                raise EdgeMnistError(f"{self.name}: {key} is {_shorten(found)}, expected {allowed.description}")
+        if not (isinstance(self.sources, tuple) and all(isinstance(source, str) for source in self.sources)):
+            raise EdgeMnistError(f"{self.name}: sources is {_shorten(self.sources)}, expected names of layers")
 
     @abstractmethod
     def output_shape(self, shape: Shape, source: str) -> Shape:
         """The shape of the output for an input of `shape`.
 
         Args:
-            shape: of the input.
+            shape: of the input; of the first one if there are several.
             source: the name of the layer that gives the input, for the text of an error.
 
         Raises:
             EdgeMnistError: the layer does not fit its input, or its output would have no elements.
         """
+
+    def join_shapes(self, shapes: Sequence[Shape], sources: Sequence[str]) -> Shape:
+        """The shape of the output for inputs of `shapes`, which the layers `sources` give.
+
+        Raises:
+            EdgeMnistError: the layer does not fit its inputs, or takes another number of them.
+        """
+        least, most = self.arity
+        if not least <= len(shapes) <= most:
+            expected = str(least) if least == most else f"{least} or more"
+            raise EdgeMnistError(f"{self.name}: {self.op} takes {expected} inputs, found {len(shapes)}")
+        return self.output_shape(shapes[0], sources[0])
 
     def weight_shapes(self) -> dict[str, Shape]:
         """The shape of each array that the layer holds, by its name in PyTorch's state_dict without the layer's."""
@@ -102,10 +129,12 @@ class Layer(ABC):
         return Window((1, 1))
 
     def to_json(self) -> dict[str, Any]:
-        """The layer as a JSON object: "op", and each field by its name."""
+        """The layer as a JSON object: "op", and each field by its name; no "sources" if they are empty."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"op": self.op} | {
-            name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in fields.items()
+            if name != "sources" or value
         }
 
     @staticmethod
@@ -124,8 +153,8 @@ class Layer(ABC):
             raise EdgeMnistError(
                 f"{name}: the operation {_shorten(op)} is unknown, expected one of {', '.join(LAYERS)}"
             )
-        expected = ["op", *(field.name for field in dataclasses.fields(kind))]
-        if differing := record.keys() ^ set(expected):
+        expected = ["op", *(field.name for field in dataclasses.fields(kind) if field.name != "sources")]
+        if differing := (record.keys() - {"sources"}) ^ set(expected):
             raise EdgeMnistError(
                 f"{name}: {op} has the fields {', '.join(expected)}; "
                 f"missing or unknown: {', '.join(sorted(map(str, differing)))}"
@@ -191,8 +220,19 @@ class Conv2dLayer(Layer):
 
 
 @dataclass(frozen=True)
+class Conv1dLayer(Conv2dLayer):
+    """torch.nn.Conv1d, padded with zeros, over maps of height 1; the vertical item of each pair is neutral."""
+
+    op: ClassVar[str] = "conv1d"
+
+    def weight_shapes(self) -> dict[str, Shape]:
+        shapes = super().weight_shapes()
+        return shapes | {"weight": (*shapes["weight"][:2], shapes["weight"][3])}
+
+
+@dataclass(frozen=True)
 class BatchNorm2dLayer(Layer):
-    """torch.nn.BatchNorm2d in inference: it uses its running statistics."""
+    """torch.nn.BatchNorm2d or BatchNorm1d in inference: it uses its running statistics."""
 
     op: ClassVar[str] = "batch_norm2d"
     num_features: Size
@@ -200,7 +240,7 @@ class BatchNorm2dLayer(Layer):
     affine: Flag
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
-        channels = self._check_maps(shape, source)[0]
+        channels = shape[0]
         if self.num_features != channels:
             raise EdgeMnistError(
                 f"{self.name}: weight has shape ({self.num_features},), expected ({channels},) "
@@ -221,6 +261,133 @@ class ReluLayer(Layer):
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
         return shape
+
+
+@dataclass(frozen=True)
+class ClampLayer(Layer):
+    """torch.clamp, and the modules that clamp: ReLU6 (0 to 6) and Hardtanh. A bound may be infinite."""
+
+    op: ClassVar[str] = "clamp"
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.low < self.high:
+            raise EdgeMnistError(f"{self.name}: clamps to {self.low:g}..{self.high:g}, expected a range")
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+
+ACTIVATIONS = ("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "leaky_relu", "elu", "gelu", "softplus", "mish")
+"""The functions of `ActivationLayer`, named as in torch.nn.functional."""
+
+
+@dataclass(frozen=True)
+class ActivationLayer(Layer):
+    """A function of one number that is applied to each value.
+
+    Attributes:
+        function: one of `ACTIVATIONS`; gelu is the exact one, and softplus that with beta 1.
+        parameter: negative_slope of leaky_relu, alpha of elu; 0.0 for the others.
+    """
+
+    op: ClassVar[str] = "activation"
+    function: Annotated[str, Range(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)]
+    parameter: Annotated[
+        float, Range("a finite number", lambda value: isinstance(value, float) and math.isfinite(value))
+    ]
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+
+@dataclass(frozen=True)
+class AddLayer(Layer):
+    """The sum of two inputs of one shape."""
+
+    op: ClassVar[str] = "add"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+    def join_shapes(self, shapes: Sequence[Shape], sources: Sequence[str]) -> Shape:
+        shape = super().join_shapes(shapes, sources)
+        if shapes[1] != shape:
+            raise EdgeMnistError(
+                f"{self.name}: adds {sources[0]} of shape {shape} and {sources[1]} of shape {shapes[1]}, expected one "
+                "shape"
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class MultiplyLayer(Layer):
+    """The product of two inputs; the second may be one value for each channel, (channels, 1, 1): a gate."""
+
+    op: ClassVar[str] = "multiply"
+    arity: ClassVar[tuple[int, int]] = (2, 2)
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+    def join_shapes(self, shapes: Sequence[Shape], sources: Sequence[str]) -> Shape:
+        shape = super().join_shapes(shapes, sources)
+        if shapes[1] not in (shape, (shape[0], *(1 for _ in shape[1:]))):
+            raise EdgeMnistError(
+                f"{self.name}: multiplies {sources[0]} of shape {shape} by {sources[1]} of shape {shapes[1]}, expected "
+                "the same shape, or one value for each channel"
+            )
+        return shape
+
+
+@dataclass(frozen=True)
+class ConcatenateLayer(Layer):
+    """torch.cat along the channels, or along the features of vectors."""
+
+    op: ClassVar[str] = "concatenate"
+    arity: ClassVar[tuple[int, int]] = (2, LARGEST_SIZE)
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+    def join_shapes(self, shapes: Sequence[Shape], sources: Sequence[str]) -> Shape:
+        first = super().join_shapes(shapes, sources)
+        for shape, source in zip(shapes, sources, strict=True):
+            if shape[1:] != first[1:]:
+                raise EdgeMnistError(
+                    f"{self.name}: joins {sources[0]} of shape {first} and {source} of shape {shape}, which differ in "
+                    "more than the channels"
+                )
+        return sum(shape[0] for shape in shapes), *first[1:]
+
+
+@dataclass(frozen=True)
+class UpsampleLayer(Layer):
+    """torch.nn.Upsample in the mode "nearest" by whole factors: each value becomes a block of equal values."""
+
+    op: ClassVar[str] = "upsample"
+    factor: Sizes
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        channels, height, width = self._check_maps(shape, source)
+        return channels, height * self.factor[0], width * self.factor[1]
+
+
+@dataclass(frozen=True)
+class ZeroPad2dLayer(Layer):
+    """torch.nn.ZeroPad2d: zeros above and to the left (`before`), and below and to the right (`after`)."""
+
+    op: ClassVar[str] = "zero_pad2d"
+    before: Margins
+    after: Margins
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        channels, *size = self._check_maps(shape, source)
+        height, width = (b + n + a for b, n, a in zip(self.before, size, self.after, strict=True))
+        return channels, height, width
 
 
 @dataclass(frozen=True)
@@ -246,9 +413,26 @@ class PoolLayer(Layer):
 
 @dataclass(frozen=True)
 class MaxPool2dLayer(PoolLayer):
-    """torch.nn.MaxPool2d without dilation."""
+    """torch.nn.MaxPool2d without dilation, with ceil_mode=False."""
 
     op: ClassVar[str] = "max_pool2d"
+
+
+@dataclass(frozen=True)
+class CeilMaxPool2dLayer(MaxPool2dLayer):
+    """torch.nn.MaxPool2d with ceil_mode=True: the last windows may reach beyond the padded input."""
+
+    op: ClassVar[str] = "max_pool2d_ceil"
+
+    def window_over(self, size: Pair) -> Window:
+        window = super().window_over(size)
+        after = []
+        for n, kernel, stride, padding in zip(size, self.kernel_size, self.stride, self.padding, strict=True):
+            outputs = -(-(n + 2 * padding - kernel) // stride) + 1
+            if (outputs - 1) * stride >= n + padding:  # PyTorch's rule: the last window must begin inside
+                outputs -= 1
+            after.append(max((outputs - 1) * stride + kernel - n - padding, 0))
+        return dataclasses.replace(window, padding_after=(after[0], after[1]))
 
 
 @dataclass(frozen=True)
@@ -315,9 +499,18 @@ LAYERS: dict[str, type[Layer]] = {
     kind.op: kind
     for kind in (
         Conv2dLayer,
+        Conv1dLayer,
         BatchNorm2dLayer,
         ReluLayer,
+        ClampLayer,
+        ActivationLayer,
+        AddLayer,
+        MultiplyLayer,
+        ConcatenateLayer,
+        UpsampleLayer,
+        ZeroPad2dLayer,
         MaxPool2dLayer,
+        CeilMaxPool2dLayer,
         AvgPool2dLayer,
         GlobalAvgPool2dLayer,
         FlattenLayer,
@@ -327,38 +520,65 @@ LAYERS: dict[str, type[Layer]] = {
 """Every kind of layer, by the name of its operation in JSON."""
 
 
-def output_shapes(layers: Iterable[Layer], input_shape: Shape) -> tuple[Shape, ...]:
-    """The shape after each layer, for images of `input_shape`; the whole chain is checked on the way.
+def resolve_sources(layers: Sequence[Layer]) -> tuple[tuple[str, ...], ...]:
+    """The names of the layers whose outputs each layer takes, `INPUT` for the network's input.
 
     Raises:
-        EdgeMnistError: there are no layers, two layers have one name, or a layer does not fit its input; the text names
-            the layer.
+        EdgeMnistError: there are no layers, two layers have one name, a layer takes the output of one that is not
+            before it, or nothing takes the output of a layer before the last; the text names the layer.
     """
-    check_input_shape(input_shape)
-    shapes: list[Shape] = []
-    names: set[str] = set()
-    shape, source = tuple(input_shape), "the input"
+    if not layers:
+        raise EdgeMnistError("the network has no layers")
+    resolved: list[tuple[str, ...]] = []
+    names, previous = {INPUT}, INPUT
+    unused: set[str] = set()
     for layer in layers:
+        sources = layer.sources or (previous,)
+        for source in sources:
+            if source not in names:
+                raise EdgeMnistError(f"{layer.name}: takes the output of {_shorten(source)}, which is not before it")
         if layer.name in names:
             raise EdgeMnistError(f"{layer.name}: two layers have this name")
         names.add(layer.name)
-        shape, source = layer.output_shape(shape, source), layer.name
-        shapes.append(shape)
-    if not shapes:
-        raise EdgeMnistError("the network has no layers")
-    return tuple(shapes)
+        unused = (unused - set(sources)) | {layer.name}
+        resolved.append(sources)
+        previous = layer.name
+    if surplus := sorted(unused - {previous}):
+        raise EdgeMnistError(f"{surplus[0]}: nothing uses its output, and it is not the last layer")
+    return tuple(resolved)
+
+
+def output_shapes(layers: Iterable[Layer], input_shape: Shape) -> tuple[Shape, ...]:
+    """The shape after each layer, for inputs of `input_shape`; the whole network is checked on the way.
+
+    Raises:
+        EdgeMnistError: as `resolve_sources`, or a layer does not fit its inputs; the text names the layer.
+    """
+    check_input_shape(input_shape)
+    layers = tuple(layers)
+    shapes: dict[str, Shape] = {INPUT: to_layer_shape(input_shape)}
+    for layer, sources in zip(layers, resolve_sources(layers), strict=True):
+        labels = [source or "the input" for source in sources]
+        shapes[layer.name] = layer.join_shapes([shapes[source] for source in sources], labels)
+    return tuple(shapes[layer.name] for layer in layers)
+
+
+def to_layer_shape(input_shape: Shape) -> Shape:
+    """The shape in which layers see an input: a sequence (channels, length) is a map (channels, 1, length)."""
+    return (input_shape[0], 1, input_shape[1]) if len(input_shape) == 2 else tuple(input_shape)
 
 
 def check_input_shape(shape: object) -> None:
-    """Check the shape of a network's images.
+    """Check the shape of a network's inputs.
 
     Raises:
-        EdgeMnistError: it is not three sizes of at least 1.
+        EdgeMnistError: it is not one to three sizes of at least 1.
     """
-    if not (isinstance(shape, (tuple, list)) and len(shape) == 3 and all(_is_size(size) for size in shape)):
+    if not (isinstance(shape, (tuple, list)) and 1 <= len(shape) <= 3 and all(_is_size(size) for size in shape)):
         found = list(shape) if isinstance(shape, tuple) else shape
         raise EdgeMnistError(
-            f"input shape {_shorten(found)}: expected three sizes of at least 1, [channels, height, width]"
+            f"input shape {_shorten(found)}: expected sizes of at least 1: [channels, height, width], [channels, "
+            "length] or [features]"
         )
 
 
