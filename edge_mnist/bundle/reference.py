@@ -1,4 +1,4 @@
-"""The reference of a bundle: both graphs and the golden images with their logits, in one safetensors file.
+"""The reference of a bundle: both graphs and the golden inputs with their logits, in one safetensors file.
 
 Verification needs only this file and the artifacts: neither a checkpoint nor a data set nor torch. The structure of the
 graphs is JSON in the file's metadata.
@@ -6,7 +6,9 @@ graphs is JSON in the file's metadata.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,22 +20,48 @@ from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import MANIFEST, REFERENCE, read_manifest, sha256
 from edge_mnist.data import strokes
-from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.graph.layers import Shape, to_layer_shape
+from edge_mnist.graph.operations import (
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Bounds,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    FloatOperation,
+    MaxPool2d,
+    Multiply,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    QuantizedOperation,
+    Table,
+    Upsample,
+)
 from edge_mnist.graph.quantization import LayerReport
 from edge_mnist.graph.tensor_file import decode_tensors
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, read_bytes
 
-LAYOUT_VERSION = 1
-"""The version of the file's layout. A file of a higher version is refused."""
+LAYOUT_VERSION = 2
+"""The version of the file's layout. A file of a higher version is refused. Version 1 holds chains of convolutions and
+max pools over images of pixels, and such graphs are still written in it."""
 
 GOLDEN_IMAGES = 64
-"""The number of golden images in a bundle."""
+"""The number of golden inputs in a bundle."""
 
 GOLDEN_SEED = 20_261
-"""The seed of the golden images. It is arbitrary; another one would change every bundle."""
+"""The seed of the golden inputs. It is arbitrary; another one would change every bundle."""
+
+_FLOAT_KINDS = {kind.__name__: kind for kind in (Upsample, Concatenate, Add, Multiply, Activation)}
+"""The operations of float graphs that version 1 does not have, by the "op" of their JSON objects."""
+
+_INT8_KINDS = {kind.__name__: kind for kind in (Upsample, Concatenate, Add, Multiply, Table)}
+"""The same of int8 graphs."""
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -46,17 +74,17 @@ class Reference:
         float_graph: the folded float network.
         quantized_graph: the int8 network, or None if the bundle has no int8 artifacts.
         layers: how each convolution was quantized.
-        images: uint8 (64, channels, height, width), the golden images.
-        float_logits: float32 (64, classes), the logits of the golden images, as the oracle computed them on the machine
+        images: uint8 (64, *input_shape), the golden images; float32 if the network's input is not pixels.
+        float_logits: float32 (64, outputs), the logits of the golden images, as the oracle computed them on the machine
             that exported.
-        int8_logits: int8 (64, classes), the same of the int8 network, or None. They are equal on every machine.
+        int8_logits: int8 (64, outputs), the same of the int8 network, or None. They are equal on every machine.
         recorded_accuracy: the test accuracy that the checkpoint recorded, 0..1, or None.
     """
 
     float_graph: FloatGraph
     quantized_graph: QuantizedGraph | None
     layers: tuple[LayerReport, ...]
-    images: NDArray[np.uint8]
+    images: NDArray[np.generic]
     float_logits: NDArray[np.float32]
     int8_logits: NDArray[np.int8] | None
     recorded_accuracy: float | None
@@ -73,7 +101,11 @@ def make_reference(
     Raises:
         EdgeMnistError: the float network's logits overflow.
     """
-    images = draw_golden_images(float_graph.input_shape)
+    images: NDArray[np.generic]
+    if float_graph.is_pixels:
+        images = draw_golden_images(float_graph.input_shape)
+    else:
+        images = draw_golden_features(float_graph.input_shape, getattr(quantized_graph, "features", None))
     with np.errstate(over="ignore", invalid="ignore"):
         float_logits = run_float(float_graph, images)
     if not np.isfinite(float_logits).all():
@@ -91,18 +123,18 @@ def make_reference(
     )
 
 
-def draw_golden_images(shape: MapShape) -> NDArray[np.uint8]:
+def draw_golden_images(input_shape: Shape) -> NDArray[np.uint8]:
     """Draw images of many kinds: digits, black, white, grey, ramps, and noise of every density.
 
     Args:
-        shape: channels, height, width.
+        input_shape: (channels, height, width), (channels, length) or (features,).
 
     Returns:
-        uint8 (64, channels, height, width), the same on every machine. There are digits only if the shape is that of
-        MNIST, (1, 28, 28).
+        uint8 (64, *input_shape), the same on every machine. There are digits only if the shape is that of MNIST,
+        (1, 28, 28).
     """
     rng = np.random.Generator(np.random.PCG64(GOLDEN_SEED))
-    channels, height, width = shape
+    channels, height, width = shape = _to_map_shape(input_shape)
     ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(height, width)
     flat = [np.broadcast_to(np.uint8(value), (height, width)) for value in (0, 255, 128)]
     fixed = np.stack([*flat, ramp, ramp[::-1], 255 - ramp[:, ::-1], ramp.T.reshape(height, width), 255 - ramp])
@@ -113,14 +145,42 @@ def draw_golden_images(shape: MapShape) -> NDArray[np.uint8]:
     density = np.linspace(0.05, 1, noise)[:, None, None, None]
     values = rng.integers(0, 256, (noise, *shape))
     images.append(np.where(rng.random((noise, *shape)) < density, values, 0))
-    return np.concatenate(images).astype(np.uint8)
+    return np.concatenate(images).astype(np.uint8).reshape(GOLDEN_IMAGES, *input_shape)
+
+
+def draw_golden_features(input_shape: Shape, features: Quantization | None) -> NDArray[np.float32]:
+    """Draw inputs that are not pixels: zeros, both ends of the range, ramps, and noise that goes beyond the range.
+
+    Args:
+        input_shape: (channels, height, width), (channels, length) or (features,).
+        features: the quantization of the inputs, whose range is drawn over; None for numbers from -1 to 1.
+
+    Returns:
+        float32 (64, *input_shape), the same on every machine.
+    """
+    rng = np.random.Generator(np.random.PCG64(GOLDEN_SEED))
+    low, high = (-1.0, 1.0) if features is None else features.range
+    ramp = np.linspace(low, high, math.prod(input_shape)).reshape(input_shape)
+    fixed = [np.zeros(input_shape), *(np.full(input_shape, end) for end in (low, high, 2 * low, 2 * high))]
+    fixed += [ramp, ramp[::-1], 1.5 * ramp]
+    noise = GOLDEN_IMAGES - len(fixed)
+    size = np.linspace(0.05, 1.3, noise).reshape(noise, *(1 for _ in input_shape))
+    values = size * (low + (high - low) * rng.random((noise, *input_shape)))
+    return np.concatenate([np.stack(fixed), values]).astype(np.float32)
+
+
+def _to_map_shape(input_shape: Shape) -> tuple[int, int, int]:
+    """The channels, height and width as which inputs are drawn; a vector is drawn as one row."""
+    channels, *size = to_layer_shape(input_shape)
+    height, width = size or (1, channels)
+    return (channels if size else 1), height, width
 
 
 def serialize(reference: Reference) -> bytes:
     """The content of the file of a reference."""
     arrays: Arrays = {"golden/images": reference.images, "golden/float_logits": reference.float_logits}
     structure: dict[str, Any] = {
-        "format": LAYOUT_VERSION,
+        "format": 1 if _fits_version_1(reference.float_graph) else LAYOUT_VERSION,
         "recorded_accuracy": reference.recorded_accuracy,
         "layers": [asdict(layer) for layer in reference.layers],
         "float": _pack("float", reference.float_graph, arrays),
@@ -180,57 +240,116 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     return manifest, deserialize(data, str(path))
 
 
+def _fits_version_1(graph: FloatGraph) -> bool:
+    """Whether a graph can be written in version 1 of the layout."""
+    return (
+        graph.is_pixels
+        and len(graph.input_shape) == 3
+        and not graph.ending
+        and graph.is_chain
+        and graph.shapes()[-1][1:] == (1, 1)
+        and all(
+            isinstance(operation, Conv2d | MaxPool2d)
+            and operation.window.padding_after is None
+            and (isinstance(operation, MaxPool2d) or operation.bounds in (RELU, UNBOUNDED))
+            for operation in graph.operations
+        )
+    )
+
+
 def _pack(prefix: str, graph: FloatGraph | QuantizedGraph, arrays: Arrays) -> dict[str, Any]:
     """The structure of a graph, as a JSON object; its arrays are added to `arrays`, their names after `prefix`."""
-    operations = []
-    for operation in graph.operations:
-        fields: dict[str, Any] = {"name": operation.name, "window": asdict(operation.window)}
-        if not isinstance(operation, MaxPool2d):
-            fields |= {"groups": operation.groups, "relu": operation.relu}
-            arrays[f"{prefix}/{operation.name}/weight"] = operation.weight
-            arrays[f"{prefix}/{operation.name}/bias"] = operation.bias
-        if isinstance(operation, QuantizedConv2d):
-            fields["output"] = asdict(operation.output)
-            arrays[f"{prefix}/{operation.name}/weight_scale"] = operation.weight_scale
-        operations.append(fields)
-    return {"input_shape": graph.input_shape, "zero_pixel": graph.zero_pixel, "operations": operations}
+    structure = {
+        "input_shape": graph.input_shape,
+        "zero_pixel": graph.zero_pixel,
+        "operations": [_pack_operation(prefix, operation, arrays) for operation in graph.operations],
+    }
+    if not graph.is_pixels:
+        features = graph.features if isinstance(graph, QuantizedGraph) else None
+        structure["features"] = features and asdict(features)
+    return structure | ({"ending": graph.ending} if graph.ending else {})
+
+
+def _pack_operation(prefix: str, operation: FloatOperation | QuantizedOperation, arrays: Arrays) -> dict[str, Any]:
+    """The JSON object of an operation, in which everything that version 1 does not have is left out if possible."""
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(operation):
+        value = getattr(operation, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[f"{prefix}/{operation.name}/{field.name}"] = value
+        elif isinstance(value, Window):
+            fields["window"] = {key: pair for key, pair in asdict(value).items() if pair is not None}
+        elif isinstance(value, Quantization):
+            fields[field.name] = asdict(value)
+        elif field.name == "bounds" and value in (RELU, UNBOUNDED):
+            fields["relu"] = value == RELU
+        elif field.name == "bounds":
+            fields["bounds"] = [bound if math.isfinite(bound) else None for bound in value]
+        elif value is not None and (field.name != "sources" or value):
+            fields[field.name] = value
+    first = ("name", "window", "groups", "relu", "bounds")  # in the order of version 1
+    fields = {key: fields[key] for key in (*first, *fields) if key in fields}
+    if not isinstance(operation, Conv2d | QuantizedConv2d | MaxPool2d):
+        fields["op"] = type(operation).__name__
+    return fields
 
 
 def _unpack_float(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -> FloatGraph:
     """The float graph that `_pack` described."""
-    operations = [_unpack_fields("float", fields, arrays) for fields in structure["operations"]]
+    operations = []
+    for record in structure["operations"]:
+        fields = _unpack_fields("float", record, arrays)
+        kind = _FLOAT_KINDS[record["op"]] if "op" in record else Conv2d if "weight" in fields else MaxPool2d
+        operations.append(kind(**fields))
     return FloatGraph(
-        _unpack_shape(structure["input_shape"]),
+        tuple(structure["input_shape"]),
         structure["zero_pixel"],
-        tuple(Conv2d(**fields) if "weight" in fields else MaxPool2d(**fields) for fields in operations),
+        tuple(operations),
+        is_pixels="features" not in structure,
+        ending=structure.get("ending", ""),
     )
 
 
 def _unpack_quantized(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -> QuantizedGraph:
     """The int8 graph that `_pack` described."""
-    operations = [_unpack_fields("int8", fields, arrays) for fields in structure["operations"]]
+    operations = []
+    for record in structure["operations"]:
+        fields = _unpack_fields("int8", record, arrays)
+        kind = _INT8_KINDS[record["op"]] if "op" in record else QuantizedConv2d if "weight" in fields else MaxPool2d
+        operations.append(kind(**fields))
     return QuantizedGraph(
-        _unpack_shape(structure["input_shape"]),
+        tuple(structure["input_shape"]),
         structure["zero_pixel"],
-        tuple(
-            QuantizedConv2d(
-                **{**fields, "output": Quantization(**fields["output"])},
-                weight_scale=arrays[f"int8/{fields['name']}/weight_scale"],
-            )
-            if "weight" in fields
-            else MaxPool2d(**fields)
-            for fields in operations
-        ),
+        tuple(operations),
+        features=Quantization(**structure["features"]) if "features" in structure else None,
+        ending=structure.get("ending", ""),
     )
 
 
-def _unpack_fields(prefix: str, fields: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of an operation, those included that are arrays; only a convolution has "weight" and "bias"."""
-    pairs = {key: (vertical, horizontal) for key, (vertical, horizontal) in fields["window"].items()}
-    keys = ("weight", "bias") if "groups" in fields else ()
-    return {**fields, "window": Window(**pairs)} | {key: arrays[f"{prefix}/{fields['name']}/{key}"] for key in keys}
+def _unpack_fields(prefix: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an operation, those included that are arrays."""
+    fields = {key: value for key, value in record.items() if key not in ("op", "relu")}
+    if "window" in fields:
+        pairs = {key: (vertical, horizontal) for key, (vertical, horizontal) in fields["window"].items()}
+        fields["window"] = Window(**pairs)
+    if "relu" in record:
+        fields["bounds"] = RELU if record["relu"] else UNBOUNDED
+    elif "bounds" in record:
+        fields["bounds"] = _unpack_bounds(record["bounds"])
+    if "output" in fields:
+        fields["output"] = Quantization(**fields["output"])
+    if "factor" in fields:
+        vertical, horizontal = fields["factor"]
+        fields["factor"] = vertical, horizontal
+    if "sources" in fields:
+        fields["sources"] = tuple(fields["sources"])
+    keys = ["values"] if record.get("op") == "Table" else []
+    if "groups" in record:  # a convolution
+        keys = ["weight", "bias", *(["weight_scale"] if "output" in record else [])]
+    return fields | {key: arrays[f"{prefix}/{record['name']}/{key}"] for key in keys}
 
 
-def _unpack_shape(values: list[int]) -> MapShape:
-    channels, height, width = values
-    return channels, height, width
+def _unpack_bounds(bounds: list[float | None]) -> Bounds:
+    """The bounds of an operation, where None is infinite."""
+    low, high = bounds
+    return -math.inf if low is None else float(low), math.inf if high is None else float(high)

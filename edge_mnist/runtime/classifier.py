@@ -1,4 +1,4 @@
-"""What all runtimes have in common: uint8 images in, logits out, whatever the format of the artifact.
+"""What all runtimes have in common: images or features in, logits out, whatever the format of the artifact.
 
 A runtime is imported when the first artifact of its format is opened: a machine needs only the runtimes that it uses.
 """
@@ -131,29 +131,33 @@ class Classifier(ABC):
         self.name = name
         self.contract = read_contract(data, name)
 
-    def outputs(self, images: NDArray[np.uint8]) -> NDArray[Any]:
+    def outputs(self, images: NDArray[np.generic]) -> NDArray[Any]:
         """Run the artifact, and bring its outputs into the form that is the same for all formats.
 
         Args:
-            images: uint8 (N, height, width), or (N, channels, height, width).
+            images: uint8 (N, height, width), or (N, channels, height, width); float32 (N, *input_shape) if the
+                network's input is not pixels.
 
         Returns:
-            The logits of a float artifact as float32 (N, classes), those of an int8 artifact as int8 (N, classes).
-            An artifact whose outputs are uint8 has 128 subtracted from them.
+            The logits of a float artifact as float32 (N, classes), those of an int8 artifact as int8 (N, classes); of
+            maps (N, channels * height * width), in PyTorch's order. An artifact whose outputs are uint8 has 128
+            subtracted from them.
 
         Raises:
             EdgeMnistError: the images are of another type or shape, the artifact cannot be run, or its outputs are not
                 of the type and shape that its contract promises.
         """
-        outputs = self.run(self.contract.convert_images(images))
-        if outputs.ndim != 2 or len(outputs) != len(images) or outputs.dtype != self.contract.output_type:
+        inputs = self.contract.convert_images(images)
+        outputs = self.run(inputs)
+        try:
+            return self.contract.flatten_outputs(outputs, len(inputs))
+        except ValueError as error:
             raise EdgeMnistError(
-                f"{self.name}: gives {outputs.dtype} {outputs.shape} for {len(images)} images, expected "
-                f"{self.contract.output_type} ({len(images)}, classes): it is damaged, export it again"
-            )
-        return self.contract.to_signed(outputs)
+                f"{self.name}: gives {outputs.dtype} {outputs.shape} for {len(inputs)} images, expected {error}: it is "
+                "damaged, export it again"
+            ) from error
 
-    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def logits(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """Compute the logits, float32 (N, classes), of images as in `outputs`; those of int8 artifacts dequantized."""
         outputs = self.outputs(images)
         if outputs.dtype == np.float32:
@@ -162,8 +166,15 @@ class Classifier(ABC):
         zero_point = self.contract.output_zero_point - shift
         return (outputs.astype(np.float32) - np.float32(zero_point)) * np.float32(self.contract.output_scale)
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """Find the class with the largest logit, int64 (N,), of images as in `outputs`; of equal ones the first."""
+    def predict(self, images: NDArray[np.generic]) -> NDArray[np.int64]:
+        """Find the class with the largest logit, int64 (N,), of images as in `outputs`; of equal ones the first.
+
+        Raises:
+            EdgeMnistError: as `outputs`, or the artifact gives maps, not one value for each class.
+        """
+        if self.contract.output_shape is not None:
+            shape = "x".join(map(str, self.contract.output_shape))
+            raise EdgeMnistError(f"{self.name}: gives maps of {shape}, not classes: call outputs() or logits() instead")
         return np.asarray(self.outputs(images).argmax(axis=1), dtype=np.int64)
 
     def run(self, inputs: NDArray[Any]) -> NDArray[Any]:
