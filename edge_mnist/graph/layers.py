@@ -59,6 +59,7 @@ Margins = Annotated[Pair, Range("[height, width] of at least 0", lambda value: _
 Flag = Annotated[bool, Range("true or false", lambda value: isinstance(value, bool))]
 Positive = Annotated[float, Range("a positive number", lambda value: isinstance(value, float) and 0 < value < math.inf)]
 Number = Annotated[float, Range("a number", lambda value: isinstance(value, float) and not math.isnan(value))]
+Finite = Annotated[float, Range("a finite number", lambda value: isinstance(value, float) and math.isfinite(value))]
 
 
 @dataclass(frozen=True)
@@ -295,9 +296,19 @@ class ActivationLayer(Layer):
 
     op: ClassVar[str] = "activation"
     function: Annotated[str, Range(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)]
-    parameter: Annotated[
-        float, Range("a finite number", lambda value: isinstance(value, float) and math.isfinite(value))
-    ]
+    parameter: Finite
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        return shape
+
+
+@dataclass(frozen=True)
+class AffineLayer(Layer):
+    """Each value times `factor`, plus `offset`: what a multiplication by or an addition of a constant computes."""
+
+    op: ClassVar[str] = "affine"
+    factor: Finite
+    offset: Finite
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
         return shape
@@ -466,6 +477,18 @@ class FlattenLayer(Layer):
 
 
 @dataclass(frozen=True)
+class UnsqueezeLayer(Layer):
+    """A vector of features as maps of 1x1, one for each feature."""
+
+    op: ClassVar[str] = "unsqueeze"
+
+    def output_shape(self, shape: Shape, source: str) -> Shape:
+        if len(shape) != 1:
+            raise EdgeMnistError(f"{self.name}: unsqueeze takes features, but {source} gives maps {shape}")
+        return shape[0], 1, 1
+
+
+@dataclass(frozen=True)
 class LinearLayer(Layer):
     """torch.nn.Linear, on flattened features."""
 
@@ -504,6 +527,7 @@ LAYERS: dict[str, type[Layer]] = {
         ReluLayer,
         ClampLayer,
         ActivationLayer,
+        AffineLayer,
         AddLayer,
         MultiplyLayer,
         ConcatenateLayer,
@@ -514,6 +538,7 @@ LAYERS: dict[str, type[Layer]] = {
         AvgPool2dLayer,
         GlobalAvgPool2dLayer,
         FlattenLayer,
+        UnsqueezeLayer,
         LinearLayer,
     )
 }
