@@ -7,9 +7,12 @@ math library, and an export gives the same bytes everywhere.
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edge_mnist.graph.operations import Quantization
 
 FloatArray = NDArray[np.float64]
 
@@ -126,27 +129,182 @@ def requantize_single_rounding(
     return np.asarray(np.clip(rounded + zero_point, -128, 127), dtype=np.int8)
 
 
-def find_exact_bias_scale(bias: float, scale: np.float32, input_scale: float) -> tuple[np.float32, int]:
-    """The first weight scale from `scale` upward at which the integer bias survives a round trip through float32.
+def add(
+    a: NDArray[np.int8], b: NDArray[np.int8], source_a: Quantization, source_b: Quantization, output: Quantization
+) -> NDArray[np.int8]:
+    """Add two int8 tensors of one shape: `clamp(round((scale_a * a' + scale_b * b') / scale_out) + zero_out)`.
 
-    PyTorch's quantized convolutions carry the bias as a float and divide it by `weight_scale * input_scale` again; the
-    quotient must be exactly the integer that the other formats store.
+    Here a' is `a - zero_a`. The sums are exact in float64, and none is near a tie, see `tie_margin_of_add`.
+    """
+    real = (a.astype(np.float64) - source_a.zero_point) * source_a.scale
+    real += (b.astype(np.float64) - source_b.zero_point) * source_b.scale
+    return quantize(real, output.scale, output.zero_point).astype(np.int8)
+
+
+def multiply(
+    a: NDArray[np.int8], b: NDArray[np.int8], source_a: Quantization, source_b: Quantization, output: Quantization
+) -> NDArray[np.int8]:
+    """Multiply two int8 tensors, of which b may be broadcast: `clamp(round(a' * b' * M) + zero_out)`.
+
+    Here a' is `a - zero_a`, and M is `scale_a * scale_b / scale_out`. No product is near a tie, see
+    `tie_margin_of_multiply`.
+    """
+    real = (a.astype(np.float64) - source_a.zero_point) * (b.astype(np.float64) - source_b.zero_point)
+    return quantize(real * (source_a.scale * source_b.scale), output.scale, output.zero_point).astype(np.int8)
+
+
+def tie_margin_of_add(a: Quantization, b: Quantization, output: Quantization) -> float:
+    """By how much the sums of all pairs of int8 values keep away from ties, beyond what the coarsest runtime needs.
+
+    A tie is a sum halfway between two integers, which runtimes round differently. How exactly runtimes add:
+
+    - XNNPACK (qs8-vadd) and QNNPACK multiply by integers of at most 21 bits, which round `scale / scale_out`;
+    - TensorFlow Lite rounds each operand once to 2^-20 of twice the larger one, and then the sum;
+    - MLAS (ONNX Runtime) adds in float32 without subtracting the zero points first; each of its five roundings is at
+      most 2^-24 of the largest magnitude;
+    - FBGEMM adds in float32 as well, with fewer roundings.
+
+    Returns:
+        The smallest distance between a sum and a tie, in steps of the output, less the largest error of these four.
+        Only sums within the output's range count. Above 0, all runtimes give the same integers.
+    """
+    ratios = [a.scale / output.scale, b.scale / output.scale]
+    reaches = [max(127 - source.zero_point, 128 + source.zero_point) for source in (a, b)]
+    shift = 20 - math.frexp(max(ratios))[1] + 1
+    multiplier_error = sum(
+        abs(round(math.ldexp(ratio, shift)) - math.ldexp(ratio, shift)) * math.ldexp(reach, -shift)
+        for ratio, reach in zip(ratios, reaches, strict=True)
+    )
+    two_step_error = math.ldexp(max(ratios), -19)
+    float_error = 5 * math.ldexp(255 * sum(ratios) + 128, -24)
+    units, divisor = _to_integers([Fraction(a.scale), Fraction(b.scale)], Fraction(output.scale))
+    first, second = (
+        unit * (np.arange(-128, 128) - source.zero_point) for unit, source in zip(units, (a, b), strict=True)
+    )
+    distance = _nearest_tie(first[:, None] + second[None], divisor, output)
+    return distance - max(multiplier_error, two_step_error, float_error)
+
+
+def tie_margin_of_multiply(a: Quantization, b: Quantization, output: Quantization) -> float:
+    """The same as `tie_margin_of_add` for products.
+
+    All runtimes multiply the integers exactly, and the product by a float32 or a 31-bit integer; four roundings in
+    float32 are the most.
+    """
+    (unit,), divisor = _to_integers([Fraction(a.scale) * Fraction(b.scale)], Fraction(output.scale))
+    first, second = (np.arange(-128, 128) - source.zero_point for source in (a, b))
+    distance = _nearest_tie(unit * (first[:, None] * second[None]), divisor, output)
+    return distance - 4 * math.ldexp(256 + 128, -24)
+
+
+def _to_integers(numerators: list[Fraction], denominator: Fraction) -> tuple[list[int], int]:
+    """Integers in the same proportions as positive fractions."""
+    common = math.lcm(denominator.denominator, *(value.denominator for value in numerators))
+    integers = [int(value * common) for value in (*numerators, denominator)]
+    divisor = math.gcd(*integers)
+    *units, last = (value // divisor for value in integers)
+    return units, last
+
+
+def _nearest_tie(numerators: NDArray[np.int64], divisor: int, output: Quantization) -> float:
+    """The smallest distance of `numerators / divisor` from a tie, of those within the output's range.
+
+    Returns:
+        0..0.5, or 0.0 if the numbers are too large for an exact answer.
+    """
+    if max(int(np.abs(numerators).max()), divisor) >= 1 << 60:
+        return 0.0
+    doubled, period = 2 * numerators, 2 * divisor
+    low, high = ((limit - output.zero_point) * period for limit in (-129, 128))
+    inside = doubled[(doubled > low) & (doubled < high)]
+    if not inside.size:
+        return 0.5
+    return float(np.abs(inside % period - divisor).min() / period)
+
+
+def apply_function(values: FloatArray, function: str, parameter: float) -> FloatArray:
+    """Apply a function of `layers.ACTIVATIONS` to each value, with the definition that torch.nn.functional gives it."""
+    x = values
+    match function:
+        case "sigmoid":
+            return _sigmoid(x)
+        case "tanh":
+            return np.tanh(x)
+        case "hardsigmoid":
+            return np.clip(x + 3, 0, 6) / 6
+        case "hardswish":
+            return np.asarray(x * np.clip(x + 3, 0, 6) / 6)
+        case "silu":
+            return np.asarray(x * _sigmoid(x))
+        case "leaky_relu":
+            return np.where(x >= 0, x, x * parameter)
+        case "elu":
+            return np.where(x > 0, x, parameter * np.expm1(np.minimum(x, 0)))
+        case "gelu":
+            return np.asarray(x * 0.5 * (1 + _erf(x / math.sqrt(2))))
+        case "softplus":
+            return np.logaddexp(x, 0.0)
+        case "mish":
+            return np.asarray(x * np.tanh(np.logaddexp(x, 0.0)))
+        case _:
+            raise ValueError(f"unknown function {function}")
+
+
+def _sigmoid(x: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(-np.logaddexp(0.0, -x)))
+
+
+def _erf(x: FloatArray) -> FloatArray:
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float64)
+
+
+def find_exact_bias_scale(
+    bias: float, scale: np.float32, source: Quantization, output: Quantization
+) -> tuple[np.float32, int]:
+    """The first weight scale from `scale` upward from which runtimes derive everything else without rounding.
+
+    With it `weight_scale * source.scale` and `M = weight_scale * source.scale / output.scale` are exact in float32. And
+    the integer bias survives a round trip through float32: PyTorch's quantized convolutions carry the bias as a float
+    and divide it by `weight_scale * source.scale` again; the quotient must be exactly the integer that the other
+    formats store.
 
     Args:
         bias: the real bias.
         scale: the preferred weight scale, positive.
-        input_scale: the scale of the convolution's input, a power of two.
+        source: the quantization of the convolution's input.
+        output: that of its output.
 
     Returns:
-        The scale, which is at most a few units in the last place above the preferred one, and the bias as an integer.
+        The scale, and the bias as an integer. Where both activation scales are powers of two, it is at most a few units
+        in the last place above the preferred one; else the mantissas of the activation scales take some of its bits.
     """
+    scale = next_exact_scale(scale, source, output)
     while True:
-        step = scale * np.float32(input_scale)  # exact: a power of two changes only the exponent
+        step = scale * np.float32(source.scale)
         integer = round(bias / float(step))
         stored = np.float32(integer) * step
         if stored / step == np.float32(integer):
             return scale, integer
-        scale = np.nextafter(scale, np.float32(np.inf))
+        scale = next_exact_scale(np.nextafter(scale, np.float32(np.inf)), source, output)
+
+
+def next_exact_scale(scale: np.float32, source: Quantization, output: Quantization) -> np.float32:
+    """The smallest weight scale that is at least `scale` and with which all products and quotients are exact.
+
+    Let the mantissas of the activation scales be m_in and m_out without their common divisor. The weight scale is
+    `m_out * k * 2^e` with an integer k, so that M is `m_in * k`, and the product with the input's scale is
+    `m_in * m_out * k`; both have to fit into the 24 bits of a float32.
+    """
+    common = math.gcd(source.mantissa, output.mantissa)
+    divisor = output.mantissa // common
+    bits = 24 - (source.mantissa * divisor).bit_length()
+    if (source.mantissa, divisor) == (1, 1):
+        return scale
+    if bits < 4:
+        raise ValueError(f"scales {source.scale} and {output.scale} leave {bits} bits of a weight scale")
+    _, exponent = math.frexp(float(scale) / divisor)  # 2^(exponent - 1) <= scale / divisor
+    unit = math.ldexp(divisor, exponent - bits)
+    return np.float32(math.ceil(float(scale) / unit) * unit)
 
 
 SPLITMIX64_STEP = np.uint64(0x9E3779B97F4A7C15)

@@ -338,7 +338,7 @@ class _Graph(Generic[AnyOperation]):
         names = [operation.name for operation in self.operations]
         if len(set(names)) != len(names):
             raise EdgeMnistError(f"layer names must be unique, found {', '.join(names)}")
-        used = set()
+        used: set[int] = set()
         for index, operation in enumerate(self.operations):
             sources = self.sources(index)
             least, most = operation.arity

@@ -1,28 +1,50 @@
 """Quantizes a `FloatGraph`, from the statistics of its activations, to a `QuantizedGraph`.
 
 The numbers are chosen so that runtimes cannot round differently (docs/bit-exactness.md): activation scales are powers
-of two, accumulators stay below 2^24, weights within +-64, and biases survive a round trip through float32.
+of two, or such numbers times a small odd integer where a sum must not be near a tie or a range must end at a bound;
+accumulators stay below 2^24, weights within +-64, and biases survive a round trip through float32.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.arithmetic import find_exact_bias_scale, round_up_to_power_of_two, sum_squared_errors
+from edge_mnist.graph.arithmetic import (
+    apply_function,
+    dequantize,
+    find_exact_bias_scale,
+    quantize,
+    round_up_to_power_of_two,
+    sum_squared_errors,
+    tie_margin_of_add,
+    tie_margin_of_multiply,
+)
 from edge_mnist.graph.calibration import BINS, Statistics
 from edge_mnist.graph.operations import (
     ACCUMULATOR_LIMIT,
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Bounds,
+    Concatenate,
     Conv2d,
     FloatGraph,
+    FloatOperation,
     MaxPool2d,
+    Multiply,
     Quantization,
     QuantizedConv2d,
     QuantizedGraph,
+    QuantizedOperation,
+    Table,
+    Upsample,
     bound_accumulators,
 )
 from edge_mnist.system.errors import EdgeMnistError
@@ -38,20 +60,32 @@ LEAST_WEIGHT_LEVELS = 4
 """The smallest number of weight levels on each side of zero. A channel that would keep fewer is refused."""
 
 
+FINER_SCALES = 6
+"""How many scales are tried for an activation, each half the one before; the first clips nothing."""
+
+SUM_FACTORS = tuple((1 << bits) + sign for bits in (12, 11, 10, 9) for sign in (1, -1))
+"""Mantissas of scales with which sums and products are tried: powers of two times 1 +- 2^-12 to 1 +- 2^-9."""
+
+BOUND_FACTORS = (3, 5, 7)
+"""Mantissas of scales that are tried besides 1 where the int8 range must not exceed the bounds of an operation: 6 / 256
+is 3 * 2^-7."""
+
+
 @dataclass(frozen=True)
 class LayerReport:
-    """How one convolution was quantized.
+    """How the output of one operation was quantized.
 
     Attributes:
-        name: the name of the convolution.
+        name: the name of the operation.
         scale: the scale of its output.
         zero_point: the zero point of its output.
         clipped: the share of the calibration values that lie outside the int8 range, 0..1.
         bias_corrected: whether the bias of a channel was corrected, which is done where it lowers the shift.
         shift_before: by how much rounding the weights is expected to shift the output: the root mean square over the
-            channels, in steps of the output.
+            channels, in steps of the output. 0.0 for an operation without weights.
         shift_after: the same with the exported bias.
-        headroom: the limit of the accumulator divided by the largest possible accumulator, above 1.
+        headroom: the limit of the accumulator divided by the largest possible accumulator, above 1. The limit itself
+            for an operation without weights.
     """
 
     name: str
@@ -78,7 +112,7 @@ def quantize_graph(
             smallest scale that clips no value.
 
     Returns:
-        The quantized graph, and how each of its convolutions was quantized.
+        The quantized graph, and how the output of each of its operations was quantized.
 
     Raises:
         EdgeMnistError: the statistics do not fit the network or are of images that are all alike, or a layer cannot be
@@ -87,20 +121,35 @@ def quantize_graph(
     if not 8 <= weight_range <= 127:
         raise EdgeMnistError(f"weight range {weight_range} is outside 8..127")
     _check_statistics(graph, statistics)
-    source = Quantization(1.0, graph.zero_pixel - 128)
-    operations: list[QuantizedConv2d | MaxPool2d] = []
+    scales = _choose_quantizations(graph, statistics, weight_range, method)
+    operations: list[QuantizedOperation] = []
     reports = []
-    for operation in graph.operations:
-        if isinstance(operation, MaxPool2d):
+    for index, operation in enumerate(graph.operations):
+        source, output = scales[graph.sources(index)[0]], scales[index + 1]
+        if isinstance(operation, MaxPool2d | Upsample | Concatenate):
             operations.append(operation)
             continue
-        is_logits = operation is graph.operations[-1]
-        output, clipped = _choose_output_quantization(operation, statistics, source, weight_range, method, is_logits)
-        convolution, report = _quantize_convolution(operation, source, output, clipped, statistics, weight_range)
-        operations.append(convolution)
+        clipped = _measure_clipping(statistics, operation.name, output)
+        report = LayerReport(
+            operation.name, output.scale, output.zero_point, clipped, False, 0.0, 0.0, float(ACCUMULATOR_LIMIT)
+        )
+        quantized: QuantizedOperation
+        match operation:
+            case Conv2d():
+                quantized, report = _quantize_convolution(operation, source, output, clipped, statistics, weight_range)
+            case Add():
+                quantized = Add(operation.name, operation.bounds, output, sources=operation.sources)
+            case Multiply():
+                quantized = Multiply(operation.name, output, sources=operation.sources)
+            case Activation():
+                quantized = _make_table(operation, source, output)
+        operations.append(quantized)
         reports.append(report)
-        source = output
-    return QuantizedGraph(graph.input_shape, graph.zero_pixel, tuple(operations)), tuple(reports)
+    features = None if graph.is_pixels else scales[0]
+    quantized_graph = QuantizedGraph(
+        graph.input_shape, graph.zero_pixel, tuple(operations), ending=graph.ending, features=features
+    )
+    return quantized_graph, tuple(reports)
 
 
 def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
@@ -109,27 +158,28 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
     Raises:
         EdgeMnistError: they are missing, damaged, of another network, or of images that are all alike.
     """
-    pixel_counts = statistics.get("pixels.histogram")
-    if pixel_counts is None:
-        raise EdgeMnistError("the checkpoint holds no activation statistics: calibrate with --recalibrate")
-    if np.count_nonzero(pixel_counts) < 2:
-        value = int(np.argmax(pixel_counts))
-        raise EdgeMnistError(
-            f"every pixel of the calibration images is {value}, expected digits: calibrate with --recalibrate"
-        )
-    for convolution in graph.convolutions:
-        name = convolution.name
-        expected = {
-            f"{name}.range": (2,),
-            f"{name}.histogram": (BINS,),
-            f"{name}.input_mean": (convolution.weight.shape[1] * convolution.groups, *convolution.window.kernel_size),
-        }
-        for key, shape in expected.items():
-            found = statistics[key].shape if key in statistics else None
-            if found != shape:
-                raise EdgeMnistError(
-                    f"statistics {key}: expected shape {shape}, found {found}: calibrate with --recalibrate"
-                )
+    if graph.is_pixels:
+        pixel_counts = statistics.get("pixels.histogram")
+        if pixel_counts is None:
+            raise EdgeMnistError("the checkpoint holds no activation statistics: calibrate with --recalibrate")
+        if np.count_nonzero(pixel_counts) < 2:
+            value = int(np.argmax(pixel_counts))
+            raise EdgeMnistError(
+                f"every pixel of the calibration images is {value}, expected digits: calibrate with --recalibrate"
+            )
+    elif "input.range" not in statistics:
+        raise EdgeMnistError("the checkpoint holds no statistics of its inputs: calibrate with --calibrate")
+    names = [] if graph.is_pixels else ["input"]
+    for operation in graph.operations:
+        if isinstance(operation, MaxPool2d | Upsample | Concatenate):
+            continue
+        names.append(operation.name)
+        if isinstance(operation, Conv2d):
+            channels = operation.weight.shape[1] * operation.groups
+            _check_shape(statistics, f"{operation.name}.input_mean", (channels, *operation.window.kernel_size))
+    for name in names:
+        _check_shape(statistics, f"{name}.range", (2,))
+        _check_shape(statistics, f"{name}.histogram", (BINS,))
         low, high = statistics[f"{name}.range"].astype(np.float64)
         counts = statistics[f"{name}.histogram"]
         if low > high or counts.min() < 0 or counts.sum() == 0:
@@ -144,34 +194,294 @@ def _check_statistics(graph: FloatGraph, statistics: Statistics) -> None:
             )
 
 
-def _choose_output_quantization(
-    operation: Conv2d,
+def _check_shape(statistics: Statistics, key: str, shape: tuple[int, ...]) -> None:
+    found = statistics[key].shape if key in statistics else None
+    if found != shape:
+        raise EdgeMnistError(f"statistics {key}: expected shape {shape}, found {found}: calibrate with --recalibrate")
+
+
+class _Distribution:
+    """The calibration values of one operation's output, as the centres of the bins of its histogram."""
+
+    def __init__(self, statistics: Statistics, name: str) -> None:
+        self.low, self.high = (float(value) for value in statistics[f"{name}.range"])
+        self.counts = statistics[f"{name}.histogram"].astype(np.float64)
+        step = (self.high - self.low) / BINS
+        self.values: NDArray[np.float64] = self.low + (np.arange(BINS, dtype=np.float64) + 0.5) * step
+
+
+@dataclass
+class _ScaleGroup:
+    """Values that share one quantization, because they are joined, or because an operation only moves them.
+
+    Attributes:
+        members: the indices of the values that get a new quantization; 0 is the input.
+        least: the scale is larger than this.
+        rejected: quantizations that an operation of the group cannot have.
+        chosen: the quantization, once it is chosen.
+    """
+
+    members: list[int]
+    least: float = 0.0
+    rejected: set[Quantization] = field(default_factory=set)
+    chosen: Quantization | None = None
+
+
+class _Retry(Exception):
+    """An operation cannot have the quantization that was chosen for its group; the group now knows."""
+
+
+def _choose_quantizations(
+    graph: FloatGraph, statistics: Statistics, weight_range: int, method: Method
+) -> list[Quantization]:
+    """Choose the quantization of each value of a graph.
+
+    A group's quantization is chosen at its first value in the order of the graph. If a later value of the group cannot
+    have it, the choice is begun anew without it.
+    """
+    groups = _group_values(graph)
+    while True:
+        try:
+            return _try_quantizations(graph, statistics, weight_range, method, groups)
+        except _Retry:
+            for group in groups:
+                group.chosen = None
+
+
+def _group_values(graph: FloatGraph) -> list[_ScaleGroup]:
+    """The group of each value, by its index; values that share a quantization have the same object."""
+    groups = [_ScaleGroup([index]) for index in range(len(graph.operations) + 1)]
+    for index, operation in enumerate(graph.operations):
+        if isinstance(operation, MaxPool2d | Upsample | Concatenate):
+            groups[index + 1].members = []  # it computes nothing
+    for index, operation in enumerate(graph.operations):
+        if not isinstance(operation, MaxPool2d | Upsample | Concatenate):
+            continue
+        first = groups[index + 1]
+        for source in graph.sources(index):
+            other = groups[source]
+            if other is not first:
+                first.members = sorted(first.members + other.members)
+                groups = [first if group is other else group for group in groups]
+    return groups
+
+
+def _try_quantizations(
+    graph: FloatGraph, statistics: Statistics, weight_range: int, method: Method, groups: Sequence[_ScaleGroup]
+) -> list[Quantization]:
+    """Choose the quantizations in order.
+
+    Raises:
+        _Retry: an operation cannot have what was chosen for its group.
+    """
+    pixels = Quantization(1.0, graph.zero_pixel - 128) if graph.is_pixels else None
+    result: list[Quantization] = []
+    for index, group in enumerate(groups):
+        operation = graph.operations[index - 1] if index else None
+        sources = [result[source] for source in graph.sources(index - 1)] if index else []
+        if isinstance(operation, MaxPool2d | Upsample | Concatenate):
+            result.append(sources[0])
+            continue
+        if index == 0 and pixels is not None:
+            group.chosen = pixels
+        if isinstance(operation, Conv2d):
+            # M must stay below 1, so an output step must be larger than a weight step times an input step.
+            product_step = float(np.abs(operation.weight).max()) / weight_range * sources[0].scale
+            if group.least < product_step:
+                group.least = product_step
+                if group.chosen is not None and group.chosen.scale <= product_step:
+                    _refuse(group, operation, pixels)
+        if group.chosen is None:
+            group.chosen = _choose(graph, statistics, group, operation, sources, method)
+        elif operation is not None and not _is_exact(operation, sources, group.chosen):
+            _refuse(group, operation, pixels)
+        result.append(group.chosen)
+    return result
+
+
+def _refuse(group: _ScaleGroup, operation: FloatOperation, pixels: Quantization | None) -> None:
+    """Begin the choice anew without the quantization that was chosen for a group."""
+    if group.chosen is None or group.chosen == pixels or len(group.rejected) > 1000:
+        raise EdgeMnistError(
+            f"{operation.name}: its output is joined with others, and there is no scale that suits them all: put a 1x1 "
+            "convolution between it and what joins them"
+        )
+    group.rejected.add(group.chosen)
+    raise _Retry
+
+
+def _choose(
+    graph: FloatGraph,
     statistics: Statistics,
-    source: Quantization,
-    weight_range: int,
+    group: _ScaleGroup,
+    operation: FloatOperation | None,
+    sources: Sequence[Quantization],
     method: Method,
-    is_logits: bool,
-) -> tuple[Quantization, float]:
-    """Choose the scale and zero point of a convolution's output; also return the share of values that they clip."""
-    low, high = (float(value) for value in statistics[f"{operation.name}.range"])
-    counts = statistics[f"{operation.name}.histogram"].astype(np.float64)
-    values: NDArray[np.float64] = low + (np.arange(BINS, dtype=np.float64) + 0.5) * ((high - low) / BINS)
+) -> Quantization:
+    """Choose the quantization of a group: of those that are exact, that with the least squared error.
 
-    def zero_points(scale: float) -> tuple[int, ...]:
-        if operation.relu:
-            return (-128,)
-        return (0,) if is_logits else (0, max(-128, min(127, -128 - round(low / scale))))
+    Args:
+        graph: the graph.
+        statistics: the statistics of its values.
+        group: the group.
+        operation: the first operation of the group; None for the input.
+        sources: the quantizations of the operation's inputs.
+        method: as of `quantize_graph`.
+    """
+    names = [graph.operations[member - 1].name if member else "input" for member in group.members]
+    distributions = [_Distribution(statistics, name) for name in names]
+    is_output = len(graph.operations) in group.members
+    bounds = _join_bounds(graph, group)
+    has_sums = any(isinstance(graph.operations[member - 1], Add | Multiply) for member in group.members if member)
 
-    # M must stay below 1, so an output step must be larger than a weight step times an input step.
-    product_step = float(np.abs(operation.weight).max()) / weight_range * source.scale
-    span = high / 255 if operation.relu else max(high, -low) / 127
-    covering = round_up_to_power_of_two(max(span, product_step * 1.001, 2.0**-40))
-    candidates = [covering] if method == "minmax" else [covering / 2**finer for finer in range(6)]
-    choices = [(scale, zero) for scale in candidates if scale > product_step for zero in zero_points(scale)]
+    def measure_error(choice: Quantization) -> float:
+        errors = [sum_squared_errors(d.values, d.counts, choice.scale, choice.zero_point) for d in distributions]
+        return math.fsum(errors)
+
+    choices = list(_list_candidates(distributions, bounds, group.least, method, is_logits=is_output))
     # If two errors are equal, the coarser scale, which comes first, is chosen.
-    scale, zero_point = min(choices, key=lambda choice: sum_squared_errors(values, counts, *choice))
-    outside = (values < (-128.5 - zero_point) * scale) | (values > (127.5 - zero_point) * scale)
-    return Quantization(scale, zero_point), float(counts[outside].sum() / counts.sum())
+    for choice in sorted(choices, key=measure_error):
+        exact = _make_exact(operation, sources, choice, bounds, has_sums=has_sums)
+        exact = [candidate for candidate in exact if candidate not in group.rejected]
+        if exact:
+            return exact[0]
+    name = operation.name if operation is not None else "the input"
+    raise EdgeMnistError(
+        f"{name}: there is no scale at which all runtimes give the same integers: the inputs' scales "
+        f"{', '.join(f'{source.scale:g}' for source in sources)} differ too much"
+    )
+
+
+def _join_bounds(graph: FloatGraph, group: _ScaleGroup) -> Bounds:
+    """The bounds of the values of a group, which are the same for all of them (`folding` takes care of that)."""
+    bounds = {
+        getattr(graph.operations[member - 1], "bounds", UNBOUNDED) if member else UNBOUNDED for member in group.members
+    }
+    if len(bounds) > 1:
+        name = graph.operations[group.members[-1] - 1].name
+        raise EdgeMnistError(f"{name}: is joined with values that are clamped to other bounds")
+    return bounds.pop()
+
+
+def _list_candidates(
+    distributions: Sequence[_Distribution], bounds: Bounds, least: float, method: Method, *, is_logits: bool
+) -> Iterator[Quantization]:
+    """The scales and zero points that are tried for a group of values, the coarser scales first.
+
+    Args:
+        distributions: those of the values.
+        bounds: what the values are clamped to.
+        least: scales up to this are left out.
+        method: as of `quantize_graph`.
+        is_logits: whether the values are the output of the graph, whose zero point is 0.
+    """
+    low, high = min(d.low for d in distributions), max(d.high for d in distributions)
+    span = high / 255 if bounds == RELU else max(high, -low) / 127
+    covering = round_up_to_power_of_two(max(span, least * 1.001, 2.0**-40))
+    factors = (1,) if bounds in (RELU, UNBOUNDED) else (1, *BOUND_FACTORS)
+    if factors != (1,):  # the range within the bounds limits the scale
+        covering = max(covering, round_up_to_power_of_two(max(high - low, least) / 255))
+    for finer in range(1 if method == "minmax" and factors == (1,) else FINER_SCALES):
+        for factor in factors:
+            scale = covering / 2**finer * factor / (1 << factor.bit_length() - 1)
+            if scale <= least:
+                continue
+            zeros: tuple[int, ...] = (0, max(-128, min(127, -128 - round(low / scale))))
+            if bounds == RELU:
+                zeros = (-128,)
+            elif bounds != UNBOUNDED:
+                zeros = tuple(_fit_zero_points(bounds, scale))
+            elif is_logits:
+                zeros = (0,)
+            for zero_point in zeros:
+                yield Quantization(scale, zero_point)
+
+
+def _fit_zero_points(bounds: Bounds, scale: float) -> Iterator[int]:
+    """The zero point with which the int8 range begins at the lower bound and ends within the upper one, if it does."""
+    low, high = bounds
+    zero_point = -128 - round(low / scale) if low > -math.inf else 127 - math.floor(high / scale + 0.5)
+    if not -128 <= zero_point <= 127:
+        return
+    least, most = Quantization(scale, zero_point).range
+    if least >= low - scale / 2 and most <= high + scale / 2:
+        yield zero_point
+
+
+def _make_exact(
+    operation: FloatOperation | None,
+    sources: Sequence[Quantization],
+    choice: Quantization,
+    bounds: Bounds,
+    *,
+    has_sums: bool,
+) -> list[Quantization]:
+    """The quantizations near a choice at which an operation gives the same integers in all runtimes.
+
+    If the group has sums or products, these are the choice itself and scales with the `SUM_FACTORS`; those of a sum or
+    a product in the order of their distance from ties, the largest first.
+    """
+    candidates = [choice]
+    if has_sums and choice.mantissa == 1:
+        factors = (factor / round_up_to_power_of_two(factor - 1) for factor in SUM_FACTORS)
+        candidates += [Quantization(choice.scale * factor, choice.zero_point) for factor in factors]
+    if operation is None:
+        return candidates
+    inside = [
+        candidate
+        for candidate in candidates
+        if candidate.range[0] >= bounds[0] - candidate.scale / 2
+        and candidate.range[1] <= bounds[1] + candidate.scale / 2
+        and _is_exact(operation, sources, candidate)
+    ]
+    if isinstance(operation, Add | Multiply):
+        inside.sort(key=lambda candidate: -_measure_margin(operation, sources, candidate))
+    return inside
+
+
+def _measure_margin(operation: Add | Multiply, sources: Sequence[Quantization], output: Quantization) -> float:
+    """By how much the results keep away from ties, see `arithmetic.tie_margin_of_add`; above 0 they are exact."""
+    margin = tie_margin_of_add if isinstance(operation, Add) else tie_margin_of_multiply
+    return margin(sources[0], sources[1], output)
+
+
+def _is_exact(operation: FloatOperation, sources: Sequence[Quantization], output: Quantization) -> bool:
+    """Whether an operation gives the same integers in all runtimes with these quantizations."""
+    match operation:
+        case Add() | Multiply():
+            return _measure_margin(operation, sources, output) > 0
+        case Activation():
+            return not _is_near_tie(operation, sources[0], output)
+        case _:
+            mantissas = sources[0].mantissa * output.mantissa // math.gcd(sources[0].mantissa, output.mantissa)
+            return mantissas.bit_length() <= 20
+
+
+def _is_near_tie(operation: Activation, source: Quantization, output: Quantization) -> bool:
+    """Whether a value of a table is so near a tie that the mathematical libraries of two machines may differ in it."""
+    if operation.function in ("hardsigmoid", "hardswish", "leaky_relu"):
+        return False  # single operations of IEEE 754, which are the same everywhere
+    steps = _compute_function(operation, source) / output.scale
+    return bool((np.abs(steps - np.floor(steps) - 0.5) < 1e-9).any())
+
+
+def _make_table(operation: Activation, source: Quantization, output: Quantization) -> Table:
+    values = quantize(_compute_function(operation, source), output.scale, output.zero_point).astype(np.int8)
+    return Table(operation.name, operation.function, operation.parameter, values, output, sources=operation.sources)
+
+
+def _compute_function(operation: Activation, source: Quantization) -> NDArray[np.float64]:
+    """The function of each of the 256 real numbers that an input may have: float64 (256,)."""
+    inputs = dequantize(np.arange(-128, 128), source.scale, source.zero_point)
+    return apply_function(inputs, operation.function, operation.parameter)
+
+
+def _measure_clipping(statistics: Statistics, name: str, output: Quantization) -> float:
+    """The share of an operation's calibration values that lie outside the int8 range."""
+    found = _Distribution(statistics, name)
+    scale, zero_point = output.scale, output.zero_point
+    outside = (found.values < (-128.5 - zero_point) * scale) | (found.values > (127.5 - zero_point) * scale)
+    return float(found.counts[outside].sum() / found.counts.sum())
 
 
 def _quantize_convolution(
@@ -205,8 +515,9 @@ def _quantize_convolution(
         bias_integers,
         operation.window,
         operation.groups,
-        operation.relu,
+        operation.bounds,
         output,
+        sources=operation.sources,
     )
     worst = int(bound_accumulators(weight, bias_integers, source.zero_point).max())
     report = LayerReport(
@@ -272,7 +583,7 @@ def _quantize_channel(
 
         candidates = []
         for target in (bias, bias - round_weights(finest)[1]):
-            scale, integer = find_exact_bias_scale(target, finest, source.scale)
+            scale, integer = find_exact_bias_scale(target, finest, source, output)
             rounded, shift = round_weights(scale)
             shift += integer * float(scale) * source.scale - bias
             candidates.append((rounded.astype(np.int8), scale, integer, shift))
@@ -280,7 +591,8 @@ def _quantize_channel(
         bound = bound_accumulators(weight[None], np.array([integer], dtype=np.int32), source.zero_point)
         if int(bound[0]) < ACCUMULATOR_LIMIT:
             return _Channel(weight, scale, integer, candidates[0][3], shift)
-        levels //= 2
+        # The bound is nearly proportional to the levels.
+        levels = min(levels - 1, int(levels * ACCUMULATOR_LIMIT / int(bound[0])))
     raise EdgeMnistError(
         f"{where}: {taps.size} weights of these sizes need more than 24 bits of accumulator even with "
         f"{LEAST_WEIGHT_LEVELS} levels: split the layer into narrower ones"
