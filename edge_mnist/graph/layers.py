@@ -284,6 +284,8 @@ class ClampLayer(Layer):
 ACTIVATIONS = ("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "leaky_relu", "elu", "gelu", "softplus", "mish")
 """The functions of `ActivationLayer`, named as in torch.nn.functional."""
 
+Function = Annotated[str, Range(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)]
+
 
 @dataclass(frozen=True)
 class ActivationLayer(Layer):
@@ -295,7 +297,7 @@ class ActivationLayer(Layer):
     """
 
     op: ClassVar[str] = "activation"
-    function: Annotated[str, Range(f"one of {', '.join(ACTIVATIONS)}", lambda value: value in ACTIVATIONS)]
+    function: Function
     parameter: Finite
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
