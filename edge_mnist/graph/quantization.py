@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,13 @@ LEAST_WEIGHT_LEVELS = 4
 FINER_SCALES = 6
 """How many scales are tried for an activation, each half the one before; the first clips nothing."""
 
-SUM_FACTORS = tuple((1 << bits) + sign for bits in (12, 11, 10, 9) for sign in (1, -1))
-"""Mantissas of scales with which sums and products are tried: powers of two times 1 +- 2^-12 to 1 +- 2^-9."""
+_MOST_REJECTED = 200
+"""How many quantizations of a group may turn out not to suit the rest of the graph."""
+
+SUM_FACTORS = tuple(1 + sign * offset / 4096 for offset in range(1, 17) for sign in (1, -1))
+"""Factors by which the scale of a sum or a product may differ from a power of two, so that no result is near a tie.
+
+There are several because those of the inputs must not cancel that of the output."""
 
 BOUND_FACTORS = (3, 5, 7)
 """Mantissas of scales that are tried besides 1 where the int8 range must not exceed the bounds of an operation: 6 / 256
@@ -292,22 +297,44 @@ def _try_quantizations(
                 if group.chosen is not None and group.chosen.scale <= product_step:
                     _refuse(group, operation, pixels)
         if group.chosen is None:
-            group.chosen = _choose(graph, statistics, group, operation, sources, method)
+            mantissas = _find_partners(graph, groups, group)
+            group.chosen = _choose(graph, statistics, group, operation, sources, mantissas, method)
+            if group.chosen is None:
+                # Another choice for what is added or multiplied may leave one for the result.
+                free = [groups[source] for source in graph.sources(index - 1) if groups[source].chosen != pixels]
+                _refuse(free[-1] if free else group, operation, pixels)
         elif operation is not None and not _is_exact(operation, sources, group.chosen):
             _refuse(group, operation, pixels)
         result.append(group.chosen)
     return result
 
 
-def _refuse(group: _ScaleGroup, operation: FloatOperation, pixels: Quantization | None) -> None:
+def _refuse(group: _ScaleGroup, operation: FloatOperation | None, pixels: Quantization | None) -> NoReturn:
     """Begin the choice anew without the quantization that was chosen for a group."""
-    if group.chosen is None or group.chosen == pixels or len(group.rejected) > 1000:
+    if group.chosen is None or group.chosen == pixels or len(group.rejected) >= _MOST_REJECTED:
+        name = operation.name if operation else "the input"
         raise EdgeMnistError(
-            f"{operation.name}: its output is joined with others, and there is no scale that suits them all: put a 1x1 "
-            "convolution between it and what joins them"
+            f"{name}: no scales of its inputs and its output give the same integers in all runtimes: put "
+            "a 1x1 convolution before it"
         )
     group.rejected.add(group.chosen)
     raise _Retry
+
+
+def _find_partners(graph: FloatGraph, groups: Sequence[_ScaleGroup], group: _ScaleGroup) -> list[int]:
+    """The mantissas of the scales to which values of a group are added, as far as these are chosen.
+
+    If both scales of a sum have one mantissa, their ratios to the output's scale are those of powers of two, and one
+    factor keeps every sum away from ties.
+    """
+    mantissas = []
+    for index, operation in enumerate(graph.operations):
+        if isinstance(operation, Add):
+            pair = [groups[source] for source in graph.sources(index)]
+            for own, other in (pair, pair[::-1]):
+                if own is group and other is not group and other.chosen is not None:
+                    mantissas.append(other.chosen.mantissa)
+    return mantissas
 
 
 def _choose(
@@ -316,8 +343,9 @@ def _choose(
     group: _ScaleGroup,
     operation: FloatOperation | None,
     sources: Sequence[Quantization],
+    mantissas: Sequence[int],
     method: Method,
-) -> Quantization:
+) -> Quantization | None:
     """Choose the quantization of a group: of those that are exact, that with the least squared error.
 
     Args:
@@ -326,13 +354,19 @@ def _choose(
         group: the group.
         operation: the first operation of the group; None for the input.
         sources: the quantizations of the operation's inputs.
+        mantissas: the mantissas that its scale should have, see `_find_partners`.
         method: as of `quantize_graph`.
+
+    Returns:
+        The quantization, or None if there is no exact one that was not rejected.
     """
     names = [graph.operations[member - 1].name if member else "input" for member in group.members]
     distributions = [_Distribution(statistics, name) for name in names]
     is_output = len(graph.operations) in group.members
     bounds = _join_bounds(graph, group)
     has_sums = any(isinstance(graph.operations[member - 1], Add | Multiply) for member in group.members if member)
+    factors = [*(mantissa / round_up_to_power_of_two(mantissa) for mantissa in mantissas), 1.0]
+    factors += SUM_FACTORS if has_sums else ()
 
     def measure_error(choice: Quantization) -> float:
         errors = [sum_squared_errors(d.values, d.counts, choice.scale, choice.zero_point) for d in distributions]
@@ -341,15 +375,19 @@ def _choose(
     choices = list(_list_candidates(distributions, bounds, group.least, method, is_logits=is_output))
     # If two errors are equal, the coarser scale, which comes first, is chosen.
     for choice in sorted(choices, key=measure_error):
-        exact = _make_exact(operation, sources, choice, bounds, has_sums=has_sums)
-        exact = [candidate for candidate in exact if candidate not in group.rejected]
+        near = dict.fromkeys(_vary_scale(choice, factors, bounds))
+        exact = [
+            candidate
+            for candidate in near
+            if candidate not in group.rejected
+            and candidate.scale > group.least
+            and (operation is None or _is_exact(operation, sources, candidate))
+        ]
+        if isinstance(operation, Add | Multiply):
+            exact.sort(key=lambda candidate: -_measure_margin(operation, sources, candidate))
         if exact:
             return exact[0]
-    name = operation.name if operation is not None else "the input"
-    raise EdgeMnistError(
-        f"{name}: there is no scale at which all runtimes give the same integers: the inputs' scales "
-        f"{', '.join(f'{source.scale:g}' for source in sources)} differ too much"
-    )
+    return None
 
 
 def _join_bounds(graph: FloatGraph, group: _ScaleGroup) -> Bounds:
@@ -408,35 +446,15 @@ def _fit_zero_points(bounds: Bounds, scale: float) -> Iterator[int]:
         yield zero_point
 
 
-def _make_exact(
-    operation: FloatOperation | None,
-    sources: Sequence[Quantization],
-    choice: Quantization,
-    bounds: Bounds,
-    *,
-    has_sums: bool,
-) -> list[Quantization]:
-    """The quantizations near a choice at which an operation gives the same integers in all runtimes.
-
-    If the group has sums or products, these are the choice itself and scales with the `SUM_FACTORS`; those of a sum or
-    a product in the order of their distance from ties, the largest first.
-    """
-    candidates = [choice]
-    if has_sums and choice.mantissa == 1:
-        factors = (factor / round_up_to_power_of_two(factor - 1) for factor in SUM_FACTORS)
-        candidates += [Quantization(choice.scale * factor, choice.zero_point) for factor in factors]
-    if operation is None:
-        return candidates
-    inside = [
-        candidate
-        for candidate in candidates
-        if candidate.range[0] >= bounds[0] - candidate.scale / 2
-        and candidate.range[1] <= bounds[1] + candidate.scale / 2
-        and _is_exact(operation, sources, candidate)
-    ]
-    if isinstance(operation, Add | Multiply):
-        inside.sort(key=lambda candidate: -_measure_margin(operation, sources, candidate))
-    return inside
+def _vary_scale(choice: Quantization, factors: Sequence[float], bounds: Bounds) -> Iterator[Quantization]:
+    """A quantization with its scale times each factor, if it is a power of two and the range stays within bounds."""
+    for factor in factors if choice.mantissa == 1 else (1.0,):
+        # A factor of just below 1 stands for twice that of just below 1/2.
+        scale = choice.scale * (2 * factor if factor <= 0.5 + 1 / 128 else factor)
+        varied = Quantization(scale, choice.zero_point)
+        low, high = varied.range
+        if low >= bounds[0] - scale / 2 and high <= bounds[1] + scale / 2:
+            yield varied
 
 
 def _measure_margin(operation: Add | Multiply, sources: Sequence[Quantization], output: Quantization) -> float:
