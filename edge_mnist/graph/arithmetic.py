@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,7 @@ def requantize(accumulator: NDArray[np.float32], multiplier: NDArray[np.float32]
     return np.asarray(np.clip(scaled + np.float32(zero_point), -128, 127), dtype=np.int8)
 
 
-def split_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def split_multiplier(multiplier: NDArray[np.floating[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split M into a 31-bit significand and a shift: `M = significand * 2^(shift - 31)`, 2^30 <= significand < 2^31.
 
     This is TensorFlow Lite's `QuantizeMultiplier` (kernels/internal/quantization_util.cc). It is exact, because M has
@@ -76,7 +77,7 @@ def split_multiplier(multiplier: NDArray[np.float32]) -> tuple[NDArray[np.int64]
 
 def requantize_fixed_point(
     accumulator: NDArray[np.int64],
-    multiplier: NDArray[np.float32],
+    multiplier: NDArray[np.floating[Any]],
     zero_point: int,
     ties_away: NDArray[np.bool_] | bool = False,
 ) -> NDArray[np.int8]:
@@ -88,7 +89,7 @@ def requantize_fixed_point(
 
     Args:
         accumulator: int64 (..., channels), within int32.
-        multiplier: float32 (channels,), M.
+        multiplier: (channels,), M.
         zero_point: the zero point of the output, -128..127.
         ties_away: whether the second rounding takes ties away from zero rather than upward; one value, or one for each
             channel.
@@ -153,6 +154,18 @@ def multiply(
     return quantize(real * (source_a.scale * source_b.scale), output.scale, output.zero_point).astype(np.int8)
 
 
+def multiply_fixed_point(
+    a: NDArray[np.int8], b: NDArray[np.int8], source_a: Quantization, source_b: Quantization, output: Quantization
+) -> NDArray[np.int8]:
+    """Multiply as TensorFlow Lite's own kernels do: the product of the integers is requantized in fixed point.
+
+    Their first rounding, to an integer, is coarse where M is small, so that it makes ties of products that are none.
+    """
+    product = (a.astype(np.int64) - source_a.zero_point) * (b.astype(np.int64) - source_b.zero_point)
+    multiplier = np.array([source_a.scale * source_b.scale / output.scale])
+    return requantize_fixed_point(product, multiplier, output.zero_point, ties_away=True)
+
+
 def tie_margin_of_add(a: Quantization, b: Quantization, output: Quantization) -> float:
     """By how much the sums of all pairs of int8 values keep away from ties, beyond what the coarsest runtime needs.
 
@@ -186,10 +199,10 @@ def tie_margin_of_add(a: Quantization, b: Quantization, output: Quantization) ->
 
 
 def tie_margin_of_multiply(a: Quantization, b: Quantization, output: Quantization) -> float:
-    """The same as `tie_margin_of_add` for products.
+    """The same as `tie_margin_of_add` for products, in XNNPACK, QNNPACK, MLAS and FBGEMM.
 
-    All runtimes multiply the integers exactly, and the product by a float32 or a 31-bit integer; four roundings in
-    float32 are the most.
+    They multiply the integers exactly, and the product by a float32; four roundings in float32 are the most. The
+    kernels of TensorFlow Lite itself round twice, see `multiply_fixed_point`.
     """
     (unit,), divisor = _to_integers([Fraction(a.scale) * Fraction(b.scale)], Fraction(output.scale))
     first, second = (np.arange(-128, 128) - source.zero_point for source in (a, b))

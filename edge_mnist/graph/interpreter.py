@@ -19,6 +19,7 @@ from edge_mnist.graph.arithmetic import (
     add,
     apply_function,
     multiply,
+    multiply_fixed_point,
     quantize,
     requantize,
     requantize_fixed_point,
@@ -123,7 +124,7 @@ def quantized_activations(
             zero_point = quantizations[graph.sources(index)[0]].zero_point
             return _convolve_quantized(operation, operands[0], zero_point, multipliers[operation.name], rounding)
         sources = [quantizations[source] for source in graph.sources(index)]
-        return _compute_quantized(operation, operands, sources)
+        return _compute_quantized(operation, operands, sources, rounding)
 
     return _run(graph, values, compute)
 
@@ -166,14 +167,18 @@ def _compute_float(operation: FloatOperation, operands: Sequence[NDArray[Any]]) 
 
 
 def _compute_quantized(
-    operation: QuantizedOperation, operands: Sequence[NDArray[Any]], sources: Sequence[Quantization]
+    operation: QuantizedOperation,
+    operands: Sequence[NDArray[Any]],
+    sources: Sequence[Quantization],
+    rounding: Rounding,
 ) -> NDArray[Any]:
     """The output of an int8 operation, except a convolution, for operands int8 (N, height, width, channels)."""
     match operation:
         case Add(output=Quantization() as output):
             return add(operands[0], operands[1], sources[0], sources[1], output)
         case Multiply(output=Quantization() as output):
-            return multiply(operands[0], operands[1], sources[0], sources[1], output)
+            kernel = multiply if rounding == "float" else multiply_fixed_point
+            return kernel(operands[0], operands[1], sources[0], sources[1], output)
         case Table():
             return np.asarray(operation.values[operands[0].astype(np.int16) + 128])
         case _:
