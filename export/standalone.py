@@ -23,8 +23,8 @@ _EPOCH = 1980, 1, 1, 0, 0, 0
 def write_standalone(reference: Reference) -> bytes:
     """Write a zip of model_int8.tflite, golden_images.npy, golden_logits.npy and classify.py.
 
-    The images are uint8 (64, height, width, channels), and the logits are the oracle's, int8 (64, classes). The same
-    reference gives the same bytes on every machine.
+    The images are uint8 (64, height, width, channels), or the inputs float32 if the network takes no pixels; the logits
+    are the oracle's, int8 (64, outputs). The same reference gives the same bytes on every machine.
 
     Raises:
         EdgeMnistError: the reference has no int8 network.
@@ -34,7 +34,7 @@ def write_standalone(reference: Reference) -> bytes:
     files = {
         "classify.py": SCRIPT.read_bytes(),
         "model_int8.tflite": write_tflite(reference.quantized_graph),
-        "golden_images.npy": _to_npy(reference.images.transpose(0, 2, 3, 1)),
+        "golden_images.npy": _to_npy(np.moveaxis(reference.images, 1, -1)),
         "golden_logits.npy": _to_npy(reference.int8_logits),
     }
     result = io.BytesIO()
@@ -47,7 +47,7 @@ def write_standalone(reference: Reference) -> bytes:
     return result.getvalue()
 
 
-def _to_npy(array: NDArray[np.uint8] | NDArray[np.int8]) -> bytes:
+def _to_npy(array: NDArray[np.generic]) -> bytes:
     """The content of an .npy file of an array."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array))

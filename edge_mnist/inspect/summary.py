@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,13 @@ from edge_mnist.formats.contract import Contract, hash_graph
 from edge_mnist.formats.table import Format, detect_format, read_contract
 from edge_mnist.graph.checkpoint import Checkpoint, load
 from edge_mnist.graph.folding import fold
-from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.geometry import Pair, Window
 from edge_mnist.graph.layers import (
+    INPUT,
+    ActivationLayer,
+    AffineLayer,
     BatchNorm2dLayer,
+    ClampLayer,
     Conv2dLayer,
     FlattenLayer,
     Layer,
@@ -32,8 +37,20 @@ from edge_mnist.graph.layers import (
     PoolLayer,
     ReluLayer,
     Shape,
+    UpsampleLayer,
+    ZeroPad2dLayer,
     count_parameters,
     output_shapes,
+    resolve_sources,
+    to_layer_shape,
+)
+from edge_mnist.graph.operations import (
+    ACCUMULATOR_LIMIT,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    MaxPool2d,
+    Upsample,
 )
 from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.pretrained import SHIPPED
@@ -49,6 +66,8 @@ _LABEL_WIDTH = 18
 
 _SHORT_NAMES = {
     "conv2d": "conv",
+    "conv1d": "conv",
+    "max_pool2d_ceil": "max pool, ceil",
     "batch_norm2d": "bn",
     "max_pool2d": "max pool",
     "avg_pool2d": "mean pool",
@@ -56,23 +75,29 @@ _SHORT_NAMES = {
 }
 
 
+_FOLLOWERS = (BatchNorm2dLayer, ReluLayer, FlattenLayer, ClampLayer, ActivationLayer, AffineLayer)
+"""The layers that are summarized with the layer before them, if nothing else takes its output."""
+
+
 @dataclass(frozen=True)
 class LayerSummary:
-    """A convolution, pooling or fully connected layer with the BatchNorm, ReLU and flatten layers that follow it.
+    """A layer, such as a convolution or a pool, with the layers of `_FOLLOWERS` that follow it.
 
     Attributes:
         name: the name of the first layer.
         operation: what the layers do, such as "conv 3x3, bn, relu".
+        sources: what it takes, if that is not only the row before: names of rows, "input" for the network's input.
         output_shape: (channels, height, width) of maps, (features,) after a flatten layer.
         parameters: the number of trained parameters, those of BatchNorm included.
         receptive_field: the height and width in pixels of the area on which one output position depends; the part of
             it that lies outside the image counts too.
         jump: the distance in pixels, down and right, between the receptive fields of neighbouring positions.
-        multiply_accumulates: the number of products that convolutions and fully connected layers add up for one image.
+        multiply_accumulates: the number of products that convolutions and fully connected layers add up for one input.
     """
 
     name: str
     operation: str
+    sources: tuple[str, ...]
     output_shape: tuple[int, ...]
     parameters: int
     receptive_field: tuple[int, int]
@@ -80,43 +105,73 @@ class LayerSummary:
     multiply_accumulates: int
 
 
-def summarize_layers(architecture: Iterable[Layer], input_shape: MapShape) -> tuple[LayerSummary, ...]:
+def summarize_layers(architecture: Iterable[Layer], input_shape: Shape) -> tuple[LayerSummary, ...]:
     """Summarize the layers of a network, in order.
 
     Receptive fields are computed after Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural
     Networks", Distill 2019: a window over e positions that moves by s widens the field by (e - 1) * jump and
-    multiplies the jump by s.
+    multiplies the jump by s. Of several inputs, the widest field and the largest jump count.
 
     Args:
         architecture: the layers.
-        input_shape: channels, height, width.
+        input_shape: (channels, height, width), (channels, length) or (features,).
 
     Raises:
         EdgeMnistError: the layers do not fit each other.
     """
     architecture = tuple(architecture)
+    shapes, sources = output_shapes(architecture, input_shape), resolve_sources(architecture)
+    uses = Counter(source for names in sources for source in names)
     found: list[LayerSummary] = []
-    field, jump, size = (1, 1), (1, 1), input_shape[1:]
-    for layer, shape in zip(architecture, output_shapes(architecture, input_shape), strict=True):
-        window = layer.window_over(size)
-        field = (field[0] + (window.extent[0] - 1) * jump[0], field[1] + (window.extent[1] - 1) * jump[1])
-        jump = (jump[0] * window.stride[0], jump[1] * window.stride[1])
-        parameters = count_parameters([layer])
-        sums = _multiply_accumulates(layer, shape)
-        if isinstance(layer, BatchNorm2dLayer | ReluLayer | FlattenLayer) and found:
-            last = found[-1]
-            operation = (
-                last.operation if isinstance(layer, FlattenLayer) else f"{last.operation}, {_name_operation(layer)}"
-            )
-            parameters += last.parameters
-            found[-1] = dataclasses.replace(last, operation=operation, output_shape=shape, parameters=parameters)
+    last = INPUT  # the name of the last layer
+    rows = {INPUT: "input"}  # the row that holds each layer, by the layer's name
+    spans = {INPUT: _Span((1, 1), (1, 1), _map_size(to_layer_shape(input_shape), (1, 1)))}
+    for layer, shape, names in zip(architecture, shapes, sources, strict=True):
+        span = spans[layer.name] = _advance(layer, shape, [spans[name] for name in names])
+        parameters, sums = count_parameters([layer]), _multiply_accumulates(layer, shape)
+        if isinstance(layer, _FOLLOWERS) and found and names == (last,) and uses[last] == 1:
+            row = found[-1]
+            operation = row.operation
+            operation += "" if isinstance(layer, FlattenLayer) else f", {_name_operation(layer)}"
+            parameters += row.parameters
+            found[-1] = dataclasses.replace(row, operation=operation, output_shape=shape, parameters=parameters)
         else:
-            found.append(LayerSummary(layer.name, _name_operation(layer), shape, parameters, field, jump, sums))
-        if isinstance(layer, LinearLayer):
-            size = (1, 1)
-        elif len(shape) == 3:  # a linear layer after a flatten sees the whole map that was flattened
-            size = shape[1:]
+            taken = () if names == (last,) else tuple(rows[name] for name in names)
+            found.append(
+                LayerSummary(layer.name, _name_operation(layer), taken, shape, parameters, span.field, span.jump, sums)
+            )
+        rows[layer.name], last = found[-1].name, layer.name
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What one position of a layer's output depends on: receptive field, jump, and the size of the layer's maps."""
+
+    field: Pair
+    jump: Pair
+    size: Pair
+
+
+def _advance(layer: Layer, shape: Shape, spans: list[_Span]) -> _Span:
+    """The span of a layer's output of `shape`, from those of its inputs."""
+    window = layer.window_over(spans[0].size)
+    fields, jumps = zip(*(span.field for span in spans), strict=True), zip(*(span.jump for span in spans), strict=True)
+    (field_down, field_right), (jump_down, jump_right) = (max(items) for items in fields), (max(j) for j in jumps)
+    field = (
+        field_down + (window.extent[0] - 1) * jump_down,
+        field_right + (window.extent[1] - 1) * jump_right,
+    )
+    jump = (jump_down * window.stride[0], jump_right * window.stride[1])
+    if isinstance(layer, UpsampleLayer):  # neighbours may share a pixel then: the jump is at least 1
+        jump = (max(jump_down // layer.factor[0], 1), max(jump_right // layer.factor[1], 1))
+    size = (1, 1) if isinstance(layer, LinearLayer) else _map_size(shape, spans[0].size)
+    return _Span(field, jump, size)
+
+
+def _map_size(shape: Shape, size: Pair) -> Pair:
+    """The height and width of maps; of a vector those of the maps that were flattened: a linear layer sees them all."""
+    return (shape[1], shape[2]) if len(shape) == 3 else size
 
 
 def describe(file: str | os.PathLike[str] | None = None) -> Facts:
@@ -160,25 +215,47 @@ def _describe_checkpoint(checkpoint: Checkpoint) -> Facts:
     layers = summarize_layers(checkpoint.architecture, checkpoint.input_shape)
     facts: Facts = {
         "kind": "checkpoint",
+        "is_pixels": checkpoint.is_pixels,
+        "ending": checkpoint.ending,
         "input_shape": checkpoint.input_shape,
         "mean": checkpoint.mean,
         "std": checkpoint.std,
-        "layers": [dataclasses.asdict(layer) for layer in layers],
+        "layers": [
+            {key: value for key, value in dataclasses.asdict(layer).items() if key != "sources" or value}
+            for layer in layers
+        ],
         "parameters": sum(layer.parameters for layer in layers),
         "multiply_accumulates": sum(layer.multiply_accumulates for layer in layers),
         "receptive_field": layers[-1].receptive_field,
         "calibrated": bool(checkpoint.statistics),
         "recorded": dict(checkpoint.metadata),
     }
+    for key, usual in (("is_pixels", True), ("ending", "")):
+        if facts[key] == usual:  # what came later is listed only where it says something
+            del facts[key]
     try:
         graph = fold(checkpoint)
     except EdgeMnistError as error:
         return facts | {"graph_sha256": None, "padding_pixel": None, "not_exportable": str(error)}
-    padding = None
-    if graph.convolutions[0].window.padding != (0, 0):
-        deviation = (graph.zero_pixel / 255 - checkpoint.mean) / checkpoint.std
-        padding = {"layer": graph.convolutions[0].name, "pixel": graph.zero_pixel, "deviation": deviation}
+    padding, name = None, _find_padding_of_pixels(graph)
+    if name:
+        deviations = [
+            (graph.zero_pixel / 255 - mean) / std for mean, std in zip(checkpoint.means, checkpoint.stds, strict=True)
+        ]
+        padding = {"layer": name, "pixel": graph.zero_pixel, "deviation": max(deviations, key=abs)}
     return facts | {"graph_sha256": hash_graph(graph), "padding_pixel": padding}
+
+
+def _find_padding_of_pixels(graph: FloatGraph) -> str:
+    """The name of the first convolution that pads pixels; "" if none does, or the input is not pixels."""
+    pixels = {0} if graph.is_pixels else set()
+    for index, operation in enumerate(graph.operations):
+        if pixels.issuperset(graph.sources(index)):
+            if isinstance(operation, Conv2d) and operation.window.is_padded:
+                return operation.name
+            if isinstance(operation, MaxPool2d | Upsample | Concatenate):
+                pixels.add(index + 1)
+    return ""
 
 
 def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
@@ -188,7 +265,7 @@ def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
         "kind": "artifact",
         "format": kind.name,
         "precision": contract.precision,
-        "contract": dataclasses.asdict(contract),
+        "contract": contract.to_fields(),
         "input": taken,
         "output": given,
     }
@@ -196,19 +273,34 @@ def _describe_artifact(data: bytes, kind: Format, name: str) -> Facts:
 
 def _explain_contract(contract: Contract) -> tuple[str, str]:
     """Say what an artifact takes as its input, and how to read its output."""
-    channels, height, width = contract.input_shape
-    layout = {"NCHW": (channels, height, width), "NHWC": (height, width, channels)}[contract.layout]
     values = {
         "uint8": "pixels 0..255 as they are",
         "int8": "pixels minus 128, that is image ^ 0x80 on the bytes",
         "float32": "pixels 0..255, not divided, not normalised",
     }[contract.input_type]
-    taken = f"{contract.input_type} (N, {', '.join(map(str, layout))}): {values}"
-    given = f"{contract.output_type} (N, classes): the logits"
+    if contract.input_scale is not None:
+        values = "numbers as they are"
+        if contract.input_type != "float32":
+            values = f"numbers x as round(x / {contract.input_scale:g}){_format_shift(contract.input_zero_point)}"
+    taken = f"{contract.input_type} (N, {_list_sizes(contract.input_shape, contract.layout)}): {values}"
+    outputs, reading = "classes", "the class is the position of the largest"
+    if contract.output_shape is not None:
+        outputs, reading = _list_sizes(contract.output_shape, contract.layout), "of each position of the maps"
+    given = f"{contract.output_type} (N, {outputs}): the logits"
     if contract.output_type != "float32":
         shifted = f"(output - {contract.output_zero_point})" if contract.output_zero_point else "output"
         given += f", as {contract.output_scale:g} * {shifted}"
-    return taken, f"{given}; the class is the position of the largest"
+    ending = f"; the {contract.ending} at the network's end is left out" if contract.ending else ""
+    return taken, f"{given}; {reading}{ending}"
+
+
+def _list_sizes(shape: Shape, layout: str) -> str:
+    """The sizes of a shape with the channels first or last, as the layout says."""
+    return ", ".join(map(str, (*shape[1:], shape[0]) if layout == "NHWC" else shape))
+
+
+def _format_shift(zero_point: int | None) -> str:
+    return f" {'-' if zero_point < 0 else '+'} {abs(zero_point)}" if zero_point else ""
 
 
 def _describe_bundle(folder: Path) -> Facts:
@@ -224,7 +316,10 @@ def _describe_bundle(folder: Path) -> Facts:
         }
         for name, entry in manifest["files"].items()
     ]
-    golden = {"golden_images": manifest["golden"]["images"], "quantized": len(manifest["quantization"])}
+    # Layers without weights have no accumulator, so theirs is as far from the limit as the limit itself.
+    others = sum(layer.get("headroom") == ACCUMULATOR_LIMIT for layer in manifest["quantization"])
+    golden = {"golden_images": manifest["golden"]["images"], "quantized": len(manifest["quantization"]) - others}
+    golden |= {"quantized_without_weights": others} if others else {}
     elsewhere = {"tool", "format", "files", "golden", "quantization"}
     recorded = {key: value for key, value in manifest.items() if key not in elsewhere}
     return {"kind": "bundle", "file": str(folder), "files": files, **golden, "recorded": recorded}
@@ -238,7 +333,7 @@ def _compare(path: Path, sha256: str) -> str:
 
 
 def _multiply_accumulates(layer: Layer, shape: Shape) -> int:
-    """The number of products that a convolution or a fully connected layer adds up for one image."""
+    """The number of products that a convolution or a fully connected layer adds up for one input."""
     weight = layer.weight_shapes().get("weight", ())
     return math.prod(weight) * math.prod(shape[1:]) if isinstance(layer, Conv2dLayer | LinearLayer) else 0
 
@@ -246,9 +341,19 @@ def _multiply_accumulates(layer: Layer, shape: Shape) -> int:
 def _name_operation(layer: Layer) -> str:
     """The name of a layer's operation, and those settings of its window that differ from the usual ones."""
     words = _SHORT_NAMES.get(layer.op, layer.op)
+    if isinstance(layer, ActivationLayer):
+        return f"{layer.function} {layer.parameter:g}" if layer.parameter else layer.function
+    if isinstance(layer, ClampLayer):
+        return f"clamp {layer.low:g}..{layer.high:g}"
+    if isinstance(layer, AffineLayer):
+        return f"* {layer.factor:g} + {layer.offset:g}"
+    if isinstance(layer, UpsampleLayer):
+        return f"upsample {_join(layer.factor)}"
+    if isinstance(layer, ZeroPad2dLayer):
+        return f"pad {_join(layer.before)} before, {_join(layer.after)} after"
     if not isinstance(layer, Conv2dLayer | PoolLayer):
         return words
-    window = layer.window_over((1, 1))
+    window = layer.window_over(layer.kernel_size)
     words += " {}x{}".format(*window.kernel_size)
     usual = Window(window.kernel_size, window.kernel_size if isinstance(layer, PoolLayer) else (1, 1))
     for field in ("stride", "padding", "dilation"):
@@ -266,11 +371,14 @@ def print_facts(facts: Facts) -> None:
 
 
 def _print_checkpoint(facts: Facts, console: Console) -> None:
-    names, numbers = ("layer", "operation", "output"), ("parameters", "receptive\nfield", "jump", "MACs")
-    table = make_table("", names, numbers, wraps=("operation",))
+    has_branches = any("sources" in layer for layer in facts["layers"])
+    names = ("layer", *(("takes",) if has_branches else ()), "operation", "output")
+    numbers = ("parameters", "receptive\nfield", "jump", "MACs")
+    table = make_table("", names, numbers, wraps=("operation", "takes"))
     for layer in facts["layers"]:
         table.add_row(
             _escape(layer["name"]),
+            *([_escape(", ".join(layer.get("sources", ())))] if has_branches else []),
             layer["operation"],
             _join(layer["output_shape"]),
             f"{layer['parameters']:,}",
@@ -279,15 +387,18 @@ def _print_checkpoint(facts: Facts, console: Console) -> None:
             f"{layer['multiply_accumulates']:,}",
         )
     table.add_section()
-    table.add_row("in all", "", "", f"{facts['parameters']:,}", "", "", f"{facts['multiply_accumulates']:,}")
+    table.add_row(
+        "in all", *[""] * (len(names) - 1), f"{facts['parameters']:,}", "", "", f"{facts['multiply_accumulates']:,}"
+    )
     print_table(table, console)
     console.print()
     recorded = facts["recorded"]
     _print_lines(
         console,
         [
-            ("input", f"{_join(facts['input_shape'])} pixels, (pixel / 255 - {facts['mean']:g}) / {facts['std']:g}"),
-            ("padding", _describe_padding(facts["padding_pixel"])),
+            ("input", _describe_input(facts)),
+            ("ending", f"{facts['ending']}, which an export leaves out" if "ending" in facts else ""),
+            ("padding", _describe_padding(facts["padding_pixel"]) if facts.get("is_pixels", True) else ""),
             *((_escape(key), _format(value, share=key == "accuracies")) for key, value in sorted(recorded.items())),
             ("statistics", "for int8, in the file" if facts["calibrated"] else "none: --int8 takes them from --data"),
             ("folded graph", f"SHA-256 {facts['graph_sha256']}" if facts["graph_sha256"] else ""),
@@ -323,6 +434,8 @@ def _print_bundle(facts: Facts, console: Console) -> None:
     print_table(table, console)
     console.print()
     quantized = f"{facts['quantized']} convolutions" if facts["quantized"] else "none, float only"
+    if "quantized_without_weights" in facts:
+        quantized = f"{facts['quantized']} convolutions, {facts['quantized_without_weights']} other layers"
     recorded = ((_escape(key), _format(value)) for key, value in facts["recorded"].items())
     golden = f"{facts['golden_images']} images"
     _print_lines(console, [("bundle", _escape(facts["file"])), ("quantized", quantized), ("golden", golden), *recorded])
@@ -337,6 +450,17 @@ def _print_lines(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
     for label, value in pairs:
         if value:
             console.print(f"{label.replace('_', ' '):<{_LABEL_WIDTH}}{value}", soft_wrap=True)  # a hash is copied whole
+
+
+def _describe_input(facts: Facts) -> str:
+    shape = _join(facts["input_shape"])
+    if not facts.get("is_pixels", True):
+        return f"{shape} numbers, as they are"
+    mean, std = (
+        f"[{', '.join(f'{item:g}' for item in value)}]" if isinstance(value, list | tuple) else f"{value:g}"
+        for value in (facts["mean"], facts["std"])
+    )
+    return f"{shape} pixels, (pixel / 255 - {mean}) / {std}"
 
 
 def _describe_padding(pixel: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 `python -m edge_mnist.export.proof.localize ARTIFACT REFERENCE float|int8 trust|distrust [RUNTIME]`, where RUNTIME is
 that of `runtime.load_bytes`, prints one JSON object: the layer, or null, and what differs in it.
 
-The artifact is cut after each layer in turn, run on the golden images, and compared with the oracle. Its constants are
+The artifact is cut after each layer in turn, run on the golden inputs, and compared with the oracle. Its constants are
 also compared with those of a new export, because a changed constant need not change any output (a weight before a ReLU
 that is always 0, a bias scale that no kernel reads).
 """
@@ -24,7 +24,7 @@ from edge_mnist.bundle.reference import deserialize
 from edge_mnist.export import WRITERS
 from edge_mnist.export.c.tables import fuse_operations
 from edge_mnist.export.onnx_writer import add_output
-from edge_mnist.export.proof.run_artifact import FLOAT_TOLERANCE, MEMORY
+from edge_mnist.export.proof.run_artifact import MEMORY, compute_tolerance
 from edge_mnist.formats import tflite_reader
 from edge_mnist.formats.table import detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
@@ -38,14 +38,14 @@ from edge_mnist.system.errors import EdgeMnistError, first_line
 
 
 def find_first_difference(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], *, trust: bool, runtime: str = ""
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.generic], *, trust: bool, runtime: str = ""
 ) -> tuple[str | None, str]:
     """Find the first layer in which an artifact differs from a graph.
 
     Args:
         data: the content of the artifact.
         graph: what it should compute.
-        images: uint8 (N, channels, height, width), the images on which the outputs of the layers are compared.
+        images: uint8 pixels or float32 features (N, *input_shape), on which the outputs of the layers are compared.
         trust: run the code that a TorchScript archive or a model.c carries; otherwise only its constants are compared.
         runtime: the runtime, as in `runtime.load_bytes`.
 
@@ -82,7 +82,7 @@ def _find_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -
 
 
 def _find_output_difference(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.generic], runtime: str
 ) -> tuple[str | None, str]:
     """Find the first layer whose output differs from the oracle's with the rounding of the runtime."""
     try:
@@ -104,7 +104,7 @@ def _find_output_difference(
 
 
 def _run_oracle(
-    graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], rounding: Rounding
+    graph: FloatGraph | QuantizedGraph, images: NDArray[np.generic], rounding: Rounding
 ) -> Iterator[NDArray[Any]]:
     """Compute the output of each operation, int8 or float32 (N, height, width, channels)."""
     steps: Iterator[NDArray[Any]] = (
@@ -127,13 +127,13 @@ def _describe_difference(values: NDArray[Any], expected: NDArray[Any]) -> str:
     if values.size != expected.size:
         return f"it gives {values.size} values, expected {expected.size}"
     error = np.abs(values.reshape(expected.shape).astype(np.float64) - expected)
-    limit = 0.0 if expected.dtype == np.int8 else FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    limit = compute_tolerance(expected)
     count = int((~(error <= limit)).sum())  # NaN counts as a difference
     return f"{count} of {error.size} values differ, by up to {error.max():g}" if count else ""
 
 
 def _run_layers(
-    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.uint8], runtime: str
+    data: bytes, graph: FloatGraph | QuantizedGraph, images: NDArray[np.generic], runtime: str
 ) -> Iterator[NDArray[Any] | None]:
     """Compute the output of each operation of an artifact.
 

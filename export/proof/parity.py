@@ -30,10 +30,12 @@ class VariantResult:
         bytes: the size of the file.
         sha256: the SHA-256 of the file's content, as hexadecimal digits.
         accuracy: the share of the labels that it predicts, 0..1; None if there are no labels of real images.
-        agreement: the share of the images for which it predicts the oracle's class, 0..1; None if it was not run.
+        agreement: the share of the images for which it predicts the oracle's class, 0..1; a float variant may predict
+            another class whose logit is within the tolerance of it. None if it was not run, or the outputs are not
+            classes.
         logits_compared: the number of logits that were compared.
         logits_differing: int8: how many of them are not equal to the oracle's; float: how many are further from the
-            oracle's than the tolerance.
+            oracle's than the tolerance, 1e-4, or 1e-4 of the largest magnitude of a logit if that is above 1.
         max_abs_difference: the largest distance from the oracle's logits; int8: in integer steps, float: in logits.
             None if it was not run.
         status: "passed", "failed" or "not run".
@@ -67,12 +69,12 @@ class LayerSignal:
 
     Attributes:
         name: the name of the layer.
-        shape: channels, height and width of its output.
+        shape: channels, height and width of its output; the latter are 1 for a vector.
         scale: the scale of its int8 output.
         zero_point: the zero point of its int8 output, -128..127.
         snr_db: the power of the float output over the power of (int8 output - float output), in decibels.
         bias_shift_before: the root mean square, over the channels, of the shift of the mean that rounding the weights
-            causes, in steps of the output's scale.
+            causes, in steps of the output's scale; None if the layer has no weights.
         bias_shift_after: the same after bias correction.
         clipped: the share of the calibration values that are outside the int8 range, 0..1.
     """
@@ -82,25 +84,25 @@ class LayerSignal:
     scale: float
     zero_point: int
     snr_db: float
-    bias_shift_before: float
-    bias_shift_after: float
+    bias_shift_before: float | None
+    bias_shift_after: float | None
     clipped: float
 
 
 @dataclass(frozen=True, eq=False)
 class ChangedImage:
-    """An image for which float and int8 predict different classes.
+    """An input for which float and int8 predict different classes.
 
     Attributes:
         index: its index in the data set.
-        pixels: uint8 (height, width).
+        pixels: uint8 (height, width), or (height, width, 3) of an RGB image; None if it is no image.
         label: the true class; None if it is not known.
         float_class: the class that the float network predicts.
         int8_class: the class that the int8 network predicts.
     """
 
     index: int
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[np.uint8] | None
     label: int | None
     float_class: int
     int8_class: int
@@ -124,9 +126,13 @@ class ParityReport:
         mcnemar_p: the exact two-sided p-value of these two counts; None without an int8 graph or without labels.
         max_drop: the largest accuracy drop that is allowed, in percentage points.
         changed: the images for which float and int8 predict different classes.
-        layers: what quantization did to each convolution; empty without an int8 graph.
+        layers: what quantization did to each layer that computes new values; empty without an int8 graph.
         seconds: the time that the whole verification took.
         page: the file that the report was written into as a page; None if it was not written.
+        is_pixels: whether the inputs are images of pixels.
+        has_classes: whether the outputs are classes; otherwise there is no accuracy, and no image changes class.
+        output_snr_db: if the outputs are not classes, the power of the float outputs over that of the int8 outputs'
+            error, in decibels, over all inputs. None if they are classes, or without an int8 graph.
     """
 
     dataset: str
@@ -144,6 +150,9 @@ class ParityReport:
     layers: tuple[LayerSignal, ...]
     seconds: float
     page: Path | None = None
+    is_pixels: bool = True
+    has_classes: bool = True
+    output_snr_db: float | None = None
 
     @property
     def accuracy_drop(self) -> float | None:
@@ -185,7 +194,7 @@ class ParityReport:
             "changed_images": [image.index for image in self.changed],
             "layers": [vars(layer) for layer in self.layers],
             "seconds": self.seconds,
-        }
+        } | ({} if self.has_classes else {"output_snr_db": self.output_snr_db})
         return json.dumps(_replace_non_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
 
     def _to_fields(self, variant: VariantResult) -> dict[str, Any]:

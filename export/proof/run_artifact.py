@@ -2,7 +2,7 @@
 
 `python -m edge_mnist.export.proof.run_artifact ARTIFACT IMAGES.npy OUTPUTS.npy [RUNTIME]`, where RUNTIME is that of
 `runtime.load_bytes`. It writes the outputs and prints one JSON object: the runtime, its rounding, and whether the
-outputs for single images equal those for batches.
+outputs for single inputs equal those for batches.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_mnist.runtime import load_bytes
 from edge_mnist.system.child_processes import limit_memory
@@ -19,19 +21,34 @@ from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from edge_mnist.system.files import read_bytes
 
 BATCH = 200
-"""The number of images in a batch: enough to be fast, few enough to need little memory."""
+"""The largest number of inputs in a batch: enough to be fast, few enough to need little memory."""
+
+BATCH_VALUES = 1 << 20
+"""The largest number of input values in a batch; of large images it makes batches smaller than `BATCH`."""
 
 SINGLE = 16
-"""The number of images that are also run one at a time, because runtimes may use other kernels for a single image."""
+"""The number of inputs that are also run one at a time, because runtimes may use other kernels for a single input."""
 
 MEMORY = 4 << 30
 """The bytes of memory that an artifact's process may allocate, so that a damaged file cannot exhaust the machine."""
 
 FLOAT_TOLERANCE = 1e-4
-"""How far a float logit may be from the oracle's, because runtimes add float products in different orders."""
+"""How far a float logit may be from the oracle's, because runtimes add float products in different orders; see
+`compute_tolerance`."""
 
 NOT_INSTALLED = 3
 """The exit status if the artifact's runtime is not installed on this machine."""
+
+
+def compute_tolerance(expected: NDArray[Any]) -> float:
+    """How far an output may be from the expected ones: 0 for integers.
+
+    For floats it is `FLOAT_TOLERANCE`, times the largest expected magnitude where that exceeds 1: the rounding errors
+    of sums grow with the terms.
+    """
+    if expected.dtype == np.int8:
+        return 0.0
+    return FLOAT_TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
 
 
 def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") -> None:
@@ -39,24 +56,25 @@ def main(artifact: str, images_file: str, outputs_file: str, runtime: str = "") 
 
     Args:
         artifact: the path of the artifact.
-        images_file: the path of the images, uint8 (N, channels, height, width), N at least `SINGLE`.
-        outputs_file: the path to write the outputs to, int8 or float32 (N, classes).
+        images_file: the path of the inputs, uint8 pixels or float32 features (N, *input_shape), N at least `SINGLE`.
+        outputs_file: the path to write the outputs to, int8 or float32 (N, outputs).
         runtime: the runtime, as in `runtime.load_bytes`.
     """
     limit_memory(MEMORY)
     images = np.load(images_file)
     try:
         classifier = load_bytes(read_bytes(Path(artifact)), Path(artifact).name, runtime=runtime)
-        batches = [classifier.outputs(images[start : start + BATCH]) for start in range(0, len(images), BATCH)]
+        batch = min(BATCH, max(BATCH_VALUES // images[0].size, 1))
+        batches = [classifier.outputs(images[start : start + batch]) for start in range(0, len(images), batch)]
         single = np.concatenate([classifier.outputs(images[index : index + 1]) for index in range(SINGLE)])
     except EdgeMnistError as error:
         print(error, file=sys.stderr)
         sys.exit(NOT_INSTALLED if isinstance(error, NotInstalledError) else 1)
-    outputs = np.concatenate(batches)  # (N, classes)
+    outputs = np.concatenate(batches)  # (N, outputs)
     np.save(outputs_file, outputs)
-    limit = FLOAT_TOLERANCE
-    if outputs.dtype == np.int8:  # for a single column, ruy's kernels on ARM round once less often
-        limit = 1 if classifier.rounding == "fixed-point, single rounding" else 0
+    limit = compute_tolerance(outputs)
+    if outputs.dtype == np.int8 and classifier.rounding == "fixed-point, single rounding":
+        limit = 1  # for a single column, ruy's kernels on ARM round once less often
     same = np.abs(single.astype(np.float64) - outputs[:SINGLE]).max() <= limit
     print(
         json.dumps({"runtime": classifier.runtime, "rounding": classifier.rounding, "single_equals_batch": bool(same)})

@@ -12,17 +12,18 @@ from numpy.typing import NDArray
 
 
 def encode_png_uri(pixels: NDArray[np.uint8]) -> str:
-    """Encode a grey image as the data URI of a PNG.
+    """Encode a grey or an RGB image as the data URI of a PNG.
 
     A PNG is a signature and chunks of length, type, content and checksum (W3C, "Portable Network Graphics", section 5).
     It is written here because the base install has no package that writes one.
 
     Args:
-        pixels: uint8 (height, width), 0 is black.
+        pixels: uint8 (height, width), 0 is black, or (height, width, 3).
     """
-    height, width = pixels.shape
-    rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()  # (H, 1 + W), after filter 0, none
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits, grey, not interlaced
+    height, width = pixels.shape[:2]
+    colour = 2 if pixels.ndim == 3 else 0  # RGB or grey
+    rows = np.pad(pixels.reshape(height, -1), ((0, 0), (1, 0))).tobytes()  # after filter 0, none
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)  # 8 bits, not interlaced
     content = b"\x89PNG\r\n\x1a\n"
     for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b"")):
         content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -19,6 +19,7 @@ from edge_mnist.export.report.wording import (
     format_interval,
     format_percent,
     format_scale,
+    format_shift,
     list_failures,
 )
 from edge_mnist.measure.significance import wilson_interval
@@ -28,6 +29,10 @@ _STATUS = {"passed": ("pass", "✓ passed"), "failed": ("fail", "✗ FAILED"), "
 
 _MOST_PICTURES = 120
 """The most images that changed class that are shown, so that a useless network does not make a page of thousands."""
+
+_PICTURE_PIXELS = 112
+"""The width and height in pixels at which a picture is shown: whole multiples of smaller images, a part of the rows and
+columns of larger ones."""
 
 _MOST_ITEMS = 12
 """The most items of a list in the manifest that are shown without a click."""
@@ -57,6 +62,7 @@ def render_html(report: ParityReport, manifest: dict[str, Any]) -> str:
         # A file that was run in several runtimes is listed once.
         files="".join({variant.file: _render_file(variant) for variant in report.variants}.values()),
         comparison=_render_accuracy(report),
+        noun="Images" if report.is_pixels else "Inputs",
         changed=_render_changed(report),
         layers=_render_layers(report.layers),
         # The table of layers already shows the quantization.
@@ -137,30 +143,45 @@ def _render_intervals(report: ParityReport) -> str:
 
 
 def _render_changed(report: ParityReport) -> str:
-    """Render the images that changed class."""
+    """Render the inputs that changed class."""
     if not report.layers:
         return "<p>There is no int8 graph.</p>"
+    if not report.has_classes:
+        return "<p>The outputs are not classes.</p>"
     if not report.changed:
-        return "<p>None: float and int8 predict the same class for every image.</p>"
+        return (
+            f"<p>None: float and int8 predict the same class for every {'image' if report.is_pixels else 'input'}.</p>"
+        )
     more = len(report.changed) - _MOST_PICTURES
     rest = f"<p>{more:,} more are not pictured.</p>" if more > 0 else ""
     return f'<div class="images">{"".join(map(_render_picture, report.changed[:_MOST_PICTURES]))}</div>{rest}'
 
 
 def _render_picture(image: ChangedImage) -> str:
-    """Render an image with its label and the classes that float and int8 predict."""
+    """Render an input with its label and the classes that float and int8 predict."""
     read = f"float reads {image.float_class}, int8 reads {image.int8_class}"
     marks = [
         f"<span>{name} <b>{digit}</b>{'' if image.label is None else ' ✓' if digit == image.label else ' ✗'}</span>"
         for name, digit in (("float", image.float_class), ("int8", image.int8_class))
     ]
-    height, width = image.pixels.shape
     label = "unknown" if image.label is None else image.label
+    kind, picture = "input", ""
+    if image.pixels is not None:
+        pixels = image.pixels[
+            :: -(-image.pixels.shape[0] // _PICTURE_PIXELS), :: -(-image.pixels.shape[1] // _PICTURE_PIXELS)
+        ]
+        height, width = pixels.shape[:2]
+        factor = max(_PICTURE_PIXELS // max(height, width), 1)
+        kind, picture = (
+            "image",
+            (
+                f'<img src="{drawings.encode_png_uri(pixels)}" width="{factor * width}" height="{factor * height}" '
+                f'alt="Image {image.index}, labelled {label}: {read}">'
+            ),
+        )
     return (
-        f'<figure><img src="{drawings.encode_png_uri(image.pixels)}" width="{4 * width}" height="{4 * height}" '
-        f'alt="Image {image.index}, labelled {label}: {read}">'
-        f"<figcaption><span>label <b>{label}</b></span>{''.join(marks)}"
-        f"<small>image {image.index:,}</small></figcaption></figure>"
+        f"<figure>{picture}<figcaption><span>label <b>{label}</b></span>{''.join(marks)}"
+        f"<small>{kind} {image.index:,}</small></figcaption></figure>"
     )
 
 
@@ -173,7 +194,7 @@ def _render_layers(layers: tuple[LayerSignal, ...]) -> str:
     heads = "".join(f'<th scope="col" class="number">{column}</th>' for column in columns)
     return f"""<section aria-labelledby="layers">
 <h2 id="layers">Layer by layer</h2>
-<p class="about">The table shows what quantization does to the output of each layer, over the golden images. Signal to
+<p class="about">The table shows what quantization does to the output of each layer, over the golden inputs. Signal to
 noise is the power of the float output over the power of the int8 output's error. Bias shift is by how much rounded
 weights shift the means of the channels, in output steps, before and after bias correction. Clipped is the share of
 calibration values outside the int8 range.</p>
@@ -201,7 +222,7 @@ def _render_layer(layer: LayerSignal, full_bar: float) -> str:
             ("number", " × ".join(map(str, layer.shape))),
             ("number", text if exponent is None else f"2<sup>{exponent}</sup>".replace("-", "−")),
             ("number", str(layer.zero_point).replace("-", "−")),
-            ("number", f"{layer.bias_shift_before:.3f} → {layer.bias_shift_after:.3f}"),
+            ("number", format_shift(layer, "→")),
             ("number", format_percent(layer.clipped)),
         ],
     )

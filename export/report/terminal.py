@@ -16,6 +16,7 @@ from edge_mnist.export.report.wording import (
     format_interval,
     format_percent,
     format_scale,
+    format_shift,
 )
 from edge_mnist.system.tables import make_table, print_table
 
@@ -87,7 +88,7 @@ def _format_layer(layer: LayerSignal) -> list[str]:
         format_scale(layer.scale)[0],
         str(layer.zero_point),
         f"{layer.snr_db:.1f} dB",
-        f"{layer.bias_shift_before:.3f} -> {layer.bias_shift_after:.3f}",
+        format_shift(layer, "->"),
         format_percent(layer.clipped),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from edge_mnist.export.proof.parity import ParityReport, VariantResult
+from edge_mnist.export.proof.parity import LayerSignal, ParityReport, VariantResult
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.measure.significance import wilson_interval
 
@@ -30,6 +30,13 @@ def format_difference(value: float | None) -> str:
     if value is None:
         return "-"
     return str(int(value)) if math.isfinite(value) and value == int(value) else f"{value:.1e}"
+
+
+def format_shift(layer: LayerSignal, arrow: str) -> str:
+    """Format by how much rounded weights shift the means, before and after bias correction; "-" without weights."""
+    if layer.bias_shift_before is None or layer.bias_shift_after is None:
+        return "-"
+    return f"{layer.bias_shift_before:.3f} {arrow} {layer.bias_shift_after:.3f}"
 
 
 def format_scale(value: float) -> tuple[str, int | None]:
@@ -63,10 +70,15 @@ def describe_reason(variant: VariantResult) -> str:
 
 
 def describe_scope(report: ParityReport) -> str:
-    """Describe the images that were compared, such as "10,000 images of MNIST test and 64 golden images"."""
-    golden = f" and {report.golden:,} golden images" if report.golden else ""
-    images = "digits drawn from strokes" if report.dataset == "strokes" else f"images of {report.dataset}"
-    return f"{report.images:,} {images}{golden}"
+    """Describe the inputs that were compared, such as "10,000 images of MNIST test and 64 golden images"."""
+    noun = _name_inputs(report)
+    golden = f" and {report.golden:,} golden {noun}" if report.golden else ""
+    inputs = "digits drawn from strokes" if report.dataset == "strokes" else f"{noun} of {report.dataset}"
+    return f"{report.images:,} {inputs}{golden}"
+
+
+def _name_inputs(report: ParityReport) -> str:
+    return "images" if report.is_pixels else "inputs"
 
 
 def describe_accuracy(report: ParityReport) -> list[tuple[str, str]]:
@@ -76,6 +88,11 @@ def describe_accuracy(report: ParityReport) -> list[tuple[str, str]]:
         for name, share in (("float", report.float_accuracy), ("int8", report.int8_accuracy))
         if share is not None
     ]
+    if not report.has_classes:
+        if report.output_snr_db is not None:
+            ratio = "exact" if report.output_snr_db == math.inf else f"signal to noise {report.output_snr_db:.1f} dB"
+            pairs.append(("int8", f"{ratio}, over all outputs; they are not classes, so that none is right or wrong"))
+        return pairs
     if report.float_accuracy is None:
         recorded = "no accuracy is recorded with the checkpoint"
         if report.recorded_accuracy is not None:
@@ -87,10 +104,11 @@ def describe_accuracy(report: ParityReport) -> list[tuple[str, str]]:
         pairs.append(("drop", f"{drop:.2f} points, at most {report.max_drop:g} allowed"))
     if report.mcnemar_p is not None:
         float_only, int8_only = report.float_only_right, report.int8_only_right
-        counts = f"images read right only in float {float_only:,}, only in int8 {int8_only:,}"
+        counts = f"{_name_inputs(report)} read right only in float {float_only:,}, only in int8 {int8_only:,}"
         pairs.append(("McNemar", f"p = {report.mcnemar_p:.3g}, exact and two-sided: {counts}"))
     if any(v.precision == "int8" and v.status != "not run" for v in report.variants) or report.changed:
-        pairs.append(("changed", f"{len(report.changed):,} of {report.images:,} images changed class"))
+        counts = f"{len(report.changed):,} of {report.images:,} {_name_inputs(report)} changed class"
+        pairs.append(("changed", counts))
     return pairs
 
 
