@@ -12,8 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from edge_mnist.graph.arithmetic import apply_function, quantize
 from edge_mnist.graph.checkpoint import Checkpoint
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.layers import ACTIVATIONS, INPUT, Layer, Shape, to_layer_shape
+from edge_mnist.graph.operations import (
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    MaxPool2d,
+    Multiply,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    Table,
+    Upsample,
+)
 
 
 class Sketch:
@@ -382,3 +400,53 @@ def _draw_waves(input_shape: Shape, count: int, seed: int) -> np.ndarray:
     angles = rng.uniform(0, 2 * np.pi, (count, channels, 3, 1, 1))
     waves = np.sin(angles[:, :, 0] + rows * np.cos(angles[:, :, 1]) + columns * np.sin(angles[:, :, 2]))
     return np.asarray(waves + rng.normal(0, 0.4, waves.shape)).reshape(count, *input_shape)
+
+
+def make_graphs_of_every_operation() -> tuple[FloatGraph, QuantizedGraph]:
+    """A float and an int8 graph by hand, which use every operation and every field; the input is not pixels."""
+    rng = np.random.default_rng(11)
+    features, wide = Quantization(2.0**-5, -3), Quantization(2.0**-4 * (1 + 2.0**-12), 5)
+    clamped, gate = Quantization(3 * 2.0**-7, -128), Quantization(2.0**-8, -128)
+    logits = Quantization(2.0**-2, 0)
+    one_sided = Window((3, 3), (2, 2), (0, 1), (1, 1), (1, 1))
+    scale, bias = np.full(2, 2.0**-7, np.float32), np.array([40, -30], np.int32)
+
+    def draw(*shape: int) -> np.ndarray:
+        return rng.integers(-64, 65, shape).astype(np.int8)
+
+    table = quantize(apply_function((np.arange(-128, 128) - 5) * wide.scale, "sigmoid", 0.0), gate.scale, -128)
+    int8 = (
+        QuantizedConv2d("padded", draw(2, 2, 3, 3), scale, bias, one_sided, 1, (0.0, 6.0), clamped),
+        QuantizedConv2d("side", draw(2, 1, 3, 3), scale, bias, one_sided, 2, UNBOUNDED, wide, sources=(0,)),
+        Add("sum", UNBOUNDED, wide, sources=(1, 2)),
+        Table("gate", "sigmoid", 0.0, table.astype(np.int8), gate),
+        Multiply("product", clamped, sources=(1, 4)),
+        Concatenate("join", sources=(5, 1)),
+        MaxPool2d("pool", Window((2, 2), (1, 1), (0, 0), (1, 1), (1, 0))),
+        Upsample("up", (1, 2)),
+        QuantizedConv2d("last", draw(2, 4, 1, 1), scale, bias, Window((1, 1)), 1, RELU, Quantization(0.25, -128)),
+        QuantizedConv2d("logits", draw(2, 2, 1, 1), scale, bias, Window((1, 1)), 1, UNBOUNDED, logits),
+    )
+    padded, side, last, classes = (
+        Conv2d(
+            o.name,
+            o.weight / np.float32(50),
+            o.bias.astype(np.float32),
+            o.window,
+            o.groups,
+            o.bounds,
+            sources=o.sources,
+        )
+        for o in int8
+        if isinstance(o, QuantizedConv2d)
+    )
+    moves = [o for o in int8 if isinstance(o, Concatenate | MaxPool2d | Upsample)]
+    real = (
+        *(padded, side, Add("sum", sources=(1, 2)), Activation("gate", "leaky_relu", 0.25)),
+        *(Multiply("product", sources=(1, 4)), *moves, last, classes),
+    )
+    shape = (2, 5, 7)
+    return (
+        FloatGraph(shape, 0, real, is_pixels=False, ending="log_softmax"),
+        QuantizedGraph(shape, 0, int8, features=features, ending="log_softmax"),
+    )
