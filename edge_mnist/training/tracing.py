@@ -1,510 +1,360 @@
-"""Traces a PyTorch module with torch.fx and describes it as a chain of layers.
+"""Traces a PyTorch module and describes it as a graph of layers.
 
-In a chain, each operation takes only the output of the one before. What cannot be exported is refused by its name.
+The module is run in inference on a few random inputs. On the way, each module of torch.nn, and each function and method
+of tensors outside of such modules, is recorded with the values that it takes. So everything that a forward may do with
+Python and with sizes is followed as PyTorch follows it. A forward that looks at the numbers themselves is refused, and
+what cannot be exported is refused by its name.
 """
 
 from __future__ import annotations
 
-import math
-import operator
+import copy
+import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-import torch.fx
-import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
-from edge_mnist.graph.layers import (
-    AvgPool2dLayer,
-    BatchNorm2dLayer,
-    Conv2dLayer,
-    FlattenLayer,
-    GlobalAvgPool2dLayer,
-    Layer,
-    LinearLayer,
-    MaxPool2dLayer,
-    PoolLayer,
-    ReluLayer,
-    Shape,
-    output_shapes,
-)
+from edge_mnist.graph.layers import Layer, Shape, check_input_shape, output_shapes
 from edge_mnist.system.errors import EdgeMnistError, first_line
+from edge_mnist.training.layer_builder import LayerBuilder, Unsupported, Value
+from edge_mnist.training.torch_operations import FUNCTIONS, HINTS, MODULES, SUPPORTED, Call, Constant, Parameter
 
-_SUPPORTED = "Conv2d, BatchNorm2d, ReLU, MaxPool2d, AvgPool2d, AdaptiveAvgPool2d(1), Flatten, Linear and Dropout"
-"""The modules that can be exported, for error texts."""
-_REMOVED_MODULES = (
-    nn.Identity,
-    nn.Dropout,
-    nn.Dropout1d,
-    nn.Dropout2d,
-    nn.Dropout3d,
-    nn.AlphaDropout,
-    nn.FeatureAlphaDropout,
-)
-"""Modules that do nothing in inference and leave no layer."""
+_LOG = logging.getLogger(__name__)
+
+_BATCH_SIZES = (2, 3)
+"""Numbers of images with which a module is run: what is recorded must be the same for both."""
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.DataParallel)
+"""Modules of torch.nn whose parts are recorded instead of themselves."""
+
+_QUERIES = frozenset(
+    (
+        "size", "dim", "ndimension", "numel", "nelement", "len", "stride", "is_contiguous", "is_floating_point",
+        "is_complex", "get_device", "element_size", "hash", "repr", "format",
+    )
+)  # fmt: skip
+"""Functions that tell something about a tensor, but not its numbers."""
 
 _HOOKS = "it has hooks, which would be lost: remove them"
 
 
-class _Unsupported(Exception):
-    """Says why an operation cannot be exported; `trace_layers` adds the name of the operation."""
+@dataclass(frozen=True)
+class TracedNetwork:
+    """What was found in a module.
+
+    Attributes:
+        layers: the layers, in an order in which each comes after those whose outputs it takes; the last one gives the
+            output. A layer that is a module has the module's path as its name, such as "features.0".
+        ending: the function after the last layer that is left out: "", "softmax" or "log_softmax".
+    """
+
+    layers: tuple[Layer, ...]
+    ending: str = ""
 
 
-def trace_layers(module: nn.Module, input_shape: tuple[int, int, int] = (1, 28, 28)) -> tuple[Layer, ...]:
-    """Describe the layers of a module as they work in inference.
+@dataclass(frozen=True)
+class _Refused:
+    """A tensor that an operation gives which cannot be exported, and the text of the error if it is needed."""
+
+    text: str
+
+
+def trace_layers(module: nn.Module, input_shape: Shape = (1, 28, 28)) -> tuple[Layer, ...]:
+    """The layers that `trace_network` finds."""
+    return trace_network(module, input_shape).layers
+
+
+def trace_network(module: nn.Module, input_shape: Shape) -> TracedNetwork:
+    """Describe a module as it works in inference.
 
     Args:
-        module: maps float32 (N, *input_shape) to float32.
-        input_shape: channels, height and width.
-
-    Returns:
-        The layers in their order. A layer that is a module has the module's path as its name, such as "features.0"; a
-        function has the name of its torch.fx node. Dropout and Identity leave no layer.
+        module: maps float32 (N, *input_shape) to float32. Its parts keep their training modes.
+        input_shape: the shape of one input: (channels, height, width), (channels, length) or (features,).
 
     Raises:
-        EdgeMnistError: the module is not a chain of supported layers, or their shapes do not fit.
+        EdgeMnistError: the module cannot be run, an operation cannot be exported, or the shapes do not fit; the text
+            begins with the name of the layer.
     """
+    check_input_shape(input_shape)
+    name = type(module).__name__
     if _has_hooks(module):
-        raise EdgeMnistError(f"{type(module).__name__}: {_HOOKS}")
-    layers: list[Layer] = []
-    source = "the input"
-    chain = _Chain(module, input_shape)
-    for node in chain.operations():
-        name = _choose_name(node, {layer.name for layer in layers})
-        shape = chain.shape
-        try:
-            if node.op == "call_module":
-                layer = _describe_module(module.get_submodule(str(node.target)), name, shape)
-                if layer is not None and layer.weight_shapes() and name != node.target:
-                    name = str(node.target)
-                    raise _Unsupported("it is used twice; a layer with weights can be used only once")
-            else:
-                layer = _describe_call(node, name, chain)
-        except _Unsupported as reason:
-            raise EdgeMnistError(f"{name}: {reason}") from None
-        if layer is not None:
-            shape = layer.output_shape(shape, source)
-            source = name
-            layers.append(layer)
-        chain.append(node, shape)
-    output_shapes(layers, input_shape)
-    return tuple(layers)
+        raise EdgeMnistError(f"{name}: {_HOOKS}")
+    _check_weights(module)
+    module = to_float32(module)
+    networks = [_trace(module, tuple(input_shape), images) for images in _BATCH_SIZES]
+    first, second = networks
+    if first != second:
+        pairs = zip(first.layers, second.layers, strict=False)
+        culprit = next((layer.name for layer, other in pairs if layer != other), name)
+        raise EdgeMnistError(f"{culprit}: it depends on the number of images, which may be any")
+    output_shapes(first.layers, input_shape)
+    return first
 
 
-class _Chain:
-    """The operations between a module's input and output in their order, and the shapes of their outputs."""
+def to_float32(module: nn.Module) -> nn.Module:
+    """The module itself, or a copy in float32 if it has weights of half or double precision; that is logged."""
+    found = {str(tensor.dtype) for tensor in module.state_dict().values() if tensor.is_floating_point()}
+    if not found - {"torch.float32"}:
+        return module
+    _LOG.warning(
+        "%s: its weights are %s; they are converted to float32", type(module).__name__, ", ".join(sorted(found))
+    )
+    return copy.deepcopy(module).float()
 
-    def __init__(self, module: nn.Module, input_shape: Shape) -> None:
-        placeholder, *self._nodes = _trace(module).nodes
-        self._last = placeholder
-        self._shapes: dict[torch.fx.Node, Shape] = {placeholder: input_shape}
-        self._sizes: dict[torch.fx.Node, tuple[Any, ...]] = {}  # by node that computes sizes: values for `_BATCH_SIZES`
 
-    @property
-    def shape(self) -> Shape:
-        """The shape of the last operation's output, without the batch."""
-        return self._shapes[self._last]
-
-    def append(self, node: torch.fx.Node, shape: Shape) -> None:
-        """Record the shape of an operation's output."""
-        self._last = node
-        self._shapes[node] = shape
-
-    def operations(self) -> Iterator[torch.fx.Node]:
-        """Iterate over the operations, after checking that each takes only the output before it, and sizes.
-
-        Raises:
-            EdgeMnistError: an operation takes something else; the text names it.
-        """
-        for node in self._nodes:
-            if node.op == "placeholder":
-                raise EdgeMnistError(f"{node.target}: a second input; only a network of one input can be exported")
-            if node.op == "get_attr":
+def _check_weights(module: nn.Module) -> None:
+    """Refuse weights that have no values."""
+    for path, part in module.named_modules():
+        for key, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+                kind = type(part).__name__
+                raise EdgeMnistError(f"{path or kind}: {kind} is not supported: {HINTS['LazyLinear']}")
+            if tensor.is_meta:
                 raise EdgeMnistError(
-                    f"{node.target}: a bare parameter, buffer or constant; only {_SUPPORTED} can be exported"
+                    f"{path or type(part).__name__}: {key} is on the device meta, which holds no values: build the "
+                    "network on the CPU"
                 )
-            if _computes_sizes(node, self._shapes, self._sizes):
-                self._sizes[node] = self._compute_sizes(node)
-                continue
-            self._check_inputs(node)
-            if node.op != "output":
-                yield node
-
-    def resolve_settings(self, node: torch.fx.Node) -> tuple[list[Any], dict[str, Any]]:
-        """Resolve an operation's arguments after its input, with numbers for computed sizes.
-
-        Returns:
-            Positional and keyword arguments; for a view, a single argument: those for each of `_BATCH_SIZES`.
-
-        Raises:
-            _Unsupported: they depend on the number of images.
-        """
-        views = []
-        for index in range(len(_BATCH_SIZES)):
-            arguments, kwargs = self._resolve_arguments(node, index)
-            if not arguments:
-                kwargs.pop("input", None)
-            views.append((list(arguments[1:]), kwargs))
-        if node.target in _VIEWS:
-            return [views], {}
-        if views[0] != views[-1]:
-            raise _Unsupported("it depends on the number of images, which may be any")
-        return views[0]
-
-    def _resolve_arguments(self, node: torch.fx.Node, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Resolve a node's arguments for one of `_BATCH_SIZES`: numbers for sizes, meta tensors for tensors."""
-
-        def resolve(item: torch.fx.Node) -> Any:
-            if item in self._sizes:
-                return self._sizes[item][index]
-            return (
-                torch.empty(_BATCH_SIZES[index], *self._shapes[item], device="meta") if item in self._shapes else item
-            )
-
-        arguments, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), resolve)
-        return arguments, dict(kwargs)
-
-    def _compute_sizes(self, node: torch.fx.Node) -> tuple[Any, ...]:
-        """Compute the result of a node that computes sizes, for each of `_BATCH_SIZES`."""
-        results = []
-        for index in range(len(_BATCH_SIZES)):
-            arguments, kwargs = self._resolve_arguments(node, index)
-            try:
-                function = node.target if callable(node.target) else getattr(arguments[0], str(node.target))
-                results.append(function(*(arguments if callable(node.target) else arguments[1:]), **kwargs))
-            except Exception as error:  # user code may fail in any way
-                raise EdgeMnistError(f"{node.name}: cannot be computed: {first_line(error)}") from error
-        return tuple(results)
-
-    def _check_inputs(self, node: torch.fx.Node) -> None:
-        """Refuse an operation that takes something else than the output of the one before."""
-        inputs = [item for item in node.all_input_nodes if item not in self._sizes]
-        first = node.args[0] if node.args else node.kwargs.get("input")
-        name, last = (
-            _choose_name(node, set()),
-            _choose_name(self._last, set()) if len(self._shapes) > 1 else str(self._last),
-        )
-        if node.op == "output":
-            if inputs == [self._last] and first is not self._last:
-                found = type(first).__name__.removeprefix("immutable_")
-                raise EdgeMnistError(f"{name}: expected the logits alone, found a {found} that holds them")
-        elif not inputs or (inputs == [self._last] and first is not self._last):
-            raise EdgeMnistError(f"{name}: {_explain_unsupported(node)}")
-        if inputs == [self._last]:
-            return
-        if not self._last.users:
-            raise EdgeMnistError(f"{last}: nothing uses its output: assign it, as in x = ..., or remove it")
-        taken = ", ".join(str(item) for item in inputs) or "nothing"
-        raise EdgeMnistError(
-            f"{name}: takes {taken}, expected {self._last} alone: "
-            "only a chain can be exported, without branches or skip connections"
-        )
 
 
-def _trace(module: nn.Module) -> torch.fx.Graph:
-    """Record the operations of a module in inference with torch.fx; its parts keep their training modes."""
+def _trace(module: nn.Module, input_shape: Shape, images: int) -> TracedNetwork:
+    """Run a module on some images and record what it does."""
+    device = next(module.parameters(), torch.empty(0)).device
+    generator = torch.Generator().manual_seed(images)
+    inputs = torch.randn(images, *input_shape, generator=generator).to(device)
+    recorder = _Recorder(module, inputs, input_shape)
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
-        return torch.fx.Tracer().trace(module)
-    except (Exception, SystemExit) as error:  # user code runs on the proxies of torch.fx and may fail in any way
-        raise EdgeMnistError(f"{type(module).__name__}: cannot be traced by torch.fx: {first_line(error)}") from error
+        with torch.no_grad(), recorder:
+            output = module(inputs)
+    except EdgeMnistError:
+        raise
+    except (Exception, SystemExit) as error:  # user code may fail in any way
+        where = recorder.current or type(module).__name__
+        raise EdgeMnistError(
+            f"{where}: cannot be run on inputs of {(images, *input_shape)}: {first_line(error)}"
+        ) from error
     finally:
+        recorder.remove_hooks()
         for part, training in modes.items():
             part.training = training
+    return recorder.finish(output)
 
 
-def _computes_sizes(
-    node: torch.fx.Node, shapes: Mapping[torch.fx.Node, Shape], sizes: Mapping[torch.fx.Node, object]
-) -> bool:
-    """Whether a node asks for the sizes of a tensor, or calculates with sizes."""
-    if node.op == "call_function" and node.target is getattr:
-        return node.args[0] in shapes and node.args[1] in ("shape", "ndim")
-    if node.op == "call_method":
-        return node.args[0] in shapes and node.target in ("size", "dim", "ndimension", "numel", "nelement")
-    inputs = node.all_input_nodes
-    return (
-        node.op == "call_function"
-        and node.target in _ARITHMETIC
-        and bool(inputs)
-        and all(item in sizes for item in inputs)
-    )
+class _Recorder(TorchFunctionMode):
+    """Records the operations of a module while it runs.
+
+    Attributes:
+        current: the name of the operation that runs; the one that failed after an error.
+    """
+
+    def __init__(self, module: nn.Module, inputs: torch.Tensor, input_shape: Shape) -> None:
+        super().__init__()
+        self.current = ""
+        self._network = type(module).__name__
+        self._images = len(inputs)
+        self._known: dict[int, Value | _Refused | Parameter | Constant] = {}  # by the id of each tensor
+        self._alive: list[torch.Tensor] = []  # so that no id is used twice
+        self._depth = 0  # how many recorded modules are being run, one in the other
+        self._pending: Value | _Refused = _Refused("")  # the output of the module that is being run
+        self._hooks: list[RemovableHandle] = []
+        self._hooked = {part for part in module.modules() if _has_hooks(part)}
+        for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+            self._register(tensor, Parameter(name, tensor))
+        weighted = set()
+        for path, part in module.named_modules():
+            if path and _is_recorded(part):
+                if part.state_dict():
+                    weighted.add(path)
+                before = partial(self._enter, path)
+                self._hooks.append(part.register_forward_pre_hook(before, with_kwargs=True))
+                self._hooks.append(part.register_forward_hook(self._leave))
+        self._builder = LayerBuilder(input_shape, weighted)
+        self._register(inputs, self._builder.input)
+
+    def remove_hooks(self) -> None:
+        """Remove the hooks from the module."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def finish(self, output: object) -> TracedNetwork:
+        """The network that computes an output of the module.
+
+        Raises:
+            EdgeMnistError: the output is not one tensor, or it cannot be exported.
+        """
+        if not isinstance(output, torch.Tensor):
+            count = len(list(_tensors(output)))
+            found = f"a {type(output).__name__}"
+            if count == 1:
+                raise EdgeMnistError(f"the output: expected the logits alone, found {found} that holds them")
+            raise EdgeMnistError(
+                f"the output: expected one tensor, found {found} of {count} tensors: return one of them"
+            )
+        value = self._find(output)
+        if isinstance(value, _Refused):
+            raise EdgeMnistError(value.text)
+        if not isinstance(value, Value):
+            raise EdgeMnistError(
+                f"the output: {self._network} does not compute it from its input by operations of PyTorch that can be "
+                "followed: pass a plain module, not one of TorchScript"
+            )
+        return TracedNetwork(self._builder.finish(value), value.ending)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Record one call of a function, or of a method or an attribute of a tensor, and make it."""
+        kwargs = dict(kwargs or {})
+        if self._depth:
+            return function(*args, **kwargs)
+        label, known = _label(function), [self._find(tensor) for tensor in _tensors((args, kwargs))]
+        if label in _QUERIES or not any(isinstance(item, (Value, _Refused)) for item in known):
+            result = self._run(label, partial(function, *args, **kwargs))
+            for tensor in _tensors(result):
+                if id(tensor) not in self._known:
+                    self._register(tensor, Constant(label))
+            return result
+        if _is_attribute(function) and not isinstance(result := function(*args), torch.Tensor):
+            return result
+        if "input" in kwargs:
+            args = (kwargs.pop("input"), *args)
+        name = self._builder.choose_name(label)
+        call = Call(name, self._builder, self._images, lambda tensor: function(tensor, *args[1:], **kwargs))
+        value = self._describe(call, label, FUNCTIONS.get(label), args, kwargs)
+        result = self._run(name, partial(function, *args, **kwargs))
+        tensors = list(_tensors(result))
+        if not tensors:
+            raise EdgeMnistError(
+                f"{self._network}: its forward reads the numbers in a tensor ({label}), and what it computes must not "
+                "depend on them: compute the same for every input"
+            )
+        for tensor in tensors:
+            self._register(tensor, self._check(name, tensor, value))
+        return result
+
+    def _enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Record a call of a module, before it is run."""
+        self._depth += 1
+        if self._depth > 1:
+            return
+        known = [self._find(tensor) for tensor in _tensors((args, kwargs))]
+        name = path
+        if path in self._builder.layers and not module.state_dict():
+            name = self._builder.choose_name(path.replace(".", "_"))
+        self.current = name
+        if not any(isinstance(item, (Value, _Refused)) for item in known):
+            self._pending = _Refused(f"{name}: it takes nothing that is computed from the input")
+            return
+        kind = type(module)
+        described = MODULES.get(kind)
+        describe = described and partial(described, module=module)
+        call = Call(name, self._builder, self._images, lambda tensor: kind.forward(module, tensor))
+        if module in self._hooked:
+            self._pending = _Refused(f"{name}: {_HOOKS}")
+        else:
+            self._pending = self._describe(call, kind.__name__, describe, (*args, *kwargs.values()), {})
+
+    def _leave(self, module: nn.Module, args: object, output: object) -> None:
+        """Record the output of a module, after it was run."""
+        self._depth -= 1
+        if not self._depth:
+            for tensor in _tensors(output):
+                self._register(tensor, self._check(self.current, tensor, self._pending))
+
+    def _describe(
+        self, call: Call, label: str, describe: Callable[..., Value] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Value | _Refused:
+        """The value that a call gives; what is refused in its inputs or in the call is refused in what it gives."""
+        for tensor in _tensors((args, kwargs)):
+            if isinstance(refused := self._find(tensor), _Refused):
+                return refused
+        try:
+            if describe is None:
+                raise Unsupported(f"{label} is not supported: {HINTS.get(label, f'only {SUPPORTED} can be exported')}")
+            args, kwargs = _replace_tensors((args, kwargs), self._find)
+            value = describe(call, *args, **kwargs)
+            return value if isinstance(value, Value) else _Refused(f"{call.name}: it gives no tensor")
+        except Unsupported as reason:
+            return _Refused(f"{call.name}: {reason}")
+        except TypeError as error:
+            return _Refused(f"{call.name}: its settings cannot be read: {first_line(error)}")
+
+    def _check(self, name: str, tensor: torch.Tensor, value: Value | _Refused) -> Value | _Refused:
+        """The value, if it is what PyTorch computes."""
+        if isinstance(value, _Refused):
+            return value
+        if tensor.dtype != torch.float32:
+            return _Refused(f"{name}: it gives {tensor.dtype}; only torch.float32 can be exported")
+        if tensor.shape != (self._images, *value.shape):
+            found = f"{tuple(tensor.shape)}, expected {(self._images, *value.shape)}"
+            return _Refused(f"{name}: it gives the shape {found}: only a batch of images can be exported")
+        return value
+
+    def _run(self, name: str, function: Any) -> Any:
+        """Call a function; its name stays in `current` if it fails."""
+        self.current = name
+        result = function()
+        self.current = ""
+        return result
+
+    def _register(self, tensor: torch.Tensor, found: Value | _Refused | Parameter | Constant) -> None:
+        """Remember what a tensor is."""
+        self._alive.append(tensor)
+        self._known[id(tensor)] = found
+
+    def _find(self, tensor: torch.Tensor) -> Value | _Refused | Parameter | Constant:
+        """What a tensor is."""
+        return self._known.get(id(tensor), _UNKNOWN)
 
 
-def _choose_name(node: torch.fx.Node, taken: set[str]) -> str:
-    """Choose the name of a layer: a module's path; for a function or a module's second use, the name of its node."""
-    if node.op == "output":
-        return "the output"
-    name = str(node.target) if node.op == "call_module" else node.name
-    while name in taken:
-        name = node.name if name != node.name else f"{name}_"
-    return name
+_UNKNOWN = Constant("code that cannot be followed")
 
 
-def _describe_module(module: nn.Module, name: str, shape: Shape) -> Layer | None:
-    """Describe a module as a layer; None if it does nothing in inference."""
-    # the exact type, because a subclass may compute something else
+def _label(function: Any) -> str:
+    """The name of a function, a method or an attribute, without underscores around it."""
+    if _is_attribute(function):
+        return str(function.__self__.__name__)
+    return str(getattr(function, "__name__", function)).strip("_")
+
+
+def _is_attribute(function: Any) -> bool:
+    """Whether a call reads an attribute of a tensor, such as x.shape."""
+    return getattr(function, "__name__", "") == "__get__"
+
+
+def _tensors(item: object) -> Iterator[torch.Tensor]:
+    """The tensors in nested tuples, lists and dicts."""
+    if isinstance(item, torch.Tensor):
+        yield item
+    elif isinstance(item, (tuple, list)):
+        for part in item:
+            yield from _tensors(part)
+    elif isinstance(item, Mapping):
+        yield from _tensors(list(item.values()))
+
+
+def _replace_tensors(item: Any, replace: Any) -> Any:
+    """Nested tuples, lists and dicts with something else for each tensor."""
+    if isinstance(item, torch.Tensor):
+        return replace(item)
+    if isinstance(item, (tuple, list)):
+        return type(item)(_replace_tensors(part, replace) for part in item) if type(item) in (tuple, list) else item
+    return {key: _replace_tensors(part, replace) for key, part in item.items()} if isinstance(item, dict) else item
+
+
+def _is_recorded(module: nn.Module) -> bool:
+    """Whether a module is recorded as one step; the parts of another are followed."""
     kind = type(module)
-    if kind not in _REMOVED_MODULES and kind not in _MODULES:
-        hint = _HINTS.get(kind.__name__, f"only {_SUPPORTED} can be exported")
-        raise _Unsupported(f"{kind.__name__} is not supported: {hint}")
-    for key, tensor in module.state_dict().items():
-        if tensor.is_meta:
-            raise _Unsupported(f"{key} is on the device meta, which holds no values: build the network on the CPU")
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise _Unsupported(f"{key} is {tensor.dtype}, expected torch.float32: call .float()")
-    if _has_hooks(module):
-        raise _Unsupported(_HOOKS)
-    return None if kind in _REMOVED_MODULES else _MODULES[kind](module, name, shape)
-
-
-def _describe_call(node: torch.fx.Node, name: str, chain: _Chain) -> Layer | None:
-    """Describe a call of a function or of a tensor's method as a layer; None if it does nothing in inference."""
-    describe = (_METHODS if node.op == "call_method" else _FUNCTIONS).get(node.target)
-    if describe is None:
-        raise _Unsupported(_explain_unsupported(node))
-    args, kwargs = chain.resolve_settings(node)
-    try:
-        return describe(name, chain.shape, *args, **kwargs)
-    except TypeError as error:
-        raise _Unsupported(f"its settings cannot be read: {first_line(error)}") from error
-
-
-def _explain_unsupported(node: torch.fx.Node) -> str:
-    """Explain why an unsupported operation cannot be exported, and what to use instead."""
-    if node.op == "call_module":
-        return f"it takes something other than one tensor; only {_SUPPORTED} can be exported"
-    label = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    if label == "getattr":
-        label = f".{node.args[1]}"
-    hint = _HINTS.get(label, f"only {_SUPPORTED} can be exported, with weights in modules")
-    return f"{label} is not supported: {hint}"
+    return kind in MODULES or (kind.__module__.startswith("torch.") and kind not in _CONTAINERS)
 
 
 def _has_hooks(module: nn.Module) -> bool:
     """Whether a module has hooks, which compute something besides its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def _conv2d(module: nn.Conv2d, name: str, shape: Shape) -> Layer:
-    if module.padding_mode != "zeros":
-        raise _Unsupported(f"padding_mode is {module.padding_mode!r}; only 'zeros' can be exported")
-    padding = module.padding
-    if padding == "valid":
-        padding = (0, 0)
-    elif padding == "same":
-        total = [step * (size - 1) for step, size in zip(module.dilation, module.kernel_size, strict=True)]
-        if any(size % 2 for size in total):
-            raise _Unsupported(
-                f"padding='same' with kernel_size {module.kernel_size} pads both sides differently; use an odd kernel"
-            )
-        padding = (total[0] // 2, total[1] // 2)
-    return Conv2dLayer(
-        name,
-        module.in_channels,
-        module.out_channels,
-        kernel_size=_pair(module.kernel_size),
-        stride=_pair(module.stride),
-        padding=_pair(padding),
-        dilation=_pair(module.dilation),
-        groups=module.groups,
-        bias=module.bias is not None,
-    )
-
-
-def _batch_norm2d(module: nn.BatchNorm2d, name: str, shape: Shape) -> Layer:
-    if module.running_mean is None or module.running_var is None:
-        raise _Unsupported("BatchNorm2d without running statistics depends on the batch; use track_running_stats=True")
-    if (module.weight is None) != (module.bias is None):
-        raise _Unsupported("BatchNorm2d has only one of weight and bias; expected both or neither")
-    return BatchNorm2dLayer(name, module.num_features, float(module.eps), affine=module.weight is not None)
-
-
-def _linear(module: nn.Linear, name: str, shape: Shape) -> Layer:
-    return LinearLayer(name, module.in_features, module.out_features, bias=module.bias is not None)
-
-
-def _relu(name: str, shape: Shape, inplace: bool = False) -> Layer:
-    return ReluLayer(name)
-
-
-def _max_pool2d(
-    name: str,
-    shape: Shape,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Layer:
-    if _pair(dilation) != (1, 1):
-        raise _Unsupported(f"MaxPool2d with dilation {dilation} cannot be exported; use dilation 1")
-    if return_indices:
-        raise _Unsupported("return_indices=True gives two outputs; only a chain can be exported")
-    return _pool(MaxPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
-
-
-def _avg_pool2d(
-    name: str,
-    shape: Shape,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Layer:
-    layer = _pool(AvgPool2dLayer, name, shape, kernel_size, stride, padding, ceil_mode)
-    if not count_include_pad and layer.padding != (0, 0):
-        raise _Unsupported(
-            "count_include_pad=False with padding divides unequally at the border; use count_include_pad=True"
-        )
-    if divisor_override is not None:
-        raise _Unsupported("divisor_override cannot be exported; scale the weights of the next layer")
-    return layer
-
-
-def _pool(
-    kind: type[PoolLayer], name: str, shape: Shape, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool
-) -> PoolLayer:
-    """Describe a pooling layer; ceil_mode is accepted where it changes nothing."""
-    kernel, margins = _pair(kernel_size), _pair(padding)
-    steps = _pair(kernel_size if stride is None or stride == [] else stride)
-    if ceil_mode and len(shape) == 3:
-        for size, extent, step, margin in zip(shape[1:], kernel, steps, margins, strict=True):
-            if (size + 2 * margin - extent) % step:
-                raise _Unsupported(
-                    f"ceil_mode=True adds an incomplete window at the border of {size} pixels; use ceil_mode=False"
-                )
-    return kind(name, kernel_size=kernel, stride=steps, padding=margins)
-
-
-def _adaptive_avg_pool2d(name: str, shape: Shape, output_size: Any) -> Layer | None:
-    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
-    if sizes == (1, 1):
-        return GlobalAvgPool2dLayer(name)
-    if sizes == shape[1:]:
-        return None  # every window is one pixel, as in VGG and AlexNet for images of 224x224
-    raise _Unsupported(
-        f"AdaptiveAvgPool2d to {output_size} cannot be exported; use 1, or AvgPool2d with a fixed window"
-    )
-
-
-def _flatten(name: str, shape: Shape, start_dim: int = 0, end_dim: int = -1) -> Layer:
-    last = len(shape)  # with the batch, the shape has one more dimension
-    if start_dim not in (1, 1 - last - 1) or end_dim not in (-1, last):
-        raise _Unsupported(f"flatten from dimension {start_dim} to {end_dim}; only from 1 to the last can be exported")
-    return FlattenLayer(name)
-
-
-def _view(name: str, shape: Shape, views: list[tuple[list[Any], dict[str, Any]]]) -> Layer | None:
-    """Describe a view or reshape that flattens each image; None if it changes nothing.
-
-    Args:
-        name: the name of the layer.
-        shape: the shape of its input, without the batch.
-        views: the arguments for each of `_BATCH_SIZES`.
-    """
-    results = []
-    for batch, (args, kwargs) in zip(_BATCH_SIZES, views, strict=True):
-        sizes = args or list(kwargs.values())
-        try:
-            whole = torch.empty(batch, *shape, device="meta").reshape(*sizes)
-        except (TypeError, RuntimeError) as error:
-            raise _Unsupported(f"to {_format_sizes(sizes)} does not fit {(batch, *shape)}: {_FLATTEN}") from error
-        results.append(tuple(whole.shape))
-    if results == [(batch, *shape) for batch in _BATCH_SIZES]:
-        return None
-    if results == [(batch, math.prod(shape)) for batch in _BATCH_SIZES]:
-        return FlattenLayer(name)
-    raise _Unsupported(
-        f"it makes {results[0]} of {(_BATCH_SIZES[0], *shape)}; only flattening each image can be exported: {_FLATTEN}"
-    )
-
-
-def _format_sizes(sizes: list[Any]) -> str:
-    """Format the sizes with which a view was called."""
-    return str(tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else tuple(sizes))
-
-
-def _dropout(name: str, shape: Shape, p: float = 0.5, training: bool = True, inplace: bool = False) -> None:
-    if training:
-        raise _Unsupported("it also drops in inference; pass training=self.training, or use nn.Dropout")
-
-
-def _pair(value: Any) -> Any:
-    """Convert PyTorch's int or pair to (height, width); the layer refuses another length."""
-    return tuple(int(item) for item in value) if isinstance(value, (tuple, list)) else (int(value), int(value))
-
-
-_MODULES: dict[type[nn.Module], Callable[[Any, str, Shape], Layer | None]] = {
-    nn.Conv2d: _conv2d,
-    nn.BatchNorm2d: _batch_norm2d,
-    nn.Linear: _linear,
-    nn.ReLU: lambda module, name, shape: _relu(name, shape),
-    nn.MaxPool2d: lambda module, name, shape: _max_pool2d(
-        name,
-        shape,
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-        module.ceil_mode,
-        module.return_indices,
-    ),
-    nn.AvgPool2d: lambda module, name, shape: _avg_pool2d(
-        name,
-        shape,
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.ceil_mode,
-        module.count_include_pad,
-        module.divisor_override,
-    ),
-    nn.AdaptiveAvgPool2d: lambda module, name, shape: _adaptive_avg_pool2d(name, shape, module.output_size),
-    nn.Flatten: lambda module, name, shape: _flatten(name, shape, module.start_dim, module.end_dim),
-}
-_FUNCTIONS: dict[Any, Callable[..., Layer | None]] = {
-    F.relu: _relu,
-    F.relu_: _relu,
-    torch.relu: _relu,
-    torch.relu_: _relu,
-    F.max_pool2d: _max_pool2d,
-    torch.max_pool2d: _max_pool2d,
-    F.avg_pool2d: _avg_pool2d,
-    F.adaptive_avg_pool2d: _adaptive_avg_pool2d,
-    torch.flatten: _flatten,
-    F.dropout: _dropout,
-    F.dropout2d: _dropout,
-    torch.reshape: _view,
-}
-_METHODS: dict[Any, Callable[..., Layer | None]] = {
-    "relu": _relu,
-    "relu_": _relu,
-    "flatten": _flatten,
-    "view": _view,
-    "reshape": _view,
-}
-_VIEWS = ("view", "reshape", torch.reshape)
-"""The targets of nodes that change shapes by sizes."""
-_ARITHMETIC = (operator.getitem, operator.mul, operator.floordiv, operator.add, operator.sub, operator.neg)
-"""The targets of nodes that calculate with sizes."""
-_BATCH_SIZES = (2, 3)
-"""Numbers of images for which sizes are computed: a result that is equal for both does not depend on the number."""
-
-_LOGITS = "leave it out: the class is that of the largest logit"
-_FLATTEN = "use torch.flatten(x, 1) or nn.Flatten"
-_HINTS = {
-    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _LOGITS),
-    **dict.fromkeys(("unsqueeze", "squeeze", "permute", "transpose"), _FLATTEN),
-    "mean": "use nn.AdaptiveAvgPool2d(1)",
-    **dict.fromkeys(
-        ("LazyConv2d", "LazyBatchNorm2d", "LazyLinear"),
-        "run the network once on an image, which makes it a plain layer",
-    ),
-    "BatchNorm1d": "use BatchNorm2d before the maps are flattened",
-}
-"""What to do instead of an unsupported operation, by the name of its class or function."""
