@@ -684,7 +684,8 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     ),
     **dict.fromkeys(("expand", "expand_as"), _expand),
     **dict.fromkeys(
-        ("contiguous", "clone", "detach", "data", "to", "float", "type", "type_as", "cpu", "cuda", "requires_grad"), _keep
+        ("contiguous", "clone", "detach", "data", "to", "float", "type", "type_as", "cpu", "cuda", "requires_grad"),
+        _keep,
     ),
 }  # fmt: skip
 """The description of each function or method by its name, without underscores around it."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
@@ -112,7 +114,7 @@ def _check_weights(module: nn.Module) -> None:
     """Refuse weights that have no values."""
     for path, part in module.named_modules():
         for key, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
-            if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            if isinstance(tensor, (UninitializedBuffer, UninitializedParameter)):
                 kind = type(part).__name__
                 raise EdgeMnistError(f"{path or kind}: {kind} is not supported: {HINTS['LazyLinear']}")
             if tensor.is_meta:
@@ -131,15 +133,15 @@ def _trace(module: nn.Module, input_shape: Shape, images: int) -> TracedNetwork:
     modes = {part: part.training for part in module.modules()}
     try:
         module.eval()
-        with torch.no_grad(), recorder:
+        with torch.no_grad(), warnings.catch_warnings(), recorder:
+            warnings.simplefilter("ignore")  # they are about the user's code, and come whenever it is run
             output = module(inputs)
     except EdgeMnistError:
         raise
     except (Exception, SystemExit) as error:  # user code may fail in any way
         where = recorder.current or type(module).__name__
-        raise EdgeMnistError(
-            f"{where}: cannot be run on inputs of {(images, *input_shape)}: {first_line(error)}"
-        ) from error
+        text = f"{where}: cannot be run on inputs of {(images, *input_shape)}: {first_line(error)}"
+        raise EdgeMnistError(recorder.refusal or text) from error
     finally:
         recorder.remove_hooks()
         for part, training in modes.items():
@@ -152,11 +154,12 @@ class _Recorder(TorchFunctionMode):
 
     Attributes:
         current: the name of the operation that runs; the one that failed after an error.
+        refusal: why this operation cannot be exported; empty if it can.
     """
 
     def __init__(self, module: nn.Module, inputs: torch.Tensor, input_shape: Shape) -> None:
         super().__init__()
-        self.current = ""
+        self.current = self.refusal = ""
         self._network = type(module).__name__
         self._images = len(inputs)
         self._known: dict[int, Value | _Refused | Parameter | Constant] = {}  # by the id of each tensor
@@ -190,12 +193,15 @@ class _Recorder(TorchFunctionMode):
             EdgeMnistError: the output is not one tensor, or it cannot be exported.
         """
         if not isinstance(output, torch.Tensor):
-            count = len(list(_tensors(output)))
+            tensors = list(_tensors(output))
+            for item in map(self._find, tensors):
+                if isinstance(item, _Refused):
+                    raise EdgeMnistError(item.text)
             found = f"a {type(output).__name__}"
-            if count == 1:
+            if len(tensors) == 1:
                 raise EdgeMnistError(f"the output: expected the logits alone, found {found} that holds them")
             raise EdgeMnistError(
-                f"the output: expected one tensor, found {found} of {count} tensors: return one of them"
+                f"the output: expected one tensor, found {found} of {len(tensors)} tensors: return one of them"
             )
         value = self._find(output)
         if isinstance(value, _Refused):
@@ -228,7 +234,7 @@ class _Recorder(TorchFunctionMode):
         name = self._builder.choose_name(label)
         call = Call(name, self._builder, self._images, lambda tensor: function(tensor, *args[1:], **kwargs))
         value = self._describe(call, label, FUNCTIONS.get(label), args, kwargs)
-        result = self._run(name, partial(function, *args, **kwargs))
+        result = self._run(name, partial(function, *args, **kwargs), value)
         tensors = list(_tensors(result))
         if not tensors:
             raise EdgeMnistError(
@@ -248,18 +254,17 @@ class _Recorder(TorchFunctionMode):
         name = path
         if path in self._builder.layers and not module.state_dict():
             name = self._builder.choose_name(path.replace(".", "_"))
-        self.current = name
+        kind = type(module)
+        describe = MODULES.get(kind)
+        call = Call(name, self._builder, self._images, lambda tensor: kind.forward(module, tensor))
         if not any(isinstance(item, (Value, _Refused)) for item in known):
             self._pending = _Refused(f"{name}: it takes nothing that is computed from the input")
-            return
-        kind = type(module)
-        described = MODULES.get(kind)
-        describe = described and partial(described, module=module)
-        call = Call(name, self._builder, self._images, lambda tensor: kind.forward(module, tensor))
-        if module in self._hooked:
+        elif module in self._hooked:
             self._pending = _Refused(f"{name}: {_HOOKS}")
         else:
-            self._pending = self._describe(call, kind.__name__, describe, (*args, *kwargs.values()), {})
+            settings = {"module": module} if describe else {}
+            self._pending = self._describe(call, kind.__name__, describe, (*args, *kwargs.values()), settings)
+        self._start(name, self._pending)
 
     def _leave(self, module: nn.Module, args: object, output: object) -> None:
         """Record the output of a module, after it was run."""
@@ -267,9 +272,15 @@ class _Recorder(TorchFunctionMode):
         if not self._depth:
             for tensor in _tensors(output):
                 self._register(tensor, self._check(self.current, tensor, self._pending))
+            self._start("", None)
 
     def _describe(
-        self, call: Call, label: str, describe: Callable[..., Value] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        call: Call,
+        label: str,
+        describe: Callable[..., Value] | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Value | _Refused:
         """The value that a call gives; what is refused in its inputs or in the call is refused in what it gives."""
         for tensor in _tensors((args, kwargs)):
@@ -277,7 +288,7 @@ class _Recorder(TorchFunctionMode):
                 return refused
         try:
             if describe is None:
-                raise Unsupported(f"{label} is not supported: {HINTS.get(label, f'only {SUPPORTED} can be exported')}")
+                raise Unsupported(f"{label} is not supported: {_hint(label)}")
             args, kwargs = _replace_tensors((args, kwargs), self._find)
             value = describe(call, *args, **kwargs)
             return value if isinstance(value, Value) else _Refused(f"{call.name}: it gives no tensor")
@@ -297,12 +308,16 @@ class _Recorder(TorchFunctionMode):
             return _Refused(f"{name}: it gives the shape {found}: only a batch of images can be exported")
         return value
 
-    def _run(self, name: str, function: Any) -> Any:
-        """Call a function; its name stays in `current` if it fails."""
-        self.current = name
+    def _run(self, name: str, function: Callable[[], Any], value: Value | _Refused | None = None) -> Any:
+        """Call a function; what is known about it stays in `current` and `refusal` if it fails."""
+        self._start(name, value)
         result = function()
-        self.current = ""
+        self._start("", None)
         return result
+
+    def _start(self, name: str, value: Value | _Refused | None) -> None:
+        """Remember which operation runs, and why it cannot be exported if that is so."""
+        self.current, self.refusal = name, value.text if isinstance(value, _Refused) else ""
 
     def _register(self, tensor: torch.Tensor, found: Value | _Refused | Parameter | Constant) -> None:
         """Remember what a tensor is."""
@@ -315,6 +330,13 @@ class _Recorder(TorchFunctionMode):
 
 
 _UNKNOWN = Constant("code that cannot be followed")
+
+
+def _hint(label: str) -> str:
+    """What to do instead of an operation that is not supported."""
+    if label.startswith("Parametrized"):
+        return "call torch.nn.utils.parametrize.remove_parametrizations on it, which makes it a plain layer"
+    return HINTS.get(label, f"only {SUPPORTED} can be exported")
 
 
 def _label(function: Any) -> str:
