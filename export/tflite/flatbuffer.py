@@ -18,8 +18,8 @@ class Offset:
     position: int
 
 
-Field = Offset | tuple[str, int]
-"""The value of a table's field: an offset, or a scalar as its struct format ("b", "B", "i" or "I") and its value."""
+Field = Offset | tuple[str, float]
+"""The value of a table's field: an offset, or a scalar as its struct format ("b", "B", "i", "I", "f") and its value."""
 
 
 class Builder:

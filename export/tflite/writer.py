@@ -12,42 +12,83 @@ numbers and enumerations are those of schema.fbs
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from edge_mnist.export.tflite.flatbuffer import Builder, Field, Offset
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.geometry import MapShape, Window
-from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.graph.geometry import MapShape, Pair, Window
+from edge_mnist.graph.operations import (
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Bounds,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    FloatOperation,
+    MaxPool2d,
+    Multiply,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    QuantizedOperation,
+    Table,
+    Upsample,
+)
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY
 
-INPUT, OUTPUT = "pixels", "logits"
-"""The names of the input and output tensors."""
+PIXELS, FEATURES, LOGITS, MAPS = "pixels", "features", "logits", "maps"
+"""The names of the input, which is pixels or features, and of the output, which is logits or maps."""
 
 _SAME, _VALID = 0, 1
 """Values of the enumeration Padding of schema.fbs."""
 
-_RELU = 1
-"""The value of RELU in the enumeration ActivationFunctionType of schema.fbs."""
+_FUSED_ACTIVATIONS: dict[Bounds, int] = {UNBOUNDED: 0, RELU: 1, (-1.0, 1.0): 2, (0.0, 6.0): 3}
+"""By the bounds to which an operator clamps its output: the value in the enumeration ActivationFunctionType of
+schema.fbs."""
 
 _TENSOR_TYPES = {"FLOAT32": 0, "INT32": 2, "INT8": 9}
 """Values of the enumeration TensorType of schema.fbs."""
 
 _OPERATORS = {
+    "ADD": (0, 11),
+    "CONCATENATION": (2, 10),
     "CONV_2D": (3, 1),
     "DEPTHWISE_CONV_2D": (4, 2),
+    "LOGISTIC": (14, 0),
     "MAX_POOL_2D": (17, 5),
+    "MUL": (18, 21),
     "RESHAPE": (22, 17),
+    "TANH": (28, 0),
     "PAD": (34, 22),
+    "GATHER": (36, 23),
     "SUB": (41, 28),
+    "DIV": (42, 29),
+    "EXP": (47, 0),
+    "CAST": (53, 37),
+    "MAXIMUM": (55, 0),
+    "MINIMUM": (57, 0),
+    "PADV2": (60, 0),
+    "LOG": (73, 0),
+    "LEAKY_RELU": (98, 75),
+    "ABS": (101, 0),
+    "ELU": (111, 0),
+    "HARD_SWISH": (117, 0),
 }
-"""By the name of an operator: its values in the enumerations BuiltinOperator and BuiltinOptions of schema.fbs."""
+"""By the name of an operator: its values in the enumerations BuiltinOperator and BuiltinOptions of schema.fbs. The
+second is 0 if the operator has no options, or none that a runtime reads."""
 
 _WINDOW_FIELDS = {"Padding": (0, "b", 0), "StrideW": (1, "i", 0), "StrideH": (2, "i", 0)}
-_OPTIONS = {
+_OPTIONS: dict[str, dict[str, tuple[int, str, float]]] = {
+    "ADD": {"Activation": (0, "b", 0)},
+    "CONCATENATION": {"Axis": (0, "i", 0)},
     "CONV_2D": {**_WINDOW_FIELDS, "Activation": (3, "b", 0), "DilationW": (4, "i", 1), "DilationH": (5, "i", 1)},
     "DEPTHWISE_CONV_2D": {
         **_WINDOW_FIELDS,
@@ -57,15 +98,23 @@ _OPTIONS = {
         "DilationH": (6, "i", 1),
     },
     "MAX_POOL_2D": {**_WINDOW_FIELDS, "FilterWidth": (3, "i", 0), "FilterHeight": (4, "i", 0)},
-    "RESHAPE": {},
-    "PAD": {},
-    "SUB": {},
+    "CAST": {"InDataType": (0, "b", 0), "OutDataType": (1, "b", 0)},
+    "LEAKY_RELU": {"Alpha": (0, "f", 0.0)},
 }
-"""By the name of an operator: the fields of its options' table in schema.fbs, as number, struct format and default."""
+"""By the name of an operator: the fields of its options' table in schema.fbs, as number, struct format and default. The
+other operators have no fields, or only such as keep their defaults."""
 
-_FLOAT_VERSIONS = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "MAX_POOL_2D": 1, "PAD": 1}
-_INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "MAX_POOL_2D": 2, "PAD": 2}
-"""The lowest operator versions that support float and int8 (tensorflow/lite/tools/versioning/op_version.cc)."""
+_INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1}
+"""The lowest versions of operators that support int8 (tensorflow/lite/tools/versioning/op_version.cc); that of the
+other operators is 2. In float every operator has version 1."""
+
+_MOST_INPUTS = 4
+"""The most inputs of one CONCATENATION: XNNPACK takes up to 5 (4 in older versions), TensorFlow Lite Micro 10."""
+
+_LARGEST_TIE_ERROR = 2.0**-10
+"""How near to a tie, in steps of the output, a kernel of LOGISTIC or TANH may still round to the other side. In LiteRT
+they err by some 2^-15 steps, because they compute in float32. In TensorFlow Lite Micro, which computes in integers,
+values 2.5e-6 steps from a tie were seen to differ, and values 2.6e-3 steps from one were not."""
 
 _SCHEMA_VERSION = 3
 """The version of schema.fbs, which every .tflite file states."""
@@ -116,7 +165,7 @@ class _Operator:
     version: int
     inputs: tuple[int, ...]
     output: int
-    options: dict[str, int]
+    options: dict[str, float]
 
 
 @dataclass
@@ -133,15 +182,49 @@ class _Subgraph:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
+    def add_constant(self, name: str, values: ArrayLike) -> int:
+        """Append a constant that is not quantized: int32 if `values` are integers, else float32; return its index."""
+        data = np.asarray(values)
+        is_integer = np.issubdtype(data.dtype, np.integer)
+        data = data.astype(np.int32 if is_integer else np.float32)
+        return self.add_tensor(_Tensor(name, "INT32" if is_integer else "FLOAT32", data.shape, data))
+
+    def add_operator(self, name: str, inputs: tuple[int, ...], output: int, **options: float) -> None:
+        """Append an operator, in the lowest version that supports the type of its output."""
+        version = _INT8_VERSIONS.get(name, 2) if self.tensors[output].dtype == "INT8" else 1
+        self.operators.append(_Operator(name, version, inputs, output, options))
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one operation of a graph takes and gives.
+
+    Attributes:
+        name: the identifier of the operation, with which the names of its tensors begin.
+        inputs: the indices of the tensors that it takes.
+        shapes: their shapes (channels, height, width).
+        sources: their quantizations; None in a float graph.
+        never_negative: whether the numbers that it takes are never negative, as far as the graph shows.
+        shape: the shape of its output.
+        target: the quantization of its output.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    shapes: tuple[MapShape, ...]
+    sources: tuple[Quantization | None, ...]
+    never_negative: bool
+    shape: MapShape
+    target: Quantization | None
+
 
 def write_tflite(graph: FloatGraph | QuantizedGraph) -> bytes:
     """Write a graph as a .tflite model, whose batch can be resized.
 
     A float model maps float32 pixels (N, height, width, channels), 0..255, to float32 logits (N, classes). An int8
-    model maps int8 pixels of the same shape, each 128 less, to int8 logits (N, classes).
-
-    Raises:
-        EdgeMnistError: a max pool pads values that may be negative, which TFLite cannot express.
+    model maps int8 pixels of the same shape, each 128 less, to int8 logits (N, classes). Inputs that are not pixels
+    are the float32 numbers themselves, or int8 numbers at `graph.features`. A sequence is (N, length, channels) and a
+    vector (N, features). If the output is not one number for each class, it is maps (N, height, width, channels).
     """
     return _serialize(_build_subgraph(graph), {METADATA_KEY: FORMATS["tflite"].make_contract(graph).to_json().encode()})
 
@@ -153,78 +236,91 @@ def _build_subgraph(graph: FloatGraph | QuantizedGraph) -> _Subgraph:
     quantizations: list[Quantization | None] = [None] * len(shapes)
     if isinstance(graph, QuantizedGraph):
         quantizations = [*graph.quantizations()]
-    tensor = subgraph.add_tensor(_make_activation(INPUT, _to_dimensions(shapes[0]), quantizations[0]))
-    subgraph.inputs = (tensor,)
-    if isinstance(graph, FloatGraph) and graph.zero_pixel:
-        zero = subgraph.add_tensor(_Tensor("zero_pixel", "FLOAT32", (), np.array(graph.zero_pixel, np.float32)))
-        centred = subgraph.add_tensor(_make_activation("centred", _to_dimensions(shapes[0]), None))
-        subgraph.operators.append(_Operator("SUB", 1, (tensor, zero), centred, {}))
-        tensor = centred
-    never_negative = graph.zero_pixel == 0
+    tensors = [_add_input(subgraph, graph, shapes[0], quantizations[0])]
+    never_negative = [graph.is_pixels and graph.zero_pixel == 0]
     for index, operation in enumerate(graph.operations):
-        source, target = quantizations[index], quantizations[index + 1]
-        shape, size, name = shapes[index], shapes[index][1:], names[operation.name]
-        if operation.window.padding != (0, 0) and not _is_same_padding(operation.window, size):
-            if isinstance(operation, MaxPool2d) and not never_negative:
-                raise EdgeMnistError(
-                    f"{operation.name}: TFLite cannot pad a max pool by {operation.window.padding} over values that "
-                    "may be negative: put a ReLU before it, or leave out --format tflite"
-                )
-            down, right = operation.window.padding
-            shape = (shape[0], shape[1] + 2 * down, shape[2] + 2 * right)
-            tensor = _add_pad(subgraph, f"{name}.padded", tensor, operation.window, shape, source)
-            padding = _VALID
+        sources = graph.sources(index)
+        step = _Step(
+            names[operation.name],
+            tuple(tensors[source] for source in sources),
+            tuple(shapes[source] for source in sources),
+            tuple(quantizations[source] for source in sources),
+            all(never_negative[source] for source in sources),
+            shapes[index + 1],
+            quantizations[index + 1],
+        )
+        tensors.append(_add_operation(subgraph, step, operation))
+        if isinstance(operation, Conv2d | QuantizedConv2d | Add):
+            never_negative.append(operation.bounds[0] >= 0)
         else:
-            padding = _SAME if operation.window.padding != (0, 0) else _VALID
-        output = subgraph.add_tensor(_make_activation(name, _to_dimensions(shapes[index + 1]), target))
-        if isinstance(operation, MaxPool2d):
-            subgraph.operators.append(_make_max_pool(operation.window, padding, tensor, output, source))
-        else:
-            never_negative = operation.relu
-            _add_convolution(subgraph, name, operation, shape, source, padding, tensor, output)
-        tensor = output
-    subgraph.outputs = (_add_reshape(subgraph, tensor, shapes[-1][0], quantizations[-1]),)
+            keeps_values = isinstance(operation, MaxPool2d | Upsample | Concatenate)
+            never_negative.append(keeps_values and step.never_negative)
+    output, shape = tensors[-1], shapes[-1]
+    if shape[1:] == (1, 1):
+        output = _add_reshape(subgraph, LOGITS, output, (shape[0],), quantizations[-1])
+    subgraph.outputs = (output,)
     return subgraph
 
 
-def _add_convolution(
-    subgraph: _Subgraph,
-    name: str,
-    operation: Conv2d | QuantizedConv2d,
-    shape: MapShape,
-    source: Quantization | None,
-    padding: int,
-    tensor: int,
-    output: int,
-) -> None:
-    """Append a convolution and its constants.
+def _add_input(
+    subgraph: _Subgraph, graph: FloatGraph | QuantizedGraph, shape: MapShape, quantization: Quantization | None
+) -> int:
+    """Append the input, as maps of `shape` from which the zero pixel is subtracted; return the index of the tensor."""
+    name = PIXELS if graph.is_pixels else FEATURES
+    channels, *sizes = graph.input_shape
+    tensor = subgraph.add_tensor(_make_activation(name, (0, *sizes, channels), quantization))
+    subgraph.inputs = (tensor,)
+    if len(sizes) < 2:
+        tensor = _add_reshape(subgraph, f"{name}.maps", tensor, (*shape[1:], shape[0]), quantization)
+    if isinstance(graph, FloatGraph) and graph.zero_pixel:
+        zero = subgraph.add_constant("zero_pixel", float(graph.zero_pixel))
+        centred = subgraph.add_tensor(_make_activation("centred", _to_dimensions(shape), None))
+        subgraph.add_operator("SUB", (tensor, zero), centred)
+        tensor = centred
+    return tensor
 
-    Args:
-        subgraph: what they are appended to.
-        name: the identifier of the operation.
-        operation: the convolution.
-        shape: the shape of its input, padded if a PAD comes before it.
-        source: the quantization of its input; None for a float convolution.
-        padding: `_SAME` or `_VALID`.
-        tensor: the index of its input.
-        output: the index of its output.
-    """
-    is_depthwise = operation.groups == shape[0] and operation.groups > 1
+
+def _add_operation(subgraph: _Subgraph, step: _Step, operation: FloatOperation | QuantizedOperation) -> int:
+    """Append what computes an operation; return the index of its output, whose name is that of the step."""
+    match operation:
+        case Conv2d() | QuantizedConv2d():
+            return _add_convolution(subgraph, step, operation)
+        case MaxPool2d():
+            return _add_max_pool(subgraph, step, operation.window)
+        case Upsample():
+            return _add_upsample(subgraph, step, operation.factor)
+        case Concatenate():
+            return _add_concatenation(subgraph, step.name, step.inputs, 3)
+        case Add():
+            output = _add_output(subgraph, step, operation.bounds)
+            subgraph.add_operator("ADD", step.inputs, output, Activation=_fuse(operation.bounds, step.target))
+            return _add_clamp(subgraph, step, operation.bounds, output)
+        case Multiply():
+            return _add_multiplication(subgraph, step)
+        case Activation():
+            return _add_expression(subgraph, step.name, _express(operation, step.inputs[0]), step.shape)
+        case Table():
+            return _add_table(subgraph, step, operation)
+
+
+def _add_convolution(subgraph: _Subgraph, step: _Step, operation: Conv2d | QuantizedConv2d) -> int:
+    """Append a convolution, its constants, and a PAD and a clamp if it needs them; return the index of its output."""
+    tensor, padding = _add_padding(subgraph, step, operation.window, 0.0)
+    output = _add_output(subgraph, step, operation.bounds)
+    is_depthwise = operation.groups == step.shapes[0][0] and operation.groups > 1
     weight = operation.weight
     if is_depthwise:
         weight = weight.transpose(1, 2, 3, 0)  # (1, height, width, out)
     else:
         weight = weight.transpose(0, 2, 3, 1)  # (out, height, width, in / groups)
-    constants = _make_constants(name, operation, weight, source, dimension=3 if is_depthwise else 0)
+    constants = _make_constants(step.name, operation, weight, step.sources[0], dimension=3 if is_depthwise else 0)
     inputs = (tensor, *(subgraph.add_tensor(constant) for constant in constants))
-    options = _window_options(operation.window, padding)
-    if operation.relu and source is None:  # in int8 the clamp at the zero point -128 is the ReLU
-        options["Activation"] = _RELU
+    options = _window_options(operation.window, padding) | {"Activation": _fuse(operation.bounds, step.target)}
     options |= {"DilationH": operation.window.dilation[0], "DilationW": operation.window.dilation[1]}
     if is_depthwise:
         options["DepthMultiplier"] = len(operation.weight) // operation.groups
-    kind = "DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D"
-    subgraph.operators.append(_make_operator(kind, source, inputs, output, options))
+    subgraph.add_operator("DEPTHWISE_CONV_2D" if is_depthwise else "CONV_2D", inputs, output, **options)
+    return _add_clamp(subgraph, step, operation.bounds, output)
 
 
 def _make_constants(
@@ -251,53 +347,268 @@ def _make_constants(
     )
 
 
-def _make_max_pool(window: Window, padding: int, tensor: int, output: int, source: Quantization | None) -> _Operator:
+def _add_max_pool(subgraph: _Subgraph, step: _Step, window: Window) -> int:
+    """Append a max pool; return the index of its output."""
+    tensor, padding = _add_padding(subgraph, step, window, -math.inf)
+    output = _add_output(subgraph, step)
     options = _window_options(window, padding)
     options |= {"FilterHeight": window.kernel_size[0], "FilterWidth": window.kernel_size[1]}
-    return _make_operator("MAX_POOL_2D", source, (tensor,), output, options)
-
-
-def _add_pad(
-    subgraph: _Subgraph, name: str, tensor: int, window: Window, shape: MapShape, quantization: Quantization | None
-) -> int:
-    """Append a PAD with the real number 0, which is the zero point; return the index of its output.
-
-    `shape` is the padded one.
-    """
-    down, right = window.padding
-    amounts = np.array([[0, 0], [down, down], [right, right], [0, 0]], np.int32)
-    paddings = subgraph.add_tensor(_Tensor(f"{name}.amounts", "INT32", amounts.shape, amounts))
-    padded = subgraph.add_tensor(_make_activation(name, _to_dimensions(shape), quantization))
-    subgraph.operators.append(_make_operator("PAD", quantization, (tensor, paddings), padded, {}))
-    return padded
-
-
-def _add_reshape(subgraph: _Subgraph, tensor: int, classes: int, quantization: Quantization | None) -> int:
-    """Append a RESHAPE from (N, 1, 1, classes) to (N, classes); return the index of its output."""
-    target = np.array([-1, classes], np.int32)
-    shape = subgraph.add_tensor(_Tensor("logits.shape", "INT32", target.shape, target))
-    output = subgraph.add_tensor(_make_activation(OUTPUT, (0, classes), quantization))
-    subgraph.operators.append(_Operator("RESHAPE", 1, (tensor, shape), output, {}))
+    subgraph.add_operator("MAX_POOL_2D", (tensor,), output, **options)
     return output
 
 
-def _make_operator(
-    name: str,
-    quantization: Quantization | None,
-    inputs: tuple[int, ...],
-    output: int,
-    options: dict[str, int],
-) -> _Operator:
-    """An operator in the version that its type needs; `quantization` is that of its input, None for float."""
-    versions = _FLOAT_VERSIONS if quantization is None else _INT8_VERSIONS
-    return _Operator(name, versions[name], inputs, output, options)
+def _add_padding(subgraph: _Subgraph, step: _Step, window: Window, value: float) -> tuple[int, int]:
+    """Append what pads the input of a window, where TensorFlow's SAME padding does not.
+
+    Args:
+        subgraph: what is appended to.
+        step: the operation, whose first input is padded.
+        window: what slides over it.
+        value: the real number that represents the padding, 0 or minus infinity.
+
+    Returns:
+        The index of the padded tensor, or of the input if the operator pads by itself, and `_SAME` or `_VALID`.
+    """
+    (tensor, *_), (shape, *_), (source, *_) = step.inputs, step.shapes, step.sources
+    if not window.is_padded:
+        return tensor, _VALID
+    if _is_same_padding(window, shape[1:]):
+        return tensor, _SAME
+    (above, left), (below, right) = window.padding, window.after
+    name = f"{step.name}.padded"
+    inputs = (tensor, subgraph.add_constant(f"{name}.amounts", [[0, 0], [above, below], [left, right], [0, 0]]))
+    padded = subgraph.add_tensor(
+        _make_activation(name, _to_dimensions((shape[0], *window.padded_size(shape[1:]))), source)
+    )
+    # PAD pads with the real number 0, which the zero point represents. Unlike PADV2, it runs in XNNPACK.
+    if value == 0.0 or step.never_negative or (source is not None and source.zero_point == -128):
+        subgraph.add_operator("PAD", inputs, padded)
+    elif source is None:
+        subgraph.add_operator("PADV2", (*inputs, subgraph.add_constant(f"{name}.value", value)), padded)
+    else:
+        lowest = _make_activation(f"{name}.value", (), source, np.array(-128, np.int8))
+        subgraph.add_operator("PADV2", (*inputs, subgraph.add_tensor(lowest)), padded)
+    return padded, _VALID
 
 
-def _make_activation(name: str, shape: tuple[int, ...], quantization: Quantization | None) -> _Tensor:
+def _add_upsample(subgraph: _Subgraph, step: _Step, factor: Pair) -> int:
+    """Append what repeats each value `factor` times; return the index of its output.
+
+    A row of columns (width, channels) that is joined with itself along the channels is, in memory, a row in which each
+    column is repeated; likewise for rows. RESIZE_NEAREST_NEIGHBOR is not used: XNNPACK lacks it, and in TensorFlow
+    Lite Micro it takes a wrong neighbour for some factors, because it divides in float32.
+    """
+    (channels, height, width), (tensor, *_) = step.shapes[0], step.inputs
+    for axis, count in ((3, factor[1]), (2, factor[0])):
+        if count == 1:
+            continue
+        name = f"{step.name}.{'columns' if axis == 3 else 'rows'}"
+        joined = _add_concatenation(subgraph, name, (tensor,) * count, axis)
+        width, height = (width * count, height) if axis == 3 else (width, height * count)
+        is_last = axis == 2 or factor[0] == 1
+        name = step.name if is_last else f"{name}.maps"
+        tensor = _add_reshape(subgraph, name, joined, (height, width, channels), step.target)
+    return tensor
+
+
+def _add_concatenation(subgraph: _Subgraph, name: str, inputs: tuple[int, ...], axis: int) -> int:
+    """Append what joins tensors of one quantization along an axis; return the index of its output.
+
+    More than `_MOST_INPUTS` are joined in groups first, of which equal ones are joined once.
+    """
+    groups: dict[tuple[int, ...], int] = {}
+    while len(inputs) > _MOST_INPUTS:
+        chunks = [inputs[start : start + _MOST_INPUTS] for start in range(0, len(inputs), _MOST_INPUTS)]
+        for chunk in chunks:
+            if len(chunk) == 1:
+                groups[chunk] = chunk[0]
+            elif chunk not in groups:
+                groups[chunk] = _join(subgraph, f"{name}.part{len(groups)}", chunk, axis)
+        inputs = tuple(groups[chunk] for chunk in chunks)
+    return _join(subgraph, name, inputs, axis)
+
+
+def _join(subgraph: _Subgraph, name: str, inputs: tuple[int, ...], axis: int) -> int:
+    """Append one CONCATENATION; return the index of its output."""
+    tensors = [subgraph.tensors[index] for index in inputs]
+    shape = list(tensors[0].shape)
+    shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
+    output = subgraph.add_tensor(replace(tensors[0], name=name, shape=tuple(shape)))
+    subgraph.add_operator("CONCATENATION", inputs, output, Axis=axis)
+    return output
+
+
+def _add_multiplication(subgraph: _Subgraph, step: _Step) -> int:
+    """Append a product; return the index of its output."""
+    output = _add_output(subgraph, step)
+    subgraph.add_operator("MUL", step.inputs, output)
+    first, second = step.sources
+    if first and second and step.target and first.scale * second.scale >= step.target.scale:
+        # This version supports products that are multiplied by 1 or more on the way to the output's scale.
+        subgraph.operators[-1] = replace(subgraph.operators[-1], version=3)
+    return output
+
+
+def _add_table(subgraph: _Subgraph, step: _Step, operation: Table) -> int:
+    """Append what looks up each value; return the index of its output.
+
+    A sigmoid or tanh that every kernel computes exactly is one operator of XNNPACK, which takes a twentieth of the time
+    of the general form: the values 0..255, as int32, are the indices of a GATHER from a constant.
+    """
+    output = _add_output(subgraph, step)
+    (tensor, *_), (source, *_) = step.inputs, step.sources
+    if kernel := _find_kernel(operation, source):
+        subgraph.add_operator(kernel, (tensor,), output)
+        return output
+    dimensions = _to_dimensions(step.shape)
+    integers = subgraph.add_tensor(_Tensor(f"{step.name}.integers", "INT32", dimensions))
+    types = {"InDataType": _TENSOR_TYPES["INT8"], "OutDataType": _TENSOR_TYPES["INT32"]}
+    subgraph.add_operator("CAST", (tensor,), integers, **types)
+    indices = subgraph.add_tensor(_Tensor(f"{step.name}.indices", "INT32", dimensions))
+    subgraph.add_operator("ADD", (integers, subgraph.add_constant(f"{step.name}.offset", 128)), indices)
+    table = subgraph.add_tensor(_make_activation(f"{step.name}.table", (256,), operation.output, operation.values))
+    subgraph.add_operator("GATHER", (table, indices), output)
+    return output
+
+
+def _find_kernel(table: Table, source: Quantization | None) -> str:
+    """The operator that computes a table exactly in every runtime, or "" if there is none.
+
+    LOGISTIC and TANH have one output quantization each, which the specification fixes. Their kernels round correctly
+    where no value is near a tie.
+    """
+    kernels: dict[str, tuple[str, Quantization, Callable[[NDArray[np.float64]], NDArray[np.float64]]]] = {
+        "sigmoid": ("LOGISTIC", Quantization(2.0**-8, -128), lambda values: 1 / (1 + np.exp(-values))),
+        "tanh": ("TANH", Quantization(2.0**-7, 0), np.tanh),
+    }
+    kernel, output, function = kernels.get(table.function, ("", None, np.tanh))
+    if source is None or output is None or output != table.output:
+        return ""
+    steps = function((np.arange(-128, 128.0) - source.zero_point) * source.scale) / output.scale
+    nearest = np.clip(np.rint(steps) + output.zero_point, -128, 127)
+    is_far = (np.abs(steps - np.floor(steps) - 0.5) > _LARGEST_TIE_ERROR).all()
+    return kernel if is_far and (nearest == table.values).all() else ""
+
+
+_Expression = int | float | tuple[Any, ...]
+"""A formula of TensorFlow Lite's float operators: the index of a tensor, a constant as a float, or the name of an
+operator and its arguments, each an expression, with the operator's options last if it has any."""
+
+
+def _express(operation: Activation, x: int) -> _Expression:
+    """The expression of a function of one number; `x` is the index of the tensor of its arguments."""
+    match operation.function:
+        case "sigmoid":
+            return "LOGISTIC", x
+        case "tanh":
+            return "TANH", x
+        case "hardswish":
+            return "HARD_SWISH", x
+        case "hardsigmoid":
+            return "MUL", ("ADD", x, 3.0, {"Activation": _FUSED_ACTIVATIONS[0.0, 6.0]}), 1 / 6
+        case "silu":
+            return "MUL", x, ("LOGISTIC", x)
+        case "leaky_relu":
+            return "LEAKY_RELU", x, {"Alpha": operation.parameter}
+        case "elu" if operation.parameter == 1.0:
+            return "ELU", x
+        case "elu":
+            return "ADD", ("MAXIMUM", x, 0.0), ("MUL", ("ELU", ("MINIMUM", x, 0.0)), operation.parameter)
+        case "softplus":
+            return _express_softplus(x)
+        case "mish":
+            return "MUL", x, ("TANH", _express_softplus(x))
+        case "gelu":
+            return _express_gelu(x)
+    raise EdgeMnistError(f"{operation.name}: TFLite has no form of {operation.function}")
+
+
+def _express_softplus(x: int) -> _Expression:
+    """log(1 + exp(x)) as max(x, 0) - log(1 / (1 + exp(-|x|))), which overflows nowhere."""
+    return "SUB", ("MAXIMUM", x, 0.0), ("LOG", ("LOGISTIC", ("ABS", x)))
+
+
+def _express_gelu(x: int) -> _Expression:
+    """Write gelu, x * P(x) where P is the normal distribution, as max(x, 0) - |x| * P(-|x|).
+
+    P(-|x|) is formula 26.2.17 of Abramowitz and Stegun, "Handbook of Mathematical Functions": a polynomial in
+    t = 1 / (1 + 0.2316419 |x|) times exp(-x^2 / 2) / sqrt(2 pi), with an error below 7.5e-8. The operator GELU is not
+    used: TensorFlow Lite Micro lacks it.
+    """
+    magnitude: _Expression = ("ABS", x)
+    t: _Expression = ("DIV", 1.0, ("ADD", ("MUL", magnitude, 0.2316419), 1.0))
+    polynomial: _Expression = 1.330274429
+    for coefficient in (-1.821255978, 1.781477937, -0.356563782, 0.319381530, 0.0):
+        polynomial = ("ADD", ("MUL", polynomial, t), coefficient) if coefficient else ("MUL", polynomial, t)
+    density: _Expression = ("MUL", ("EXP", ("MUL", ("MUL", x, x), -0.5)), 1 / math.sqrt(2 * math.pi))
+    return "SUB", ("MAXIMUM", x, 0.0), ("MUL", magnitude, ("MUL", density, polynomial))
+
+
+def _add_expression(subgraph: _Subgraph, name: str, expression: _Expression, shape: MapShape) -> int:
+    """Append the operators of a float expression, equal parts once; return the index of its output, called `name`."""
+    known: dict[object, int] = {}
+
+    def add(part: _Expression, label: str) -> int:
+        if isinstance(part, int):
+            return part
+        key = repr(part)
+        if key not in known:
+            label = label or f"{name}.part{len(known)}"
+            if isinstance(part, float):
+                known[key] = subgraph.add_constant(label, part)
+            else:
+                operator, *arguments = part
+                options = arguments.pop() if isinstance(arguments[-1], dict) else {}
+                inputs = tuple(add(argument, "") for argument in arguments)
+                output = subgraph.add_tensor(_make_activation(label, _to_dimensions(shape), None))
+                subgraph.add_operator(operator, inputs, output, **options)
+                known[key] = output
+        return known[key]
+
+    return add(expression, name)
+
+
+def _add_output(subgraph: _Subgraph, step: _Step, bounds: Bounds = UNBOUNDED) -> int:
+    """Append the tensor of an operation's output, or of what a clamp of its own must follow; return its index."""
+    needs_clamp = step.target is None and bounds not in _FUSED_ACTIVATIONS
+    name = f"{step.name}.unclamped" if needs_clamp else step.name
+    return subgraph.add_tensor(_make_activation(name, _to_dimensions(step.shape), step.target))
+
+
+def _fuse(bounds: Bounds, target: Quantization | None) -> int:
+    """The activation function of an operator that clamps to `bounds`. In int8 the range of the values is the clamp."""
+    return _FUSED_ACTIVATIONS.get(bounds, 0) if target is None else 0
+
+
+def _add_clamp(subgraph: _Subgraph, step: _Step, bounds: Bounds, tensor: int) -> int:
+    """Append a clamp to bounds that no activation function of an operator has; return the index of its output."""
+    if step.target is not None or bounds in _FUSED_ACTIVATIONS:
+        return tensor
+    expression: _Expression = tensor
+    for operator, bound in zip(("MAXIMUM", "MINIMUM"), bounds, strict=True):
+        if math.isfinite(bound):
+            expression = (operator, expression, bound)
+    return _add_expression(subgraph, step.name, expression, step.shape)
+
+
+def _add_reshape(
+    subgraph: _Subgraph, name: str, tensor: int, shape: tuple[int, ...], quantization: Quantization | None
+) -> int:
+    """Append a RESHAPE of a batch to (N, *shape); return the index of its output."""
+    target = subgraph.add_constant(f"{name}.shape", [-1, *shape])
+    output = subgraph.add_tensor(_make_activation(name, (0, *shape), quantization))
+    subgraph.add_operator("RESHAPE", (tensor, target), output)
+    return output
+
+
+def _make_activation(
+    name: str, shape: tuple[int, ...], quantization: Quantization | None, data: NDArray[np.int8] | None = None
+) -> _Tensor:
+    """A float tensor, or an int8 one of a quantization, which is a constant if there are `data`."""
     if quantization is None:
         return _Tensor(name, "FLOAT32", shape)
     scale, zero_point = np.array([quantization.scale], np.float32), np.array([quantization.zero_point], np.int64)
-    return _Tensor(name, "INT8", shape, None, scale, zero_point)
+    return _Tensor(name, "INT8", shape, data, scale, zero_point)
 
 
 def _window_options(window: Window, padding: int) -> dict[str, int]:
@@ -344,8 +655,8 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     tensors = [
         _write_tensor(builder, tensor, contents, is_end=index in ends) for index, tensor in enumerate(subgraph.tensors)
     ]
-    versions = {operator.name: operator.version for operator in subgraph.operators}
-    operators = [_write_operator(builder, operator, list(versions)) for operator in subgraph.operators]
+    codes = [*dict.fromkeys((operator.name, operator.version) for operator in subgraph.operators)]
+    operators = [_write_operator(builder, operator, codes) for operator in subgraph.operators]
     subgraph_table = builder.write_table(
         {
             0: builder.write_offsets(tensors),
@@ -369,7 +680,7 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     root = builder.write_table(
         {
             0: ("I", _SCHEMA_VERSION),
-            1: builder.write_offsets([_write_code(builder, name, version) for name, version in versions.items()]),
+            1: builder.write_offsets([_write_code(builder, name, version) for name, version in codes]),
             2: builder.write_offsets([subgraph_table]),
             4: builder.write_offsets(buffers),
             6: builder.write_offsets(entries),
@@ -420,8 +731,8 @@ def _write_tensor(builder: Builder, tensor: _Tensor, contents: list[bytes], *, i
     return builder.write_table(fields)
 
 
-def _write_operator(builder: Builder, operator: _Operator, codes: list[str]) -> Offset:
-    known_fields = _OPTIONS[operator.name]
+def _write_operator(builder: Builder, operator: _Operator, codes: list[tuple[str, int]]) -> Offset:
+    known_fields = _OPTIONS.get(operator.name, {})
     options: dict[int, Field] = {}
     for name, value in operator.options.items():
         number, scalar, default = known_fields[name]
@@ -430,10 +741,10 @@ def _write_operator(builder: Builder, operator: _Operator, codes: list[str]) -> 
     fields: dict[int, Field] = {
         1: _write_array(builder, np.array(operator.inputs, np.int32)),
         2: _write_array(builder, np.array([operator.output], np.int32)),
-        3: ("B", _OPERATORS[operator.name][1]),
-        4: builder.write_table(options),
     }
-    index = codes.index(operator.name)
+    if kind := _OPERATORS[operator.name][1]:
+        fields |= {3: ("B", kind), 4: builder.write_table(options)}
+    index = codes.index((operator.name, operator.version))
     return builder.write_table({0: ("I", index), **fields} if index else fields)
 
 
