@@ -223,9 +223,11 @@ def _nearest_tie(numerators: NDArray[np.int64], divisor: int, output: Quantizati
     """The smallest distance of `numerators / divisor` from a tie, of those within the output's range.
 
     Returns:
-        0..0.5, or 0.0 if the numbers are too large for an exact answer.
+        0..0.5. 0.0 if the numbers are too large for an exact answer, or if one reaches 2^15 steps of the output with
+        its zero point: LiteRT's own kernels of ADD and MUL keep them in 16 bits, and wrap around before they clamp.
     """
-    if max(int(np.abs(numerators).max()), divisor) >= 1 << 60:
+    largest = int(np.abs(numerators).max())
+    if max(largest, divisor) >= 1 << 60 or largest >= ((1 << 15) - 256) * divisor:
         return 0.0
     doubled, period = 2 * numerators, 2 * divisor
     low, high = ((limit - output.zero_point) * period for limit in (-129, 128))
