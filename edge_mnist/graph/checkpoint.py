@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_mnist.graph import layers
-from edge_mnist.graph.geometry import MapShape
-from edge_mnist.graph.layers import Layer
+from edge_mnist.graph.layers import Layer, Shape
 from edge_mnist.graph.tensor_file import Arrays, encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import write_whole
@@ -30,11 +29,11 @@ class Checkpoint:
     """A trained network: its layers, their weights, and how it was trained."""
 
     architecture: tuple[Layer, ...]
-    input_shape: MapShape
-    """Channels, height, width."""
-    mean: float
-    """The network's input is (pixel / 255 - mean) / std."""
-    std: float
+    input_shape: Shape
+    """(channels, height, width), (channels, length) or (features,)."""
+    mean: float | tuple[float, ...]
+    """The network's input is (pixel / 255 - mean) / std; one number, or one for each channel."""
+    std: float | tuple[float, ...]
     weights: Arrays
     """float32 arrays, named as in PyTorch's state_dict."""
     statistics: Arrays = field(default_factory=dict)
@@ -42,6 +41,24 @@ class Checkpoint:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """A JSON object with recipe, epochs, seed, versions, data, created, and accuracies. The accuracies are those on the
     parts train, validation and test: 0 to 1, or null where a part was not evaluated."""
+    is_pixels: bool = True
+    """Whether the input is pixels, 0..255. If it is not, the network takes it as it is, and mean and std do not
+    matter."""
+    ending: str = ""
+    """What followed the last layer and is left out: "", "softmax" or "log_softmax"."""
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """The mean of each channel."""
+        return self._spread(self.mean)
+
+    @property
+    def stds(self) -> tuple[float, ...]:
+        """The standard deviation of each channel."""
+        return self._spread(self.std)
+
+    def _spread(self, value: float | tuple[float, ...]) -> tuple[float, ...]:
+        return value if isinstance(value, tuple) else (value,) * self.input_shape[0]
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -59,6 +76,11 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "std": checkpoint.std,
         "metadata": dict(checkpoint.metadata),
     }
+    # What came later is written only where it is needed, so that other checkpoints keep their bytes.
+    if not checkpoint.is_pixels:
+        header["is_pixels"] = False
+    if checkpoint.ending:
+        header["ending"] = checkpoint.ending
     tensors = {f"weights/{name}": array for name, array in checkpoint.weights.items()}
     tensors |= {f"statistics/{name}": array for name, array in checkpoint.statistics.items()}
     write_whole(path, encode_tensors(tensors, header))
@@ -80,11 +102,13 @@ def load(path: Path) -> Checkpoint:
         checkpoint = Checkpoint(
             architecture=_parse_layers(header["architecture"], path),
             input_shape=tuple(header["input_shape"]),
-            mean=header["mean"],
-            std=header["std"],
+            mean=_to_tuple(header["mean"]),
+            std=_to_tuple(header["std"]),
             weights=_select(tensors, "weights/"),
             statistics=_select(tensors, "statistics/"),
             metadata=header["metadata"],
+            is_pixels=header.get("is_pixels", True),
+            ending=header.get("ending", ""),
         )
     except (KeyError, TypeError) as error:
         raise EdgeMnistError(
@@ -92,6 +116,11 @@ def load(path: Path) -> Checkpoint:
         ) from error
     check_checkpoint(checkpoint, str(path))
     return checkpoint
+
+
+def _to_tuple(value: Any) -> Any:
+    """A list as a tuple; other values as they are."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _select(tensors: Arrays, prefix: str) -> dict[str, npt.NDArray[Any]]:
@@ -122,8 +151,18 @@ def check_checkpoint(checkpoint: Checkpoint, where: str) -> None:
     except EdgeMnistError as error:
         raise EdgeMnistError(f"{where}: {error}") from error
     for name, value, least in (("mean", checkpoint.mean, -math.inf), ("std", checkpoint.std, 0.0)):
-        if not (isinstance(value, float) and math.isfinite(value) and value > least):
+        values = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(item, float) and math.isfinite(item) and item > least for item in values):
             raise EdgeMnistError(f"{where}: {name} is {value!r}, expected a{' positive' if least == 0 else ''} number")
+        if isinstance(value, tuple) and len(value) != checkpoint.input_shape[0]:
+            raise EdgeMnistError(
+                f"{where}: {name} has {len(value)} numbers, expected one for each of {checkpoint.input_shape[0]} "
+                "channels, or a single one"
+            )
+    if not isinstance(checkpoint.is_pixels, bool):
+        raise EdgeMnistError(f"{where}: is_pixels is {checkpoint.is_pixels!r}, expected true or false")
+    if checkpoint.ending not in ("", "softmax", "log_softmax"):
+        raise EdgeMnistError(f"{where}: ending is {checkpoint.ending!r}, expected softmax, log_softmax or nothing")
     if not isinstance(checkpoint.metadata, Mapping):
         raise EdgeMnistError(f"{where}: metadata is {type(checkpoint.metadata).__name__}, expected a JSON object")
     accuracies = checkpoint.metadata.get("accuracies", {})

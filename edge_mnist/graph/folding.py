@@ -1,192 +1,521 @@
-"""Folds a trained network's layers and weights into a `FloatGraph` of convolutions and max pools.
+"""Folds a trained network's layers and weights into a `FloatGraph`.
 
 The computation is in float64 with exact sums, and is rounded to float32 once at the end. So every machine folds to the
 same bits.
+
+First, each layer becomes a step of the graph (`_Builder.add_layer`). Then the steps that are no operations of their own
+are folded into those around them, in this order: batch normalisation and clamping, zeros around maps, and the
+normalisation of the input. Where one cannot be folded, it becomes a depthwise convolution.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.graph.checkpoint import Checkpoint
-from edge_mnist.graph.geometry import MapShape, Window
+from edge_mnist.graph.geometry import MapShape, Pair, Window
 from edge_mnist.graph.layers import (
+    INPUT,
+    ActivationLayer,
+    AddLayer,
     AvgPool2dLayer,
     BatchNorm2dLayer,
+    ClampLayer,
+    ConcatenateLayer,
     Conv2dLayer,
     FlattenLayer,
     GlobalAvgPool2dLayer,
     Layer,
     LinearLayer,
     MaxPool2dLayer,
+    MultiplyLayer,
     ReluLayer,
+    UpsampleLayer,
+    ZeroPad2dLayer,
+    output_shapes,
+    resolve_sources,
+    to_layer_shape,
 )
-from edge_mnist.graph.operations import Conv2d, FloatGraph, MaxPool2d
+from edge_mnist.graph.operations import (
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Bounds,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    FloatOperation,
+    MaxPool2d,
+    Multiply,
+    Upsample,
+)
 from edge_mnist.system.errors import EdgeMnistError
 
 FloatArray = NDArray[np.float64]
 Weights = Mapping[str, NDArray[np.float32]]
 """The arrays of a checkpoint, named as in PyTorch's state_dict."""
 
+_LARGEST_FLATTENING = 1 << 22
+"""The largest number of weights of a convolution that flattens maps: one for each feature and position."""
+
+_ACTIVATION_BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0), "softplus": RELU}
+"""The least and the largest value of the activations for which a clamp may have no effect."""
+
+
+_POINT = Window((1, 1))
+"""The window of a convolution that takes each position by itself."""
+
 
 @dataclass
 class _Convolution:
-    """A convolution into which the layers after it may still be folded."""
+    """A convolution into which other steps may still be folded."""
 
-    name: str
-    weight: FloatArray  # (out, in / groups, kernel height, kernel width)
+    weight: NDArray[np.floating]  # (out, in / groups, kernel height, kernel width)
     bias: FloatArray  # (out,)
     window: Window
-    groups: int
-    relu: bool = False
-
-    def output_shape(self, shape: MapShape) -> MapShape:
-        return (len(self.weight), *self.window.output_size(shape[1:]))
+    groups: int = 1
+    bounds: Bounds = UNBOUNDED
 
 
-@dataclass
-class _GraphBuilder:
-    """A graph under construction: the operations so far, and the shape of the last one's output."""
+@dataclass(frozen=True)
+class _BatchNorm:
+    """Multiplies each channel by its factor and adds its shift."""
 
+    factor: FloatArray  # (channels,)
+    shift: FloatArray  # (channels,)
+
+
+@dataclass(frozen=True)
+class _Clamp:
+    bounds: Bounds
+
+
+@dataclass(frozen=True)
+class _ZeroPad:
+    before: Pair
+    after: Pair
+
+
+_Step = _Convolution | _BatchNorm | _Clamp | _ZeroPad | MaxPool2d | Upsample | Concatenate | Add | Multiply | Activation
+
+
+@dataclass(eq=False)
+class _Node:
+    """A value of the graph under construction, and the step that computes it."""
+
+    name: str
+    step: _Step | None  # None computes the input
+    sources: list[_Node]
     shape: MapShape
-    operations: list[_Convolution | MaxPool2d]
-
-    def add(self, operation: _Convolution | MaxPool2d) -> None:
-        self.shape = operation.output_shape(self.shape)
-        self.operations.append(operation)
-
-    def add_depthwise(self, name: str, window: Window, weight: float) -> _Convolution:
-        """Append a convolution of each channel by itself in which all weights are equal: an identity, or a mean."""
-        channels = self.shape[0]
-        taps = np.full((channels, 1, *window.kernel_size), weight)
-        convolution = _Convolution(name, taps, np.zeros(channels), window, groups=channels)
-        self.add(convolution)
-        return convolution
-
-    def find_open_convolution(self, *, behind_pools: bool = False) -> _Convolution | None:
-        """The last operation, if it is a convolution without ReLU, else None.
-
-        Args:
-            behind_pools: look at the operation before the last max pools instead.
-        """
-        for operation in reversed(self.operations):
-            if isinstance(operation, _Convolution):
-                return None if operation.relu else operation
-            if not behind_pools:
-                return None
-        return None
-
-    def is_rectified(self) -> bool:
-        """Whether the last convolution already has a ReLU; max pools may follow it."""
-        convolutions = (operation for operation in reversed(self.operations) if isinstance(operation, _Convolution))
-        last = next(convolutions, None)
-        return last is not None and last.relu
 
 
 def fold(checkpoint: Checkpoint) -> FloatGraph:
-    """Fold batch normalisation, ReLU, pooling and the input's normalisation into convolutions and max pools.
+    """Fold batch normalisation, clamping, padding and the input's normalisation into the operations around them.
 
-    The input of the graph is pixels, 0..255; that of the network was `(pixel / 255 - mean) / std`. If the network's
-    first convolution pads, it pads with a normalised 0, which is the pixel `255 * mean`. The graph pads with the
-    nearest whole pixel (`FloatGraph.zero_pixel`), both in float and in int8. Everything else is exact up to one
-    rounding to float32.
+    The input of the graph is pixels, 0..255; that of the network was `(pixel / 255 - mean) / std`. If a first
+    convolution of the network pads, it pads with a normalised 0, which is the pixel `255 * mean`. The graph pads with
+    the nearest whole pixel (`FloatGraph.zero_pixel`), both in float and in int8. Where the channels would need
+    different pixels, or something else than a convolution reads the input, a depthwise convolution normalises the input
+    first. Everything else is exact up to one rounding to float32. An input that is not pixels is left as it is.
 
     Raises:
-        EdgeMnistError: the network has no layer with weights, or does not give one value for each class.
+        EdgeMnistError: a layer cannot be expressed by operations, or no layer computes anything; the text names the
+            layer.
     """
-    builder = _GraphBuilder(checkpoint.input_shape, [])
-    for layer in checkpoint.architecture:
-        _fold_layer(builder, layer, checkpoint.weights)
-    if builder.shape[1:] != (1, 1):
-        raise EdgeMnistError(
-            f"the network ends in maps of {builder.shape[1]}x{builder.shape[2]}, expected one value for each class: "
-            "end it with AdaptiveAvgPool2d(1) or Linear"
-        )
-    zero_pixel = _fold_normalization(builder.operations, checkpoint.mean, checkpoint.std)
+    builder = _Builder(checkpoint)
+    for node in builder.nodes[1:]:
+        match node.step:
+            case _BatchNorm():
+                builder.fold_batch_norm(node, node.step)
+            case _Clamp():
+                builder.fold_clamp(node, node.step.bounds)
+    for node in builder.nodes[1:]:
+        if isinstance(node.step, _ZeroPad):
+            builder.fold_zero_pad(node, node.step)
+    if len(builder.nodes) == 1:
+        raise EdgeMnistError("the network has no layer that computes anything: there is nothing to export")
+    zero_pixel = builder.fold_normalization(checkpoint) if checkpoint.is_pixels else 0
     return FloatGraph(
-        checkpoint.input_shape, zero_pixel, tuple(_round_to_float32(operation) for operation in builder.operations)
+        tuple(checkpoint.input_shape),
+        zero_pixel,
+        builder.to_operations(),
+        ending=checkpoint.ending,
+        is_pixels=checkpoint.is_pixels,
     )
 
 
-def _fold_layer(builder: _GraphBuilder, layer: Layer, weights: Weights) -> None:
-    """Append one layer of the network, or fold it into an operation that is there."""
-    window = layer.window_over(builder.shape[1:])
-    match layer:
-        case Conv2dLayer() | LinearLayer():
-            weight, bias = _read_parameters(layer.name, weights)
-            if isinstance(layer, LinearLayer):
-                # PyTorch flattens in the order channel, row, column, which is that of a kernel.
-                weight = weight.reshape(len(weight), *builder.shape)
-            groups = layer.groups if isinstance(layer, Conv2dLayer) else 1
-            builder.add(_Convolution(layer.name, weight, bias, window, groups))
-        case BatchNorm2dLayer():
-            convolution = builder.find_open_convolution() or builder.add_depthwise(layer.name, window, 1.0)
-            _fold_batch_norm(convolution, layer, weights)
-        case ReluLayer():
-            # ReLU and max pool commute, because both are monotone.
-            if not builder.is_rectified():
-                convolution = builder.find_open_convolution(behind_pools=True) or builder.add_depthwise(
-                    layer.name, window, 1.0
-                )
-                convolution.relu = True
-        case MaxPool2dLayer() if window.kernel_size != (1, 1):
-            builder.add(MaxPool2d(layer.name, window))
-        case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer():
-            if window != Window((1, 1)):
-                builder.add_depthwise(layer.name, window, 1 / math.prod(window.kernel_size))
-        case FlattenLayer():
-            pass
-        case _:
-            raise EdgeMnistError(f"{layer.name}: the operation {layer.op!r} cannot be folded")
+class _Builder:
+    """A graph under construction. The nodes are in an order in which each comes after those that it reads."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        channels, height, width = (*to_layer_shape(checkpoint.input_shape), 1, 1)[:3]
+        self.nodes = [_Node(INPUT, None, [], (channels, height, width))]
+        self._weights = checkpoint.weights
+        self._layers = checkpoint.architecture
+        self._sources = resolve_sources(self._layers)
+        shapes = output_shapes(self._layers, checkpoint.input_shape)
+        self._is_vector = dict(zip((layer.name for layer in self._layers), (len(s) == 1 for s in shapes), strict=True))
+        self._is_vector[INPUT] = len(checkpoint.input_shape) == 1
+        self._values = {INPUT: self.nodes[0]}  # by the name of the layer
+        self._names = {INPUT, *self._is_vector}
+        self._flat: dict[_Node, _Node] = {}  # maps, and the node that flattens them
+        self._feature_norms: dict[
+            str, _BatchNorm
+        ] = {}  # what the Linear layers that read this layer multiply their inputs by
+        for layer, sources in zip(self._layers, self._sources, strict=True):
+            self._values[layer.name] = self._add_layer(layer, sources)
+
+    def _add_layer(self, layer: Layer, source_names: Sequence[str]) -> _Node:
+        """Append the step of a layer, and return the node that holds the layer's output."""
+        sources = [self._values[name] for name in source_names]
+        source = sources[0]
+        window = layer.window_over(source.shape[1:])
+        match layer:
+            case Conv2dLayer() | LinearLayer():
+                return self._add(layer.name, self._read_convolution(layer, source_names[0], window), source)
+            case BatchNorm2dLayer():
+                return self._add_batch_norm(layer, source_names[0])
+            case ReluLayer():
+                return self._add(layer.name, _Clamp(RELU), source)
+            case ClampLayer():
+                return self._add(layer.name, _Clamp((layer.low, layer.high)), source)
+            case ActivationLayer():
+                return self._add(layer.name, Activation(layer.name, layer.function, layer.parameter), source)
+            case AddLayer():
+                return self._add(layer.name, Add(layer.name), *self._align(layer, source_names))
+            case MultiplyLayer():
+                return self._add(layer.name, Multiply(layer.name), *self._align(layer, source_names))
+            case ConcatenateLayer():
+                return self._add(layer.name, Concatenate(layer.name), *self._align(layer, source_names))
+            case UpsampleLayer() if layer.factor != (1, 1):
+                return self._add(layer.name, Upsample(layer.name, layer.factor), source)
+            case ZeroPad2dLayer() if (layer.before, layer.after) != ((0, 0), (0, 0)):
+                return self._add(layer.name, _ZeroPad(layer.before, layer.after), source)
+            case MaxPool2dLayer() if window.kernel_size != (1, 1):
+                return self._add(layer.name, MaxPool2d(layer.name, window), source)
+            case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer() if window != _POINT:
+                mean = _make_depthwise(source.shape[0], window, 1 / math.prod(window.kernel_size))
+                return self._add(layer.name, mean, source)
+            case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer() | FlattenLayer():
+                return source
+            case UpsampleLayer() | ZeroPad2dLayer():
+                return source
+        raise EdgeMnistError(f"{layer.name}: the operation {layer.op!r} cannot be folded")
+
+    def _add(self, name: str, step: _Step, *sources: _Node) -> _Node:
+        """Append a step."""
+        node = _Node(name, step, list(sources), _output_shape(name, step, [source.shape for source in sources]))
+        self.nodes.append(node)
+        return node
+
+    def _read_convolution(self, layer: Conv2dLayer | LinearLayer, source: str, window: Window) -> _Convolution:
+        """The convolution of a layer's weights; a layer without a bias has one of zeros."""
+        weight: NDArray[np.floating] = self._weights[f"{layer.name}.weight"]
+        bias = self._weights.get(f"{layer.name}.bias")
+        shift = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+        if isinstance(layer, Conv2dLayer):
+            # A kernel of Conv1d has no height: (out, in / groups, kernel width).
+            return _Convolution(weight.reshape(*weight.shape[:2], *window.kernel_size), shift, window, layer.groups)
+        if norm := self._feature_norms.get(source):
+            products = weight * norm.shift
+            weight, shift = weight * norm.factor, shift + [math.fsum(row) for row in products]
+        # PyTorch flattens in the order channel, row, column, which is that of a kernel.
+        return _Convolution(weight.reshape(len(weight), *self._values[source].shape), shift, window)
+
+    def _add_batch_norm(self, layer: BatchNorm2dLayer, source_name: str) -> _Node:
+        """Append a batch normalisation; one of the features of flattened maps goes into the Linear layers after it."""
+        mean, variance = (self._read(layer, key) for key in ("running_mean", "running_var"))
+        factor = 1 / np.sqrt(variance + layer.eps)
+        shift = -mean * factor
+        if layer.affine:
+            gamma, beta = self._read(layer, "weight"), self._read(layer, "bias")
+            factor, shift = factor * gamma, shift * gamma + beta
+        norm, source = _BatchNorm(factor, shift), self._values[source_name]
+        if self._is_flattened(source_name):
+            readers = [reader for reader, names in zip(self._layers, self._sources, strict=True) if layer.name in names]
+            if readers and all(isinstance(reader, LinearLayer) for reader in readers):
+                self._feature_norms[layer.name] = norm
+                return source
+            source = self._flatten(layer, source)
+        return self._add(layer.name, norm, source)
+
+    def _read(self, layer: Layer, key: str) -> FloatArray:
+        return self._weights[f"{layer.name}.{key}"].astype(np.float64)
+
+    def _is_flattened(self, name: str) -> bool:
+        """Whether the output of a layer is a vector for the network, but still maps in the graph."""
+        return self._is_vector[name] and self._values[name].shape[1:] != (1, 1)
+
+    def _align(self, layer: Layer, source_names: Sequence[str]) -> list[_Node]:
+        """The inputs of a layer that joins several; vectors whose elements are in different places are flattened.
+
+        Flattened maps of equal height and width may stay maps: their channels follow each other as their features do.
+        """
+        nodes = [self._values[name] for name in source_names]
+        if not self._is_vector[source_names[0]] or len({node.shape[1:] for node in nodes}) == 1:
+            return nodes
+        return [
+            self._flatten(layer, node) if self._is_flattened(name) else node
+            for name, node in zip(source_names, nodes, strict=True)
+        ]
+
+    def _flatten(self, layer: Layer, source: _Node) -> _Node:
+        """Make a vector of maps in PyTorch's order: a depthwise convolution over the whole map picks each element.
+
+        Args:
+            layer: the layer that needs the vector.
+            source: the maps.
+        """
+        if source in self._flat:
+            return self._flat[source]
+        channels, *size = source.shape
+        positions = math.prod(size)
+        if channels * positions**2 > _LARGEST_FLATTENING:
+            raise EdgeMnistError(
+                f"{layer.name}: {layer.op} of flattened maps of {channels}x{size[0]}x{size[1]} would need a table of "
+                f"{channels * positions**2:,} weights, more than {_LARGEST_FLATTENING:,}: make the maps smaller before "
+                "they are flattened, with a pool or a convolution with a stride, or apply Linear to each of them first"
+            )
+        picks = np.tile(np.eye(positions).reshape(positions, 1, *size), (channels, 1, 1, 1))
+        step = _Convolution(picks, np.zeros(len(picks)), Window((size[0], size[1])), groups=channels)
+        self._flat[source] = self._add(self._choose_name(f"{layer.name}, flattened input"), step, source)
+        return self._flat[source]
+
+    def _choose_name(self, name: str) -> str:
+        """A name that no layer has."""
+        number = 1
+        unique = name
+        while unique in self._names:
+            number += 1
+            unique = f"{name} {number}"
+        self._names.add(unique)
+        return unique
+
+    def readers(self, node: _Node) -> list[_Node]:
+        """The nodes that read a node."""
+        return [other for other in self.nodes if node in other.sources]
+
+    def _remove(self, node: _Node) -> None:
+        """Remove a node that computes nothing any more; those that read it read its source instead."""
+        for reader in self.readers(node):
+            reader.sources = [node.sources[0] if source is node else source for source in reader.sources]
+        self.nodes.remove(node)
+
+    def fold_batch_norm(self, node: _Node, norm: _BatchNorm) -> None:
+        """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
+        (source,) = node.sources
+        step = source.step
+        if isinstance(step, _Convolution) and step.bounds == UNBOUNDED and self.readers(source) == [node]:
+            self._remove(node)
+        else:
+            node.step = step = _make_depthwise(node.shape[0])
+        step.weight = step.weight * norm.factor[:, None, None, None]  # (out, in / groups, height, width)
+        step.bias = step.bias * norm.factor + norm.shift
+
+    def fold_clamp(self, node: _Node, bounds: Bounds) -> None:
+        """Clamp the output of the convolutions and sums from which the clamped values come."""
+        producers = self._find_producers(node.sources[0], bounds)
+        if producers is None:
+            node.step = dataclasses.replace(_make_depthwise(node.shape[0]), bounds=bounds)
+            return
+        for producer in producers:
+            step = producer.step
+            if isinstance(step, _Convolution | Add):
+                low, high = max(step.bounds[0], bounds[0]), min(step.bounds[1], bounds[1])
+                if not low < high:
+                    raise EdgeMnistError(
+                        f"{node.name}: clamps to {bounds[0]:g}..{bounds[1]:g} what is clamped to {step.bounds[0]:g}.."
+                        f"{step.bounds[1]:g} before: all values would be equal"
+                    )
+                producer.step = dataclasses.replace(step, bounds=(low, high))
+        self._remove(node)
+
+    def _find_producers(self, node: _Node, bounds: Bounds) -> list[_Node] | None:
+        """The convolutions and sums that must clamp their outputs to clamp the output of a node.
+
+        Clamping is monotone and applies to each value, so that it commutes with max pools, upsampling, concatenation
+        and, if the bounds include 0, with zeros around maps.
+
+        Returns:
+            The producers; none where the values are within the bounds anyway. None if one of them cannot clamp, or if
+            something else reads the values that would be clamped.
+        """
+        low, high = self._find_bounds(node)
+        if bounds[0] <= low and high <= bounds[1]:
+            return []
+        if len(self.readers(node)) > 1:
+            return None
+        match node.step:
+            case _Convolution() | Add():
+                return [node]
+            case _ZeroPad() if not bounds[0] <= 0 <= bounds[1]:
+                return None
+            case MaxPool2d() | Upsample() | Concatenate() | _ZeroPad():
+                producers: list[_Node] = []
+                for source in dict.fromkeys(node.sources):
+                    found = self._find_producers(source, bounds)
+                    if found is None:
+                        return None
+                    producers += found
+                return producers
+        return None
+
+    def _find_bounds(self, node: _Node) -> Bounds:
+        """The bounds within which the values of a node lie for every input, as far as they are known."""
+        match node.step:
+            case _Convolution(bounds=bounds) | Add(bounds=bounds):
+                return bounds
+            case Activation(function=function):
+                return _ACTIVATION_BOUNDS.get(function, UNBOUNDED)
+            case MaxPool2d() | Upsample() | Concatenate() | _ZeroPad() | Multiply():
+                lows, highs = zip(*(self._find_bounds(source) for source in node.sources), strict=True)
+                if isinstance(node.step, Multiply):
+                    return RELU if min(lows) >= 0 else UNBOUNDED
+                zero = (0.0,) if isinstance(node.step, _ZeroPad) else ()
+                return min(*lows, *zero, math.inf), max(*highs, *zero, -math.inf)
+        return UNBOUNDED
+
+    def fold_zero_pad(self, node: _Node, pad: _ZeroPad) -> None:
+        """Pad in the windows that read the padded maps, or, for other readers, in a depthwise convolution."""
+        readers = self.readers(node)
+        never_negative = self._find_bounds(node.sources[0])[0] >= 0
+        for reader in readers:
+            match reader.step:
+                case _Convolution():
+                    reader.step.window = _pad_window(reader.step.window, pad)
+                case _ZeroPad(before, after):
+                    reader.step = _ZeroPad(_add_pairs(before, pad.before), _add_pairs(after, pad.after))
+                case MaxPool2d(window=window) if never_negative:
+                    padded = _pad_window(window, pad)
+                    margins = zip(padded.padding, padded.after, window.kernel_size, strict=True)
+                    if any(2 * max(before, after) > size for before, after, size in margins):
+                        continue  # as for PyTorch's pools, each window has to lie within the maps for the most part
+                    reader.step = dataclasses.replace(reader.step, window=padded)
+                case _:
+                    continue
+            reader.sources = list(node.sources)
+        if readers and not self.readers(node):
+            self.nodes.remove(node)
+        else:
+            node.step = _make_depthwise(node.shape[0], _pad_window(_POINT, pad))
+
+    def fold_normalization(self, checkpoint: Checkpoint) -> int:
+        """Fold `(pixel / 255 - mean) / std` into the first convolutions, or into one that is put before everything.
+
+        Returns:
+            The pixel with which first convolutions pad; 0 if none does.
+        """
+        source = self.nodes[0]
+        means, stds = checkpoint.means, checkpoint.stds
+        zero_pixels = {round(255 * mean) for mean in means}
+        convolutions = self._find_first_convolutions(source)
+        is_padded = any(convolution.window.is_padded for convolution in convolutions or ())
+        zero_pixel = min(zero_pixels) if is_padded else 0
+        if convolutions is None or (is_padded and (len(zero_pixels) > 1 or not 0 <= zero_pixel <= 255)):
+            if all(255 * std == 1 for std in stds) and not any(means):
+                return 0  # the network's input is the pixels as they are
+            readers, step = self.readers(source), _make_depthwise(source.shape[0])
+            node = _Node(self._choose_name("input normalization"), step, [source], source.shape)
+            for reader in readers:
+                reader.sources = [node if item is source else item for item in reader.sources]
+            self.nodes.insert(1, node)
+            convolutions, zero_pixel = [step], 0
+        # the network's input where the graph's input is 0
+        offsets = np.array([(zero_pixel / 255 - mean) / std for mean, std in zip(means, stds, strict=True)])
+        for convolution in convolutions:
+            _normalize_input(convolution, offsets, 255 * np.array(stds))
+        return zero_pixel
+
+    def _find_first_convolutions(self, node: _Node) -> list[_Convolution] | None:
+        """The convolutions that read the input; None if something else reads it, so that it has to be normalised.
+
+        Max pools and upsampling before them commute with the normalisation, which is monotone.
+        """
+        readers = self.readers(node)
+        if not readers:
+            return None
+        convolutions: list[_Convolution] = []
+        for reader in readers:
+            match reader.step:
+                case _Convolution():
+                    convolutions.append(reader.step)
+                case MaxPool2d() | Upsample():
+                    found = self._find_first_convolutions(reader)
+                    if found is None:
+                        return None
+                    convolutions += found
+                case _:
+                    return None
+        return convolutions
+
+    def to_operations(self) -> tuple[FloatOperation, ...]:
+        """The operations as the graph has them, with their arrays in float32."""
+        indices = {node: index for index, node in enumerate(self.nodes)}
+        operations = []
+        for index, node in enumerate(self.nodes[1:]):
+            sources = tuple(indices[source] for source in node.sources)
+            operation = _to_operation(node)
+            operations.append(operation if sources == (index,) else dataclasses.replace(operation, sources=sources))
+        return tuple(operations)
 
 
-def _fold_batch_norm(convolution: _Convolution, layer: BatchNorm2dLayer, weights: Weights) -> None:
-    """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
-    mean, variance = (weights[f"{layer.name}.{key}"].astype(np.float64) for key in ("running_mean", "running_var"))
-    factor = 1 / np.sqrt(variance + layer.eps)
-    shift = -mean * factor
-    if layer.affine:
-        gamma, beta = (weights[f"{layer.name}.{key}"].astype(np.float64) for key in ("weight", "bias"))
-        factor, shift = factor * gamma, shift * gamma + beta
-    convolution.weight = convolution.weight * factor[:, None, None, None]  # (out, in / groups, height, width)
-    convolution.bias = convolution.bias * factor + shift
+def _output_shape(name: str, step: _Step, shapes: list[MapShape]) -> MapShape:
+    """The shape of a step's output for inputs of `shapes`."""
+    shape = shapes[0]
+    match step:
+        case _Convolution():
+            return (len(step.weight), *step.window.output_size(shape[1:]))
+        case _ZeroPad():
+            return (shape[0], *_pad_window(_POINT, step).output_size(shape[1:]))
+        case _BatchNorm() | _Clamp():
+            return shape
+    return step.output_shape(*shapes)
 
 
-def _fold_normalization(operations: list[_Convolution | MaxPool2d], mean: float, std: float) -> int:
-    """Fold `(pixel / 255 - mean) / std` into the first convolution.
-
-    A max pool before it commutes with the normalisation, which is monotone.
-
-    Returns:
-        The pixel with which the first convolution pads; 0 if it does not pad.
-    """
-    first = next((operation for operation in operations if isinstance(operation, _Convolution)), None)
-    if first is None:
-        raise EdgeMnistError("the network has no layer with weights: there is nothing to export")
-    zero_pixel = min(max(round(255 * mean), 0), 255) if first.window.padding != (0, 0) else 0
-    offset = (zero_pixel / 255 - mean) / std  # the network's input where the graph's input is 0
-    sums = np.array([math.fsum(taps.ravel()) for taps in first.weight])
-    first.bias = first.bias + sums * offset
-    first.weight = first.weight / (255 * std)
-    return zero_pixel
+def _to_operation(node: _Node) -> FloatOperation:
+    """The operation of a node."""
+    step = node.step
+    if isinstance(step, _Convolution):
+        with np.errstate(over="ignore"):  # Conv2d refuses what overflows
+            weight, bias = step.weight.astype(np.float32, copy=False), step.bias.astype(np.float32)
+        return Conv2d(node.name, weight, bias, step.window, step.groups, step.bounds)
+    if step is None or isinstance(step, _BatchNorm | _Clamp | _ZeroPad):
+        raise TypeError(f"{node.name}: {step} was not folded")
+    return step
 
 
-def _round_to_float32(operation: _Convolution | MaxPool2d) -> Conv2d | MaxPool2d:
-    """The operation as the graph has it, with its arrays in float32."""
-    if isinstance(operation, MaxPool2d):
-        return operation
-    with np.errstate(over="ignore"):  # Conv2d refuses what overflows
-        weight, bias = operation.weight.astype(np.float32), operation.bias.astype(np.float32)
-    return Conv2d(operation.name, weight, bias, operation.window, operation.groups, operation.relu)
+def _make_depthwise(channels: int, window: Window = _POINT, weight: float = 1.0) -> _Convolution:
+    """A convolution of each channel by itself in which all weights are equal: an identity, or a mean."""
+    taps = np.full((channels, 1, *window.kernel_size), weight)
+    return _Convolution(taps, np.zeros(channels), window, groups=channels)
 
 
-def _read_parameters(name: str, weights: Weights) -> tuple[FloatArray, FloatArray]:
-    """The weight and the bias of a layer in float64; a layer without a bias has one of zeros."""
-    weight = weights[f"{name}.weight"].astype(np.float64)
-    bias = weights.get(f"{name}.bias")
-    return weight, np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+def _normalize_input(convolution: _Convolution, offsets: FloatArray, spans: FloatArray) -> None:
+    """Multiply `input / span + offset` into a convolution; both are float64 (in_channels,)."""
+    outputs, group_channels = convolution.weight.shape[:2]
+    weight = convolution.weight.astype(np.float64)
+    groups = np.arange(outputs) // (outputs // convolution.groups)
+    channels = groups[:, None] * group_channels + np.arange(group_channels)  # of each weight: (out, in / groups)
+    # The weights of equal offsets are added exactly before they are multiplied.
+    for offset in dict.fromkeys(offsets.tolist()):
+        taps = np.where((offsets[channels] == offset)[:, :, None, None], weight, 0.0)
+        convolution.bias = convolution.bias + np.array([math.fsum(row.ravel()) for row in taps]) * offset
+    convolution.weight = weight / spans[channels][:, :, None, None]
+
+
+def _pad_window(window: Window, pad: _ZeroPad) -> Window:
+    """The window with more padding."""
+    return dataclasses.replace(
+        window, padding=_add_pairs(window.padding, pad.before), padding_after=_add_pairs(window.after, pad.after)
+    )
+
+
+def _add_pairs(first: Pair, second: Pair) -> Pair:
+    return first[0] + second[0], first[1] + second[1]
