@@ -1,25 +1,30 @@
 """Collects the statistics of a network's activations, from which quantization chooses its scales.
 
-The statistics are a dict of arrays. A checkpoint carries them, so that export needs no images. For each convolution
-NAME:
+The statistics are a dict of arrays. A checkpoint carries them, so that export needs no images. For each convolution,
+sum, product and activation NAME:
 
-- `NAME.range`: float64 (2,), the smallest and the largest output. The output is taken after ReLU and after the max
-  pools that follow, because only what the next convolution sees matters;
+- `NAME.range`: float64 (2,), the smallest and the largest output. The output is taken after clamping, and after the max
+  pools that follow, if nothing else takes it, because only what is read matters;
 - `NAME.histogram`: int64 (2048,), the counts of these outputs in equal bins over the range;
-- `NAME.input_mean`: float64 (in_channels, kernel height, kernel width), the mean of the inputs of each weight.
+- `NAME.input_mean`, of a convolution: float64 (in_channels, kernel height, kernel width), the mean of the inputs of
+  each weight.
 
-`pixels.histogram` is int64 (256,), the counts of the pixel values.
+`pixels.histogram` is int64 (256,), the counts of the pixel values. For inputs that are not pixels, there are
+`input.range` and `input.histogram` instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import extract_patches, float_activations, split_batches
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d
+from edge_mnist.graph.operations import Activation, Add, Conv2d, FloatGraph, MaxPool2d, Multiply
+from edge_mnist.system.errors import EdgeMnistError
 
 Statistics = Mapping[str, NDArray[np.generic]]
 """The statistics of a network, by the names that the module's docstring lists."""
@@ -31,49 +36,96 @@ IMAGES = 4096
 """The number of images from which the statistics of a checkpoint are collected."""
 
 
-def collect(graph: FloatGraph, images: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-    """Run the float network over images and collect the statistics of its activations.
+def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.generic]]:
+    """Run the float network over inputs and collect the statistics of its activations.
 
     Args:
         graph: the network.
-        images: uint8 (N, height, width) or (N, channels, height, width); `IMAGES` of them are enough.
+        inputs: uint8 pixels (N, height, width) or (N, *graph.input_shape), or float32 features (N, *graph.input_shape);
+            `IMAGES` of them are enough.
 
     Returns:
         The arrays that the module's docstring lists.
+
+    Raises:
+        EdgeMnistError: there are no inputs, or they or the outputs of a layer are not finite.
     """
-    statistics: dict[str, NDArray[np.generic]] = {
-        "pixels.histogram": np.bincount(images.ravel(), minlength=256).astype(np.int64)
-    }
+    _check_inputs(inputs)
+    names = _name_values(graph)
+    statistics: dict[str, NDArray[np.generic]] = {}
+    if graph.is_pixels:
+        statistics["pixels.histogram"] = np.bincount(inputs.ravel(), minlength=256).astype(np.int64)
+    convolutions = [
+        [operation for index in readers if isinstance(operation := graph.operations[index], Conv2d)]
+        for readers in graph.readers()
+    ]
     lows: dict[str, float] = {}
     highs: dict[str, float] = {}
     means: dict[str, NDArray[np.float64]] = {}
-    for batch in split_batches(images):
-        for operation, values in zip(graph.operations, float_activations(graph, batch), strict=False):
-            if not isinstance(operation, MaxPool2d):
-                # (N, out height, out width, channels, kernel height, kernel width) -> (channels, kernel h, kernel w)
-                total = extract_patches(values, operation.window).mean(axis=(0, 1, 2), dtype=np.float64) * len(batch)
-                means[operation.name] = means.get(operation.name, 0) + total / len(images)
-        for name, values in _convolution_outputs(graph, batch):
-            lows[name] = min(lows.get(name, np.inf), float(values.min()))
-            highs[name] = max(highs.get(name, -np.inf), float(values.max()))
+    for batch in split_batches(inputs):
+        for index, values in _number_values(graph, batch):
+            for convolution in convolutions[index]:
+                name, total = convolution.name, _average_patches(values, convolution.window) * len(batch)
+                means[name] = means.get(name, 0) + total / len(inputs)
+            if name := names.get(index, ""):
+                low, high = float(values.min()), float(values.max())
+                if not np.isfinite([low, high]).all():
+                    raise EdgeMnistError(
+                        f"{name}: gives values that are not finite on the calibration data: the network diverged in "
+                        "training, or the data is of another scale than that of its training"
+                    )
+                lows[name] = min(lows.get(name, np.inf), low)
+                highs[name] = max(highs.get(name, -np.inf), high)
+    histograms: dict[str, NDArray[np.int64]] = {}
+    for batch in split_batches(inputs):
+        for index, values in _number_values(graph, batch):
+            if name := names.get(index, ""):
+                counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
+                histograms[name] = histograms.get(name, 0) + counts
     for name, mean in means.items():
         statistics[f"{name}.input_mean"] = mean
+    for name in names.values():
         statistics[f"{name}.range"] = np.array([lows[name], highs[name]])
-    histograms: dict[str, NDArray[np.int64]] = {}
-    for batch in split_batches(images):
-        for name, values in _convolution_outputs(graph, batch):
-            counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
-            histograms[name] = histograms.get(name, 0) + counts
-    return {**statistics, **{f"{name}.histogram": counts for name, counts in histograms.items()}}
+        statistics[f"{name}.histogram"] = histograms[name]
+    return statistics
 
 
-def _convolution_outputs(graph: FloatGraph, images: NDArray[np.uint8]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """The name of each convolution and its output as the next convolution sees it, after the max pools between them."""
-    activations = float_activations(graph, images)
-    next(activations)  # the first is the input
-    name = ""
-    following = (*graph.operations[1:], None)
-    for operation, after, values in zip(graph.operations, following, activations, strict=True):
-        name = name if isinstance(operation, MaxPool2d) else operation.name
-        if name and not isinstance(after, MaxPool2d):
-            yield name, values
+def _check_inputs(inputs: NDArray[Any]) -> None:
+    """Check that there are inputs, and that they are finite.
+
+    Raises:
+        EdgeMnistError: they are not.
+    """
+    if not len(inputs):
+        raise EdgeMnistError("there is no calibration data: expected at least one input")
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+        damaged = ~np.isfinite(inputs).reshape(len(inputs), -1).all(axis=1)
+        raise EdgeMnistError(
+            f"calibration data: {np.count_nonzero(damaged)} of {len(inputs)} inputs hold NaN or infinite values, the "
+            f"first is number {int(damaged.argmax())}: leave them out"
+        )
+
+
+def _number_values(graph: FloatGraph, batch: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the index of each value of a graph and the value: float32 (N, height, width, channels)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # `collect` refuses what overflows
+        yield from enumerate(float_activations(graph, batch))
+
+
+def _name_values(graph: FloatGraph) -> dict[int, str]:
+    """The values of which a range is collected, by index, and the names of the operations that compute them."""
+    readers = graph.readers()
+    names = {} if graph.is_pixels else {0: "input"}
+    for index, operation in enumerate(graph.operations):
+        if isinstance(operation, Conv2d | Add | Multiply | Activation):
+            value = index + 1
+            while len(readers[value]) == 1 and isinstance(graph.operations[readers[value][0]], MaxPool2d):
+                value = readers[value][0] + 1
+            names[value] = operation.name
+    return names
+
+
+def _average_patches(values: NDArray[np.float32], window: Window) -> NDArray[np.float64]:
+    """The mean of what each weight sees: float64 (channels, kernel height, kernel width)."""
+    patches = extract_patches(values, window)  # (N, out height, out width, channels, kernel height, kernel width)
+    return np.asarray(patches.mean(axis=(0, 1, 2), dtype=np.float64))

@@ -24,6 +24,7 @@ from edge_mnist.graph.layers import (
     INPUT,
     ActivationLayer,
     AddLayer,
+    AffineLayer,
     AvgPool2dLayer,
     BatchNorm2dLayer,
     ClampLayer,
@@ -36,6 +37,7 @@ from edge_mnist.graph.layers import (
     MaxPool2dLayer,
     MultiplyLayer,
     ReluLayer,
+    UnsqueezeLayer,
     UpsampleLayer,
     ZeroPad2dLayer,
     output_shapes,
@@ -85,11 +87,12 @@ class _Convolution:
 
 
 @dataclass(frozen=True)
-class _BatchNorm:
+class _Affine:
     """Multiplies each channel by its factor and adds its shift."""
 
     factor: FloatArray  # (channels,)
     shift: FloatArray  # (channels,)
+    is_constant: bool = False  # whether all channels have the same
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class _ZeroPad:
     after: Pair
 
 
-_Step = _Convolution | _BatchNorm | _Clamp | _ZeroPad | MaxPool2d | Upsample | Concatenate | Add | Multiply | Activation
+_Step = _Convolution | _Affine | _Clamp | _ZeroPad | MaxPool2d | Upsample | Concatenate | Add | Multiply | Activation
 
 
 @dataclass(eq=False)
@@ -130,10 +133,12 @@ def fold(checkpoint: Checkpoint) -> FloatGraph:
             layer.
     """
     builder = _Builder(checkpoint)
+    if checkpoint.is_pixels:
+        builder.fold_constants_of_input()
     for node in builder.nodes[1:]:
         match node.step:
-            case _BatchNorm():
-                builder.fold_batch_norm(node, node.step)
+            case _Affine():
+                builder.fold_affine(node, node.step)
             case _Clamp():
                 builder.fold_clamp(node, node.step.bounds)
     for node in builder.nodes[1:]:
@@ -141,7 +146,7 @@ def fold(checkpoint: Checkpoint) -> FloatGraph:
             builder.fold_zero_pad(node, node.step)
     if len(builder.nodes) == 1:
         raise EdgeMnistError("the network has no layer that computes anything: there is nothing to export")
-    zero_pixel = builder.fold_normalization(checkpoint) if checkpoint.is_pixels else 0
+    zero_pixel = builder.fold_normalization() if checkpoint.is_pixels else 0
     return FloatGraph(
         tuple(checkpoint.input_shape),
         zero_pixel,
@@ -157,6 +162,7 @@ class _Builder:
     def __init__(self, checkpoint: Checkpoint) -> None:
         channels, height, width = (*to_layer_shape(checkpoint.input_shape), 1, 1)[:3]
         self.nodes = [_Node(INPUT, None, [], (channels, height, width))]
+        self._means, self._stds = checkpoint.means, checkpoint.stds
         self._weights = checkpoint.weights
         self._layers = checkpoint.architecture
         self._sources = resolve_sources(self._layers)
@@ -167,7 +173,7 @@ class _Builder:
         self._names = {INPUT, *self._is_vector}
         self._flat: dict[_Node, _Node] = {}  # maps, and the node that flattens them
         self._feature_norms: dict[
-            str, _BatchNorm
+            str, _Affine
         ] = {}  # what the Linear layers that read this layer multiply their inputs by
         for layer, sources in zip(self._layers, self._sources, strict=True):
             self._values[layer.name] = self._add_layer(layer, sources)
@@ -186,6 +192,11 @@ class _Builder:
                 return self._add(layer.name, _Clamp(RELU), source)
             case ClampLayer():
                 return self._add(layer.name, _Clamp((layer.low, layer.high)), source)
+            case AffineLayer() if (layer.factor, layer.offset) != (1.0, 0.0):
+                factor, shift = (np.full(source.shape[0], value) for value in (layer.factor, layer.offset))
+                return self._add(layer.name, _Affine(factor, shift, is_constant=True), source)
+            case UnsqueezeLayer() if source.shape[1:] != (1, 1):
+                return self._flatten(layer, source)
             case ActivationLayer():
                 return self._add(layer.name, Activation(layer.name, layer.function, layer.parameter), source)
             case AddLayer():
@@ -205,7 +216,7 @@ class _Builder:
                 return self._add(layer.name, mean, source)
             case MaxPool2dLayer() | AvgPool2dLayer() | GlobalAvgPool2dLayer() | FlattenLayer():
                 return source
-            case UpsampleLayer() | ZeroPad2dLayer():
+            case AffineLayer() | UnsqueezeLayer() | UpsampleLayer() | ZeroPad2dLayer():
                 return source
         raise EdgeMnistError(f"{layer.name}: the operation {layer.op!r} cannot be folded")
 
@@ -237,7 +248,7 @@ class _Builder:
         if layer.affine:
             gamma, beta = self._read(layer, "weight"), self._read(layer, "bias")
             factor, shift = factor * gamma, shift * gamma + beta
-        norm, source = _BatchNorm(factor, shift), self._values[source_name]
+        norm, source = _Affine(factor, shift), self._values[source_name]
         if self._is_flattened(source_name):
             readers = [reader for reader, names in zip(self._layers, self._sources, strict=True) if layer.name in names]
             if readers and all(isinstance(reader, LinearLayer) for reader in readers):
@@ -308,16 +319,27 @@ class _Builder:
             reader.sources = [node.sources[0] if source is node else source for source in reader.sources]
         self.nodes.remove(node)
 
-    def fold_batch_norm(self, node: _Node, norm: _BatchNorm) -> None:
-        """Multiply a batch normalisation into the convolution before it (Ioffe & Szegedy 2015, algorithm 2)."""
+    def fold_affine(self, node: _Node, affine: _Affine) -> None:
+        """Multiply an affine step into the convolution before it (Ioffe & Szegedy 2015, algorithm 2).
+
+        Constants may also go into a convolution that clamps, whose bounds they change, or into those after it.
+        """
         (source,) = node.sources
-        step = source.step
-        if isinstance(step, _Convolution) and step.bounds == UNBOUNDED and self.readers(source) == [node]:
+        step, readers = source.step, self.readers(node)
+        bounds = _transform_bounds(step.bounds, affine) if isinstance(step, _Convolution) else None
+        if isinstance(step, _Convolution) and bounds is not None and self.readers(source) == [node]:
             self._remove(node)
+            step.bounds = bounds
+        elif affine.is_constant and affine.factor.all() and readers and all(_takes_affine(r, affine) for r in readers):
+            for reader in readers:
+                if isinstance(reader.step, _Convolution):
+                    _scale_input(reader.step, affine.shift, 1 / affine.factor)
+            self._remove(node)
+            return
         else:
             node.step = step = _make_depthwise(node.shape[0])
-        step.weight = step.weight * norm.factor[:, None, None, None]  # (out, in / groups, height, width)
-        step.bias = step.bias * norm.factor + norm.shift
+        step.weight = step.weight * affine.factor[:, None, None, None]  # (out, in / groups, height, width)
+        step.bias = step.bias * affine.factor + affine.shift
 
     def fold_clamp(self, node: _Node, bounds: Bounds) -> None:
         """Clamp the output of the convolutions and sums from which the clamped values come."""
@@ -406,14 +428,26 @@ class _Builder:
         else:
             node.step = _make_depthwise(node.shape[0], _pad_window(_POINT, pad))
 
-    def fold_normalization(self, checkpoint: Checkpoint) -> int:
+    def fold_constants_of_input(self) -> None:
+        """Make constants by which the network scales its input a part of the normalisation."""
+        source = self.nodes[0]
+        match self.readers(source):
+            case [_Node(step=_Affine(factor, shift, is_constant=True)) as node] if factor[0] > 0:
+                # (x - mean) / std * factor + shift = (x - (mean - shift * std / factor)) / (std / factor)
+                scale, offset = float(factor[0]), float(shift[0])
+                pairs = zip(self._means, self._stds, strict=True)
+                self._means = tuple(mean - offset * std / scale for mean, std in pairs)
+                self._stds = tuple(std / scale for std in self._stds)
+                self._remove(node)
+
+    def fold_normalization(self) -> int:
         """Fold `(pixel / 255 - mean) / std` into the first convolutions, or into one that is put before everything.
 
         Returns:
             The pixel with which first convolutions pad; 0 if none does.
         """
         source = self.nodes[0]
-        means, stds = checkpoint.means, checkpoint.stds
+        means, stds = self._means, self._stds
         zero_pixels = {round(255 * mean) for mean in means}
         convolutions = self._find_first_convolutions(source)
         is_padded = any(convolution.window.is_padded for convolution in convolutions or ())
@@ -430,7 +464,7 @@ class _Builder:
         # the network's input where the graph's input is 0
         offsets = np.array([(zero_pixel / 255 - mean) / std for mean, std in zip(means, stds, strict=True)])
         for convolution in convolutions:
-            _normalize_input(convolution, offsets, 255 * np.array(stds))
+            _scale_input(convolution, offsets, 255 * np.array(stds))
         return zero_pixel
 
     def _find_first_convolutions(self, node: _Node) -> list[_Convolution] | None:
@@ -474,7 +508,7 @@ def _output_shape(name: str, step: _Step, shapes: list[MapShape]) -> MapShape:
             return (len(step.weight), *step.window.output_size(shape[1:]))
         case _ZeroPad():
             return (shape[0], *_pad_window(_POINT, step).output_size(shape[1:]))
-        case _BatchNorm() | _Clamp():
+        case _Affine() | _Clamp():
             return shape
     return step.output_shape(*shapes)
 
@@ -486,7 +520,7 @@ def _to_operation(node: _Node) -> FloatOperation:
         with np.errstate(over="ignore"):  # Conv2d refuses what overflows
             weight, bias = step.weight.astype(np.float32, copy=False), step.bias.astype(np.float32)
         return Conv2d(node.name, weight, bias, step.window, step.groups, step.bounds)
-    if step is None or isinstance(step, _BatchNorm | _Clamp | _ZeroPad):
+    if step is None or isinstance(step, _Affine | _Clamp | _ZeroPad):
         raise TypeError(f"{node.name}: {step} was not folded")
     return step
 
@@ -497,7 +531,7 @@ def _make_depthwise(channels: int, window: Window = _POINT, weight: float = 1.0)
     return _Convolution(taps, np.zeros(channels), window, groups=channels)
 
 
-def _normalize_input(convolution: _Convolution, offsets: FloatArray, spans: FloatArray) -> None:
+def _scale_input(convolution: _Convolution, offsets: FloatArray, spans: FloatArray) -> None:
     """Multiply `input / span + offset` into a convolution; both are float64 (in_channels,)."""
     outputs, group_channels = convolution.weight.shape[:2]
     weight = convolution.weight.astype(np.float64)
@@ -508,6 +542,25 @@ def _normalize_input(convolution: _Convolution, offsets: FloatArray, spans: Floa
         taps = np.where((offsets[channels] == offset)[:, :, None, None], weight, 0.0)
         convolution.bias = convolution.bias + np.array([math.fsum(row.ravel()) for row in taps]) * offset
     convolution.weight = weight / spans[channels][:, :, None, None]
+
+
+def _takes_affine(reader: _Node, affine: _Affine) -> bool:
+    """Whether a node is a convolution into which an affine step before it can be folded.
+
+    Padding is zeros, which the affine step would shift.
+    """
+    step = reader.step
+    return isinstance(step, _Convolution) and not (step.window.is_padded and affine.shift.any())
+
+
+def _transform_bounds(bounds: Bounds, affine: _Affine) -> Bounds | None:
+    """The bounds of clamped values after an affine step; None if they differ by channel or do not include 0."""
+    if bounds == UNBOUNDED:
+        return bounds
+    if not affine.is_constant or not affine.factor[0]:
+        return None
+    low, high = sorted(bound * float(affine.factor[0]) + float(affine.shift[0]) for bound in bounds)
+    return (low, high) if low <= 0 <= high else None
 
 
 def _pad_window(window: Window, pad: _ZeroPad) -> Window:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,10 +12,10 @@ from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import BATCH_SIZE, float_activations
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d
+from edge_mnist.graph.operations import Activation, Add, Conv2d, FloatGraph, MaxPool2d, Multiply
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.system.errors import EdgeMnistError
-from tests.support.networks import random_checkpoint, random_images
+from tests.support.networks import random_checkpoint, random_features, random_graph, random_images
 
 SEEDS = range(300, 312)
 
@@ -49,6 +50,34 @@ def test_statistics_are_those_of_all_activations_at_once() -> None:
         assert found.keys() == expected_keys
         assert np.array_equal(found["pixels.histogram"], [(images == value).sum() for value in range(256)])
     assert pooled
+
+
+def test_statistics_of_graphs_are_those_of_what_is_read() -> None:
+    kinds: set[str] = set()
+    for seed in range(40):
+        source = replace(random_graph(seed), is_pixels=seed % 2 == 0)
+        graph = fold(source)
+        inputs = (random_images if source.is_pixels else random_features)(source, 20, seed)
+        found = calibration.collect(graph, inputs)
+        values = list(float_activations(graph, inputs))
+        readers = graph.readers()
+        expected = {"input": 0} if not source.is_pixels else {}
+        for index, operation in enumerate(graph.operations):
+            if isinstance(operation, Conv2d):
+                mean = slow_input_mean(values[graph.sources(index)[0]], operation.window)
+                np.testing.assert_allclose(found[f"{operation.name}.input_mean"], mean, rtol=1e-6, atol=1e-6)
+            if isinstance(operation, Conv2d | Add | Multiply | Activation):
+                kinds.add(type(operation).__name__)
+                expected[operation.name] = index + 1
+        for name, value in expected.items():
+            while len(readers[value]) == 1 and isinstance(pool := graph.operations[readers[value][0]], MaxPool2d):
+                value = graph.operations.index(pool) + 1
+            assert found[f"{name}.range"].tolist() == [values[value].min(), values[value].max()]
+            assert found[f"{name}.histogram"].sum() == values[value].size
+        keys = {key for key in found if not key.endswith(".input_mean")}
+        pixels = {"pixels.histogram"} if source.is_pixels else set()
+        assert keys == pixels | {f"{name}.{key}" for name in expected for key in ("range", "histogram")}
+    assert kinds == {"Conv2d", "Add", "Multiply", "Activation"}
 
 
 def slow_input_mean(values: np.ndarray, window: Window) -> np.ndarray:
@@ -93,3 +122,15 @@ def test_statistics_that_do_not_fit_are_refused(graph: FloatGraph) -> None:
         with pytest.raises(EdgeMnistError, match=text) as caught:
             quantize_graph(graph, statistics)
         assert "\n" not in str(caught.value)
+
+
+def test_inputs_that_are_missing_or_not_finite_are_refused() -> None:
+    source = replace(random_checkpoint(SEEDS[0]), is_pixels=False)
+    graph, features = fold(source), random_features(source, 6, 0)
+    features[2], features[4] = np.nan, np.inf
+    with pytest.raises(EdgeMnistError, match="^calibration data: 2 of 6 inputs hold NaN .* the first is number 2"):
+        calibration.collect(graph, features)
+    with pytest.raises(EdgeMnistError, match="^there is no calibration data"):
+        calibration.collect(graph, features[:0])
+    with pytest.raises(EdgeMnistError, match=f"^{graph.operations[0].name}: gives values that are not finite"):
+        calibration.collect(graph, np.full((2, *graph.input_shape), 3e38, dtype=np.float32))

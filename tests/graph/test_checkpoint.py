@@ -49,9 +49,12 @@ def _checkpoint() -> Checkpoint:
 
 def test_comes_back_as_it_was_and_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     saved = _checkpoint()
+    save(tmp_path / "plain", saved)
+    assert not {"is_pixels", "ending"} & read_tensors(tmp_path / "plain")[1].keys()
+    saved = dataclasses.replace(saved, mean=(0.5,), std=(0.25,), is_pixels=False, ending="softmax")
     save(tmp_path / "a", saved)
     loaded = load(tmp_path / "a")
-    for name in ("architecture", "input_shape", "mean", "std", "metadata"):
+    for name in ("architecture", "input_shape", "mean", "std", "metadata", "is_pixels", "ending"):
         assert getattr(loaded, name) == getattr(saved, name)
     for name in ("weights", "statistics"):
         before, after = getattr(saved, name), getattr(loaded, name)
@@ -116,8 +119,12 @@ FAULTS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "missing or unknown: slope": _layer(2, slope=0.1),
     "a layer is described by 7": lambda tensors, header: header["architecture"].insert(0, 7),
     "the network has no layers": lambda tensors, header: header.update(architecture=[]),
-    "input shape [1, 28]": lambda tensors, header: header.update(input_shape=[1, 28]),
+    "input shape [1, 0]": lambda tensors, header: header.update(input_shape=[1, 0]),
     "std is 0.0, expected a positive number": lambda tensors, header: header.update(std=0.0),
+    "mean has 3 numbers, expected one for each of 1 channels": lambda tensors, header: header.update(mean=[0.1] * 3),
+    "std is (0.0,), expected a positive number": lambda tensors, header: header.update(std=[0.0]),
+    "is_pixels is 0, expected true or false": lambda tensors, header: header.update(is_pixels=0),
+    "ending is 'argmax', expected softmax": lambda tensors, header: header.update(ending="argmax"),
     "mean is 'grey'": lambda tensors, header: header.update(mean="grey"),
     "its description is incomplete ('mean')": lambda tensors, header: header.pop("mean"),
     "its description is incomplete": lambda tensors, header: header.update(architecture=3),
