@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
 from collections.abc import Iterator
 
@@ -21,32 +22,68 @@ def read_metadata(data: bytes, name: str) -> bytes | None:
 
 
 def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
-    """Every constant of an archive that edge-mnist wrote, then its code.
+    """Every constant of an archive that edge-mnist wrote, and its code, operation by operation.
 
-    The writer stores the tensors and the classes of the layers in order. Class names contain numbers that depend on
-    what was traced before in the same process; these numbers are removed.
+    Class names contain numbers that depend on what was traced before in the same process; these numbers are removed.
 
     Yields:
-        The position of the convolution among the convolutions ("0", "1", ...), what the part is, and its bytes.
+        The identifier of the operation, or "" for what belongs to none of them, what the part is, and its bytes.
 
     Raises:
         ValueError: the archive is cut short or damaged.
     """
     with open_archive(data) as archive:
-        entries = [(entry.filename.partition("/")[2], read_entry(data, archive, entry)) for entry in archive.infolist()]
-    tensors = sorted((int(path[5:]), content) for path, content in entries if re.fullmatch(r"data/\d+", path))
-    classes = [
-        content for path, content in entries if re.match(r"code/__torch__/torch/ao/nn/quantized/modules/conv", path)
+        entries = {entry.filename.partition("/")[2]: read_entry(data, archive, entry) for entry in archive.infolist()}
+    owners = _find_owners(entries.get("data.pkl", b""))
+    numbers = sorted(int(path[5:]) for path in entries if re.fullmatch(r"data/\d+", path))
+    constants = [(owners.get(str(number), ""), "a constant", entries[f"data/{number}"]) for number in numbers]
+    what = "the code, which holds scales and zero points,"
+    code = [
+        (owners.get(name, ""), what, _remove_numbers(text))
+        for path, content in entries.items()
+        if path.startswith("code/__torch__/")
+        for name, text in _split_classes(path, content)
     ]
-    own_code = [_remove_numbers(content) for path, content in entries if path.startswith("code/__torch__/edge_mnist/")]
-    # What was traced before decides whether the classes of edge-mnist share a file; so statements are compared.
-    statements = sorted(line for content in own_code for line in content.splitlines() if line.startswith(b"    "))
-    # In int8, each convolution has a class and four tensors: weight, scales, zero points, bias. In float, it has two.
-    for index, content in tensors:
-        yield str(index // (4 if classes else 2)), "a constant", content
-    for index, content in enumerate(classes):
-        yield str(index), "the code, which holds the output's scale and zero point,", _remove_numbers(content)
-    yield "0", "the code that takes the pixels", b"\n".join(statements)
+    # What was traced before in the same process decides the order of the classes in an archive.
+    order = {owner: index for index, owner in enumerate(owners.values())}
+    yield from sorted([*constants, *sorted(code)], key=lambda part: order.get(part[0], len(order)))
+
+
+def _split_classes(path: str, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """The qualified name and the code of each class in a file of code."""
+    module = path.removeprefix("code/").removesuffix(".py").replace("/", ".")
+    for text in re.split(rb"(?m)^(?=class )", content)[1:]:
+        name = text.removeprefix(b"class ").partition(b"(")[0].decode(errors="replace")
+        yield f"{module}.{name}", text
+
+
+def _find_owners(content: bytes) -> dict[str, str]:
+    """Find the operation to which each tensor and each class of an archive belongs, without unpickling.
+
+    Args:
+        content: the archive's data.pkl, a pickle of the network. The attributes of the network, among them its
+            submodules, are the strings within one mark.
+
+    Returns:
+        The identifiers of operations, by the numbers of tensors and the qualified names of classes.
+    """
+    owners: dict[str, str] = {}
+    memo: dict[object, str] = {}
+    depth, owner = 0, ""
+    strings = ["", ""]  # the last two: before a tensor's reference they are its number and its device
+    for opcode, argument, _ in pickletools.genops(content):
+        depth += (opcode.name == "MARK") - (pickletools.markobject in opcode.stack_before)
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = strings[-1]
+        elif opcode.name in ("BINUNICODE", "BINGET", "LONG_BINGET"):
+            strings = [strings[-1], argument if isinstance(argument, str) else memo.get(argument, "")]
+            if depth == 1:
+                owner = strings[-1] if re.match(r"L\d", strings[-1]) else ""
+        elif opcode.name == "GLOBAL" and str(argument).startswith("__torch__.") and owner:
+            owners[str(argument).replace(" ", ".")] = owner
+        elif opcode.name == "BINPERSID" and owner:
+            owners[strings[0]] = owner
+    return owners
 
 
 def _remove_numbers(code: bytes) -> bytes:

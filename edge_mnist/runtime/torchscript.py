@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -40,21 +41,39 @@ class TorchScriptClassifier(Classifier):
         with self._torch.inference_mode():
             return self._to_array(self._module(self._torch.from_numpy(inputs)))
 
-    def layer_outputs(self, inputs: NDArray[Any], operations: int) -> Iterator[NDArray[Any]]:
-        """Run the layers one by one, and yield what each operation of the graph gives.
+    def layer_outputs(self, inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """Run the submodules one by one, as the archive connects them, and yield what each operation gives, in order.
 
         Args:
             inputs: as in `run`.
-            operations: the number of operations of the graph. The layers before them convert the pixels, and the last
-                layer only reshapes; neither is yielded.
         """
-        values = self._torch.from_numpy(inputs)
-        *layers, _ = self._module.children()
+        graph = self._module.graph
+        values = dict(
+            zip(
+                (value.debugName() for value in graph.inputs()),
+                (self._module, self._torch.from_numpy(inputs)),
+                strict=True,
+            )
+        )
+        names: dict[str, str] = {}
+        outputs: dict[int, NDArray[Any]] = {}
+        following = 0
         with self._torch.inference_mode():
-            for index, layer in enumerate(layers):
-                values = layer(values)
-                if index >= len(layers) - operations:
-                    yield self._to_array(values)
+            for node in graph.nodes():
+                output = node.output().debugName()
+                sources = [value.debugName() for value in node.inputs()]
+                first, *others = (values[source] for source in sources)
+                if node.kind() == "prim::GetAttr":
+                    names[output] = node.s("name")
+                    values[output] = getattr(first, names[output])
+                    continue
+                values[output] = first(*others)  # prim::CallMethod
+                # An operation's submodule begins with "L" and its index, see `identifiers` of graphs; others convert.
+                if index := re.match(r"L(\d+)", names[sources[0]]):
+                    outputs[int(index[1])] = self._to_array(values[output])
+                while following in outputs:
+                    yield outputs.pop(following)
+                    following += 1
 
     @staticmethod
     def _to_array(tensor: Any) -> NDArray[Any]:

@@ -66,7 +66,6 @@ def find_first_difference(
 def _find_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -> tuple[str | None, str]:
     """Find the first layer of which a constant differs from that of a new export."""
     names = {identifier: name for name, identifier in graph.identifiers().items()}
-    convolutions = [operation.name for operation in graph.convolutions]
     try:
         record = require_format(data, "the artifact")
         constants = list(record.read_constants(data))
@@ -76,7 +75,7 @@ def _find_constant_difference(data: bytes, graph: FloatGraph | QuantizedGraph) -
         if changed != original:
             name, what, _ = changed or original or ("", "", b"")
             # A constant's name begins with its layer's identifier: "L0_conv1.w".
-            layer = convolutions[int(name)] if record.name == "torchscript" else names.get(name.partition(".")[0], name)
+            layer = names.get(name.partition(".")[0], name)
             return layer or None, f"{what} differs"
     return None, ""
 
@@ -146,7 +145,7 @@ def _run_layers(
     kind = require_format(data, "the artifact").name
     if kind == "torchscript":
         classifier = TorchScriptClassifier(data, "the artifact", 1)
-        yield from (contract.to_signed(values) for values in classifier.layer_outputs(inputs, len(graph.operations)))
+        yield from (contract.to_signed(values) for values in classifier.layer_outputs(inputs))
         return
     if kind == "c" and isinstance(graph, QuantizedGraph):
         yield from _run_c_layers(data, graph, inputs)
