@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edge_mnist.data import mnist, strokes
-from edge_mnist.data.images import is_folder_named
-from edge_mnist.graph import calibration, checkpoint
+from edge_mnist.data.images import is_folder_named, refuse_source
+from edge_mnist.data.inputs import MNIST_SHAPE, InputOptions, are_features
+from edge_mnist.data.user_inputs import UserInputs, open_inputs
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.calibration import IMAGES, collect
 from edge_mnist.graph.checkpoint import Checkpoint
-from edge_mnist.graph.layers import check_input_shape, weight_shapes
+from edge_mnist.graph.layers import Shape, check_input_shape, weight_shapes
 from edge_mnist.graph.operations import FloatGraph
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
@@ -24,13 +25,21 @@ from edge_mnist.system.files import read_bytes
 if TYPE_CHECKING:
     from torch import nn
 
+_LOG = logging.getLogger(__name__)
+
+_FEW = 100
+"""The least number of calibration inputs of which no note is logged."""
+
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Model: TypeAlias = "StrPath | nn.Module | None"
 """What can be exported: a checkpoint's path, a PyTorch module, or None for the shipped network."""
 
 
 def load_network(
-    model: Model = None, network: str | None = None, input_shape: tuple[int, int, int] | None = None
+    model: Model = None,
+    network: str | None = None,
+    options: InputOptions | None = None,
+    calibration: UserInputs | None = None,
 ) -> Checkpoint:
     """Load the network to export.
 
@@ -38,20 +47,27 @@ def load_network(
         model: a checkpoint's path, a module, or None for the shipped network. With `network`, the path of a state_dict
             in a file of safetensors or torch.save, or None for the weights that the factory gives it.
         network: a factory, package.module:factory.
-        input_shape: channels, height, width of a module or of a factory's network; else its attribute `input_shape`,
-            else (1, 28, 28).
+        options: what the user says of the inputs of a module or of a factory's network.
+        calibration: the user's calibration data, from which the shape of the input is found if neither the options nor
+            the module's attribute `input_shape` state it.
 
     Returns:
         The network; one that is not a checkpoint of edge-mnist comes without activation statistics.
 
     Raises:
         EdgeMnistError: the model is none of these, or cannot be exported; see `checkpoint.load`,
-            `tracing.trace_layers` and `same_logits.check_same_logits`.
+            `tracing.trace_network` and `same_logits.check_same_logits`.
     """
+    options = options or InputOptions()
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     if network is None and (model is None or path is not None):
-        if input_shape is not None:
-            raise UsageError("input_shape: a checkpoint states its own: leave it out")
+        for name, is_named in (
+            ("input_shape", options.shape is not None),
+            ("mean, std and scale", options.normalises),
+            ("features", options.features),
+        ):
+            if is_named:
+                raise UsageError(f"{name}: a checkpoint states its own: leave it out")
         return checkpoint.load(path or SHIPPED)
     if network is not None and model is not None and path is None:
         raise UsageError(f"network {network}: the model is a module already: leave network out")
@@ -60,54 +76,62 @@ def load_network(
     except ImportError as error:
         raise missing_package("torch", "train") from error
     if network is not None:
-        return _convert(networks.build_network(network), network, path, input_shape)
-    return _convert(networks.check_module(model, "model"), type(model).__name__, None, input_shape)
+        return _convert(networks.build_network(network), network, path, options, calibration)
+    return _convert(networks.check_module(model, "model"), type(model).__name__, None, options, calibration)
 
 
 def calibrate(
     source: Checkpoint,
     graph: FloatGraph,
-    images: NDArray[np.uint8] | StrPath | None = None,
+    inputs: UserInputs | None = None,
     *,
+    calibration: StrPath | None = None,
     data: StrPath | None = None,
     recalibrate: bool = False,
+    options: InputOptions | None = None,
 ) -> Checkpoint:
     """The checkpoint with activation statistics: those it has, or new ones if it has none or new ones are asked for.
 
     Args:
         source: the network.
         graph: the same, folded.
-        images: to collect new statistics of: uint8 (N, height, width) or (N, channels, height, width), or the folder
-            of MNIST's files; None for the first 4,096 training images of MNIST, or drawn digits if MNIST is not here.
-        data: the folder of MNIST's files.
+        inputs: the user's calibration data, to collect new statistics of. None for the first 4,096 training images of
+            MNIST, or for drawn digits if MNIST is not here, which serve only a network of MNIST's images.
+        calibration: the folder of MNIST's files to collect new statistics of, if the user named one for that.
+        data: what the user named to verify on, which may be another folder of MNIST's files.
         recalibrate: collect new statistics even if the checkpoint has some.
+        options: how pictures are prepared; None for the defaults.
 
     Raises:
-        EdgeMnistError: the images do not fit the network.
+        EdgeMnistError: the inputs do not fit the network, or there are none to calibrate with.
     """
-    if source.statistics and not recalibrate and images is None:
+    if inputs is not None:
+        values, _ = inputs.read(graph.input_shape, IMAGES, options or InputOptions(), is_pixels=graph.is_pixels)
+        if values.min() == values.max():
+            raise EdgeMnistError(f"{inputs.name}: every value is {values.min()}: calibrate with inputs that differ")
+        if len(values) < _FEW:
+            text = "note: %s: calibrated with %s inputs only: %s or more show the range of each layer better"
+            _LOG.warning(text, inputs.name, len(values), _FEW)
+        return replace(source, statistics=collect(graph, values))
+    if source.statistics and not recalibrate and calibration is None:
         return source
-    if isinstance(images, np.ndarray):
-        channels, height, width = graph.input_shape
-        fits = images.shape[1:] == graph.input_shape or (channels == 1 and images.shape[1:] == (height, width))
-        if images.dtype != np.uint8 or not fits or not len(images):
-            raise UsageError(
-                f"calibration: expected images uint8 (N, {channels}, {height}, {width}), found {images.dtype} "
-                f"{images.shape}"
-            )
-        return replace(source, statistics=calibration.collect(graph, images))
-    if graph.input_shape != (1, 28, 28):
-        raise EdgeMnistError(
-            f"the network takes images of {graph.input_shape}, MNIST's are (1, 28, 28): calibrate it from Python, with "
-            "edge_mnist.export_model(..., calibration=images)"
-        )
-    chosen = images if images is not None else data
+    is_mnist = graph.input_shape == MNIST_SHAPE and graph.is_pixels
+    if calibration is not None and not is_mnist:
+        raise refuse_source(Path(calibration), graph.input_shape)
+    chosen = calibration if calibration is not None else data
     folder = None if chosen is None else Path(chosen)
+    if not is_mnist or (folder is not None and open_inputs(folder, "test") is not None):
+        kind = "images" if graph.is_pixels else "inputs"
+        raise EdgeMnistError(
+            f"the network takes {kind} of {graph.input_shape} that are not MNIST's: give some of them to calibrate "
+            "with: --calibrate with a folder of pictures, a .npy or a .npz, or "
+            f"edge_mnist.export_model(..., calibration={kind})"
+        )
     if is_folder_named(folder) or mnist.is_available(folder, "train"):
         digits = mnist.load("train", folder, download=False)
     else:
-        digits = strokes.draw(calibration.IMAGES, seed=2)
-    return replace(source, statistics=calibration.collect(graph, digits.images[: calibration.IMAGES]))
+        digits = strokes.draw(IMAGES, seed=2)
+    return replace(source, statistics=collect(graph, digits.images[:IMAGES]))
 
 
 def describe_origin(model: Model, network: str | None, source: Checkpoint) -> dict[str, Any]:
@@ -123,22 +147,39 @@ def describe_origin(model: Model, network: str | None, source: Checkpoint) -> di
     return recorded if network is not None else {"file": SHIPPED.name, **recorded}
 
 
-def _convert(module: nn.Module, name: str, path: Path | None, input_shape: tuple[int, int, int] | None) -> Checkpoint:
+def _convert(
+    module: nn.Module, name: str, path: Path | None, options: InputOptions, calibration: UserInputs | None
+) -> Checkpoint:
     """A module as a checkpoint without statistics, with the weights of a file if there is one."""
     from edge_mnist.training import network as networks
     from edge_mnist.training import runs, tracing
     from edge_mnist.training.same_logits import check_same_logits
     from edge_mnist.training.state_dict import read_state_dict
 
-    shape = getattr(module, "input_shape", (1, 28, 28)) if input_shape is None else input_shape
+    shape = _find_input_shape(module, options, calibration)
+    is_assumed = shape is None
+    if shape is None:
+        shape = MNIST_SHAPE
     check_input_shape(shape)
     shape = tuple(shape)
-    layers = tracing.trace_layers(module, shape)
+    module = tracing.to_float32(module)
+    try:
+        traced = tracing.trace_network(module, shape)
+    except EdgeMnistError as error:
+        if not is_assumed:
+            raise
+        raise EdgeMnistError(
+            f"{error} (its input was taken as {shape}, MNIST's, as no --input-shape or --calibrate states another)"
+        ) from error
+    is_pixels = len(shape) == 3 and not options.features
+    if is_pixels and calibration is not None and calibration.values is not None:
+        is_pixels = not are_features(calibration.values, replace(options, shape=shape), calibration.name)
+    mean, std = _choose_normalisation(shape, options, is_pixels=is_pixels)
     state = module.state_dict()
-    names = weight_shapes(layers)
+    names = weight_shapes(traced.layers)
     found = read_state_dict(path, names) if path else runs.to_arrays({key: state[key] for key in names})
     weights = {key: found[key] for key in names if key in found}
-    converted = Checkpoint(layers, shape, networks.MEAN, networks.STD, weights)
+    converted = Checkpoint(traced.layers, shape, mean, std, weights, is_pixels=is_pixels, ending=traced.ending)
     checkpoint.check_checkpoint(converted, str(path or name))
     if path:
         if surplus := sorted(found.keys() - state.keys()):
@@ -150,3 +191,37 @@ def _convert(module: nn.Module, name: str, path: Path | None, input_shape: tuple
         networks.set_weights(module, found, f"{path}: its weights do not fit {name}")
     check_same_logits(module, converted)
     return converted
+
+
+def _find_input_shape(module: nn.Module, options: InputOptions, calibration: UserInputs | None) -> Any:
+    """The shape of a module's input as the options, the module or the calibration data state it, unchecked; or None."""
+    from torch import nn
+
+    if options.shape is not None:
+        return options.shape
+    if (stated := getattr(module, "input_shape", None)) is not None:
+        return stated
+    if calibration is None:
+        return None
+    kinds = {nn.Conv2d: 3, nn.Conv1d: 2, nn.Linear: 1}
+    first = next((part for part in module.modules() if type(part) in kinds), None)
+    dimensions = kinds[type(first)] if first is not None else None
+    return calibration.find_shape(options, dimensions, getattr(first, "in_channels", None))
+
+
+def _choose_normalisation(shape: Shape, options: InputOptions, *, is_pixels: bool) -> tuple[Any, Any]:
+    """The mean and std of a checkpoint, whose network takes (pixel / 255 - mean) / std; what is assumed is noted."""
+    if not is_pixels:
+        if options.normalises:
+            raise UsageError("mean, std and scale: are for pixels, but the network takes features: leave them out")
+        return 0.0, 1.0
+    if options.normalises:
+        return options.normalisation(shape[0])
+    if shape == MNIST_SHAPE:
+        from edge_mnist.training import network as networks
+
+        text = "note: the network is taken to expect (pixel / 255 - %s) / %s, as for MNIST: say otherwise with --mean"
+        _LOG.warning(f"{text} and --std", networks.MEAN, networks.STD)
+        return networks.MEAN, networks.STD
+    _LOG.warning("note: the network is taken to expect pixel / 255: say otherwise with --mean, --std and --scale")
+    return 0.0, 1.0

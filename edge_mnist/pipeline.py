@@ -25,6 +25,8 @@ from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT
 from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
 from edge_mnist.data import mnist
 from edge_mnist.data.images import Images, load_test_images
+from edge_mnist.data.inputs import InputOptions
+from edge_mnist.data.user_inputs import open_inputs
 from edge_mnist.export import bundle_writer
 from edge_mnist.export.proof import verification
 from edge_mnist.export.proof.parity import ParityReport
@@ -34,6 +36,7 @@ from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
+from edge_mnist.graph.layers import Shape
 from edge_mnist.graph.quantization import LayerReport, quantize_graph
 from edge_mnist.measure import evaluation
 from edge_mnist.measure.evaluation import Evaluation
@@ -139,8 +142,14 @@ def export_model(
     int8: bool = True,
     formats: Sequence[str] | None = None,
     network: str | None = None,
-    input_shape: tuple[int, int, int] | None = None,
-    calibration: NDArray[np.uint8] | StrPath | None = None,
+    input_shape: Shape | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    scale: float | None = None,
+    features: bool = False,
+    calibration: NDArray[np.generic] | StrPath | None = None,
+    resize: int | tuple[int, int] | None = None,
+    skip_bad: bool = False,
     method: Method = "mse",
     weight_range: int = 64,
     recalibrate: bool = False,
@@ -156,21 +165,35 @@ def export_model(
 
     Args:
         model: a checkpoint's path, a `torch.nn.Module`, or None for the shipped network. A module takes float32
-            (N, channels, height, width), (pixel / 255 - 0.1307) / 0.3081, and gives logits (N, classes). Before
-            anything is written, it is run and compared with what would be exported.
+            (N, *input_shape) and gives logits. Before anything is written, it is run and compared with what would be
+            exported.
         out: the folder to write. It may hold an earlier export, which is replaced as a whole.
         int8: write the int8 artifacts too.
         formats: names out of "torchscript", "onnx", "tflite" and "c"; None for all but "c".
         network: a factory of the network, "package.module:factory"; `model` is then the path of its state_dict, or
             None for the weights that the factory gives it.
-        input_shape: channels, height, width of a module's images; None for its attribute `input_shape`, or (1, 28, 28).
-        calibration: the images from which the int8 scales of activations are chosen: uint8 (N, height, width) or
-            (N, channels, height, width), 0 to 255; or a folder with MNIST's files. None for the statistics in the
-            checkpoint; if it has none, for training images of MNIST, or drawn digits where MNIST is not available.
+        input_shape: the shape of a module's input: (channels, height, width), (channels, length) or (features,). None
+            for its attribute `input_shape`, else that of the calibration data, else (1, 28, 28).
+        mean: the network takes (pixel * scale - mean) / std: one number, or one for each channel. If neither mean, std
+            nor scale is named, they are 0.1307, 0.3081 and 1/255 for (1, 28, 28), as for MNIST, else 0, 1 and 1/255.
+        std: see mean.
+        scale: see mean; 1 for a network that takes pixels from 0 to 255 as they are.
+        features: the inputs are numbers that the network takes as they are, and not pixels. So are floating-point
+            calibration data, and inputs of the shapes (channels, length) and (features,).
+        calibration: the inputs from which the int8 scales of activations are chosen: uint8 pixels, 0 to 255, or float32
+            features, (N, *input_shape), for images also (N, height, width, channels); or a folder of pictures, a .npy,
+            a .npz, or a folder with MNIST's files. At most 4,096 are used. None for the statistics in the checkpoint;
+            if it has none and takes (1, 28, 28), for training images of MNIST, or drawn digits where MNIST is not
+            available.
+        resize: to how many pixels the shorter side of a picture is resized, or to which (height, width); None for the
+            smallest size that covers the input. Then the middle is cut out, as torchvision's Resize and CenterCrop do.
+        skip_bad: skip pictures that cannot be opened.
         method: how the scales of activations are chosen: "mse" for the least squared error, "minmax" for the range.
         weight_range: the largest absolute value of an int8 weight, 8 to 127.
         recalibrate: collect statistics although the checkpoint has some.
-        data: the folder with MNIST's files, to verify and calibrate on; None for EDGE_MNIST_DATA or the cache.
+        data: what to verify on: a folder of pictures in folders named after their classes, whose sorted names are the
+            labels, a .npz of images and labels, or the folder with MNIST's files, which may serve to calibrate too.
+            None for MNIST in EDGE_MNIST_DATA or the cache, else drawn digits, for (1, 28, 28); for others noise.
         verify: run every artifact and compare it with the oracle, as `verify` does.
         images: the number of images to verify on.
         max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
@@ -203,7 +226,7 @@ def export_model(
         source, reference = _prepare(
             model,
             network,
-            input_shape,
+            InputOptions(input_shape, mean, std, scale, features, resize, skip_bad),
             int8=int8,
             calibration=calibration,
             method=method,
@@ -217,7 +240,7 @@ def export_model(
         }
         with progress.show_step("writing the artifacts"):
             # Images that cannot be read are reported before anything is replaced.
-            compared = load_test_images(reference.float_graph.input_shape, _path(data), images) if verify else None
+            compared = _load_test_images(reference, data, images, resize, skip_bad=skip_bad) if verify else None
             files = bundle_writer.make_bundle(reference, kinds, details)
             before = {name for name in FILE_NAMES if name.startswith("model_") and (folder / name).exists()}
             removed = bundle_writer.write_bundle(folder, files)
@@ -240,8 +263,14 @@ def export_zip(
     out: StrPath = "edge-mnist.zip",
     *,
     network: str | None = None,
-    input_shape: tuple[int, int, int] | None = None,
-    calibration: NDArray[np.uint8] | StrPath | None = None,
+    input_shape: Shape | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    scale: float | None = None,
+    features: bool = False,
+    calibration: NDArray[np.generic] | StrPath | None = None,
+    resize: int | tuple[int, int] | None = None,
+    skip_bad: bool = False,
     method: Method = "mse",
     weight_range: int = 64,
     recalibrate: bool = False,
@@ -253,8 +282,14 @@ def export_zip(
         model: as of `export_model`, as are the other arguments.
         out: the zip file.
         network: a factory of the network.
-        input_shape: channels, height, width of a module's images.
-        calibration: the images from which the int8 scales of activations are chosen.
+        input_shape: the shape of a module's input.
+        mean: the network takes (pixel * scale - mean) / std.
+        std: see mean.
+        scale: see mean.
+        features: the inputs are not pixels.
+        calibration: the inputs from which the int8 scales of activations are chosen.
+        resize: how pictures are resized.
+        skip_bad: skip pictures that cannot be opened.
         method: how they are chosen.
         weight_range: the largest absolute value of an int8 weight, 8 to 127.
         recalibrate: collect statistics although the checkpoint has some.
@@ -279,7 +314,7 @@ def export_zip(
         _, reference = _prepare(
             model,
             network,
-            input_shape,
+            InputOptions(input_shape, mean, std, scale, features, resize, skip_bad),
             int8=True,
             calibration=calibration,
             method=method,
@@ -295,6 +330,8 @@ def verify(
     folder: StrPath,
     *,
     data: StrPath | None = None,
+    resize: int | tuple[int, int] | None = None,
+    skip_bad: bool = False,
     images: int = 10_000,
     max_drop: float = 0.1,
     trust: bool = False,
@@ -307,7 +344,9 @@ def verify(
 
     Args:
         folder: the folder that an export wrote.
-        data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache, or drawn digits if it has none.
+        data: what to compare on, as of `export_model`.
+        resize: how pictures are resized, as of `export_model`.
+        skip_bad: skip pictures that cannot be opened.
         images: the number of test images to compare on, besides the golden images in the folder.
         max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
         trust: run TorchScript archives and C that were changed since the export; they carry code.
@@ -338,7 +377,7 @@ def verify(
         raise UsageError(f"--runtime {runtime}: expected tflite-micro")
     with lock(folder):
         _, reference = read_bundle(folder)
-        compared = load_test_images(reference.float_graph.input_shape, _path(data), images)
+        compared = _load_test_images(reference, data, images, resize, skip_bad=skip_bad)
         options = VerifyOptions(max_drop=max_drop, trust=trust, run_with=command, runtime=runtime or "")
         return _verify(folder, compared, options)
 
@@ -607,10 +646,10 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
 def _prepare(
     model: Model,
     network: str | None,
-    input_shape: tuple[int, int, int] | None,
+    options: InputOptions,
     *,
     int8: bool,
-    calibration: NDArray[np.uint8] | StrPath | None,
+    calibration: NDArray[np.generic] | StrPath | None,
     method: Method,
     weight_range: int,
     recalibrate: bool,
@@ -622,17 +661,45 @@ def _prepare(
     if method not in ("mse", "minmax"):
         raise UsageError(f"method {method}: expected mse or minmax")
     with progress.show_step("reading the network"):
-        source = load_network(model, network, input_shape)
+        inputs = None if calibration is None else open_inputs(calibration, "calibration")
+        source = load_network(model, network, options, inputs)
         graph = fold(source)
         quantized = None
         layers: tuple[LayerReport, ...] = ()
         if int8:
             _LOG.info("calibrating and quantizing")
-            source = calibrate(source, graph, calibration, data=data, recalibrate=recalibrate)
+            named = calibration if inputs is None and not isinstance(calibration, np.ndarray) else None
+            source = calibrate(
+                source, graph, inputs, calibration=named, data=data, recalibrate=recalibrate, options=options
+            )
             quantized, layers = quantize_graph(graph, source.statistics, weight_range=weight_range, method=method)
+            if inputs is not None and layers:
+                worst = max(layers, key=lambda layer: layer.clipped)
+                text = "note: calibrated on %s; at most %.2g %% of the values of a layer saturate, in %s"
+                _LOG.warning(text, inputs.name, 100 * worst.clipped, worst.name)
         _LOG.info("running the golden images")
         accuracy = source.metadata.get("accuracies", {}).get("test")
         return source, make_reference(graph, quantized, layers, accuracy)
+
+
+def _load_test_images(
+    reference: Reference, data: StrPath | None, count: int, resize: int | tuple[int, int] | None, *, skip_bad: bool
+) -> Images:
+    """Load the inputs on which the artifacts of a bundle are compared; the arguments are those of `verify`."""
+    graph = reference.float_graph
+    features = None
+    if not graph.is_pixels:
+        quantization = reference.quantized_graph.features if reference.quantized_graph is not None else None
+        features = (-1.0, 1.0) if quantization is None else quantization.range
+    outputs, *size = graph.shapes()[-1]
+    return load_test_images(
+        graph.input_shape,
+        _path(data),
+        count,
+        features=features,
+        classes=outputs if size == [1, 1] else None,
+        options=InputOptions(resize=resize, skip_bad=skip_bad),
+    )
 
 
 def _verify(folder: Path, images: Images, options: VerifyOptions) -> ParityReport:

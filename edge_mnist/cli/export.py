@@ -28,6 +28,7 @@ _LOG = logging.getLogger(__name__)
     "--network",
     help="Export the network of a factory, package.module:factory; CHECKPOINT is then the file of its state_dict.",
 )
+@options.add_input_options
 @click.option(
     "--calibration",
     "method",
@@ -44,7 +45,9 @@ _LOG = logging.getLogger(__name__)
     help="Give int8 weights no larger absolute value than this.",
 )
 @click.option("--recalibrate", is_flag=True, help="Take the activation statistics from --data, not the checkpoint.")
-@options.data
+@options.inputs_to_test
+@options.images
+@options.max_drop
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -70,6 +73,8 @@ def export(
     zip_file: Path | None,
     no_verify: bool,
     force: bool,
+    images: int,
+    max_drop: float,
     **others: Any,
 ) -> None:
     """Write CHECKPOINT as TorchScript, ONNX and TFLite.
@@ -89,7 +94,15 @@ def export(
         _LOG.warning("%s: %s bytes: model, 64 golden images, classify.py", zip_file, size)
         return
     result = pipeline.export_model(
-        checkpoint, out, int8=int8, formats=formats, verify=not no_verify, force=force, **others
+        checkpoint,
+        out,
+        int8=int8,
+        formats=formats,
+        verify=not no_verify,
+        force=force,
+        images=images,
+        max_drop=max_drop,
+        **others,
     )
     if result.parity is not None:
         show_parity(result.parity)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,118 @@ data = click.option(
 )
 """The option of commands that read MNIST."""
 
+
+def _parse_sizes(*counts: int) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    """A callback that reads sizes, such as 3,224,224 or 3x224x224, as many as one of the counts."""
+
+    def parse(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+        if text is None:
+            return None
+        try:
+            sizes = tuple(int(part) for part in re.split("[,x]", text))
+        except ValueError:
+            sizes = ()
+        if len(sizes) not in counts or min(sizes) < 1:
+            example = ",".join(("3", "224", "224")[-max(counts) :])
+            expected = f"{' or '.join(map(str, counts))} sizes, such as {example}"
+            raise click.BadParameter(f"expected {expected}; found {text}", context, option)
+        return sizes
+
+    return parse
+
+
+def _parse_resize(context: click.Context, option: click.Parameter, text: str | None) -> int | tuple[int, ...] | None:
+    """Read one size or two."""
+    sizes: tuple[int, ...] | None = _parse_sizes(1, 2)(context, option, text)
+    return sizes[0] if sizes is not None and len(sizes) == 1 else sizes
+
+
+def _parse_numbers(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> float | tuple[float, ...] | None:
+    """Read a number or several, such as 0.485,0.456,0.406 or 1/255."""
+    if text is None:
+        return None
+    try:
+        numbers = tuple(float(Fraction(part.strip())) for part in text.split(","))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise click.BadParameter(
+            f"expected numbers, such as 0.485,0.456,0.406; found {text}", context, option
+        ) from error
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+inputs_to_test = click.option(
+    "--data",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Compare on these inputs: a folder of pictures in folders named after their classes, a .npz of images and "
+    "labels, or a folder with MNIST's files.  [default: EDGE_MNIST_DATA or the cache; noise if it is not MNIST's size]",
+)
+"""The option of commands that compare artifacts."""
+
+resize = click.option(
+    "--resize",
+    metavar="SIZE",
+    callback=_parse_resize,
+    help="Resize the shorter side of pictures to SIZE pixels, or pictures to HEIGHT,WIDTH, and cut the middle out.  "
+    "[default: the smallest that covers the network's input]",
+)
+"""An option of commands that read pictures as inputs."""
+
+skip_bad = click.option("--skip-bad", is_flag=True, help="Skip pictures that cannot be opened, and name them.")
+"""An option of commands that read pictures as inputs."""
+
+
+def add_input_options(command: Any) -> Any:
+    """Give a command the options that describe the inputs of a network."""
+    for option in reversed(
+        (
+            click.option(
+                "--input-shape",
+                metavar="SHAPE",
+                callback=_parse_sizes(1, 2, 3),
+                help="State the shape of the network's input: channels,height,width, or channels,length, or features."
+                "  [default: that of --calibrate, else 1,28,28]",
+            ),
+            click.option(
+                "--mean",
+                metavar="NUMBERS",
+                callback=_parse_numbers,
+                help="Give the network (pixel * scale - mean) / std, with one mean or one for each channel.  "
+                "[default: 0; 0.1307 for 1,28,28]",
+            ),
+            click.option(
+                "--std",
+                metavar="NUMBERS",
+                callback=_parse_numbers,
+                help="Divide by this, see --mean.  [default: 1; 0.3081 for 1,28,28]",
+            ),
+            click.option(
+                "--scale",
+                metavar="NUMBER",
+                callback=_parse_numbers,
+                help="Multiply pixels, 0 to 255, by this first, see --mean.  [default: 1/255]",
+            ),
+            click.option(
+                "--features", is_flag=True, help="Take inputs as they are: they are numbers, such as of a sensor."
+            ),
+            click.option(
+                "--calibrate",
+                "calibration",
+                metavar="PATH",
+                type=click.Path(path_type=Path),
+                help="Choose int8 scales on these inputs: a folder of pictures, a .npy, or a .npz.  "
+                "[default: the checkpoint's statistics, or MNIST]",
+            ),
+            resize,
+            skip_bad,
+        )
+    ):
+        command = option(command)
+    return command
+
+
 device = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Compute on this device.  [default: auto]"
 )
@@ -66,6 +180,24 @@ workers = click.option(
     "--workers", type=click.IntRange(1), help="Share each batch among so many processes.  [default: physical cores]"
 )
 """An option of commands that train."""
+
+images = click.option(
+    "--images",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="Compare on so many inputs.",
+)
+"""The option of commands that compare artifacts."""
+
+max_drop = click.option(
+    "--max-drop",
+    type=click.FloatRange(0, 100),
+    default=0.1,
+    show_default=True,
+    help="Allow an accuracy drop of so many percentage points.",
+)
+"""The option of commands that compare artifacts."""
 
 trust_changed = click.option(
     "--trust", is_flag=True, help="Run TorchScript archives and C that were changed since the export: they carry code."

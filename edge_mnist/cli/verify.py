@@ -16,21 +16,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@options.data
-@click.option(
-    "--images",
-    type=click.IntRange(1, 1_000_000),
-    default=10_000,
-    show_default=True,
-    help="Compare on so many test images.",
-)
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(0, 100),
-    default=0.1,
-    show_default=True,
-    help="Allow an accuracy drop of so many percentage points.",
-)
+@options.inputs_to_test
+@options.resize
+@options.skip_bad
+@options.images
+@options.max_drop
 @options.trust_changed
 @click.option("--run-with", default="", help="Run each artifact with a command, such as 'qemu-x86_64 -cpu Haswell'.")
 @click.option(

@@ -243,7 +243,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "no network": ("export --network networks_of_a_user:number", 2, "expected a torch.nn.Module, found int"),
     "a skip connection": ("export --network networks_of_a_user:Skip", 1, "add: takes conv, x, expected conv alone"),
     "a softmax": ("export --network networks_of_a_user:soft", 1, "2: Softmax is not supported: leave it out"),
-    "no shape": ("export --network networks_of_a_user:shaped", 1, "input shape '28x28': expected three sizes"),
+    "no shape": ("export --network networks_of_a_user:shaped", 1, "input shape '28x28': expected sizes of at least 1"),
     "a factory's NaN": ("export --network networks_of_a_user:nan", 1, "0.weight holds 200 values that are NaN"),
     "another's weights": ("export --network networks_of_a_user:good foreign.safetensors", 1, "is missing"),
 }

@@ -78,7 +78,7 @@ def test_a_network_of_another_shape_is_calibrated_with_the_users_images(tmp_path
     chosen: dict[str, Any] = {"formats": ["tflite"], "input_shape": (1, 13, 13), "images": 20}
     with pytest.raises(edge_mnist.EdgeMnistError, match="calibration=images"):
         edge_mnist.export_model(make_network(13), tmp_path / "out", **chosen)
-    with pytest.raises(edge_mnist.UsageError, match=r"expected images uint8 \(N, 1, 13, 13\), found float64"):
+    with pytest.raises(edge_mnist.UsageError, match="holds float64 from 0 to 1: expected pixels as uint8, 0 to 255"):
         edge_mnist.export_model(make_network(13), tmp_path / "out", calibration=images / 255, **chosen)
     assert not (tmp_path / "out").exists()
     result = edge_mnist.export_model(make_network(13), tmp_path / "out", calibration=images, **chosen)

@@ -1,0 +1,308 @@
+"""Networks and data of users: what is found, what is assumed and noted, and what is refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edge_mnist
+from tests.support.digits import put_digits
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+RNG = np.random.default_rng(5)
+STD = torch.tensor([0.25, 0.5, 1])[:, None, None]
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGE_MNIST_DATA", raising=False)
+
+
+def make_rgb_network(classes: int = 3) -> Any:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride=2, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, classes),
+    ).eval()
+
+
+def make_vector_network() -> Any:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 20))
+
+
+def images(count: int = 120) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Images (N, 16, 18, 3) of many brightnesses."""
+    brightness = np.linspace(0, 1, count)[:, None, None, None]
+    return (RNG.integers(0, 256, (count, 16, 18, 3)) * brightness).astype(np.uint8)
+
+
+def make_pictures(folder: Path, count: int = 12) -> Path:
+    """A folder of class folders of pictures of one size."""
+    image = pytest.importorskip("PIL.Image")
+    for number, values in enumerate(images(count)):
+        path = folder / f"class{number % 3}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(values).save(path)
+    return folder
+
+
+def notes(caplog: pytest.LogCaptureFixture) -> str:
+    found = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    caplog.clear()
+    assert all(note.startswith("note: ") and "\n" not in note for note in found)
+    return "\n".join(found)
+
+
+def test_pictures_give_the_shape_the_scales_and_the_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = make_pictures(tmp_path / "pictures")
+    network = make_rgb_network()
+    chosen: dict[str, Any] = {"formats": ["tflite"], "max_drop": 100, **IMAGENET}
+    result = edge_mnist.export_model(network, tmp_path / "out", calibration=folder, data=folder, **chosen)
+    assert result.parity is not None and result.parity.passed and result.parity.dataset == "pictures"
+    said = notes(caplog)
+    assert "note: pictures: calibrated with 12 inputs only: 100 or more" in said
+    assert "note: calibrated on pictures; at most" in said and "pixel / 255" not in said
+
+    values = np.stack([np.asarray(pytest.importorskip("PIL.Image").open(p)) for p in sorted(folder.rglob("*.png"))])
+    pixels = values.transpose(0, 3, 1, 2)
+    mean, std = (torch.tensor(IMAGENET[name])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        expected = network((torch.from_numpy(pixels.astype(np.float32)) / 255 - mean) / std).numpy()
+    artifact = edge_mnist.load(tmp_path / "out" / "model_float.tflite")
+    assert artifact.contract.input_shape == (3, 16, 18)
+    np.testing.assert_allclose(artifact.logits(pixels), expected, atol=1e-4)
+    labels = np.repeat(np.arange(3), 4)
+    assert result.parity.float_accuracy == (expected.argmax(1) == labels).mean()
+    again = edge_mnist.verify(tmp_path / "out", data=folder, max_drop=100)
+    assert again.passed and again.float_accuracy == result.parity.float_accuracy
+
+
+def test_images_of_any_layout_are_one_network(tmp_path: Path) -> None:
+    values = images()
+    np.save(tmp_path / "last.npy", values)
+    np.savez(tmp_path / "first.npz", calibration=values.transpose(0, 3, 1, 2), labels=np.zeros(120, int))
+    hashes = set()
+    for calibration in (values, tmp_path / "last.npy", str(tmp_path / "first.npz")):
+        chosen: dict[str, Any] = {"formats": ["onnx"], "verify": False, "scale": 1}
+        result = edge_mnist.export_model(make_rgb_network(), tmp_path / "out", calibration=calibration, **chosen)
+        hashes.add(tuple(artifact.sha256 for artifact in result.artifacts))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function"),
+    [
+        ({}, lambda pixels: pixels / 255),
+        ({"scale": 1.0}, lambda pixels: pixels),
+        ({"scale": 1.0, "mean": 128, "std": 64}, lambda pixels: (pixels - 128) / 64),
+        ({"mean": 0.2, "std": [0.25, 0.5, 1]}, lambda pixels: (pixels / 255 - 0.2) / STD),
+    ],
+)  # fmt: skip
+def test_artifacts_take_pixels_whatever_the_network_takes(
+    arguments: dict[str, Any], function: Callable[[Any], Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = make_rgb_network()
+    chosen: dict[str, Any] = {"formats": ["tflite"], "verify": False, "int8": False, "input_shape": (3, 16, 18)}
+    edge_mnist.export_model(network, tmp_path / "out", **chosen, **arguments)
+    assert ("expect pixel / 255: say otherwise with --mean, --std and --scale" in notes(caplog)) == (not arguments)
+    pixels = images(20).transpose(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = network(function(torch.from_numpy(pixels.astype(np.float32)))).numpy()
+    found = edge_mnist.load(tmp_path / "out" / "model_float.tflite").logits(pixels)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+def test_features_are_taken_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = RNG.normal(2, 3, (200, 20)).astype(np.float32)
+    network = make_vector_network()
+    result = edge_mnist.export_model(network, tmp_path / "out", formats=["tflite", "onnx"], calibration=values)
+    assert result.parity is not None and result.parity.passed and result.parity.dataset == "noise"
+    assert "pixel" not in notes(caplog)
+    np.save(tmp_path / "test.npy", values)
+    report = edge_mnist.verify(tmp_path / "out", data=tmp_path / "test.npy", images=50)
+    assert report.passed and report.dataset == "test.npy" and report.images == 50
+    with torch.no_grad():
+        expected = network(torch.from_numpy(values)).numpy()
+    artifact = edge_mnist.load(tmp_path / "out" / "model_float.tflite")
+    np.testing.assert_allclose(artifact.outputs(values), expected, atol=1e-4)
+
+
+def test_images_of_mnists_size_are_taken_for_mnists_unless_said_otherwise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    chosen: dict[str, Any] = {"formats": ["tflite"], "verify": False}
+    edge_mnist.export_model(network, tmp_path / "a", **chosen)
+    assert "(pixel / 255 - 0.1307) / 0.3081, as for MNIST: say otherwise with --mean and --std" in notes(caplog)
+    edge_mnist.export_model(network, tmp_path / "b", mean=0.1307, std=0.3081, **chosen)
+    assert notes(caplog) == ""
+    contents = [(tmp_path / name / "model_int8.tflite").read_bytes() for name in "ab"]
+    assert contents[0] == contents[1]
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
+    "no calibration data": (
+        make_rgb_network,
+        {"input_shape": (3, 16, 18)},
+        r"takes images of \(3, 16, 18\) that are not MNIST's: give some of them to calibrate with: --calibrate",
+    ),
+    "data of the user's own, and none to calibrate with": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
+        {"data": "grey.npz"},
+        "that are not MNIST's: give some of them to calibrate with",
+    ),
+    "no shape": (
+        make_rgb_network,
+        {},
+        r"\(its input was taken as \(1, 28, 28\), MNIST's, as no --input-shape or --calibrate states another\)",
+    ),
+    "a shape that does not fit the network": (make_rgb_network, {"input_shape": (1, 16, 18)}, r"\(1 channels\)$"),
+    "a shape that is none": (make_rgb_network, {"input_shape": (1, 2, 3, 4)}, r"input shape \[1, 2, 3, 4\]: expected"),
+    "images of another size": (
+        make_rgb_network,
+        {"input_shape": (3, 20, 20), "calibration": images()},
+        r"calibration: holds uint8 of shape \(120, 16, 18, 3\), but the network takes \(N, 3, 20, 20\)",
+    ),
+    "test images of another size": (
+        make_rgb_network,
+        {"calibration": images(), "data": "grey.npz"},
+        r"grey.npz: holds uint8 of shape \(5, 28, 28\), but the network takes \(N, 3, 16, 18\)",
+    ),
+    "one colour": (
+        make_rgb_network,
+        {"calibration": np.full((9, 16, 18, 3), 7, np.uint8)},
+        "calibration: every value is 7: calibrate with inputs that differ",
+    ),
+    "pixels as floating point": (
+        make_rgb_network,
+        {"calibration": images() / np.float32(255)},
+        "holds float32 from 0 to [\\d.]+: expected pixels as uint8",
+    ),
+    "features that are not finite": (
+        make_vector_network,
+        {"calibration": np.full((9, 20), np.inf, np.float32)},
+        "calibration: holds 180 values that are NaN or infinite",
+    ),
+    "features of another number": (
+        make_vector_network,
+        {"input_shape": (20,), "calibration": np.zeros((9, 21), np.float32)},
+        r"holds float32 of shape \(9, 21\), but the network takes \(N, 20\)",
+    ),
+    "a mean of features": (
+        make_vector_network,
+        {"input_shape": (20,), "mean": 0.5},
+        "mean, std and scale: are for pixels, but the network takes features",
+    ),
+    "means of other channels": (
+        make_rgb_network,
+        {"calibration": images(), "mean": (0.5, 0.5)},
+        "mean: 2 numbers for an input of 3 channels: expected 1 or 3",
+    ),
+    "MNIST for another network": (
+        make_rgb_network,
+        {"input_shape": (3, 16, 18), "calibration": "digits"},
+        r"digits: holds MNIST's images, 28x28 in grey, but the network takes \(3, 16, 18\)",
+    ),
+    "an empty folder": (make_rgb_network, {"input_shape": (3, 16, 18), "calibration": "empty"}, "holds no pictures"),
+    "a missing folder": (make_rgb_network, {"input_shape": (3, 16, 18), "calibration": "gone"}, "no such file or fold"),
+    "pictures of many sizes": (make_rgb_network, {"calibration": "sizes"}, "name the network's --input-shape, or one"),
+    "a bad picture": (
+        make_rgb_network,
+        {"input_shape": (3, 8, 8), "calibration": "sizes"},
+        r"z\.png: is not a picture that can be read: .*; --skip-bad skips such pictures",
+    ),
+    "pictures for a network of features": (
+        make_vector_network,
+        {"calibration": "sizes", "input_shape": (20,)},
+        r"holds pictures, but the network takes features of shape \(20,\)",
+    ),
+    "a checkpoint and a mean": (lambda: None, {"mean": 0.5}, "mean, std and scale: a checkpoint states its own"),
+    "a checkpoint of features": (lambda: None, {"features": True}, "features: a checkpoint states its own"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of data."""
+    image = pytest.importorskip("PIL.Image")
+    world = tmp_path_factory.mktemp("world")
+    np.savez(world / "grey.npz", images=np.zeros((5, 28, 28), np.uint8), labels=np.arange(5))
+    put_digits(world / "digits")
+    (world / "empty").mkdir()
+    (world / "sizes").mkdir()
+    for side in (8, 9):
+        image.new("RGB", (side, side)).save(world / "sizes" / f"{side}.png")
+    (world / "sizes" / "z.png").write_text("words")
+    return world
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    case: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    make, arguments, message = REFUSED[case]
+    with pytest.raises(edge_mnist.EdgeMnistError, match=message) as error:
+        edge_mnist.export_model(make(), tmp_path / "out", **arguments)
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_the_command_takes_what_python_takes(
+    tmp_path: Path, call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network_of_a_stranger.py").write_text(
+        "import torch\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(),"
+        " torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3))\n"
+    )
+    torch.manual_seed(2)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = __import__("network_of_a_stranger").make()
+    torch.save({"state_dict": network.state_dict()}, "weights.pth")
+    make_pictures(tmp_path / "pictures")
+    (tmp_path / "pictures" / "class0" / "bad.jpg").write_text("words")
+    status, output, errors = call(
+        *"export weights.pth --network network_of_a_stranger:make --int8 --calibrate pictures --skip-bad".split(),
+        *"--data pictures --input-shape 3x12x14 --resize 14 --mean 0.485,0.456,0.406 --std 0.229".split(),
+        *"--scale 1/255 --format onnx --max-drop 100 --images 9".split(),
+    )
+    assert status == 0 and "PASSED" in output, errors
+    assert errors.count("note: skipped 1 of") == 2 and "bad.jpg" in errors
+    first = (tmp_path / "artifacts" / "model_int8.onnx").read_bytes()
+    edge_mnist.export_model(
+        network, "artifacts", formats=["onnx"], calibration="pictures", skip_bad=True, input_shape=(3, 12, 14),
+        resize=14, mean=IMAGENET["mean"], std=0.229, verify=False,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "artifacts" / "manifest.json").read_text())["files"]["model_int8.onnx"]["bytes"]
+    assert (tmp_path / "artifacts" / "model_int8.onnx").read_bytes() == first
+    verified = call("verify", "artifacts", "--data", "pictures", "--resize", "14,16", "--skip-bad", "--max-drop", "100")
+    assert verified[0] == 0 and "PASSED" in verified[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--input-shape 3,0,5", "expected 1 or 2 or 3 sizes, such as 3,224,224; found 3,0,5"),
+        ("--input-shape 1,2,3,4", "expected 1 or 2 or 3 sizes"),
+        ("--resize big", "expected 1 or 2 sizes, such as 224,224; found big"),
+        ("--mean a,b", "expected numbers, such as 0.485,0.456,0.406; found a,b"),
+        ("--scale 1/0", "expected numbers"),
+    ],
+)
+def test_options_that_cannot_be_read_are_wrong_calls(
+    option: str, message: str, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, output, errors = call("export", "--network", "a:b", *option.split())
+    assert (status, output) == (2, "") and message in " ".join(errors.split())
