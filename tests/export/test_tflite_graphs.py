@@ -251,13 +251,13 @@ def test_clamps(bounds: Bounds, open_graph: Open) -> None:
         check(open_graph, graph)
 
 
-@pytest.mark.parametrize(
-    ("function", "parameter"),
-    [
-        *((name, {"leaky_relu": 0.01, "elu": 1.0}.get(name, 0.0)) for name in ACTIVATIONS),
-        *(("leaky_relu", -0.3), ("leaky_relu", 2.0), ("elu", 0.5), ("elu", -1.5)),
-    ],
-)
+FUNCTIONS = [
+    *((name, {"leaky_relu": 0.01, "elu": 1.0}.get(name, 0.0)) for name in ACTIVATIONS),
+    *(("leaky_relu", -0.3), ("leaky_relu", 2.0), ("elu", 0.5), ("elu", -1.5)),
+]
+
+
+@pytest.mark.parametrize(("function", "parameter"), FUNCTIONS)
 def test_functions_of_one_number(function: str, parameter: float, open_graph: Open) -> None:
     numbers = np.concatenate([np.linspace(-12, 12, 2000), [0, 1e-6, -1e-6, 40, -40, 300, -300, 3e4, -3e4]])
     graph = FloatGraph((len(numbers),), 0, (Activation("f", function, parameter),), is_pixels=False)
@@ -267,10 +267,18 @@ def test_functions_of_one_number(function: str, parameter: float, open_graph: Op
     assert (error <= 2e-6 * np.maximum(1, np.abs(inputs))).all()
 
 
-def make_table(function: str, source: Quantization, output: Quantization) -> Table:
+def make_table(
+    function: str,
+    source: Quantization,
+    output: Quantization,
+    parameter: float = 0.0,
+    *,
+    name: str = "f",
+    sources: tuple[int, ...] = (),
+) -> Table:
     numbers = (np.arange(-128, 128.0) - source.zero_point) * source.scale
-    values = quantize(apply_function(numbers, function, 0.0), output.scale, output.zero_point)
-    return Table("f", function, 0.0, values.astype(np.int8), output)
+    values = quantize(apply_function(numbers, function, parameter), output.scale, output.zero_point)
+    return Table(name, function, parameter, values.astype(np.int8), output, sources=sources)
 
 
 def check_table(open_graph: Open, source: Quantization, table: Table) -> Classifier:
@@ -291,9 +299,23 @@ def test_sigmoid_and_tanh_are_one_operator_where_no_kernel_errs(
     source = Quantization(scale, zero_point)
     classifier = check_table(open_graph, source, make_table(function, source, output))
     if isinstance(classifier, TFLiteClassifier):
-        is_safe = 2.0**-7 < scale <= 1  # with smaller scales a value comes within 2.5e-6 of a tie
-        expected = {"sigmoid": "LOGISTIC", "tanh": "TANH"}[function] if is_safe else "GATHER"
+        # With small scales a value comes within 2.5e-6 of a tie; with large ones the operator of Micro is wrong.
+        kernel = {"sigmoid": "LOGISTIC", "tanh": "TANH"}[function]
+        expected = "GATHER" if scale < 2.0**-7 else kernel if scale <= 1 else "QUANTIZE"
         assert expected in list_operators(classifier)
+
+
+@pytest.mark.parametrize(("function", "parameter"), FUNCTIONS)
+def test_all_256_values_of_a_function_are_exact(function: str, parameter: float, open_graph: Open) -> None:
+    forms = set()
+    for scale, zero_point in ((2.0**-5, -10), (3 * 2.0**-7, 60), (2.0**-2, 3), (2.0**-3 * (1 + 2.0**-12), -128)):
+        for output in (Quantization(2.0**-4, -100), Quantization(2.0**-6, 0), Quantization(3 * 2.0**-5, -7)):
+            source = Quantization(scale, zero_point)
+            classifier = check_table(open_graph, source, make_table(function, source, output, parameter))
+            if isinstance(classifier, TFLiteClassifier):
+                forms |= {"GATHER", "QUANTIZE"} & set(list_operators(classifier))
+                assert forms
+    assert "QUANTIZE" in forms or not forms  # the float form, which is the faster one, is used too
 
 
 def test_other_tables_are_looked_up(open_graph: Open) -> None:
@@ -356,9 +378,9 @@ def make_branches() -> tuple[FloatGraph, QuantizedGraph]:
         make_convolutions("stem", (4, 1, 3, 3), pixels, window=Window((3, 3), (2, 2), padding_after=(1, 1))),
         make_convolutions("branch", (4, 4, 3, 3), window=Window((3, 3), padding=(1, 1)), seed=1),
         (Add("sum", sources=(1, 2)), Add("sum", UNBOUNDED, total, sources=(1, 2))),
-        (Activation("silu", "silu", sources=(1,)), make_named_table("silu", "silu", SIGNED, silu, (1,))),
+        (Activation("silu", "silu", sources=(1,)), make_table("silu", SIGNED, silu, name="silu", sources=(1,))),
         make_convolutions("squeeze", (4, 4, 4, 4), silu, sources=(4,), seed=2),
-        (Activation("gate", "sigmoid"), make_named_table("gate", "sigmoid", SIGNED, sigmoid, ())),
+        (Activation("gate", "sigmoid"), make_table("sigmoid", SIGNED, sigmoid, name="gate")),
         (Multiply("product", sources=(2, 6)), Multiply("product", gated, sources=(2, 6))),
         make_convolutions("align", (2, 4, 1, 1), gated, SIGNED, sources=(7,), seed=3),
         make_convolutions("other", (3, 4, 1, 1), total, SIGNED, sources=(3,), seed=4),
@@ -369,13 +391,6 @@ def make_branches() -> tuple[FloatGraph, QuantizedGraph]:
     ]
     floats, integers = zip(*pairs, strict=True)
     return FloatGraph((1, 8, 8), 0, floats), QuantizedGraph((1, 8, 8), 0, integers)
-
-
-def make_named_table(
-    name: str, function: str, source: Quantization, output: Quantization, sources: tuple[int, ...]
-) -> Table:
-    values = make_table(function, source, output).values
-    return Table(name, function, 0.0, values, output, sources=sources)
 
 
 def test_values_with_several_readers(open_graph: Open) -> None:
@@ -401,15 +416,17 @@ def test_each_value_of_a_graph_can_be_cut_out(open_graph: Open, monkeypatch: pyt
 
 
 def test_constants_of_tables_are_read_with_their_layer() -> None:
-    _, graph = make_branches()
+    values = np.arange(-128, 128)[::-1].astype(np.int8)
+    graph = QuantizedGraph((5,), 0, (Table("f", "silu", 0.0, values, SIGNED),), features=SIGNED)
     constants = {(name, what): data for name, what, data in tflite_reader.read_constants(write_tflite(graph))}
-    table = graph.operations[3]
-    assert isinstance(table, Table)
-    assert constants["L3_silu.table", "data"] == table.values.tobytes()
+    assert constants["L0_f.table", "data"] == values.tobytes()
 
 
-def test_xnnpack_runs_all_but_the_general_tables() -> None:
+def test_xnnpack_runs_every_operation_but_a_table_that_is_looked_up() -> None:
     pytest.importorskip("ai_edge_litert")
-    for graph, parts in zip(make_branches(), (1, 3), strict=True):
-        operators = list_operators(runtime.load_bytes(write_tflite(graph), "model"))
-        assert operators.count("DELEGATE") <= parts
+    for graph in make_branches():
+        classifier = runtime.load_bytes(write_tflite(graph), "model")
+        assert isinstance(classifier, TFLiteClassifier)
+        operators = classifier._interpreter._get_ops_details()
+        (delegate,) = (operator for operator in operators if operator["op_name"] == "DELEGATE")
+        assert classifier._input["index"] in delegate["inputs"] and classifier._output in delegate["outputs"]
