@@ -9,7 +9,9 @@ _FIRST_LINE = re.compile(rb"/\* (\w+): (\{.*\}) \*/\n")
 """The first line: the name of the metadata entry, and the contract in JSON."""
 _LAYER = re.compile(r"^/\* (L\d\w*): ", re.MULTILINE)
 """The comment before the constants of a layer, with the layer's identifier."""
-_ARRAY = re.compile(r"^static const \w+ \w+_(weight|bias|multiplier|chain)\[\] = \{\n(.*?)^\};\n", re.M | re.S)
+_ARRAY = re.compile(
+    r"^static const \w+ \w+_(weight|bias|multiplier|chain|factors|table)\[\] = \{\n(.*?)^\};\n", re.M | re.S
+)
 """An array of constants: what it holds, and its values."""
 _RECORDS = re.compile(r"^static const em_(layer|ring) \w+\[[^\]]*\] = \{\n(.*?)^\};\n", re.M | re.S)
 """A table with one line of numbers for each layer or each buffer."""

@@ -136,7 +136,9 @@ class Library:
         self._thread_memory = threading.local()
 
     def run(self, images: NDArray[np.uint8]) -> NDArray[np.int8]:
-        """Compute the logits, int8 (N, logits), of contiguous uint8 images (N, height, width, channels).
+        """Compute the logits, int8 (N, logits), of contiguous uint8 inputs (N, height, width, channels).
+
+        Outputs that are maps are in PyTorch's order: channel, row, column.
 
         Several threads may call it at the same time: each has its working memory, and ctypes releases Python's lock.
 
@@ -203,7 +205,11 @@ class CClassifier(Classifier):
         self.rounding = "fixed-point" if self._library.is_fixed_point else "float"
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        return self._library.run(inputs)
+        outputs = self._library.run(inputs)
+        if self.contract.output_shape is None:
+            return outputs
+        maps = outputs.reshape(len(outputs), *self.contract.output_shape)  # (N, channels, height, width)
+        return maps.transpose(0, 2, 3, 1)
 
 
 def _find_compiler(name: str) -> str:

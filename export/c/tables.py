@@ -5,17 +5,33 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.arithmetic import split_multiplier
+from edge_mnist.graph.arithmetic import add, multiply, requantize, split_multiplier
 from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.interpreter import rounds_ties_away
-from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.graph.operations import (
+    Add,
+    Concatenate,
+    MaxPool2d,
+    Multiply,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    QuantizedOperation,
+    Table,
+    Upsample,
+)
+from edge_mnist.system.errors import EdgeMnistError
 
 LANES, TAPS = 8, 4
 """Output channels, and taps (weights of one output channel), in each group of weights that the kernels load at once."""
+
+SLACK = 16
+"""Values by which vector instructions may read or write beyond the end of a line: one 128-bit register of bytes."""
 
 _LONGEST_CHAIN = {2: 4, 4: 16}
 """The most groups of taps that a kernel adds in 16 bits, by the number of products of a group in one 16-bit lane.
@@ -27,40 +43,96 @@ _ACTIVATION_MAGNITUDES = {2: 255, 4: 128}
 """The largest magnitude of an activation, by the number of products of a group in one 16-bit lane."""
 
 
+INT32_LIMIT = 1 << 31
+"""Integers of int32 are below it in magnitude."""
+
+
 @dataclass(frozen=True)
 class FusedOperation:
-    """What one kernel call computes: a convolution, which may include the 2x2 max pool after it, or a max pool.
+    """What one kernel call computes: an operation, or a convolution with the 2x2 max pool after it.
 
     Attributes:
-        operation: the convolution or the max pool.
-        pool: the max pool that is taken of the convolution's sums, if there is one.
-        input_shape: channels, height and width of the input.
+        operation: the operation.
+        pool: the max pool that is taken of a convolution's sums, if there is one.
+        sources: the values that it takes: 0 is the input of the network, i + 1 the output of fused operation i.
+        input_shapes: channels, height and width of each input.
         output_shape: channels, height and width of the output, after `pool`.
-        input_quantization: the quantization of the input.
+        input_quantizations: the quantization of each input.
         output_quantization: the quantization of the output.
     """
 
-    operation: QuantizedConv2d | MaxPool2d
+    operation: QuantizedOperation
     pool: MaxPool2d | None
-    input_shape: MapShape
+    sources: tuple[int, ...]
+    input_shapes: tuple[MapShape, ...]
     output_shape: MapShape
-    input_quantization: Quantization
+    input_quantizations: tuple[Quantization, ...]
     output_quantization: Quantization
 
     @property
+    def input_shape(self) -> MapShape:
+        """Channels, height and width of the first input."""
+        return self.input_shapes[0]
+
+    @property
+    def input_quantization(self) -> Quantization:
+        """The quantization of the first input."""
+        return self.input_quantizations[0]
+
+    @property
     def kernel(self) -> str:
-        """The kernel by its name in types.h."""
-        if isinstance(self.operation, MaxPool2d):
-            return "EM_POOL"
+        """The kernel by its name in types.h and graph_types.h."""
+        if not isinstance(self.operation, QuantizedConv2d):
+            return _KERNELS[type(self.operation)]
         if self.operation.groups > 1:
             return "EM_GROUPED"
         return "EM_CONV_POOL" if self.pool else "EM_CONV"
 
     @property
+    def window(self) -> Window:
+        """The window through which the input is seen; 1x1 if each position is taken by itself."""
+        if isinstance(self.operation, QuantizedConv2d | MaxPool2d):
+            return self.operation.window
+        return Window((1, 1))
+
+    @property
     def input_rows(self) -> int:
         """The number of input rows from which one output row is computed."""
-        window = self.operation.window
-        return window.extent[0] + (window.stride[0] if self.pool else 0)
+        return self.window.extent[0] + (self.window.stride[0] if self.pool else 0)
+
+    @property
+    def row_stride(self) -> int:
+        """By how many input rows two neighbouring output rows are apart."""
+        return self.window.stride[0] * (2 if self.pool else 1)
+
+    def find_rows(self, row: int, height: int) -> tuple[int, int]:
+        """The input rows that an output row is computed from, without those of the padding.
+
+        Args:
+            row: the output row.
+            height: the number of rows of the input.
+
+        Returns:
+            The first row, and the last one plus 1.
+        """
+        if isinstance(self.operation, Upsample):
+            first = row // self.operation.factor[0]
+        else:
+            first = row * self.row_stride - self.window.padding[0]
+        if isinstance(self.operation, Multiply) and height < self.output_shape[1]:
+            first = 0  # one value for each channel
+        return max(0, first), min(first + self.input_rows, height)
+
+
+_KERNELS: dict[type, str] = {
+    MaxPool2d: "EM_POOL",
+    Add: "EM_ADD",
+    Multiply: "EM_MULTIPLY",
+    Table: "EM_TABLE",
+    Concatenate: "EM_CONCATENATE",
+    Upsample: "EM_UPSAMPLE",
+}
+"""The kernels of the operations that have only one."""
 
 
 def fuse_operations(graph: QuantizedGraph) -> tuple[FusedOperation, ...]:
@@ -69,15 +141,27 @@ def fuse_operations(graph: QuantizedGraph) -> tuple[FusedOperation, ...]:
     That is exact because requantization is monotonic: the largest sum becomes the largest output.
     """
     fused: list[FusedOperation] = []
-    shapes, quantizations = graph.shapes(), graph.quantizations()
+    values = [0]  # by value of the graph, the value of the fused operations
+    shapes, quantizations, readers = graph.shapes(), graph.quantizations(), graph.readers()
     for index, operation in enumerate(graph.operations):
-        previous = fused[-1] if fused else None
-        if isinstance(operation, MaxPool2d) and operation.window == Window((2, 2), (2, 2)) and previous:
-            if previous.kernel == "EM_CONV":
-                fused[-1] = replace(previous, pool=operation, output_shape=shapes[index + 1])
+        sources = graph.sources(index)
+        if isinstance(operation, MaxPool2d) and operation.window == Window((2, 2), (2, 2)) and fused:
+            if sources == (index,) and readers[index] == [index] and fused[-1].kernel == "EM_CONV":
+                fused[-1] = replace(fused[-1], pool=operation, output_shape=shapes[index + 1])
+                values.append(len(fused))
                 continue
-        (shape, next_shape), (source, target) = shapes[index : index + 2], quantizations[index : index + 2]
-        fused.append(FusedOperation(operation, None, shape, next_shape, source, target))
+        fused.append(
+            FusedOperation(
+                operation,
+                None,
+                tuple(values[source] for source in sources),
+                tuple(shapes[source] for source in sources),
+                shapes[index + 1],
+                tuple(quantizations[source] for source in sources),
+                quantizations[index + 1],
+            )
+        )
+        values.append(len(fused))
     return tuple(fused)
 
 
@@ -91,27 +175,94 @@ def format_constants(fused: FusedOperation, name: str, graph: QuantizedGraph) ->
     """
     operation = fused.operation
     text = f"/* {name}: {_describe(fused)} */\n"
-    if isinstance(operation, MaxPool2d):
-        return text
+    if isinstance(operation, QuantizedConv2d):
+        return text + _format_convolution(fused, operation, name, graph)
+    if isinstance(operation, Table):
+        values = map(str, operation.values.astype(np.int64) + 128)
+        return text + _format_array("uint8_t", f"{name}_table", _join_lines(values, 24))
+    if isinstance(operation, Add):
+        return text + _format_array("int32_t", f"{name}_factors", [_join(choose_factors(fused))])
+    if isinstance(operation, Multiply):
+        multiplier = _format_multiplier(choose_product_scale(fused), True)
+        zeros = [quantization.zero_point + 128 for quantization in fused.input_quantizations]
+        text += _format_array("int32_t", f"{name}_factors", [_join(zeros)])
+        return text + _format_array("em_multiplier", f"{name}_multiplier", [f"{multiplier},"])
+    return text
+
+
+def choose_factors(fused: FusedOperation) -> tuple[int, int, int, int]:
+    """Choose the integers with which an addition is computed.
+
+    With activations kept as u = q + 128, the sum of u_a and u_b is
+    `clamp((u_a * factor_a + u_b * factor_b + constant) >> shift, 0, 255)`.
+
+    Returns:
+        factor_a, factor_b, constant and shift. All partial sums fit into int32.
+
+    Raises:
+        EdgeMnistError: the scales are too far apart, or some sum is rounded otherwise than in exact arithmetic.
+    """
+    name, output = fused.operation.name, fused.output_quantization
+    ratios = [Fraction(source.scale) / Fraction(output.scale) for source in fused.input_quantizations]
+    zeros = [source.zero_point + 128 for source in fused.input_quantizations]
+    constant = output.zero_point + 128 + Fraction(1, 2)
+    constant -= sum(ratio * zero for ratio, zero in zip(ratios, zeros, strict=True))
+    most = sum(255 * ratio for ratio in ratios) + abs(constant)
+    shift = next((shift for shift in range(30, 0, -1) if most * 2**shift < INT32_LIMIT - 1024), 0)
+    if not shift:
+        raise EdgeMnistError(f"{name}: adds values of scales that are too far apart for the C kernels")
+    first, second, third = (round(number * 2**shift) for number in (*ratios, constant))
+    a, b = _all_pairs()
+    found = np.clip((a * first + b * second + third) >> shift, 0, 255) - 128
+    source_a, source_b = fused.input_quantizations
+    expected = add((a - 128).astype(np.int8), (b - 128).astype(np.int8), source_a, source_b, output)
+    if differing := int((found != expected).sum()):
+        raise EdgeMnistError(f"{name}: the C kernels round {differing} of 65536 sums otherwise")
+    return first, second, third, shift
+
+
+def choose_product_scale(fused: FusedOperation) -> float:
+    """The number by which a product of two inputs is multiplied: `scale_a * scale_b / scale_out`.
+
+    Raises:
+        EdgeMnistError: with it in float32, some product is rounded otherwise than in exact arithmetic.
+    """
+    output = fused.output_quantization
+    source_a, source_b = fused.input_quantizations
+    scale = source_a.scale * source_b.scale / output.scale
+    a, b = (values - 128 for values in _all_pairs())
+    expected = multiply(a.astype(np.int8), b.astype(np.int8), source_a, source_b, output)
+    products = ((a - source_a.zero_point) * (b - source_b.zero_point)).astype(np.float32)
+    found = requantize(products, np.full(1, scale, np.float32), output.zero_point)
+    if differing := int((found != expected).sum()):
+        raise EdgeMnistError(f"{fused.operation.name}: float32 rounds {differing} of 65536 products otherwise")
+    return scale
+
+
+def _all_pairs() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All pairs of activations that are kept as 0..255: int64 (65536,) each."""
+    first, second = np.divmod(np.arange(1 << 16), 256)
+    return first, second
+
+
+def _format_convolution(fused: FusedOperation, operation: QuantizedConv2d, name: str, graph: QuantizedGraph) -> str:
+    """Write the constants of a convolution."""
     weight = pack_weights(operation)
     outputs = len(operation.weight)
-    fillers = 0 if fused.kernel == "EM_GROUPED" else -outputs % LANES  # see EM_FILL in types.h
+    fillers = 0 if weight.ndim == 4 else -outputs % LANES  # see EM_FILL in types.h
     sums = operation.weight.astype(np.int64).reshape(outputs, -1).sum(axis=1)  # (out,)
     # The kernels keep an activation q as q + 128.
     biases = operation.bias - (fused.input_quantization.zero_point + 128) * sums
-    multipliers = graph.multipliers()[operation.name]
-    significands, shifts = split_multiplier(multipliers)
     away = rounds_ties_away(operation)
     bias_items = [f"EM_BIAS({b}, {s})" for b, s in zip(biases, sums, strict=True)]
     fill = "EM_FILL(EM_NONE EM_NONE)" if fillers else ""
     multiplier_items = [
-        f"EM_MULTIPLIER({format_float(m)}, {q}, {s}, {int(t)})"
-        for m, q, s, t in zip(multipliers, significands, shifts, away, strict=True)
+        _format_multiplier(m, t) for m, t in zip(graph.multipliers()[operation.name], away, strict=True)
     ]
-    text += _format_array("em_weight", f"{name}_weight", _format_weights(weight, fillers))
+    text = _format_array("em_weight", f"{name}_weight", _format_weights(weight, fillers))
     text += _format_array("int32_t", f"{name}_bias", _join_lines(bias_items, 4), fill)
     text += _format_array("em_multiplier", f"{name}_multiplier", _join_lines(multiplier_items, 2), fill)
-    if fused.kernel != "EM_GROUPED":
+    if operation.groups == 1:
         of_two, of_four = (
             _format_array("uint8_t", f"{name}_chain", _join_lines(map(str, choose_chain_lengths(weight, products)), 24))
             for products in (2, 4)
@@ -185,21 +336,35 @@ def format_float(value: np.float32) -> str:
 
 def _describe(fused: FusedOperation) -> str:
     """Say in a comment what an operation computes, and the shapes of its input and output."""
-    operation, window = fused.operation, fused.operation.window
-    words = "max pool" if isinstance(operation, MaxPool2d) else "convolution"
-    words += " {}x{}".format(*window.kernel_size)
-    for field, pair, default in (
-        ("stride", window.stride, (1, 1)),
-        ("padding", window.padding, (0, 0)),
-        ("dilation", window.dilation, (1, 1)),
-    ):
-        words += f", {field} {pair[0]}x{pair[1]}" if pair != default else ""
-    if not isinstance(operation, MaxPool2d):
+    operation, window = fused.operation, fused.window
+    if isinstance(operation, QuantizedConv2d | MaxPool2d):
+        words = "max pool" if isinstance(operation, MaxPool2d) else "convolution"
+        words += " {}x{}".format(*window.kernel_size)
+        for field, pair, default in (
+            ("stride", window.stride, (1, 1)),
+            ("padding", window.padding, (0, 0)),
+            ("padding after", window.after, window.padding),
+            ("dilation", window.dilation, (1, 1)),
+        ):
+            words += f", {field} {pair[0]}x{pair[1]}" if pair != default else ""
+    elif isinstance(operation, Upsample):
+        words = "upsample {}x{}".format(*operation.factor)
+    else:
+        words = operation.function if isinstance(operation, Table) else type(operation).__name__.lower()
+    if isinstance(operation, QuantizedConv2d):
         words += f", {operation.groups} groups" if operation.groups > 1 else ""
         words += ", relu" if operation.relu else ""
     words += ", then max pool 2x2" if fused.pool else ""
-    shapes = ("x".join(map(str, (shape[1], shape[2], shape[0]))) for shape in (fused.input_shape, fused.output_shape))
-    return f"{words}; {' -> '.join(shapes)} (height x width x channels)"
+    *inputs, output = (
+        "x".join(map(str, (shape[1], shape[2], shape[0]))) for shape in (*fused.input_shapes, fused.output_shape)
+    )
+    return f"{words}; {', '.join(inputs)} -> {output} (height x width x channels)"
+
+
+def _format_multiplier(multiplier: float, ties_away: bool) -> str:
+    """Write a multiplier as a float32, and as an integer with a shift."""
+    significands, shifts = split_multiplier(np.array([multiplier]))
+    return f"EM_MULTIPLIER({format_float(np.float32(multiplier))}, {significands[0]}, {shifts[0]}, {int(ties_away)})"
 
 
 def _format_weights(weight: NDArray[np.int8], fillers: int) -> list[str]:
@@ -218,6 +383,11 @@ def _format_weights(weight: NDArray[np.int8], fillers: int) -> list[str]:
             line = ", ".join(map(str, group[: LANES - count].ravel()))
             lines.append(f"{line}," + (f" EM_FILL({' '.join(['EM_NONE'] * count)})" if count else ""))
     return lines
+
+
+def _join(items: Iterable[object]) -> str:
+    """Join the elements of an array into one line."""
+    return ", ".join(map(str, items)) + ","
 
 
 def _join_lines(items: Iterable[str], per_line: int) -> list[str]:

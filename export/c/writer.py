@@ -2,8 +2,12 @@
 
 The kernels (kernels/*.h) are the same for every network and are copied into model.c unchanged: first the types, then
 the tables of the network, then the code. Each layer keeps only the last few rows of its input, in a ring buffer, and
-computes a row of its output as soon as it can: no feature map is ever complete in memory. A 2x2 max pool is taken of a
-convolution's sums, before they are requantized.
+computes a row of its output as soon as it can: no feature map is ever complete in memory, unless a layer needs all of
+it. A 2x2 max pool is taken of a convolution's sums, before they are requantized.
+
+There are two kinds of model.c. A chain of convolutions and max pools over pixels, in which each layer feeds the next
+one, has the tables of `chain` and the code of kernels/chain.h. Every other network has those of `graph` and
+kernels/graph.h, and only the kernels that it needs.
 """
 
 from __future__ import annotations
@@ -14,43 +18,39 @@ from importlib.resources import files
 
 import numpy as np
 
-from edge_mnist.export.c.tables import LANES, FusedOperation, format_constants, format_float, fuse_operations
+from edge_mnist.export.c.chain import count_chain_values, format_chain_tables, is_chain, place_rings
+from edge_mnist.export.c.graph import count_graph_values, find_last_readers, format_graph_tables, place_values
+from edge_mnist.export.c.tables import FusedOperation, format_constants, format_float, fuse_operations
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.operations import FloatGraph, MaxPool2d, QuantizedGraph, bound_accumulators
+from edge_mnist.graph.operations import FloatGraph, QuantizedConv2d, QuantizedGraph, bound_accumulators
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY
 
-_KERNELS = ("types.h", "tiles.h", "x86.h", "arm.h", "portable.h", "rows.h")
-"""The files of the kernels in the order in which model.c needs them."""
+_MACHINES = ("tiles.h", "x86.h", "arm.h", "portable.h")
+"""The files of what each instruction set does."""
 
-_SLACK = 16
-"""Values by which vector instructions may read or write beyond the end of a line: one 128-bit register of bytes."""
+_CHAIN_KERNELS: tuple[str, ...] = ("convolution.h", "grouped.h", "pool.h", "chain.h")
+"""The files of the code of a chain, in the order in which model.c needs them."""
 
+_GRAPH_KERNELS = {
+    "EM_CONV": "convolution.h",
+    "EM_CONV_POOL": "convolution.h",
+    "EM_GROUPED": "grouped.h",
+    "EM_POOL": "clipped_pool.h",
+    "EM_ADD": "add.h",
+    "EM_MULTIPLY": "multiply.h",
+    "EM_TABLE": "table.h",
+    "EM_CONCATENATE": "concatenate.h",
+    "EM_UPSAMPLE": "upsample.h",
+}
+"""The file of each kernel that a graph may need."""
 
-@dataclass(frozen=True)
-class _Ring:
-    """The ring buffer of the rows between two layers. The fields are those of em_ring in types.h, which explains them.
-
-    All counts are of values, not bytes.
-    """
-
-    at: int
-    line: int
-    slots: int
-    height: int
-    width: int
-    beside: int
-    below: bool
-    zero: int
-
-    @property
-    def end(self) -> int:
-        """Where the next ring buffer may start in the arena."""
-        return self.at + self.line * (self.slots + self.below)
+_LARGEST_NUMBER = (1 << 31) - 1
+"""What the types of the kernels hold."""
 
 
 def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
-    """Write a graph as model.c, which computes int8 logits (classes,) of one image, uint8 (height, width, channels).
+    """Write a graph as model.c, which computes the int8 outputs of one input.
 
     Raises:
         EdgeMnistError: the graph is a float graph, or has a layer that the kernels cannot compute; it is named.
@@ -61,70 +61,59 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     if not operations:
         raise EdgeMnistError("the network has no layers, expected at least one convolution or max pool")
     for fused in operations:
-        _check_limits(fused, graph)
-    rings = _place_rings(operations)
-    used_kernels = {fused.kernel for fused in operations}
-    folder = files("edge_mnist.export.c") / "kernels"
-    # The tables need the types, and the code needs the tables.
-    types, *code = ((folder / name).read_text(encoding="utf-8") for name in _KERNELS)
-    contract = FORMATS["c"].make_contract(graph)
-    start = _SOURCE_START.format(
-        key=METADATA_KEY,
-        contract=contract.to_json(),
-        layers=len(operations),
-        rows=max(fused.input_rows for fused in operations),
-        runs=max(_count_runs(fused) for fused in operations),
-        grouped=int("EM_GROUPED" in used_kernels),
-        pool=int("EM_POOL" in used_kernels),
-        conv_pool=int("EM_CONV_POOL" in used_kernels),
-        arena=_count_arena_values(rings),
-        convolutions=" ".join(f"DO({i})" for i, fused in enumerate(operations) if fused.kernel.startswith("EM_CONV")),
-        terms=contract,
-    )
+        _check_range(fused, graph)
     identifiers = graph.identifiers()
     names = [identifiers[fused.operation.name] for fused in operations]
     constants = "\n".join(format_constants(fused, name, graph) for fused, name in zip(operations, names, strict=True))
-    layers = "".join(_format_layer(fused, name) for fused, name in zip(operations, names, strict=True))
-    lines = "".join(_format_ring(ring, name) for ring, name in zip(rings, ["pixels", *names], strict=True))
-    source = (
-        f"{start}\n{types}\n{constants}\n"
-        f"static const em_layer em_layers[EM_LAYERS] = {{\n{layers}}};\n\n"
-        f"/* The input's lines, and those of each layer's output. */\n"
-        f"static const em_ring em_rings[EM_LAYERS + 1] = {{\n{lines}}};\n\n" + "\n".join([*code, _SOURCE_END])
+    if is_chain(graph, operations):
+        types, tables, code = "chain_types.h", format_chain_tables(operations, names), _CHAIN_KERNELS
+    else:
+        used = tuple(dict.fromkeys(_GRAPH_KERNELS[fused.kernel] for fused in operations))
+        types, tables, code = "graph_types.h", format_graph_tables(operations, names), (*used, "graph.h")
+    interface = _describe_interface(graph, operations)
+    start = _SOURCE_START.format(
+        key=METADATA_KEY,
+        contract=FORMATS["c"].make_contract(graph).to_json(),
+        macros=_format_macros(graph, operations),
+        **vars(interface),
     )
-    return source.encode()
+    # The tables need the types, and the code needs the tables.
+    parts = [
+        start,
+        _read_kernel("types.h"),
+        _read_kernel(types),
+        constants,
+        tables,
+        *map(_read_kernel, (*_MACHINES, *code)),
+    ]
+    return "\n".join([*parts, _SOURCE_END.format(**vars(interface))]).encode()
 
 
 def write_header(graph: QuantizedGraph, include_guard: str = "EDGE_MNIST_MODEL_H") -> bytes:
-    """Write model.h: the function of model.c, the sizes of its arguments, and the scale of the logits."""
-    channels, height, width = graph.input_shape
-    contract = FORMATS["c"].make_contract(graph)
+    """Write model.h: the function of model.c, the sizes of its arguments, and the scale of the outputs."""
+    channels, height, width = graph.shapes()[0]
+    operations = fuse_operations(graph)
     text = _HEADER.format(
         guard=include_guard,
+        model=FORMATS["c"].make_contract(graph).model,
         height=height,
         width=width,
         channels=channels,
         classes=int(np.prod(graph.shapes()[-1])),
-        arena=_count_arena_values(_place_rings(fuse_operations(graph))),
-        terms=contract,
-        scale=format_float(np.float32(contract.output_scale)),
+        arena=_count_arena_values(graph, operations),
+        **vars(_describe_interface(graph, operations)),
     )
     return text.encode()
 
 
-def _check_limits(fused: FusedOperation, graph: QuantizedGraph) -> None:
+def _check_range(fused: FusedOperation, graph: QuantizedGraph) -> None:
     """Refuse a layer with numbers that the integer types of the kernels cannot hold."""
-    operation = fused.operation
-    window = operation.window
-    for number in (*window.kernel_size, *window.stride, *window.dilation, *window.padding):
-        if number > 255:
-            raise EdgeMnistError(f"{operation.name}: the C kernels take windows of up to 255, found {number}")
-    for channels, height, width in (fused.input_shape, fused.output_shape):
-        if max(channels, height, (width + 2 * window.padding[1]) * channels) > 32767:
-            raise EdgeMnistError(
-                f"{operation.name}: the C kernels take lines of up to 32767 values, found {width} times {channels}"
-            )
-    if isinstance(operation, MaxPool2d):
+    operation, window = fused.operation, fused.window
+    for channels, height, width in (*fused.input_shapes, fused.output_shape):
+        values = (height + sum(window.extent)) * (width + sum(window.extent) + 16) * channels
+        if values > _LARGEST_NUMBER:
+            raise EdgeMnistError(f"{operation.name}: the C kernels take maps of up to 2^31 values, found {values}")
+    if not isinstance(operation, QuantizedConv2d):
         return
     bound = bound_accumulators(operation.weight, operation.bias, fused.input_quantization.zero_point)
     multiplier = graph.multipliers()[operation.name].astype(np.float64)
@@ -135,56 +124,160 @@ def _check_limits(fused: FusedOperation, graph: QuantizedGraph) -> None:
         )
 
 
-def _place_rings(operations: Sequence[FusedOperation]) -> list[_Ring]:
-    """Place the ring buffers of the input and of each operation's output in the arena, one after the other."""
-    rings: list[_Ring] = []
-    shapes = [operations[0].input_shape, *(fused.output_shape for fused in operations)]
-    for index, (channels, height, width) in enumerate(shapes):
-        reader = operations[index] if index < len(operations) else None  # what reads the rows; nothing reads the logits
-        down, right = reader.operation.window.padding if reader else (0, 0)
-        slots = min(reader.input_rows, height) if reader else height
-        beside = right * channels
-        # What is outside the map of a max pool must never be the largest value: it is 0, the smallest.
-        zero = reader.input_quantization.zero_point + 128 if reader and reader.kernel != "EM_POOL" else 0
-        line = -(-(width * channels + 2 * beside + LANES) // 4) * 4  # a multiple of 4 keeps each line aligned
-        at = rings[-1].end if rings else 0
-        rings.append(_Ring(at, line, slots, height, width * channels, beside, down > 0, zero))
-    return rings
-
-
-def _count_arena_values(rings: Sequence[_Ring]) -> int:
-    """The number of values in the arena."""
-    return rings[-1].end + _SLACK
-
-
 def _count_runs(fused: FusedOperation) -> int:
     """The number of pointers to runs of consecutive input values that em_conv_row needs."""
-    window = fused.operation.window
+    window = fused.window
     columns = 1 if window.dilation[1] == 1 else window.kernel_size[1]
     return window.kernel_size[0] * columns * (2 if fused.pool else 1)
 
 
-def _format_layer(fused: FusedOperation, name: str) -> str:
-    """Write one element of em_layers, in the order of the fields of em_layer in types.h."""
-    operation, window = fused.operation, fused.operation.window
-    groups, arrays = 1, "0, 0, 0, 0"
-    if not isinstance(operation, MaxPool2d):
-        groups = operation.groups
-        chain = "0" if fused.kernel == "EM_GROUPED" else f"EM_CHAIN_OF({name}_chain)"
-        arrays = f"{name}_weight, {name}_bias, {name}_multiplier, {chain}"
-    (inputs, _, _), (outputs, height, width) = fused.input_shape, fused.output_shape
-    numbers = (
-        *(*window.kernel_size, *window.stride, *window.dilation, window.padding[0]),
-        *(height, width, inputs, outputs, fused.output_quantization.zero_point + 128, groups),
+def _read_kernel(name: str) -> str:
+    """The text of a file of the kernels."""
+    return (files("edge_mnist.export.c") / "kernels" / name).read_text(encoding="utf-8")
+
+
+def _count_arena_values(graph: QuantizedGraph, operations: Sequence[FusedOperation]) -> int:
+    """The number of values in the arena."""
+    if is_chain(graph, operations):
+        return count_chain_values(place_rings(operations))
+    return count_graph_values(place_values(operations))
+
+
+def _format_macros(graph: QuantizedGraph, operations: Sequence[FusedOperation]) -> str:
+    """Write the macros on which the kernels depend."""
+    kernels = {fused.kernel for fused in operations}
+    convolutions = [index for index, fused in enumerate(operations) if fused.kernel.startswith("EM_CONV")]
+    rows, runs = (max(map(count, operations)) for count in (lambda fused: fused.input_rows, _count_runs))
+    chain = is_chain(graph, operations)
+    # A product of two rows needs the requantization of one sum, as grouped convolutions do.
+    grouped = {"EM_GROUPED"} if chain else {"EM_GROUPED", "EM_MULTIPLY"}
+    macros = {
+        "LAYERS": str(len(operations)),
+        "ROWS": f"{rows} /* of an input that a row of an output sees, at the most */",
+        "RUNS": f"{runs} /* of consecutive values that it sees */",
+        "ARENA": f"{_count_arena_values(graph, operations)} /* values */",
+        "HAS_GROUPED": str(int(bool(kernels & grouped))),
+        "HAS_POOL": str(int("EM_POOL" in kernels)),
+        "HAS_CONV_POOL": str(int("EM_CONV_POOL" in kernels)),
+        "CONVOLUTIONS(DO)": f"{' '.join(f'DO({index})' for index in convolutions)} "
+        "/* the layers that are convolutions of all channels */",
+    }
+    if not chain:
+        names = ("ADD", "MULTIPLY", "TABLE", "CONCATENATE", "UPSAMPLE")
+        macros |= {f"HAS_{name}": str(int(f"EM_{name}" in kernels)) for name in names}
+        macros["HAS_GROUPED_ROW"] = str(int("EM_GROUPED" in kernels))
+        macros["HAS_CONV"] = str(int(bool(convolutions)))
+        macros["INPUT_READER"] = f"{find_last_readers(operations)[0]} /* the last layer that takes the input */"
+    return "".join(f"#define EM_{name} {text}\n" for name, text in macros.items())
+
+
+@dataclass(frozen=True)
+class _Interface:
+    """How model.c and model.h call and describe the arguments of edge_mnist_run.
+
+    Attributes:
+        input_name: the name of the first argument.
+        output_name: the name of the second argument.
+        signature: the declaration of the function without the semicolon.
+        source_text: lines of the comment at the beginning of model.c.
+        header_text: lines of the comment before the function in model.h.
+        scales: the macros of model.h for the scales.
+    """
+
+    input_name: str
+    output_name: str
+    signature: str
+    source_text: str
+    header_text: str
+    scales: str
+
+
+def _describe_interface(graph: QuantizedGraph, operations: Sequence[FusedOperation]) -> _Interface:
+    """Describe the arguments of a network's function."""
+    output = graph.quantizations()[-1]
+    logit_scale = format_float(np.float32(output.scale))
+    if is_chain(graph, operations):
+        return _Interface(
+            "pixels",
+            "logits",
+            _SIGNATURE.format("const uint8_t *pixels, int8_t *logits"),
+            _CHAIN_SOURCE_TEXT.format(scale=output.scale),
+            _CHAIN_HEADER_TEXT,
+            f"#define EDGE_MNIST_LOGIT_SCALE {logit_scale} /* a logit is this times its int8 */\n",
+        )
+    scales = (
+        f"#define EDGE_MNIST_LOGIT_SCALE {logit_scale} /* an output q stands for this times (q - zero point) */\n"
+        f"#define EDGE_MNIST_LOGIT_ZERO_POINT ({output.zero_point})\n"
     )
-    return f"    {{{fused.kernel}, {', '.join(map(str, numbers))}, {arrays}}},\n"
+    name = "pixels"
+    if graph.features is not None:
+        name = "features"
+        scales += (
+            f"#define EDGE_MNIST_INPUT_SCALE {format_float(np.float32(graph.features.scale))} /* as of an output */\n"
+            f"#define EDGE_MNIST_INPUT_ZERO_POINT {graph.features.zero_point + 128}\n"
+        )
+    described = {"input_name": name, "input": _describe_input(graph), "output": _describe_output(graph)}
+    return _Interface(
+        name,
+        "outputs",
+        _SIGNATURE.format(f"const uint8_t *{name}, int8_t *outputs"),
+        _GRAPH_SOURCE_TEXT.format(**described),
+        _GRAPH_HEADER_TEXT.format(**described),
+        scales,
+    )
 
 
-def _format_ring(ring: _Ring, name: str) -> str:
-    """Write one element of em_rings, in the order of the fields of em_ring in types.h."""
-    numbers = (ring.at, ring.line, ring.slots, ring.height, ring.width, ring.beside, int(ring.below), ring.zero)
-    return f"    {{{', '.join(map(str, numbers))}}}, /* {name} */\n"
+def _describe_input(graph: QuantizedGraph) -> str:
+    """Say what the input of a graph is."""
+    channels, height, width = graph.shapes()[0]
+    sizes = f"({height}, {width}, {channels}): height, width, channels"
+    if len(graph.input_shape) < 3:
+        sizes = f"({channels})" if len(graph.input_shape) == 1 else f"({width}, {channels}): length, channels"
+    if graph.features is None:
+        return f"uint8 {sizes}; 0 to 255, without normalisation"
+    return f"uint8 {sizes}; u stands for {graph.features.scale:.9g} * (u - {graph.features.zero_point + 128})"
 
+
+def _describe_output(graph: QuantizedGraph) -> str:
+    """Say what the output of a graph is."""
+    output = graph.quantizations()[-1]
+    channels, height, width = graph.shapes()[-1]
+    sizes = (
+        f"({channels})" if (height, width) == (1, 1) else f"({channels}, {height}, {width}): channels, height, width"
+    )
+    text = f"int8 {sizes}; q stands for {output.scale:.9g} * (q - {output.zero_point})"
+    return text + (f"; the network's {graph.ending} is left out" if graph.ending else "")
+
+
+_SIGNATURE = "int edge_mnist_run({}, void *arena, size_t arena_size)"
+
+_CHAIN_SOURCE_TEXT = """\
+ * pixels are uint8 (height, width, channels), 0 the background and 255 the pen; a logit is {scale:g} * the
+ * int8. The result is the class, that is the position of the largest logit, or a negative error.
+"""
+
+_GRAPH_SOURCE_TEXT = """\
+ * {input_name}: {input}.
+ * outputs: {output}.
+ * The result is the position of the largest output, or a negative error.
+"""
+
+_CHAIN_HEADER_TEXT = """\
+ * Reads a digit.
+ *   pixels      uint8 (height, width, channels): 0 is the background, 255 the pen; no normalisation
+ *   logits      int8 (classes), written
+ *   arena       working memory of EDGE_MNIST_ARENA_SIZE bytes, whose content does not matter before or after
+ * Returns the class, 0 .. EDGE_MNIST_CLASSES - 1, or EDGE_MNIST_NULL_POINTER or EDGE_MNIST_ARENA_TOO_SMALL.
+"""
+
+_GRAPH_HEADER_TEXT = """\
+ * Runs the network on one input.
+ *   {input_name:<11} {input}
+ *   outputs     {output}
+ *   arena       working memory of EDGE_MNIST_ARENA_SIZE bytes, whose content does not matter before or after
+ * Returns the position of the largest output, 0 .. EDGE_MNIST_CLASSES - 1, or EDGE_MNIST_NULL_POINTER or
+ * EDGE_MNIST_ARENA_TOO_SMALL.
+"""
 
 _SOURCE_START = """\
 /* {key}: {contract} */
@@ -193,11 +286,9 @@ _SOURCE_START = """\
  * the model's other formats. Weights are constants, for flash; nothing is allocated; calls with different arenas may
  * run at the same time. model.h declares:
  *
- *     int edge_mnist_run(const uint8_t *pixels, int8_t *logits, void *arena, size_t arena_size)
+ *     {signature}
  *
- * pixels are uint8 (height, width, channels), 0 the background and 255 the pen; a logit is {terms.output_scale:g} * the
- * int8. The result is the class, that is the position of the largest logit, or a negative error.
- *
+{source_text} *
  * Define EDGE_MNIST_PORTABLE to leave out vector instructions, EDGE_MNIST_FIXED_POINT to leave out floating point (the
  * logits are then those of TensorFlow Lite's own kernels, which round otherwise); it is so by itself on ARM and RISC-V
  * without a float unit.
@@ -205,49 +296,40 @@ _SOURCE_START = """\
 #include <stdint.h>
 #include <string.h>
 
-#define EM_LAYERS {layers}
-#define EM_ROWS {rows} /* of an input that a row of an output sees, at the most */
-#define EM_RUNS {runs} /* of consecutive values that it sees */
-#define EM_ARENA {arena} /* values */
-#define EM_HAS_GROUPED {grouped}
-#define EM_HAS_POOL {pool}
-#define EM_HAS_CONV_POOL {conv_pool}
-#define EM_CONVOLUTIONS(DO) {convolutions} /* the layers that are convolutions of all channels */
-"""
+{macros}"""
 
 _SOURCE_END = """\
 #ifdef __cplusplus
-extern "C" {
+extern "C" {{
 #endif
-int edge_mnist_run(const uint8_t *pixels, int8_t *logits, void *arena, size_t arena_size);
+{signature};
 #ifdef __cplusplus
-}
+}}
 #endif
 
-int edge_mnist_run(const uint8_t *pixels, int8_t *logits, void *arena, size_t arena_size) {
+{signature} {{
     const size_t odd = (size_t)((uintptr_t)arena & 3); /* up to 3 bytes are left out to align it */
     const size_t needed = EM_ARENA * sizeof(em_value);
-    if (!pixels || !logits || !arena) return -1;
+    if (!{input_name} || !{output_name} || !arena) return -1;
     if (arena_size < needed + (odd ? 4 - odd : 0)) return -2;
-    return em_run(pixels, logits, (em_value *)(void *)((uint8_t *)arena + (odd ? 4 - odd : 0)));
-}
+    return em_run({input_name}, {output_name}, (em_value *)(void *)((uint8_t *)arena + (odd ? 4 - odd : 0)));
+}}
 """
 
 _HEADER = """\
-/* The network of model {terms.model}, quantized to int8; written by edge-mnist. C and C++ may include it. */
+/* The network of model {model}, quantized to int8; written by edge-mnist. C and C++ may include it. */
 #ifndef {guard}
 #define {guard}
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define EDGE_MNIST_MODEL "{terms.model}"
+#define EDGE_MNIST_MODEL "{model}"
 #define EDGE_MNIST_HEIGHT {height}
 #define EDGE_MNIST_WIDTH {width}
 #define EDGE_MNIST_CHANNELS {channels}
 #define EDGE_MNIST_CLASSES {classes}
-#define EDGE_MNIST_LOGIT_SCALE {scale} /* a logit is this times its int8 */
-
+{scales}
 /* Bytes of working memory; activations take two bytes each where 64-bit ARM has no dot product. */
 #if defined(__aarch64__)
 #define EDGE_MNIST_ARENA_SIZE (2 * {arena} + 4)
@@ -263,13 +345,8 @@ extern "C" {{
 #endif
 
 /*
- * Reads a digit.
- *   pixels      uint8 (height, width, channels): 0 is the background, 255 the pen; no normalisation
- *   logits      int8 (classes), written
- *   arena       working memory of EDGE_MNIST_ARENA_SIZE bytes, whose content does not matter before or after
- * Returns the class, 0 .. EDGE_MNIST_CLASSES - 1, or EDGE_MNIST_NULL_POINTER or EDGE_MNIST_ARENA_TOO_SMALL.
- */
-int edge_mnist_run(const uint8_t *pixels, int8_t *logits, void *arena, size_t arena_size);
+{header_text} */
+{signature};
 
 #ifdef __cplusplus
 }}
