@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.geometry import MapShape, Pair, Window
+from edge_mnist.graph.joining import separate_bounds
 from edge_mnist.graph.layers import (
     INPUT,
     ActivationLayer,
@@ -147,13 +148,14 @@ def fold(checkpoint: Checkpoint) -> FloatGraph:
     if len(builder.nodes) == 1:
         raise EdgeMnistError("the network has no layer that computes anything: there is nothing to export")
     zero_pixel = builder.fold_normalization() if checkpoint.is_pixels else 0
-    return FloatGraph(
+    graph = FloatGraph(
         tuple(checkpoint.input_shape),
         zero_pixel,
         builder.to_operations(),
         ending=checkpoint.ending,
         is_pixels=checkpoint.is_pixels,
     )
+    return separate_bounds(graph)
 
 
 class _Builder:

@@ -368,6 +368,21 @@ class _Graph(Generic[AnyOperation]):
                 result[source].append(index)
         return result
 
+    def joined_values(self) -> list[tuple[int, ...]]:
+        """For each value, the indices of the values with which it shares a quantization, itself included.
+
+        Values are joined by operations that only move them; what these compute is not listed.
+        """
+        groups: list[list[int]] = [[0]]
+        for index, operation in enumerate(self.operations):
+            if not isinstance(operation, MaxPool2d | Upsample | Concatenate):
+                groups.append([index + 1])
+                continue
+            parts: dict[int, list[int]] = {id(groups[source]): groups[source] for source in self.sources(index)}
+            joined: list[int] = sorted(member for part in parts.values() for member in part)
+            groups = [*(joined if id(group) in parts else group for group in groups), joined]
+        return [tuple(group) for group in groups]
+
     def shapes(self) -> list[MapShape]:
         """The shape (channels, height, width) of each value."""
         channels, height, width = (*to_layer_shape(self.input_shape), 1, 1)[:3]

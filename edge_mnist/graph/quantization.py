@@ -226,7 +226,7 @@ class _ScaleGroup:
         chosen: the quantization, once it is chosen.
     """
 
-    members: list[int]
+    members: tuple[int, ...]
     least: float = 0.0
     rejected: set[Quantization] = field(default_factory=set)
     chosen: Quantization | None = None
@@ -244,31 +244,14 @@ def _choose_quantizations(
     A group's quantization is chosen at its first value in the order of the graph. If a later value of the group cannot
     have it, the choice is begun anew without it.
     """
-    groups = _group_values(graph)
+    groups_by_members = {members: _ScaleGroup(members) for members in graph.joined_values()}
+    groups = [groups_by_members[members] for members in graph.joined_values()]
     while True:
         try:
             return _try_quantizations(graph, statistics, weight_range, method, groups)
         except _Retry:
             for group in groups:
                 group.chosen = None
-
-
-def _group_values(graph: FloatGraph) -> list[_ScaleGroup]:
-    """The group of each value, by its index; values that share a quantization have the same object."""
-    groups = [_ScaleGroup([index]) for index in range(len(graph.operations) + 1)]
-    for index, operation in enumerate(graph.operations):
-        if isinstance(operation, MaxPool2d | Upsample | Concatenate):
-            groups[index + 1].members = []  # it computes nothing
-    for index, operation in enumerate(graph.operations):
-        if not isinstance(operation, MaxPool2d | Upsample | Concatenate):
-            continue
-        first = groups[index + 1]
-        for source in graph.sources(index):
-            other = groups[source]
-            if other is not first:
-                first.members = sorted(first.members + other.members)
-                groups = [first if group is other else group for group in groups]
-    return groups
 
 
 def _try_quantizations(
@@ -292,10 +275,9 @@ def _try_quantizations(
         if isinstance(operation, Conv2d):
             # M must stay below 1, so an output step must be larger than a weight step times an input step.
             product_step = float(np.abs(operation.weight).max()) / weight_range * sources[0].scale
-            if group.least < product_step:
-                group.least = product_step
-                if group.chosen is not None and group.chosen.scale <= product_step:
-                    _refuse(group, operation, pixels)
+            group.least = max(group.least, product_step)
+            if group.chosen is not None and group.chosen.scale * _most_multiplier(operation.bounds) <= product_step:
+                _refuse(group, operation, pixels)
         if group.chosen is None:
             mantissas = _find_partners(graph, groups, group)
             group.chosen = _choose(graph, statistics, group, operation, sources, mantissas, method)
@@ -372,15 +354,16 @@ def _choose(
         errors = [sum_squared_errors(d.values, d.counts, choice.scale, choice.zero_point) for d in distributions]
         return math.fsum(errors)
 
-    choices = list(_list_candidates(distributions, bounds, group.least, method, is_logits=is_output))
+    least = group.least / _most_multiplier(bounds)
+    choices = list(_list_candidates(distributions, bounds, least, method, is_logits=is_output))
     # If two errors are equal, the coarser scale, which comes first, is chosen.
-    for choice in sorted(choices, key=measure_error):
+    for choice in sorted(choices, key=lambda choice: (choice.scale <= group.least, measure_error(choice))):
         near = dict.fromkeys(_vary_scale(choice, factors, bounds))
         exact = [
             candidate
             for candidate in near
             if candidate not in group.rejected
-            and candidate.scale > group.least
+            and candidate.scale > least
             and (operation is None or _is_exact(operation, sources, candidate))
         ]
         if isinstance(operation, Add | Multiply):
@@ -390,8 +373,13 @@ def _choose(
     return None
 
 
+def _most_multiplier(bounds: Bounds) -> int:
+    """What M stays below. It is 1, unless bounds limit the scale of the output; runtimes accept M below 256."""
+    return 1 if bounds in (RELU, UNBOUNDED) else 64
+
+
 def _join_bounds(graph: FloatGraph, group: _ScaleGroup) -> Bounds:
-    """The bounds of the values of a group, which are the same for all of them (`folding` takes care of that)."""
+    """The bounds of the values of a group, which are the same for all of them, see `joining`."""
     bounds = {
         getattr(graph.operations[member - 1], "bounds", UNBOUNDED) if member else UNBOUNDED for member in group.members
     }
