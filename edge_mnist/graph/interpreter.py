@@ -48,13 +48,14 @@ from edge_mnist.graph.operations import (
 Rounding = Literal[
     "float",
     "fixed-point",
+    "fixed-point, depthwise ties away",
     "fixed-point, ties away",
     "fixed-point, single rounding",
     "fixed-point, reference kernels",
 ]
 """How a family of kernels requantizes. "float" is that of XNNPACK, MLAS, FBGEMM and QNNPACK. The others are those of
-TensorFlow Lite: "fixed-point" on x86, "ties away" on ARM up to tflite-runtime 2.14, "single rounding" on ARM in later
-versions, "reference kernels" in TensorFlow Lite Micro."""
+TensorFlow Lite: "depthwise ties away" on x86 and "ties away" on ARM up to tflite-runtime 2.14, "fixed-point" on x86 and
+"single rounding" on ARM in later versions, "reference kernels" in TensorFlow Lite Micro."""
 
 BATCH_SIZE = 128
 """The largest number of inputs that are run at a time. With it, the patches of MNIST's images take some megabytes."""
@@ -284,13 +285,16 @@ def rounds_ties_away(operation: QuantizedConv2d, rounding: Rounding = "fixed-poi
 
     Convolutions and fully connected layers use ruy, which rounds ties upward, or away from zero in "fixed-point, ties
     away". Grouped convolutions use the reference kernel, which rounds with gemmlowp. The depthwise kernel rounds ties
-    upward for eight channels at a time, and rounds the remaining channels with gemmlowp. These rules were found by
-    comparison with LiteRT 2.3 and tflite-runtime 2.14, on x86 and ARM. TensorFlow Lite Micro has only reference
-    kernels, which all round with gemmlowp (tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier).
+    upward for eight channels at a time, and rounds the remaining channels with gemmlowp; in "fixed-point, depthwise
+    ties away" it rounds all with gemmlowp. These rules were found by comparison with LiteRT 2.3 and tflite-runtime
+    2.14, on x86 and ARM. TensorFlow Lite Micro has only reference kernels, which all round with gemmlowp
+    (tensorflow/lite/kernels/internal/common.cc, MultiplyByQuantizedMultiplier).
     """
     outputs, group_channels, *_ = operation.weight.shape
     channels = np.arange(outputs)
     if rounding == "fixed-point, reference kernels":
+        return np.full(outputs, True)
+    if rounding == "fixed-point, depthwise ties away" and operation.groups > 1:
         return np.full(outputs, True)
     if operation.groups == 1:
         return np.full(outputs, rounding == "fixed-point, ties away")

@@ -32,7 +32,7 @@ class TFLiteClassifier(Classifier):
 
                 self.runtime = f"tflite-runtime {version('tflite-runtime')}"
                 # tflite-runtime runs int8 convolutions in TensorFlow Lite's kernels, not in those of XNNPACK.
-                self.rounding = "fixed-point" if is_x86() else "fixed-point, ties away"
+                self.rounding = "fixed-point, depthwise ties away" if is_x86() else "fixed-point, ties away"
             except ImportError as error:
                 raise NotInstalledError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
         with quiet_stderr():  # the runtime announces its kernels there, which `runtime` names

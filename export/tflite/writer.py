@@ -176,10 +176,13 @@ class _Operator:
 
 @dataclass
 class _Subgraph:
-    """The tensors and operators of a model, which are appended one after the other."""
+    """The tensors and operators of a model, which are appended one after the other.
 
-    inputs: tuple[int, ...] = ()
-    outputs: tuple[int, ...] = ()
+    The inputs and outputs are the indices of tensors, by the names that the model's signature gives them.
+    """
+
+    inputs: dict[str, int] = field(default_factory=dict)
+    outputs: dict[str, int] = field(default_factory=dict)
     tensors: list[_Tensor] = field(default_factory=list)
     operators: list[_Operator] = field(default_factory=list)
 
@@ -262,10 +265,11 @@ def _build_subgraph(graph: FloatGraph | QuantizedGraph) -> _Subgraph:
         else:
             keeps_values = isinstance(operation, MaxPool2d | Upsample | Concatenate)
             never_negative.append(keeps_values and step.never_negative)
-    output, shape = tensors[-1], shapes[-1]
-    if shape[1:] == (1, 1):
-        output = _add_reshape(subgraph, LOGITS, output, (shape[0],), quantizations[-1])
-    subgraph.outputs = (output,)
+    if shapes[-1][1:] == (1, 1):
+        logits = _add_reshape(subgraph, LOGITS, tensors[-1], (shapes[-1][0],), quantizations[-1])
+        subgraph.outputs[LOGITS] = logits
+    else:
+        subgraph.outputs[MAPS] = tensors[-1]
     return subgraph
 
 
@@ -276,7 +280,7 @@ def _add_input(
     name = PIXELS if graph.is_pixels else FEATURES
     channels, *sizes = graph.input_shape
     tensor = subgraph.add_tensor(_make_activation(name, (0, *sizes, channels), quantization))
-    subgraph.inputs = (tensor,)
+    subgraph.inputs[name] = tensor
     if len(sizes) < 2:
         tensor = _add_reshape(subgraph, f"{name}.maps", tensor, (*shape[1:], shape[0]), quantization)
     if isinstance(graph, FloatGraph) and graph.zero_pixel:
@@ -663,7 +667,7 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     first_metadata = len(contents)
     contents.extend(metadata.values())
     buffers = _write_buffers(builder, contents)
-    ends = {*subgraph.inputs, *subgraph.outputs}
+    ends = {*subgraph.inputs.values(), *subgraph.outputs.values()}
     tensors = [
         _write_tensor(builder, tensor, contents, is_end=index in ends) for index, tensor in enumerate(subgraph.tensors)
     ]
@@ -672,8 +676,8 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     subgraph_table = builder.write_table(
         {
             0: builder.write_offsets(tensors),
-            1: _write_array(builder, np.array(subgraph.inputs, np.int32)),
-            2: _write_array(builder, np.array(subgraph.outputs, np.int32)),
+            1: _write_array(builder, np.array([*subgraph.inputs.values()], np.int32)),
+            2: _write_array(builder, np.array([*subgraph.outputs.values()], np.int32)),
             3: builder.write_offsets(operators),
         }
     )
@@ -683,8 +687,8 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     ]
     signature = builder.write_table(
         {
-            0: _write_tensor_maps(builder, subgraph, subgraph.inputs),
-            1: _write_tensor_maps(builder, subgraph, subgraph.outputs),
+            0: _write_tensor_maps(builder, subgraph.inputs),
+            1: _write_tensor_maps(builder, subgraph.outputs),
             2: builder.write_string(_SIGNATURE),
             4: ("I", 0),  # the index of the only subgraph
         }
@@ -702,10 +706,12 @@ def _serialize(subgraph: _Subgraph, metadata: dict[str, bytes]) -> bytes:
     return builder.finish(root, b"TFL3")
 
 
-def _write_tensor_maps(builder: Builder, subgraph: _Subgraph, indices: tuple[int, ...]) -> Offset:
-    """Write the TensorMaps of a signature: the inputs or outputs by the names of their tensors."""
-    names = [builder.write_string(subgraph.tensors[index].name) for index in indices]
-    maps = [builder.write_table({0: name, 1: ("I", index)}) for name, index in zip(names, indices, strict=True)]
+def _write_tensor_maps(builder: Builder, indices: dict[str, int]) -> Offset:
+    """Write the TensorMaps of a signature: the indices of the inputs or outputs by their names."""
+    names = [builder.write_string(name) for name in indices]
+    maps = [
+        builder.write_table({0: name, 1: ("I", index)}) for name, index in zip(names, indices.values(), strict=True)
+    ]
     return builder.write_offsets(maps)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from edge_mnist import runtime
 from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.formats import tflite_reader
+from edge_mnist.formats.table import read_contract
 from edge_mnist.graph.arithmetic import apply_function, quantize, tie_margin_of_add, tie_margin_of_multiply
 from edge_mnist.graph.geometry import Pair, Window
 from edge_mnist.graph.interpreter import float_activations, quantized_activations, run_float, run_quantized
@@ -35,8 +37,9 @@ from edge_mnist.graph.operations import (
     Table,
     Upsample,
 )
-from edge_mnist.runtime.classifier import Classifier
+from edge_mnist.runtime.classifier import Classifier, is_x86
 from edge_mnist.runtime.tflite import MicroClassifier, TFLiteClassifier
+from tests.export.test_other_tools import run_elsewhere
 
 Open = Callable[[FloatGraph | QuantizedGraph], Classifier]
 
@@ -430,3 +433,58 @@ def test_xnnpack_runs_every_operation_but_a_table_that_is_looked_up() -> None:
         operators = classifier._interpreter._get_ops_details()
         (delegate,) = (operator for operator in operators if operator["op_name"] == "DELEGATE")
         assert classifier._input["index"] in delegate["inputs"] and classifier._output in delegate["outputs"]
+
+
+def test_the_signature_names_what_goes_in_and_comes_out() -> None:
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    pool, upsample = MaxPool2d("pool", Window((4, 4))), Upsample("up", (2, 1))
+    names = []
+    for graph in (
+        QuantizedGraph((1, 4, 4), 0, (pool,)),
+        QuantizedGraph((1, 4, 4), 0, (pool, upsample), features=SIGNED),
+    ):
+        interpreter = litert.Interpreter(model_content=write_tflite(graph))
+        (signature,) = interpreter.get_signature_list().values()
+        names.append(signature["inputs"] + signature["outputs"])
+    assert names == [["pixels", "logits"], ["features", "maps"]]
+
+
+TFLITE_RUNTIME = """
+import glob, sys
+import numpy as np
+from tflite_runtime.interpreter import Interpreter
+for path in glob.glob(f"{sys.argv[1]}/model_*.tflite"):
+    model, inputs = Interpreter(path), np.load(path.replace(".tflite", ".npy"))
+    index = model.get_input_details()[0]["index"]
+    model.resize_tensor_input(index, inputs.shape)
+    model.allocate_tensors()
+    model.set_tensor(index, inputs)
+    model.invoke()
+    outputs = model.get_tensor(model.get_output_details()[0]["index"])
+    np.save(path.replace("model_", "outputs_").replace(".tflite", ".npy"), outputs)
+"""
+
+
+@pytest.mark.slow
+def test_tflite_runtime_equals_its_own_mode(tmp_path: Path) -> None:
+    if not is_x86():
+        pytest.skip("its mode on ARM is tried by tests/pi")
+    graphs = [make_branches()[1]]
+    for outputs, groups in ((8, 1), (8, 2), (8, 4), (12, 4), (20, 4)):
+        _, convolution = make_convolutions("conv", (outputs, 4 // groups, 3, 3), groups=groups)
+        graphs.append(QuantizedGraph((4, 24, 24), 0, (convolution,), features=SIGNED))
+    folder = tmp_path / "models"
+    folder.mkdir()
+    expected, unlike = [], 0
+    for index, graph in enumerate(graphs):
+        inputs, data = draw_inputs(graph, 10), write_tflite(graph)
+        (folder / f"model_{index}.tflite").write_bytes(data)
+        np.save(folder / f"model_{index}.npy", read_contract(data, "model").convert_images(inputs))
+        expected.append(run_quantized(graph, inputs, "fixed-point, depthwise ties away"))
+        unlike += int((expected[-1] != run_quantized(graph, inputs, "fixed-point")).sum())
+    assert unlike > 0
+    run_elsewhere(TFLITE_RUNTIME, "3.11", ("tflite-runtime==2.14.0", "numpy<2"), tmp_path, folder, np.zeros(0))
+    for index, outputs in enumerate(expected):
+        found = np.load(tmp_path / f"outputs_{index}.npy")
+        found = found.transpose(0, 3, 1, 2).reshape(len(found), -1) if found.ndim == 4 else found
+        np.testing.assert_array_equal(found, outputs)
