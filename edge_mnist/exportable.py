@@ -151,11 +151,13 @@ def _convert(
     module: nn.Module, name: str, path: Path | None, options: InputOptions, calibration: UserInputs | None
 ) -> Checkpoint:
     """A module as a checkpoint without statistics, with the weights of a file if there is one."""
-    from edge_mnist.training import network as networks
     from edge_mnist.training import runs, tracing
     from edge_mnist.training.same_logits import check_same_logits
-    from edge_mnist.training.state_dict import read_state_dict
+    from edge_mnist.training.state_dict import load_weights
 
+    module = tracing.to_float32(module)
+    if path:
+        load_weights(module, path, name)
     shape = _find_input_shape(module, options, calibration)
     is_assumed = shape is None
     if shape is None:
@@ -176,19 +178,9 @@ def _convert(
         is_pixels = not are_features(calibration.values, replace(options, shape=shape), calibration.name)
     mean, std = _choose_normalisation(shape, options, is_pixels=is_pixels)
     state = module.state_dict()
-    names = weight_shapes(traced.layers)
-    found = read_state_dict(path, names) if path else runs.to_arrays({key: state[key] for key in names})
-    weights = {key: found[key] for key in names if key in found}
+    weights = runs.to_arrays({key: state[key] for key in weight_shapes(traced.layers)})
     converted = Checkpoint(traced.layers, shape, mean, std, weights, is_pixels=is_pixels, ending=traced.ending)
     checkpoint.check_checkpoint(converted, str(path or name))
-    if path:
-        if surplus := sorted(found.keys() - state.keys()):
-            more = f" and {len(surplus) - 5} more" if len(surplus) > 5 else ""
-            raise EdgeMnistError(
-                f"{path}: holds tensors that {name} has no place for: {', '.join(surplus[:5])}{more}: "
-                "is it another network's? Otherwise remove them from the file"
-            )
-        networks.set_weights(module, found, f"{path}: its weights do not fit {name}")
     check_same_logits(module, converted)
     return converted
 

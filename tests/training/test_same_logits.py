@@ -15,27 +15,26 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
+from edge_mnist.graph.layers import Shape, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
-from edge_mnist.training.network import MEAN, STD, DigitNet, set_weights  # noqa: E402
+from edge_mnist.training.network import MEAN, STD, DigitNet  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
-from edge_mnist.training.tracing import trace_layers  # noqa: E402
-from tests.graph.test_folding import module as layer_of  # noqa: E402
+from edge_mnist.training.tracing import trace_network  # noqa: E402
+from tests.support.torch_networks import as_module  # noqa: E402
 
 
-def checkpoint_of(network: nn.Module) -> Checkpoint:
-    layers = trace_layers(network)
-    return Checkpoint(layers, (1, 28, 28), MEAN, STD, to_arrays(network.state_dict()))
+def checkpoint_of(network: nn.Module, shape: Shape = (1, 28, 28), *, is_pixels: bool = True) -> Checkpoint:
+    traced = trace_network(network, shape)
+    state = to_arrays(network.state_dict())
+    weights = {name: state[name] for name in weight_shapes(traced.layers)}
+    return Checkpoint(traced.layers, shape, MEAN, STD, weights, is_pixels=is_pixels, ending=traced.ending)
 
 
-def test_random_networks_pass() -> None:
+def test_random_chains_pass() -> None:
     for seed in range(25):
         source = random_checkpoint(seed)
-        network = nn.Sequential()
-        for layer in source.architecture:
-            network.add_module(layer.name, layer_of(layer))
-        set_weights(network, source.weights, "they do not fit")
-        check_same_logits(network, source)
+        check_same_logits(as_module(source), source)
 
 
 def louder(output: torch.Tensor) -> torch.Tensor:
@@ -113,7 +112,7 @@ def test_a_module_that_fails_is_one_line() -> None:
 
     network = Fails(nn.Flatten(), nn.Linear(784, 10))
     with pytest.raises(EdgeMnistError, match="^Fails: cannot be run: no$"):
-        check_same_logits(network, checkpoint_of(network))
+        check_same_logits(network, checkpoint_of(nn.Sequential(*network)))
 
 
 def test_padding_with_the_nearest_pixel_is_no_difference() -> None:

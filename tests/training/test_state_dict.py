@@ -89,6 +89,56 @@ def test_every_usual_file_is_read(kind: str, state: dict[str, Any], tmp_path: Pa
         np.testing.assert_array_equal(array, state[name].numpy())
 
 
+SAID: dict[str, Callable[[dict[str, Any]], bytes]] = {
+    "its names begin with 'module.', which is left out": lambda state: saved(prefixed("module.", state)),
+    "its names begin with '_orig_mod.model.', which is left": lambda state: saved(prefixed("_orig_mod.model.", state)),
+    "the weights under 'state_dict' are taken": lambda state: saved({"state_dict": state}),
+    "the weights under 'model_state_dict' are taken": lambda state: saved({"epoch": 1, "model_state_dict": state}),
+    "the weights under 'model' are taken": lambda state: saved({"model": state, "optimizer": {}}),
+    "its weights are torch.bfloat16 and are converted": (
+        lambda state: safetensors.torch.save({n: t.bfloat16() if t.ndim else t for n, t in state.items()})
+    ),
+    "its weights are torch.float16, torch.float64 and are converted": (
+        lambda state: saved({n: t.half() if n[0] == "c" else t.double() if t.ndim else t for n, t in state.items()})
+    ),
+}
+"""What is logged of a file."""
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_what_is_done_to_the_weights_is_said(
+    text: str, state: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(SAID[text](state))
+    weights = load_network(path, "network_of_another_user:Network").weights
+    assert f"note: {path}: {text}" in caplog.text
+    for name, array in weights.items():
+        np.testing.assert_allclose(array, state[name].numpy(), rtol=0.01)
+
+
+class Touch:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_pickle_is_never_run(state: dict[str, Any], tmp_path: Path, *, zipped: bool) -> None:
+    path, touched = tmp_path / "weights.pth", tmp_path / "touched"
+    path.write_bytes(saved({**state, "extra": Touch(touched)}, _use_new_zipfile_serialization=zipped))
+    torch.load(path, weights_only=False)
+    assert touched.exists()  # so the file is what it is meant to be
+    touched.unlink()
+    with pytest.raises(EdgeMnistError, match="holds more than tensors"):
+        load_network(path, "network_of_another_user:Network")
+    assert not touched.exists()
+
+
 def _bomb(state: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     with (
@@ -101,27 +151,35 @@ def _bomb(state: dict[str, Any]) -> bytes:
 
 
 REFUSED: dict[str, Callable[[dict[str, Any]], bytes]] = {
-    "holds tensors that network_of_another_user:Network has no place for: aux.bias, aux.weight: is it another": (
+    "its weights do not fit network_of_another_user:Network: aux.bias, aux.weight are not the network's: is it": (
         lambda state: saved({**state, "aux.weight": torch.zeros(2), "aux.bias": torch.zeros(2)})
     ),
-    "has no place for: a0, a1, a2, a3, a4 and 2 more: is it": (
+    "Network: a0, a1, a2, a3, a4 and 2 more are not the network's: is it the file of another network": (
         lambda state: safetensors.torch.save({**state, **{f"a{i}": torch.zeros(1) for i in range(7)}})
     ),
-    "weights/bn.bias is missing": lambda state: saved({"linear.weight": state["linear.weight"]}),
+    r"Network: bn.bias, bn.running_mean, bn.running_var, bn.weight, conv.bias and 4 more are missing: is it": (
+        lambda state: saved({"linear.weight": state["linear.weight"]})
+    ),
+    r"Network: conv.bias is missing; head.bias is not the network's: is it the file of another network\?": (
+        lambda state: saved({"head.bias" if n == "conv.bias" else n: t for n, t in state.items()})
+    ),
     r"its weights do not fit network_of_another_user:Network: unused.weight is missing": (
         lambda state: saved({n: t for n, t in state.items() if n != "unused.weight"})
     ),
-    r"its weights do not fit network_of_another_user:Network$": (
+    r"unused.weight has shape \(7,\), expected \(3, 3\)": (
         lambda state: saved({**state, "unused.weight": torch.zeros(7)})
     ),
-    "weights/conv.bias is float64, expected float32": lambda state: saved(
-        {**state, "conv.bias": torch.zeros(2, dtype=torch.float64)}
+    "conv.bias is torch.int64, torch.strided on the device cpu, expected torch.float32, dense": lambda state: saved(
+        {**state, "conv.bias": torch.zeros(2, dtype=torch.int64)}
     ),
-    r"conv.bias is torch.bfloat16, torch.strided on the device cpu, expected torch.float32": (
-        lambda state: saved({**state, "conv.bias": torch.zeros(2, dtype=torch.bfloat16)})
+    "conv.bias is torch.float32, torch.sparse_coo on the device cpu, expected torch.float32, dense": (
+        lambda state: saved({**state, "conv.bias": torch.zeros(2).to_sparse()})
     ),
-    r"weights/conv.weight has shape \(1000000000000, 1, 5, 5\), expected \(2, 1, 5, 5\)": (
+    r"conv.weight has shape \(1000000000000, 1, 5, 5\), expected \(2, 1, 5, 5\)": (
         lambda state: saved({**state, "conv.weight": state["conv.weight"][:1].expand(10**12, 1, 5, 5)})
+    ),
+    "weights/bn.running_var is 0.0, expected variances above 0": (
+        lambda state: saved({**state, "bn.running_var": torch.zeros(2)})
     ),
     "found several, model, ema: keep one": lambda state: saved({"model": state, "ema": state}),
     "expected a state_dict, tensors by name, found a list": lambda state: saved([torch.zeros(1)]),

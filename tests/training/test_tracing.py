@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,10 @@ from torch import nn  # noqa: E402
 
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
+from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
 from edge_mnist.training.tracing import trace_layers  # noqa: E402
+from tests.support.networks import random_graph  # noqa: E402
+from tests.support.torch_networks import as_module  # noqa: E402
 
 pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
@@ -303,3 +307,20 @@ def test_train_and_eval_need_not_return_the_module() -> None:
     network.train()
     assert [layer.name for layer in trace_layers(network)] == ["conv", "bn", "view", "linear"]
     assert (network.training, network.conv.training, network.bn.training) == (True, True, False)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_random_graphs_are_found_again(seed: int) -> None:
+    """A graph of layers that was made a PyTorch module is traced to layers that compute the same."""
+    source = random_graph(seed)
+    network = as_module(source)
+    layers = trace_layers(network, source.input_shape)
+    # A pool may have ceil_mode where no window is incomplete, an up-sampling the factor 1, a padding no zeros.
+    found, expected = (
+        [layer.op.removesuffix("_ceil") for layer in part if layer.op not in ("upsample", "zero_pad2d")]
+        for part in (layers, source.architecture)
+    )
+    assert found == expected
+    weights = {name: source.weights[name] for name in weight_shapes(layers)}
+    assert weights.keys() == source.weights.keys()
+    check_same_logits(network, replace(source, architecture=layers))
