@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.arithmetic import apply_function, dequantize
+from edge_mnist.graph.arithmetic import is_exact_in_float
 from edge_mnist.graph.geometry import MapShape, Window
 from edge_mnist.graph.operations import (
     RELU,
@@ -58,12 +58,8 @@ _FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7
 _FIXED32 = 5
 """The wire type of four bytes, which a float takes."""
 
-_COMPUTED_FUNCTIONS = ("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "leaky_relu", "elu", "gelu")
+_FAST_FUNCTIONS = ("sigmoid", "tanh", "hardsigmoid", "hardswish", "silu", "leaky_relu", "elu", "gelu")
 """The functions that ONNX Runtime computes in float faster than it looks the values up in a table."""
-
-_FUNCTION_ERROR = 2.0**-19
-"""The largest error of a function in float32 that is expected of a runtime, relative to the largest of 1, the input and
-the output. ONNX Runtime stays below 2^-21."""
 
 Attribute = int | float | str | list[int]
 
@@ -232,7 +228,7 @@ def _add_quantized_operation(
         case Add() | Multiply():
             reals = _add_dequantize(builder, inputs, types, name)
             real = builder.add_node("Add" if isinstance(operation, Add) else "Mul", reals, f"{name}.y")
-        case Table() if _is_computed_exactly(operation, types[0]):
+        case Table() if operation.function in _FAST_FUNCTIONS and is_exact_in_float(operation, types[0]):
             (real,) = _add_dequantize(builder, inputs, types, name)
             real = _add_function(builder, operation.function, operation.parameter, real, name, f"{name}.y")
         case Table():
@@ -314,26 +310,6 @@ def _add_function(builder: _GraphBuilder, function: str, parameter: float, tenso
         product = builder.add_node("Mul", [tensor, sums], f"{name}.product")
         return builder.add_node("Mul", [product, constant("half", 0.5)], output)
     return builder.add_node("Mul", [tensor, gate], output)
-
-
-def _is_computed_exactly(table: Table, source: Quantization) -> bool:
-    """Whether a runtime that computes the function of a table in float32 gives the table's values, and fast.
-
-    That is so if each real value is farther from a tie between two integers than the errors of float32 reach.
-    """
-    if table.function not in _COMPUTED_FUNCTIONS:
-        return False
-    inputs = dequantize(np.arange(-128, 128), source.scale, source.zero_point)
-    real = apply_function(inputs, table.function, table.parameter)
-    steps = real / table.output.scale + table.output.zero_point
-    if not np.array_equal(np.clip(np.rint(steps), -128, 127), table.values):
-        return False
-    size = np.maximum(np.maximum(np.abs(inputs), np.abs(real)), 1.0)
-    # Dividing by the scale, and adding the zero point, rounds to 24 bits as well.
-    error = _FUNCTION_ERROR * size / table.output.scale + 2.0**-12
-    distance = np.abs(steps - np.floor(steps) - 0.5)
-    is_clamped = (steps < -128.5 - error) | (steps > 127.5 + error)
-    return bool((is_clamped | (distance > error)).all())
 
 
 def _add_input(builder: _GraphBuilder, graph: FloatGraph | QuantizedGraph) -> str:

@@ -13,9 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.graph.operations import Quantization
+from edge_mnist.graph.layers import ACTIVATIONS
+from edge_mnist.graph.operations import Quantization, Table
 
 FloatArray = NDArray[np.float64]
+
+_FUNCTION_ERROR = 2.0**-21
+"""How much a float32 kernel may err in a function f of a number x, as a share of 1 + |x| + |f(x)|. In LiteRT and ONNX
+Runtime the elementary functions err by a few times 2^-24 |f(x)|, and the formula of gelu by 7.5e-8 |x|."""
 
 
 def round_up_to_power_of_two(value: float) -> float:
@@ -271,6 +276,24 @@ def _sigmoid(x: FloatArray) -> FloatArray:
 
 def _erf(x: FloatArray) -> FloatArray:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), dtype=np.float64)
+
+
+def is_exact_in_float(table: Table, source: Quantization) -> bool:
+    """Whether every value of a table is the same if the function is computed in float32, because none is near a tie.
+
+    Args:
+        table: the table, which holds a function of `layers.ACTIVATIONS`, or else is not exact.
+        source: the quantization of its input.
+    """
+    if table.function not in ACTIVATIONS:
+        return False
+    inputs = dequantize(np.arange(-128, 128), source.scale, source.zero_point)
+    results = apply_function(inputs, table.function, table.parameter)
+    steps = results / table.output.scale
+    # The quotient is rounded to float32 as well, and so is its sum with the zero point.
+    error = _FUNCTION_ERROR * (1 + np.abs(inputs) + np.abs(results)) / table.output.scale + 2.0**-14
+    lowest, highest = (np.rint(steps + shift) + table.output.zero_point for shift in (-error, error))
+    return all(np.array_equal(np.clip(limit, -128, 127), table.values) for limit in (lowest, highest))
 
 
 def find_exact_bias_scale(

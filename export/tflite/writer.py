@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edge_mnist.export.tflite.flatbuffer import Builder, Field, Offset
 from edge_mnist.formats.table import FORMATS
-from edge_mnist.graph.arithmetic import apply_function
+from edge_mnist.graph.arithmetic import is_exact_in_float
 from edge_mnist.graph.geometry import MapShape, Pair, Window
 from edge_mnist.graph.operations import (
     RELU,
@@ -117,10 +117,6 @@ scales above 1 (of which 16 was tried) TensorFlow Lite Micro takes even the numb
 
 _MOST_INPUTS = 4
 """The most inputs of one CONCATENATION: XNNPACK takes up to 5 (4 in older versions), TensorFlow Lite Micro 10."""
-
-_FLOAT_ERROR = 2.0**-21
-"""How much float kernels may err in a function f of a number x, as a share of 1 + |x| + |f(x)|. The elementary
-functions err by a few times 2^-24 |f(x)|, and the formula of gelu by 7.5e-8 |x|."""
 
 _SCHEMA_VERSION = 3
 """The version of schema.fbs, which every .tflite file states."""
@@ -469,7 +465,7 @@ def _add_table(subgraph: _Subgraph, step: _Step, operation: Table) -> int:
     maps of 32x16x16 that takes 1.2 us where GATHER takes 30 us.
     """
     (tensor, *_), (source, *_) = step.inputs, step.sources
-    if source is not None and _is_exact_in_float(operation, source):
+    if source is not None and is_exact_in_float(operation, source):
         output = _make_activation(step.name, _to_dimensions(step.shape), step.target)
         kernel, kernel_output = _KERNELS.get(operation.function, ("", None))
         if operation.output == kernel_output and source.scale <= 1:
@@ -494,16 +490,6 @@ def _add_table(subgraph: _Subgraph, step: _Step, operation: Table) -> int:
     index = _add_output(subgraph, step)
     subgraph.add_operator("GATHER", (table, indices), index)
     return index
-
-
-def _is_exact_in_float(table: Table, source: Quantization) -> bool:
-    """Whether float kernels give every value of a table, because none is near a tie (see `_FLOAT_ERROR`)."""
-    numbers = (np.arange(-128, 128.0) - source.zero_point) * source.scale
-    results = apply_function(numbers, table.function, table.parameter)
-    steps = results / table.output.scale + table.output.zero_point
-    error = _FLOAT_ERROR * (1 + np.abs(numbers) + np.abs(results)) / table.output.scale
-    lowest, highest = (np.clip(np.rint(steps + shift), -128, 127) for shift in (-error, error))
-    return bool(((lowest == table.values) & (highest == table.values)).all())
 
 
 _Expression = int | float | tuple[Any, ...]

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edge_mnist import runtime  # noqa: E402 - torch is needed
-from edge_mnist.export.proof.localize import find_first_difference  # noqa: E402
+from edge_mnist.export.proof import localize  # noqa: E402
 from edge_mnist.export.torchscript_writer import write_torchscript  # noqa: E402
 from edge_mnist.formats.torchscript_reader import read_constants  # noqa: E402
 from edge_mnist.graph.interpreter import quantized_activations, run_float, run_quantized  # noqa: E402
@@ -63,16 +63,16 @@ def test_all_pairs_of_values_give_the_oracles_sum_and_product(
     assert (outputs != expected).sum() == 0
 
 
-@pytest.mark.parametrize("scale", [1.0, 2**-4, 3 * 2**-7, 2**-5 * (1 + 2**-12), 2**-20 * (1 - 2**-12)])
-def test_joining_copies_every_integer(scale: float, engine: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "zero_point"), [(3 * 2**-7, -128), (2**-5 * (1 + 2**-12), 3), (2**-20 * (1 - 2**-12), 127)]
+)
+def test_joining_copies_every_integer(scale: float, zero_point: int, engine: str) -> None:
     builder = Builder((1, 16, 16))
-    for zero_point in (-128, 3, 127):
-        builder = Builder((1, 16, 16))
-        copies = [builder.copy(0, 0, Quantization(scale, zero_point)) for _ in range(2)]
-        builder.concatenate(*copies)
-        images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
-        outputs = runtime.load_bytes(write_torchscript(builder.graph), "joined").outputs(images)
-        np.testing.assert_array_equal(outputs, np.tile(np.arange(-128, 128), 2)[None])
+    copies = [builder.copy(0, 0, Quantization(scale, zero_point)) for _ in range(2)]
+    builder.concatenate(*copies)
+    images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    outputs = runtime.load_bytes(write_torchscript(builder.graph), "joined").outputs(images)
+    np.testing.assert_array_equal(outputs, np.tile(np.arange(-128, 128), 2)[None])
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -101,12 +101,13 @@ def test_what_was_traced_before_changes_no_constant(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float", "int8"])
-def test_a_changed_constant_or_scale_names_its_operation(precision: str) -> None:
+def test_a_changed_constant_or_scale_names_its_operation(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = CASES["network"]() if precision == "int8" else to_float(CASES["network"]())
     inputs = random_inputs(graph, 4)
     data = write_torchscript(graph)
+    monkeypatch.setattr(localize, "WRITERS", {"torchscript": lambda _: data})  # writing it each time would be slow
     for trust in (True, False):
-        assert find_first_difference(data, graph, inputs, trust=trust) == (None, "")
+        assert localize.find_first_difference(data, graph, inputs, trust=trust) == (None, "")
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     kinds = {"convolution"} if precision == "float" else {"convolution", "table"}
@@ -117,9 +118,10 @@ def test_a_changed_constant_or_scale_names_its_operation(precision: str) -> None
         name = f"archive/data/{index}"
         content = bytearray(entries[name])
         content[-2] ^= 0x40
-        for trust in (True, False):
+        for trust in (True, False) if index in (0, len(owners) - 1) else (False,):
             assert (
-                find_first_difference(replaced(entries, name, bytes(content)), graph, inputs, trust=trust)[0] == owner
+                localize.find_first_difference(replaced(entries, name, bytes(content)), graph, inputs, trust=trust)[0]
+                == owner
             )
     # A number in the code of each operation: a scale of the output, a factor, an axis.
     changed = set()
@@ -129,7 +131,9 @@ def test_a_changed_constant_or_scale_names_its_operation(precision: str) -> None
         ):
             number = b"2" if call[1] in (b"0.03125", b"1") else b"3" if call[1] == b"2" else b"1"
             code = content[: call.start(1)] + number + content[call.end(1) :]
-            owner, difference = find_first_difference(replaced(entries, name, code), graph, inputs, trust=False)
+            owner, difference = localize.find_first_difference(
+                replaced(entries, name, code), graph, inputs, trust=False
+            )
             assert owner is not None and difference.startswith("the code")
             changed.add(re.sub(r"\d+", "", owner))
     assert changed == (
