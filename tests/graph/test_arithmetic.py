@@ -21,6 +21,7 @@ from edge_mnist.graph.arithmetic import (
     split_multiplier,
     sum_squared_errors,
 )
+from edge_mnist.graph.operations import Quantization
 
 accumulators = st.integers(-(2**24) + 1, 2**24 - 1)
 zero_points = st.integers(-128, 127)
@@ -135,7 +136,8 @@ def test_a_bias_survives_float32(bias: float, scale: float, exponent: int) -> No
     input_scale = 2.0**exponent
     # Quantization never asks for a bias of more than 22 bits: it makes the weights' scale coarser before.
     wanted = np.float32(max(scale, abs(bias) / input_scale / 2**22))
-    found, integer = find_exact_bias_scale(bias, wanted, input_scale)
+    source, output = Quantization(input_scale, 0), Quantization(1.0, 0)
+    found, integer = find_exact_bias_scale(bias, wanted, source, output)
     assert found.dtype == np.float32 and wanted <= found <= wanted * np.float32(1 + 2**-18)
     step = np.float32(found * np.float32(input_scale))
     assert Fraction(float(step)) == Fraction(float(found)) * Fraction(input_scale)

@@ -264,8 +264,8 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     # Clamps
     "a[0,6]": (A, ClampLayer("c", -1.0, 6.0), relu, ClampLayer("d", -2.0, 8.0)),
     "a b sum[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
-    "a relu[0,inf] b join": (A, relu, B, join("relu", "b")),
-    "a[0,inf] b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
+    "a relu[0,inf] relu unclamped b join": (A, relu, B, join("relu", "b")),
+    "a[0,inf] a unclamped b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
     "a b[0,inf] c[0,inf] join up pool": (
         A,
         conv("b", 2, 1),
@@ -275,7 +275,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         max_pool,
         relu,
     ),
-    "a b[0,inf] s join": (
+    "a b[0,inf] b unclamped s join": (
         A,
         conv("b", 2, 2),
         ActivationLayer("s", "sigmoid", 0.0, sources=("a",)),

@@ -10,7 +10,7 @@ import pytest
 
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import BATCH_SIZE, quantized_activations, run_quantized, to_nhwc
-from edge_mnist.graph.operations import MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
+from edge_mnist.graph.operations import RELU, UNBOUNDED, MaxPool2d, Quantization, QuantizedConv2d, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError
 
 Map = list[list[list[int]]]
@@ -83,7 +83,7 @@ def random_graph(seed: int) -> QuantizedGraph:
                 rng.integers(-3000, 3000, outputs).astype(np.int32),
                 Window(kernel, stride, padding, dilation),
                 groups,
-                relu := bool(rng.random() < 0.5),
+                RELU if (relu := bool(rng.random() < 0.5)) else UNBOUNDED,
                 Quantization(0.125, -128 if relu else int(rng.integers(-40, 40))),
             )
         try:

@@ -16,7 +16,15 @@ from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.operations import ACCUMULATOR_LIMIT, Conv2d, FloatGraph, QuantizedGraph, bound_accumulators
+from edge_mnist.graph.operations import (
+    ACCUMULATOR_LIMIT,
+    RELU,
+    UNBOUNDED,
+    Conv2d,
+    FloatGraph,
+    QuantizedGraph,
+    bound_accumulators,
+)
 from edge_mnist.graph.quantization import SMALLEST_MULTIPLIER, LayerReport, quantize_graph
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
@@ -167,7 +175,9 @@ def small_graph(layer: int, spoil: Spoil) -> tuple[FloatGraph, np.ndarray]:
         if index == layer:
             spoil(weight, bias)
         kernel = (taps[2], taps[3])
-        operations.append(Conv2d(f"conv{index}", weight, bias, Window(kernel), relu=index == 0))
+        operations.append(
+            Conv2d(f"conv{index}", weight, bias, Window(kernel), bounds=RELU if index == 0 else UNBOUNDED)
+        )
     return FloatGraph((1, 6, 6), 0, tuple(operations)), rng.integers(0, 256, (200, 6, 6), dtype=np.uint8)
 
 
