@@ -24,14 +24,14 @@ from edge_mnist import __version__
 from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT
 from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
 from edge_mnist.data import mnist
-from edge_mnist.data.images import Images, load_test_images
-from edge_mnist.data.inputs import InputOptions
+from edge_mnist.data.images import Images, load_test_images, refuse_source
+from edge_mnist.data.inputs import MNIST_SHAPE, InputOptions
 from edge_mnist.data.user_inputs import open_inputs
 from edge_mnist.export import bundle_writer
 from edge_mnist.export.proof import verification
 from edge_mnist.export.proof.parity import ParityReport
 from edge_mnist.export.proof.verification import VerifyOptions
-from edge_mnist.exportable import Model, StrPath, calibrate, describe_origin, load_network
+from edge_mnist.exportable import Model, StrPath, calibrate, describe_origin, limit_inputs, load_network
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
@@ -53,6 +53,8 @@ _LOG = logging.getLogger(__name__)
 
 Method = Literal["mse", "minmax"]
 
+_COMPARED = 10_000
+"""The number of inputs on which artifacts are compared, unless the user names one: that of MNIST's test images."""
 _WEIGHT_RANGE = (8, 127)
 """The least and the largest bound of int8 weights that an export accepts."""
 
@@ -155,7 +157,7 @@ def export_model(
     recalibrate: bool = False,
     data: StrPath | None = None,
     verify: bool = True,
-    images: int = 10_000,
+    images: int | None = None,
     max_drop: float = 0.1,
     force: bool = False,
 ) -> ExportResult:
@@ -195,7 +197,7 @@ def export_model(
             labels, a .npz of images and labels, or the folder with MNIST's files, which may serve to calibrate too.
             None for MNIST in EDGE_MNIST_DATA or the cache, else drawn digits, for (1, 28, 28); for others noise.
         verify: run every artifact and compare it with the oracle, as `verify` does.
-        images: the number of images to verify on.
+        images: the number of inputs to verify on; None for 10,000, or fewer if the network is large.
         max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
         force: write into a folder that holds other files too, which stay.
 
@@ -332,7 +334,7 @@ def verify(
     data: StrPath | None = None,
     resize: int | tuple[int, int] | None = None,
     skip_bad: bool = False,
-    images: int = 10_000,
+    images: int | None = None,
     max_drop: float = 0.1,
     trust: bool = False,
     run_with: str | Sequence[str] = (),
@@ -347,7 +349,8 @@ def verify(
         data: what to compare on, as of `export_model`.
         resize: how pictures are resized, as of `export_model`.
         skip_bad: skip pictures that cannot be opened.
-        images: the number of test images to compare on, besides the golden images in the folder.
+        images: the number of inputs to compare on, besides the golden ones in the folder; None for 10,000, or fewer if
+            the network is large.
         max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
         trust: run TorchScript archives and C that were changed since the export; they carry code.
         run_with: a command to start each artifact's process with, such as "qemu-x86_64 -cpu Haswell".
@@ -561,19 +564,24 @@ def evaluate(
     corruptions: bool = False,
     outliers: bool = False,
     confusion: StrPath | None = None,
+    resize: int | tuple[int, int] | None = None,
+    skip_bad: bool = False,
 ) -> EvaluationResult:
-    """Measure how well a model reads MNIST's images.
+    """Measure how well a model classifies MNIST's images, or labelled inputs of the user's.
 
     Args:
         model: an artifact's or a checkpoint's path, an opened artifact, or None for the shipped int8 TFLite.
-        data: the folder with MNIST's files; None for EDGE_MNIST_DATA or the cache.
-        part: the test images, or the part of the training images that training keeps apart for choosing.
+        data: a folder of pictures in folders named after their classes, whose sorted names are the labels; a .npz of
+            images and labels; or the folder with MNIST's files. None for MNIST in EDGE_MNIST_DATA or the cache.
+        part: MNIST's test images, or the part of its training images that training keeps apart for choosing.
         corruptions: read the images rotated, blurred, faint and so on too.
         outliers: measure how well the confidence tells digits from letters, lines, blobs and so on too.
         confusion: a PNG file to draw the confusion matrix and the most confident mistakes into.
+        resize: how pictures are resized, as of `export_model`.
+        skip_bad: skip pictures that cannot be opened.
 
     Raises:
-        UsageError: there is no such file, or the model takes images of another shape.
+        UsageError: there is no such file, or the model takes inputs of another shape.
         EdgeMnistError: the model or the data cannot be read.
     """
     from edge_mnist.data.outliers import TRAINING, UNSEEN
@@ -582,24 +590,22 @@ def evaluate(
         with _needing_training_packages():
             import matplotlib  # noqa: F401  # if it is missing, that is an error now and not after the work
     classifier, name = _open(model)
-    if classifier.contract.input_shape != (1, 28, 28):
-        raise UsageError(f"{name}: takes images of {classifier.contract.input_shape}, MNIST's are (1, 28, 28)")
-    digits = mnist.load("test" if part == "test" else "train", _path(data), download=False)
-    images, labels = digits.images, digits.labels  # (N, 28, 28), (N,)
-    if part == "validation":
-        _, validation = mnist.split_for_validation(labels)
-        images, labels = images[validation], labels[validation]
+    is_mnist = classifier.contract.input_shape == MNIST_SHAPE and classifier.contract.is_pixels
+    if (corruptions or outliers) and not is_mnist:
+        raise UsageError(f"{name}: corruptions and outliers are measured on images of 28x28 pixels in grey only")
+    images, labels, source = _load_labelled(classifier, data, part, InputOptions(resize=resize, skip_bad=skip_bad))
     with progress.show_step(f"reading {len(labels):,} images"):
         found = evaluation.evaluate(classifier.logits, images, labels)
-    result = EvaluationResult(name, classifier.contract.model, classifier.runtime, f"{digits.source} {part}", found)
+    result = EvaluationResult(name, classifier.contract.model, classifier.runtime, source, found)
     with progress.show_step("reading"):
+        digits = images.astype(np.uint8, copy=False)
         if corruptions:
-            errors = evaluation.measure_corruption_errors(classifier.logits, images, labels, _LOG.info)
+            errors = evaluation.measure_corruption_errors(classifier.logits, digits, labels, _LOG.info)
             result = dataclasses.replace(result, corruptions=errors)
         if outliers:
             _LOG.info("reading what is no digit")
             areas = {
-                seen: evaluation.measure_outlier_detection(classifier.logits, found.confidences, kinds, images)
+                seen: evaluation.measure_outlier_detection(classifier.logits, found.confidences, kinds, digits)
                 for seen, kinds in (("training", TRAINING), ("unseen", UNSEEN))
             }
             result = dataclasses.replace(result, outliers=areas)
@@ -683,7 +689,12 @@ def _prepare(
 
 
 def _load_test_images(
-    reference: Reference, data: StrPath | None, count: int, resize: int | tuple[int, int] | None, *, skip_bad: bool
+    reference: Reference,
+    data: StrPath | None,
+    count: int | None,
+    resize: int | tuple[int, int] | None,
+    *,
+    skip_bad: bool,
 ) -> Images:
     """Load the inputs on which the artifacts of a bundle are compared; the arguments are those of `verify`."""
     graph = reference.float_graph
@@ -691,6 +702,11 @@ def _load_test_images(
     if not graph.is_pixels:
         quantization = reference.quantized_graph.features if reference.quantized_graph is not None else None
         features = (-1.0, 1.0) if quantization is None else quantization.range
+    if count is None:
+        count = limit_inputs(graph, _COMPARED)
+        if count < _COMPARED and data is not None:
+            text = "note: the network is large, so that at most %s inputs are compared: name more with --images"
+            _LOG.warning(text, f"{count:,}")
     outputs, *size = graph.shapes()[-1]
     return load_test_images(
         graph.input_shape,
@@ -700,6 +716,34 @@ def _load_test_images(
         classes=outputs if size == [1, 1] else None,
         options=InputOptions(resize=resize, skip_bad=skip_bad),
     )
+
+
+def _load_labelled(
+    classifier: Classifier, data: StrPath | None, part: Literal["test", "validation"], options: InputOptions
+) -> tuple[NDArray[np.generic], NDArray[np.int64], str]:
+    """Load inputs, their labels, and what they are called; the arguments are those of `evaluate`."""
+    contract = classifier.contract
+    inputs = None if data is None else open_inputs(data, "test")
+    if inputs is not None:
+        if part != "test":
+            raise UsageError(f"part {part}: is a part of MNIST, but {inputs.name} is read as a whole")
+        values, labels = inputs.read(contract.input_shape, len(inputs), options, is_pixels=contract.is_pixels)
+        if labels is None:
+            raise UsageError(f"{inputs.name}: has no labels: expected folders named after their classes, or labels")
+        return (values[:, 0] if contract.input_shape == MNIST_SHAPE else values), labels, inputs.name
+    if contract.input_shape != MNIST_SHAPE or not contract.is_pixels:
+        if data is not None:
+            raise refuse_source(Path(data), contract.input_shape)
+        raise UsageError(
+            f"{classifier.name}: takes inputs of {contract.input_shape}, MNIST's are {MNIST_SHAPE}: name labelled ones "
+            "with --data"
+        )
+    digits = mnist.load("test" if part == "test" else "train", _path(data), download=False)
+    images, labels = digits.images, digits.labels  # (N, 28, 28), (N,)
+    if part == "validation":
+        _, validation = mnist.split_for_validation(labels)
+        images, labels = images[validation], labels[validation]
+    return images, labels, f"{digits.source} {part}"
 
 
 def _verify(folder: Path, images: Images, options: VerifyOptions) -> ParityReport:
@@ -740,8 +784,8 @@ def _needing_training_packages() -> Iterator[None]:
         raise missing_package(error.name, "train") from error
 
 
-def _check_count(images: int) -> None:
-    if images < 1:
+def _check_count(images: int | None) -> None:
+    if images is not None and images < 1:
         raise UsageError(f"images {images}: expected at least 1")
 
 

@@ -12,13 +12,21 @@ from edge_mnist.cli import options
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@options.data
+@click.option(
+    "--data",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Read these labelled inputs: a folder of pictures in folders named after their classes, a .npz of images and "
+    "labels, or a folder with MNIST's files.  [default: EDGE_MNIST_DATA or the cache]",
+)
+@options.resize
+@options.skip_bad
 @click.option(
     "--part",
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
-    help="Read the test images, or those that training keeps apart for choosing.",
+    help="Read MNIST's test images, or those that training keeps apart for choosing.",
 )
 @click.option("--corruptions", is_flag=True, help="Read the images rotated, blurred, faint and so on too.")
 @click.option(
@@ -31,7 +39,7 @@ from edge_mnist.cli import options
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others: Any) -> None:
-    """Measure how well MODEL reads MNIST's images.
+    """Measure how well MODEL classifies MNIST's images, or those of --data.
 
     MODEL is an artifact or a checkpoint. Without it, the shipped int8 artifact is measured.
     """

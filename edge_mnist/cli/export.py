@@ -73,7 +73,7 @@ def export(
     zip_file: Path | None,
     no_verify: bool,
     force: bool,
-    images: int,
+    images: int | None,
     max_drop: float,
     **others: Any,
 ) -> None:

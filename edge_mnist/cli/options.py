@@ -184,9 +184,7 @@ workers = click.option(
 images = click.option(
     "--images",
     type=click.IntRange(1, 1_000_000),
-    default=10_000,
-    show_default=True,
-    help="Compare on so many inputs.",
+    help="Compare on so many inputs.  [default: 10000, or fewer if the network is large]",
 )
 """The option of commands that compare artifacts."""
 

@@ -120,13 +120,13 @@ def summarize_latency(nanoseconds: Sequence[int], batch_size: int) -> JsonObject
 
 
 def measure_artifacts(
-    paths: Sequence[Path], images: NDArray[np.uint8], report: ReportProgress, seconds: float, *, trust: bool
+    paths: Sequence[Path], images: NDArray[np.generic], report: ReportProgress, seconds: float, *, trust: bool
 ) -> JsonObject:
     """Time artifacts on one thread and on all cores, and measure the memory of their processes.
 
     Args:
         paths: the artifacts.
-        images: uint8 (N, channels, height, width), at least as many as the largest batch.
+        images: what the network takes, uint8 (N, *input_shape) or float32, at least as many as the largest batch.
         report: is called before each step.
         seconds: how long each artifact runs with each batch size and number of threads.
         trust: whether TorchScript archives and C sources are run although no manifest beside them lists them.

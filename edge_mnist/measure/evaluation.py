@@ -20,10 +20,11 @@ from edge_mnist.data import outliers
 from edge_mnist.data.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from edge_mnist.measure.significance import wilson_interval
 from edge_mnist.runtime import softmax
+from edge_mnist.system.errors import UsageError
 from edge_mnist.system.tables import make_table, print_table
 
-Logits = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Maps images uint8 (N, 28, 28) to logits float32 (N, 10)."""
+Logits = Callable[[NDArray[np.generic]], NDArray[np.float32]]
+"""Maps images, uint8 (N, ...), or other inputs, float32 (N, ...), to logits float32 (N, classes)."""
 
 _BINS = 15
 """The number of bins of the calibration error, as in Guo et al., "On calibration of modern neural networks"."""
@@ -31,6 +32,8 @@ _OUTLIERS_PER_KIND = 1000
 """How many outliers of each kind are drawn: an AUROC of 0.99 then has a standard error of about 0.001."""
 _OUTLIER_SEED = 20
 """The seed of the outliers; training draws its own with its own seed, so they are other images of the same kinds."""
+_CLASSES_SHOWN = 20
+"""The largest number of classes that a table lists, and whose numbers are written into the picture of the confusion."""
 _MISTAKES_DRAWN = 40
 """How many mistakes the picture shows, in five rows."""
 
@@ -40,7 +43,7 @@ class Evaluation:
     """The predictions of a model for labelled images, and their measures.
 
     Attributes:
-        confusion: int64 (10, 10), the number of images by label (row) and predicted class (column).
+        confusion: int64 (classes, classes), the number of images by label (row) and predicted class (column).
         interval: the 95 % interval of the accuracy, 0 to 1.
         nll: the mean negative log likelihood of the label, in nats.
         calibration_error: 0 to 1, see `expected_calibration_error`.
@@ -84,11 +87,18 @@ class Evaluation:
         }
 
 
-def evaluate(logits: Logits, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Evaluation:
-    """Classify images uint8 (N, 28, 28) with labels int64 (N,), N at least 1."""
-    probabilities = softmax(logits(images))  # (N, 10)
+def evaluate(logits: Logits, images: NDArray[np.generic], labels: NDArray[np.int64]) -> Evaluation:
+    """Classify images, or other inputs, (N, ...) with labels int64 (N,), N at least 1.
+
+    Raises:
+        UsageError: the labels are those of other classes.
+    """
+    probabilities = softmax(logits(images))  # (N, classes)
+    classes = probabilities.shape[1]
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UsageError(f"labels from {labels.min()} to {labels.max()}, but the model has {classes} outputs")
     predicted, confidences = probabilities.argmax(1), probabilities.max(1)
-    confusion = np.zeros((10, 10), np.int64)
+    confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, predicted), 1)
     wrong = np.flatnonzero(predicted != labels)
     return Evaluation(
@@ -163,7 +173,7 @@ def measure_outlier_detection(
 
 
 def print_evaluation(evaluation: Evaluation, console: Console) -> None:
-    """Print accuracy, calibration, and a table with a row for each class."""
+    """Print accuracy, calibration, and a table with a row for each class, of many for those that are read worst."""
     low, high = evaluation.interval
     wrong, count = len(evaluation.mistakes), evaluation.confusion.sum()
     console.print(f"accuracy           {evaluation.accuracy:.2%} (95 % interval {100 * low:.2f} to {100 * high:.2f})")
@@ -174,9 +184,10 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
     console.print(f"log likelihood     {-evaluation.nll:.4f} nats an image")
     table = make_table("", ("class",), ("images", "read rightly", "95 % interval"))
     table.add_column("read as")
-    for digit, row in enumerate(evaluation.confusion):
-        if not row.sum():
-            continue
+    rights = evaluation.confusion.diagonal() / np.maximum(evaluation.confusion.sum(1), 1)
+    present = np.flatnonzero(evaluation.confusion.sum(1))
+    for digit in sorted(present[np.argsort(rights[present], kind="stable")][:_CLASSES_SHOWN]):
+        row = evaluation.confusion[digit]
         low, high = wilson_interval(int(row[digit]), int(row.sum()))
         others = [(times, other) for other, times in enumerate(row) if other != digit and times]
         confused = ", ".join(f"{other} {times}x" for times, other in sorted(others, reverse=True))
@@ -209,12 +220,12 @@ def print_outlier_detection(areas: Mapping[str, Mapping[str, float]], console: C
     print_table(table, console)
 
 
-def draw_mistakes(evaluation: Evaluation, images: NDArray[np.uint8], labels: NDArray[np.int64], title: str) -> bytes:
+def draw_mistakes(evaluation: Evaluation, images: NDArray[np.generic], labels: NDArray[np.int64], title: str) -> bytes:
     """Draw the confusion matrix and the most confident mistakes.
 
     Args:
         evaluation: the predictions for the images.
-        images: uint8 (N, 28, 28).
+        images: uint8 (N, height, width) or (N, channels, height, width); other inputs are drawn as maps of grey.
         labels: int64 (N,).
         title: the title of the picture.
 
@@ -230,10 +241,10 @@ def draw_mistakes(evaluation: Evaluation, images: NDArray[np.uint8], labels: NDA
     figure.suptitle(title)
     left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.2)))
     axes = left.subplots()
-    off_diagonal = evaluation.confusion * (1 - np.eye(10, dtype=np.int64))
+    off_diagonal = evaluation.confusion * (1 - np.eye(len(evaluation.confusion), dtype=np.int64))
     axes.imshow(off_diagonal, cmap="Oranges", vmin=0, vmax=max(1, off_diagonal.max()))
     for (row, column), times in np.ndenumerate(evaluation.confusion):
-        if times:
+        if times and len(evaluation.confusion) <= _CLASSES_SHOWN:
             color = "white" if off_diagonal[row, column] > 0.6 * off_diagonal.max() else "black"
             axes.text(column, row, f"{times}", ha="center", va="center", fontsize=8, color=color)
     axes.set(xlabel="read as", ylabel="class", xticks=range(10), yticks=range(10))
@@ -242,10 +253,20 @@ def draw_mistakes(evaluation: Evaluation, images: NDArray[np.uint8], labels: NDA
         cell.axis("off")
     right.suptitle("most confident mistakes: class > read as, confidence", fontsize=9)
     for cell, index in zip(cells, evaluation.mistakes, strict=False):
-        cell.imshow(images[index], cmap="gray_r", vmin=0, vmax=255)
+        _draw_input(cell, images[index])
         cell.set_title(
             f"{labels[index]} > {evaluation.predicted[index]}  {evaluation.confidences[index]:.0%}", fontsize=8
         )
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100)
     return content.getvalue()
+
+
+def _draw_input(cell: Any, values: NDArray[np.generic]) -> None:
+    """Draw an input into matplotlib's axes: dark ink on white for grey images, as in MNIST."""
+    if values.ndim == 3 and values.shape[0] == 3 and values.dtype == np.uint8:
+        cell.imshow(values.transpose(1, 2, 0))
+    elif values.dtype == np.uint8:
+        cell.imshow(values.reshape(-1, values.shape[-1]), cmap="gray_r", vmin=0, vmax=255)
+    else:
+        cell.imshow(values.reshape(-1, values.shape[-1]), cmap="gray_r", aspect="auto")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+import edge_mnist
 from edge_mnist.cli.commands import commands
 from edge_mnist.data import outliers, strokes
 from edge_mnist.measure import evaluation
@@ -80,3 +83,38 @@ def test_a_checkpoint_reads_as_its_int8_model_does(data: Path) -> None:
     assert float_facts["hash"] != int8_facts["hash"]
     assert abs(float_facts["accuracy"] - int8_facts["accuracy"]) <= 0.02
     assert float_facts["nll"] == pytest.approx(int8_facts["nll"], abs=0.02)
+
+
+def test_a_model_of_a_users_is_evaluated_on_labelled_images(
+    tmp_path: Path, call: Callable[..., tuple[int, str, str]]
+) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 6 * 5, 30)).eval()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 6, 5, 3), np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32)) / 255).argmax(1).numpy()
+    labels = np.where(np.arange(60) % 4 == 0, (expected + 1) % 30, expected)
+    np.savez(tmp_path / "a.npz", images=images, labels=labels)
+    chosen: dict[str, Any] = {"formats": ["onnx"], "int8": False, "verify": False, "input_shape": (3, 6, 5)}
+    edge_mnist.export_model(network, tmp_path / "out", **chosen)
+    model = tmp_path / "out" / "model_float.onnx"
+    result = edge_mnist.evaluate(model, data=tmp_path / "a.npz", confusion=tmp_path / "confusion.png")
+    assert result.accuracy == 0.75 and result.data == "a.npz" and result.evaluation.confusion.shape == (30, 30)
+    assert (tmp_path / "confusion.png").stat().st_size > 1000
+    status, output, _ = call("evaluate", model, "--data", tmp_path / "a.npz")
+    assert status == 0 and "75.00%" in output
+
+    np.savez(tmp_path / "b.npz", images=images, labels=labels + 1)
+    np.savez(tmp_path / "c.npz", images=images)
+    for arguments, message in (
+        ({"data": tmp_path / "b.npz"}, "labels from .* to 30, but the model has 30 outputs"),
+        ({"data": tmp_path / "c.npz"}, "c.npz: has no labels"),
+        ({}, r"takes inputs of \(3, 6, 5\), MNIST's are \(1, 28, 28\): name labelled ones with --data"),
+        ({"data": tmp_path / "a.npz", "part": "validation"}, "a.npz is read as a whole"),
+        ({"data": tmp_path / "a.npz", "outliers": True}, "are measured on images of 28x28 pixels in grey only"),
+    ):
+        with pytest.raises(edge_mnist.UsageError, match=message):
+            edge_mnist.evaluate(model, **arguments)
