@@ -15,7 +15,7 @@ sum, product and activation NAME:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ IMAGES = 4096
 """The number of images from which the statistics of a checkpoint are collected."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what overflows is refused
 def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.generic]]:
     """Run the float network over inputs and collect the statistics of its activations.
 
@@ -63,7 +64,7 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
     highs: dict[str, float] = {}
     means: dict[str, NDArray[np.float64]] = {}
     for batch in split_batches(inputs):
-        for index, values in _number_values(graph, batch):
+        for index, values in enumerate(float_activations(graph, batch)):
             for convolution in convolutions[index]:
                 name, total = convolution.name, _average_patches(values, convolution.window) * len(batch)
                 means[name] = means.get(name, 0) + total / len(inputs)
@@ -78,7 +79,7 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
                 highs[name] = max(highs.get(name, -np.inf), high)
     histograms: dict[str, NDArray[np.int64]] = {}
     for batch in split_batches(inputs):
-        for index, values in _number_values(graph, batch):
+        for index, values in enumerate(float_activations(graph, batch)):
             if name := names.get(index, ""):
                 counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
                 histograms[name] = histograms.get(name, 0) + counts
@@ -104,12 +105,6 @@ def _check_inputs(inputs: NDArray[Any]) -> None:
             f"calibration data: {np.count_nonzero(damaged)} of {len(inputs)} inputs hold NaN or infinite values, the "
             f"first is number {int(damaged.argmax())}: leave them out"
         )
-
-
-def _number_values(graph: FloatGraph, batch: NDArray[Any]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the index of each value of a graph and the value: float32 (N, height, width, channels)."""
-    with np.errstate(over="ignore", invalid="ignore"):  # `collect` refuses what overflows
-        yield from enumerate(float_activations(graph, batch))
 
 
 def _name_values(graph: FloatGraph) -> dict[int, str]:
