@@ -72,6 +72,12 @@ _ACTIVATION_BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardsigmoid":
 """The least and the largest value of the activations for which a clamp may have no effect."""
 
 
+_MOVES = (MaxPool2d, Upsample, Concatenate)
+"""The operations that only move values: their output has the quantization of their inputs."""
+
+_INPUT_STATISTICS = "input"
+"""The name that the statistics give to an input that is not pixels; no operation of such a graph has it."""
+
 _POINT = Window((1, 1))
 """The window of a convolution that takes each position by itself."""
 
@@ -164,6 +170,7 @@ class _Builder:
     def __init__(self, checkpoint: Checkpoint) -> None:
         channels, height, width = (*to_layer_shape(checkpoint.input_shape), 1, 1)[:3]
         self.nodes = [_Node(INPUT, None, [], (channels, height, width))]
+        self._is_pixels = checkpoint.is_pixels
         self._means, self._stds = checkpoint.means, checkpoint.stds
         self._weights = checkpoint.weights
         self._layers = checkpoint.architecture
@@ -172,7 +179,7 @@ class _Builder:
         self._is_vector = dict(zip((layer.name for layer in self._layers), (len(s) == 1 for s in shapes), strict=True))
         self._is_vector[INPUT] = len(checkpoint.input_shape) == 1
         self._values = {INPUT: self.nodes[0]}  # by the name of the layer
-        self._names = {INPUT, *self._is_vector}
+        self._names = {INPUT, _INPUT_STATISTICS, *self._is_vector}
         self._flat: dict[_Node, _Node] = {}  # maps, and the node that flattens them
         self._feature_norms: dict[
             str, _Affine
@@ -371,8 +378,7 @@ class _Builder:
             The producers; none where the values are within the bounds anyway. None if one of them cannot clamp, or if
             something else reads the values that would be clamped.
         """
-        low, high = self._find_bounds(node)
-        if bounds[0] <= low and high <= bounds[1]:
+        if _includes(bounds, self._find_bounds(node)):
             return []
         if len(self.readers(node)) > 1:
             return None
@@ -448,26 +454,33 @@ class _Builder:
         Returns:
             The pixel with which first convolutions pad; 0 if none does.
         """
-        source = self.nodes[0]
-        means, stds = self._means, self._stds
-        zero_pixels = {round(255 * mean) for mean in means}
+        source, means, stds = self.nodes[0], np.array(self._means), np.array(self._stds)
+        zero_pixels = {round(255 * mean) for mean in self._means}
         convolutions = self._find_first_convolutions(source)
         is_padded = any(convolution.window.is_padded for convolution in convolutions or ())
         zero_pixel = min(zero_pixels) if is_padded else 0
-        if convolutions is None or (is_padded and (len(zero_pixels) > 1 or not 0 <= zero_pixel <= 255)):
-            if all(255 * std == 1 for std in stds) and not any(means):
-                return 0  # the network's input is the pixels as they are
-            readers, step = self.readers(source), _make_depthwise(source.shape[0])
-            node = _Node(self._choose_name("input normalization"), step, [source], source.shape)
-            for reader in readers:
-                reader.sources = [node if item is source else item for item in reader.sources]
-            self.nodes.insert(1, node)
-            convolutions, zero_pixel = [step], 0
-        # the network's input where the graph's input is 0
-        offsets = np.array([(zero_pixel / 255 - mean) / std for mean, std in zip(means, stds, strict=True)])
+        spans = 255 * stds
+        offsets = (zero_pixel / 255 - means) / stds  # the network's input where the graph's input is 0
+        if convolutions is None:
+            is_moved = any(isinstance(reader.step, _MOVES) for reader in self.readers(source))
+            if (spans == 1).all() and not means.any() and not is_moved:
+                return 0  # the network's input is the pixels as they are; only their scale must not go elsewhere
+            convolutions = [self._insert_normalization()]
+        elif is_padded and (len(zero_pixels) > 1 or not 0 <= zero_pixel <= 255):
+            # `pixel - 255 * mean` pads with 0. It is divided so that it fits into the 256 values of an int8.
+            divisor = max(0.0, 1 - means.min()) - min(0.0, -means.max())
+            _scale_input(self._insert_normalization(), -255 * means / divisor, np.full(len(means), divisor))
+            offsets, spans, zero_pixel = np.zeros(len(means)), spans / divisor, 0
         for convolution in convolutions:
-            _scale_input(convolution, offsets, 255 * np.array(stds))
+            _scale_input(convolution, offsets, spans)
         return zero_pixel
+
+    def _insert_normalization(self) -> _Convolution:
+        """Put a depthwise convolution, to be scaled, between the input and all that reads it."""
+        source = self.nodes[0]
+        step = _make_depthwise(source.shape[0])
+        self._insert(self._choose_name("input normalization"), step, source, self.readers(source))
+        return step
 
     def _find_first_convolutions(self, node: _Node) -> list[_Convolution] | None:
         """The convolutions that read the input; None if something else reads it, so that it has to be normalised.
@@ -491,6 +504,13 @@ class _Builder:
                     return None
         return convolutions
 
+    def _insert(self, name: str, step: _Convolution, source: _Node, readers: Sequence[_Node]) -> None:
+        """Put a convolution that keeps the shape between a node and some of the nodes that read it."""
+        node = _Node(name, step, [source], source.shape)
+        for reader in readers:
+            reader.sources = [node if item is source else item for item in reader.sources]
+        self.nodes.insert(self.nodes.index(source) + 1, node)
+
     def to_operations(self) -> tuple[FloatOperation, ...]:
         """The operations as the graph has them, with their arrays in float32."""
         indices = {node: index for index, node in enumerate(self.nodes)}
@@ -498,6 +518,8 @@ class _Builder:
         for index, node in enumerate(self.nodes[1:]):
             sources = tuple(indices[source] for source in node.sources)
             operation = _to_operation(node)
+            if operation.name == _INPUT_STATISTICS and not self._is_pixels:
+                operation = dataclasses.replace(operation, name=self._choose_name(_INPUT_STATISTICS))
             operations.append(operation if sources == (index,) else dataclasses.replace(operation, sources=sources))
         return tuple(operations)
 
@@ -544,6 +566,10 @@ def _scale_input(convolution: _Convolution, offsets: FloatArray, spans: FloatArr
         taps = np.where((offsets[channels] == offset)[:, :, None, None], weight, 0.0)
         convolution.bias = convolution.bias + np.array([math.fsum(row.ravel()) for row in taps]) * offset
     convolution.weight = weight / spans[channels][:, :, None, None]
+
+
+def _includes(outer: Bounds, inner: Bounds) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _takes_affine(reader: _Node, affine: _Affine) -> bool:

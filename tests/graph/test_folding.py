@@ -39,7 +39,7 @@ from edge_mnist.graph.layers import (
     to_layer_shape,
     weight_shapes,
 )
-from edge_mnist.graph.operations import UNBOUNDED, Add, Conv2d, FloatGraph
+from edge_mnist.graph.operations import UNBOUNDED, Add, Concatenate, Conv2d, FloatGraph, MaxPool2d, Upsample
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support.networks import random_checkpoint, random_features, random_graph, random_images
@@ -183,6 +183,16 @@ def test_folding_is_the_same_every_time() -> None:
             assert (a.weight.tobytes(), a.bias.tobytes()) == (b.weight.tobytes(), b.bias.tobytes())
 
 
+def assert_equal_bounds(graph: FloatGraph) -> None:
+    """The int8 range clamps, so values that share a quantization are clamped to the same bounds."""
+    bounds = [UNBOUNDED, *(getattr(operation, "bounds", UNBOUNDED) for operation in graph.operations)]
+    for index, operation in enumerate(graph.operations):
+        if isinstance(operation, Concatenate | MaxPool2d | Upsample):
+            found = {bounds[source] for source in graph.sources(index)}
+            assert len(found) == 1, f"{operation.name}: {found}"
+            bounds[index + 1] = found.pop()
+
+
 def test_random_graphs_compute_what_pytorch_computes() -> None:
     operations: set[str] = set()
     normalized = 0
@@ -199,6 +209,7 @@ def test_random_graphs_compute_what_pytorch_computes() -> None:
         graph = assert_same_outputs(source, seed)
         normalized += "input normalization" in graph.identifiers()
         operations |= {type(operation).__name__ for operation in graph.operations}
+        assert_equal_bounds(graph)
     assert normalized >= 5
     assert operations == {"Conv2d", "MaxPool2d", "Upsample", "Concatenate", "Add", "Multiply", "Activation"}
 
@@ -264,8 +275,8 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     # Clamps
     "a[0,6]": (A, ClampLayer("c", -1.0, 6.0), relu, ClampLayer("d", -2.0, 8.0)),
     "a b sum[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
-    "a relu[0,inf] relu unclamped b join": (A, relu, B, join("relu", "b")),
-    "a[0,inf] a unclamped b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
+    "a relu[0,inf] relu, copied b join": (A, relu, B, join("relu", "b")),
+    "a[0,inf] a, copied b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
     "a b[0,inf] c[0,inf] join up pool": (
         A,
         conv("b", 2, 1),
@@ -275,7 +286,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         max_pool,
         relu,
     ),
-    "a b[0,inf] b unclamped s join": (
+    "a b[0,inf] s s, copied[0,inf] join": (
         A,
         conv("b", 2, 2),
         ActivationLayer("s", "sigmoid", 0.0, sources=("a",)),
@@ -290,6 +301,26 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         relu,
     ),
     "a s product": (A, ActivationLayer("s", "sigmoid", 0.0), MultiplyLayer("product", sources=("s", "s")), relu),
+    # What is joined has one quantization, and so the same bounds
+    "a b[0,inf] c[0,6] c, copied[0,inf] d join e sum": (
+        A,
+        conv("b", 2, 2),
+        ReluLayer("r"),
+        conv("c", 2, 1, sources=("a",)),
+        ClampLayer("s", 0.0, 6.0),
+        conv("d", 1, 1, sources=("s",)),
+        join("r", "s"),
+        conv("e", 3, 1),
+        add("d", "e"),
+    ),
+    "a[0,inf] pool pool, copied b join up": (
+        A,
+        relu,
+        max_pool,
+        conv("b", 2, 2),
+        join("pool", "b"),
+        UpsampleLayer("up", (2, 2)),
+    ),
     # Constants
     "a[0,1] t b": (
         A,
@@ -379,6 +410,8 @@ def test_each_channel_is_normalised_by_its_own_mean() -> None:
             {"mean": 0.4123},
         ),
         "a sum 0": ((A, add("a", "")), {"is_pixels": False}),
+        "input, copied a join 0": ((A, join("a", "")), {"mean": 0.0, "std": 1 / 255}),
+        "input 2 join 0": ((conv("input", 2, 2), join("input", "")), {"is_pixels": False}),
         "up b 102": ((UpsampleLayer("up", (1, 2)), conv("b", 2, 2, 3, 1)), {"mean": whole, "std": stds}),
     }
     for expected, (layers, fields) in cases.items():
