@@ -53,13 +53,17 @@ def separate_bounds(graph: FloatGraph) -> FloatGraph:
 def _find_wider_bounds(graph: FloatGraph) -> dict[int, Bounds]:
     """The bounds to which the values have to be taken that are joined with values of other bounds, by their indices."""
     wider: dict[int, Bounds] = {}
+    readers = graph.readers()
     for members in set(graph.joined_values()):
         found = {
             member: getattr(graph.operations[member - 1], "bounds", UNBOUNDED) if member else UNBOUNDED
             for member in members
         }
         hull = (min(low for low, _ in found.values()), max(high for _, high in found.values()))
-        wider |= {member: hull for member, bounds in found.items() if bounds != hull and member}
+        for value in (member for member, bounds in found.items() if bounds != hull and member):
+            while len(readers[value]) == 1 and isinstance(graph.operations[readers[value][0]], MaxPool2d):
+                value = readers[value][0] + 1  # after the pool there is less to convolve
+            wider[value] = hull
     return wider
 
 

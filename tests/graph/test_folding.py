@@ -275,8 +275,8 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     # Clamps
     "a[0,6]": (A, ClampLayer("c", -1.0, 6.0), relu, ClampLayer("d", -2.0, 8.0)),
     "a b sum[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
-    "a relu[0,inf] relu, copied b join": (A, relu, B, join("relu", "b")),
-    "a[0,inf] a, copied b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
+    "a relu[0,inf] relu unclamped b join": (A, relu, B, join("relu", "b")),
+    "a[0,inf] a unclamped b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
     "a b[0,inf] c[0,inf] join up pool": (
         A,
         conv("b", 2, 1),
@@ -286,7 +286,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         max_pool,
         relu,
     ),
-    "a b[0,inf] s s, copied[0,inf] join": (
+    "a b[0,inf] b unclamped s join": (
         A,
         conv("b", 2, 2),
         ActivationLayer("s", "sigmoid", 0.0, sources=("a",)),
@@ -302,7 +302,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     ),
     "a s product": (A, ActivationLayer("s", "sigmoid", 0.0), MultiplyLayer("product", sources=("s", "s")), relu),
     # What is joined has one quantization, and so the same bounds
-    "a b[0,inf] c[0,6] c, copied[0,inf] d join e sum": (
+    "a b[0,inf] c[0,6] c unclamped[0,inf] d join e sum": (
         A,
         conv("b", 2, 2),
         ReluLayer("r"),
@@ -313,7 +313,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         conv("e", 3, 1),
         add("d", "e"),
     ),
-    "a[0,inf] pool pool, copied b join up": (
+    "a[0,inf] pool pool unclamped b join up": (
         A,
         relu,
         max_pool,
@@ -402,7 +402,7 @@ def test_each_channel_is_normalised_by_its_own_mean() -> None:
         "b 102": ((conv("b", 2, 2, 3, 1),), {"mean": whole, "std": stds}),
         "input normalization b 0": ((conv("b", 2, 2, 3, 1),), {"mean": means, "std": stds}),
         "input normalization pool 0": ((max_pool,), {"mean": means, "std": stds}),
-        "pool 0": ((max_pool,), {"mean": 0.0, "std": 1 / 255}),
+        "a sum 0 ": ((A, add("a", "")), {"mean": 0.0, "std": 1 / 255}),
         "input normalization b 0 ": ((conv("b", 2, 2, 3, 1),), {"mean": -0.5, "std": 0.5}),
         "input normalization a sum 0": ((A, add("a", "")), {"mean": 0.4123}),
         "input normalization 2 input normalization sum 0": (
@@ -410,7 +410,7 @@ def test_each_channel_is_normalised_by_its_own_mean() -> None:
             {"mean": 0.4123},
         ),
         "a sum 0": ((A, add("a", "")), {"is_pixels": False}),
-        "input, copied a join 0": ((A, join("a", "")), {"mean": 0.0, "std": 1 / 255}),
+        "input normalization a join 0": ((A, join("a", "")), {"mean": 0.0, "std": 1 / 255}),
         "input 2 join 0": ((conv("input", 2, 2), join("input", "")), {"is_pixels": False}),
         "up b 102": ((UpsampleLayer("up", (1, 2)), conv("b", 2, 2, 3, 1)), {"mean": whole, "std": stds}),
     }
