@@ -378,7 +378,7 @@ def random_graph(seed: int) -> Checkpoint:
             value = sketch.block(value)
     sketch.finish(value)
     mean, std = (0.1307, 0.3081) if sketch.chance(0.5) else (0.5, 0.25)
-    return Checkpoint(tuple(sketch.layers), sketch.input_shape, mean, std, sketch.weights, {}, {})
+    return Checkpoint(tuple(sketch.layers), sketch.input_shape, mean, std, sketch.weights, is_pixels=sketch.is_pixels)
 
 
 def random_images(checkpoint: Checkpoint, count: int, seed: int) -> np.ndarray:
