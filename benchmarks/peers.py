@@ -15,8 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -45,8 +47,14 @@ from edge_mnist.system.stderr import quiet_stderr
 from edge_mnist.system.tables import make_console, make_table, print_table
 from edge_mnist.training.network import MEAN, STD, DigitNet, set_weights
 
+if TYPE_CHECKING:
+    from torch import nn
+
 Array = NDArray[Any]
 Pixels = NDArray[np.uint8]
+
+TOOLS = ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer")
+"""The packages that are measured against."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,8 @@ class Opened:
     runtime: str
     run: Callable[[Array], Array]
     prepare: Callable[[Pixels], Array]
+    output: tuple[float, int] = 1.0, 0
+    """The scale and the zero point of what `run` returns."""
 
 
 def normalize(images: Pixels) -> NDArray[np.float32]:
@@ -100,7 +110,9 @@ def open_eager(path: Path) -> Opened:
 def open_artifact(path: Path) -> Opened:
     """Open an artifact of edge-mnist."""
     classifier = runtime.load_bytes(path.read_bytes(), path.name)
-    return Opened(classifier.runtime, classifier.run, classifier.contract.inputs)
+    contract = classifier.contract
+    output = contract.output_scale, contract.output_zero_point
+    return Opened(classifier.runtime, classifier.run, contract.convert_images, output)
 
 
 def open_c(*flags: str) -> Callable[[Path], Opened]:
@@ -114,7 +126,7 @@ def open_c(*flags: str) -> Callable[[Path], Opened]:
 
 
 def open_onnx(path: Path) -> Opened:
-    """Open a file of quantize_static, which takes float pixels."""
+    """Open a file of quantize_static, which takes float pixels: images uint8 (N, channels, height, width)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -124,14 +136,12 @@ def open_onnx(path: Path) -> Opened:
     return Opened(
         f"ONNX Runtime {onnxruntime.__version__}",
         lambda inputs: np.asarray(session.run(None, {"pixels": inputs})[0]),
-        lambda images: images[:, None].astype(np.float32),
+        lambda images: (images[:, None] if images.ndim == 3 else images).astype(np.float32),
     )
 
 
-def open_tflite(path: Path) -> Opened:
+def open_tflite(path: Path, normalize: Callable[[Pixels], NDArray[np.float32]] = normalize) -> Opened:
     """Open a file of litert-torch or ai-edge-quantizer, which takes normalised images, quantized if it is int8."""
-    from importlib.metadata import version
-
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
@@ -150,7 +160,8 @@ def open_tflite(path: Path) -> Opened:
         interpreter.invoke()
         return np.asarray(interpreter.get_tensor(target["index"]))
 
-    return Opened(f"LiteRT {version('ai-edge-litert')}", run, prepare)
+    output = target["quantization"] if target["dtype"] == np.int8 else (1.0, 0)
+    return Opened(f"LiteRT {version('ai-edge-litert')}", run, prepare, output)
 
 
 OURS = "edge-mnist, int8 TFLite"
@@ -177,16 +188,9 @@ def build(folder: Path) -> dict[str, str]:
     Raises:
         EdgeMnistError: a tool is not installed, or MNIST cannot be read.
     """
-    from importlib.metadata import version
+    import torch
 
-    try:
-        import litert_torch
-        import torch
-        from ai_edge_quantizer import quantizer, recipe
-        from onnxruntime.quantization import CalibrationDataReader, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise EdgeMnistError(f"{error.name} is not installed: make peers installs it into .venv-peers") from error
+    check_tools()
     images = mnist.load("train", download=False).images[: calibration.IMAGES]
     source = checkpoint.load(SHIPPED)
     graph = fold(source)
@@ -206,6 +210,34 @@ def build(folder: Path) -> dict[str, str]:
     network.eval()
     torch.save(network.state_dict(), folder / "model.pth")
 
+    write_static_onnx(folder, images[:, None])
+    write_converted_tflite(folder, network, normalize(images))
+    return {name: version(name) for name in TOOLS}
+
+
+def check_tools() -> None:
+    """Check that the other tools are here.
+
+    Raises:
+        EdgeMnistError: one is not.
+    """
+    for name in TOOLS:
+        try:
+            import_module(name.replace("-", "_"))
+        except ImportError as error:
+            raise EdgeMnistError(f"{name} is not installed: make peers installs it into .venv-peers") from error
+
+
+def write_static_onnx(folder: Path, images: Pixels) -> None:
+    """Quantize model_float.onnx by `quantize_static` into static.onnx and, per channel, into per_channel.onnx.
+
+    Args:
+        folder: the folder of the files.
+        images: uint8 (N, channels, height, width), to calibrate with.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         """Returns the images one by one, as the float ONNX takes them."""
 
@@ -214,18 +246,32 @@ def build(folder: Path) -> dict[str, str]:
 
         def get_next(self) -> dict[str, Array] | None:
             image = next(self._images, None)
-            return None if image is None else {"pixels": image[None, None].astype(np.float32)}
+            return None if image is None else {"pixels": image[None].astype(np.float32)}
 
     quant_pre_process(str(folder / "model_float.onnx"), str(folder / "prepared.onnx"))
     for name, per_channel in (("static.onnx", False), ("per_channel.onnx", True)):
         quantize_static(str(folder / "prepared.onnx"), str(folder / name), Reader(), per_channel=per_channel)
 
-    litert_torch.convert(network, (torch.zeros(1, 1, 28, 28),)).export(str(folder / "peer_float.tflite"))
+
+def write_converted_tflite(folder: Path, network: nn.Module, inputs: NDArray[np.float32]) -> None:
+    """Convert a network by litert-torch into peer_float.tflite, and quantize that by ai-edge-quantizer.
+
+    The quantized file is peer_int8.tflite.
+
+    Args:
+        folder: the folder of the files.
+        network: the module.
+        inputs: float32 (N, ...), normalised images, to calibrate with.
+    """
+    import litert_torch
+    import torch
+    from ai_edge_quantizer import quantizer, recipe
+
+    litert_torch.convert(network, (torch.from_numpy(inputs[:1]),)).export(str(folder / "peer_float.tflite"))
     tool = quantizer.Quantizer(str(folder / "peer_float.tflite"), recipe.static_wi8_ai8())
     signature, terms = next(iter(_read_signatures(folder / "peer_float.tflite").items()))
-    inputs = [{terms["inputs"][0]: image[None]} for image in normalize(images)]
-    tool.quantize(tool.calibrate({signature: inputs})).export_model(str(folder / "peer_int8.tflite"))
-    return {name: version(name) for name in ("torch", "onnxruntime", "litert-torch", "ai-edge-quantizer")}
+    batches = [{terms["inputs"][0]: inputs[index : index + 1]} for index in range(len(inputs))]
+    tool.quantize(tool.calibrate({signature: batches})).export_model(str(folder / "peer_int8.tflite"))
 
 
 def _read_signatures(path: Path) -> dict[str, Any]:

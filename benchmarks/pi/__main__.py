@@ -14,6 +14,7 @@ from rich.table import Table
 
 from benchmarks.pi import measure
 from benchmarks.pi.emulator import CPUS, EmulationError, Pi, build_wheel, prepare
+from benchmarks.pi.instructions import measure_inference
 from edge_mnist.pretrained import SHIPPED_INT8
 
 FIGURES = Path(__file__).with_name("figures.json")
@@ -29,7 +30,7 @@ def measure_all(pi: Pi, scratch: Path) -> Figures:
         "inference", the instructions of one int8 TFLite inference by processor; "frame", instructions on cortex-a72 by
         frame and stage; "memory", in KiB.
     """
-    inference = {cpu: _round(measure.measure_inference(pi, SHIPPED_INT8, cpu, scratch)) for cpu in CPUS}
+    inference = {cpu: _round(measure_inference(pi, SHIPPED_INT8, cpu, scratch)) for cpu in CPUS}
     frames = {}
     for name in measure.FRAMES:
         image, lines = measure.make_frame(name)

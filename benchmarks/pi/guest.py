@@ -19,12 +19,17 @@ FRAMES = 40
 
 
 def inference(model: str) -> list[list[object]]:
-    """Run on one thread: the runtime alone, with Python's copies, and in a batch; each is [name, inferences]."""
+    """Run an int8 model on one thread: the runtime alone, with Python's copies, and in a batch.
+
+    Returns:
+        For each mark the name of what comes before it, and the number of inferences in it.
+    """
     import numpy as np
 
     interpreter = _interpreter(model)
     source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    images = np.random.default_rng(0).integers(-128, 128, (BATCH, 28, 28, 1)).astype(np.int8)
+    shape = (BATCH, *interpreter.get_input_details()[0]["shape"][1:])
+    images = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
     one = images[:1]
     for _ in range(3):
         interpreter.set_tensor(source, one)

@@ -12,7 +12,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -47,11 +49,14 @@ class Timing:
         runtime: the runtime's name and version.
         load_ms: milliseconds from the file's content to the first result; the runtime has been imported before.
         latency: what `summarize_latency` returns, by batch size.
+        turn_medians: the median duration of the calls of each turn, in microseconds, by batch size. Turns of several
+            models with the same index are neighbours in time.
     """
 
     runtime: str
     load_ms: float
     latency: Mapping[int, JsonObject]
+    turn_medians: Mapping[int, Sequence[float]]
 
 
 def time_in_turns(
@@ -89,18 +94,19 @@ def time_in_turns(
             else:
                 raise EdgeMnistError(answer["error"])
         rounds = math.ceil(seconds / TURN)
-        times: dict[str, dict[int, list[int]]] = {name: {size: [] for size in batch_sizes} for name in processes}
+        turns: dict[str, dict[int, list[list[int]]]] = {name: {size: [] for size in batch_sizes} for name in processes}
         for turn in range(rounds):
             for size in batch_sizes:
                 for number, (name, process) in enumerate(processes.items()):
                     done = (turn + (batch_sizes.index(size) + number / len(processes)) / len(batch_sizes)) / rounds
                     report(f"{size} at a time: {name}", 0.1 + 0.9 * done)
-                    times[name][size] += process.request(f"{size} {seconds / rounds}")["nanoseconds"]
+                    turns[name][size].append(process.request(f"{size} {seconds / rounds}")["nanoseconds"])
     timings = {
         name: Timing(
             answer["runtime"],
             answer["load_ms"],
-            {size: summarize_latency(times[name][size], size) for size in batch_sizes},
+            {size: summarize_latency(list(chain.from_iterable(turns[name][size])), size) for size in batch_sizes},
+            {size: [median(turn) / 1e3 for turn in turns[name][size]] for size in batch_sizes},
         )
         for name, answer in loaded.items()
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+from collections.abc import Sequence
+from itertools import accumulate
+from statistics import NormalDist, median
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -36,6 +38,31 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     low = 0.0 if successes == 0 else (middle - half) / (1 + weight)
     high = 1.0 if successes == trials else (middle + half) / (1 + weight)
     return low, high
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """The median of values, and an interval that holds the true median, whatever the distribution is.
+
+    The ends are two of the values: the number of values below the true median is binomial, so it lies between their
+    ranks with at least this confidence (W. R. Thompson, "On confidence ranges for the median", Annals of Mathematical
+    Statistics 7, 1936). Few values cannot reach the confidence; then the ends are the smallest and the largest value.
+
+    Args:
+        values: at least one number.
+        confidence: how often such an interval holds the true median, above 0 and below 1.
+
+    Returns:
+        The median, and the lower and the upper end.
+
+    Raises:
+        ValueError: there are no values, or the confidence is out of range.
+    """
+    if not values or not 0 < confidence < 1:
+        raise ValueError(f"median_interval: {len(values)} values, confidence {confidence}, expected at least one value")
+    ordered, count = sorted(values), len(values)
+    ways = accumulate(math.comb(count, below) for below in range((count + 1) // 2))  # of at most so many values below
+    rank = max(0, sum(1 for way in ways if way / 2**count <= (1 - confidence) / 2) - 1)
+    return median(ordered), ordered[rank], ordered[-1 - rank]
 
 
 def mcnemar_exact(first_only: int, second_only: int) -> float:

@@ -50,7 +50,7 @@ def test_models_take_turns(tmp_path: Path) -> None:
     timed, missing = bench.time_in_turns(commands, lambda _, part: parts.append(part), 2.5 * bench.TURN)
     assert log.read_text().splitlines() == ["a 1", "b 1", "a 32", "b 32"] * 3
     assert not missing and timed["b"].runtime == "b" and timed["a"].latency[1]["runs"] == 6
-    assert timed["a"].latency[32]["median_us"] == 2.0
+    assert timed["a"].latency[32]["median_us"] == 2.0 and timed["a"].turn_medians[32] == [2.0] * 3
     assert timed["a"].latency[32]["images_per_second"] == 32 / 2e-6
     assert parts == sorted(parts) and parts[0] >= 0 and parts[-1] <= 1
 

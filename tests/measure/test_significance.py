@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mnist.measure.significance import mcnemar_exact, wilson_interval
+from edge_mnist.measure.significance import mcnemar_exact, median_interval, wilson_interval
 
 shares = st.integers(1, 100_000).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
 
@@ -73,3 +73,20 @@ def test_what_is_no_share_is_refused(arguments: tuple[int, int]) -> None:
         wilson_interval(*arguments)
     with pytest.raises(ValueError, match="expected"):
         mcnemar_exact(-1, 3)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(1, 1), (5, 1), (6, 1), (9, 2), (20, 6), (50, 18), (100, 40)])
+def test_median_interval_has_the_ranks_of_published_tables(count: int, rank: int) -> None:
+    # W. J. Conover, Practical Nonparametric Statistics; below six values no two of them reach 95 %.
+    values = [float(value) for value in range(1, count + 1)]
+    assert median_interval(values[::-1]) == ((count + 1) / 2, rank, count + 1 - rank)
+
+
+def test_median_interval_holds_the_median_as_often_as_it_says() -> None:
+    for count, confidence in ((8, 0.9), (13, 0.95), (30, 0.99)):
+        low = median_interval([float(value) for value in range(count)], confidence)[1]
+        missed = 2 * sum(math.comb(count, below) for below in range(int(low) + 1)) / 2**count
+        next_missed = missed + 2 * math.comb(count, int(low) + 1) / 2**count
+        assert missed <= 1 - confidence < next_missed
+    with pytest.raises(ValueError):
+        median_interval([])

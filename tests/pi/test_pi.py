@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.pi import measure
 from benchmarks.pi.emulator import CPUS, ROOT, Pi
+from benchmarks.pi.instructions import GUEST
 from edge_mnist import runtime
 from edge_mnist.data import strokes
 from edge_mnist.demo.sources import scenes
@@ -185,9 +185,9 @@ def test_random_networks_give_the_oracles_logits(pi: Pi, tflite_runtime: Path, t
         (tmp_path / f"{seed}.tflite").write_bytes(write_tflite(networks[seed][0]))
         np.save(tmp_path / f"{seed}.npy", (images ^ 0x80).view(np.int8).transpose(0, 2, 3, 1))
     assert len(networks) > 0.8 * NETWORKS
-    shutil.copy(measure.GUEST, tmp_path)
+    shutil.copy(GUEST, tmp_path)
     for kind, (python, rounding) in modes.items():
-        assert int(pi.check(python, measure.GUEST.name, "outputs", kind, cwd=tmp_path)) == len(networks)
+        assert int(pi.check(python, GUEST.name, "outputs", kind, cwd=tmp_path)) == len(networks)
         for seed, (network, images) in networks.items():
             found = np.load(tmp_path / f"{seed}.{kind}.npy")
             np.testing.assert_array_equal(found, run_quantized(network, images, rounding), f"{kind}, network {seed}")

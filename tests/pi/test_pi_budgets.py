@@ -10,6 +10,7 @@ import pytest
 from benchmarks.pi import measure
 from benchmarks.pi.__main__ import FIGURES
 from benchmarks.pi.emulator import CPUS, Pi
+from benchmarks.pi.instructions import measure_inference
 from edge_mnist.pretrained import SHIPPED_INT8
 
 pytestmark = pytest.mark.pi
@@ -39,7 +40,7 @@ def bookworm(pi: Pi) -> Pi:
 
 @pytest.mark.parametrize("cpu", CPUS)
 def test_instructions_of_an_inference(cpu: str, bookworm: Pi, tmp_path: Path) -> None:
-    found = measure.measure_inference(bookworm, SHIPPED_INT8, cpu, tmp_path)
+    found = measure_inference(bookworm, SHIPPED_INT8, cpu, tmp_path)
     print(f"\n{cpu}: thousand instructions", {name: round(count / 1e3, 1) for name, count in found.items()})
     assert found["one"] <= REPEATS * 1e3 * THOUSAND_INSTRUCTIONS[cpu]
     for name, count in found.items():
