@@ -156,6 +156,17 @@ def test_random_networks_compute_what_pytorch_computes() -> None:
     assert padding >= 10
 
 
+def test_a_channel_without_variance_is_normalised_as_in_pytorch() -> None:
+    """Trained networks have channels that are always 0 before a batch normalisation."""
+    source = random_checkpoint(0)
+    name = next(name for name in source.weights if name.endswith(".running_var"))
+    variance = source.weights[name].copy()
+    variance[0] = 0
+    changed = replace(source, weights={**source.weights, name: variance})
+    checkpoints.check_checkpoint(changed, "network")
+    assert_same_outputs(changed)
+
+
 def test_digitnet_changes_by_rounding_only() -> None:
     source = checkpoints.load(SHIPPED)
     graph, images = fold(source), strokes.draw(200, seed=5).images

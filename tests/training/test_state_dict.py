@@ -178,8 +178,8 @@ REFUSED: dict[str, Callable[[dict[str, Any]], bytes]] = {
     r"conv.weight has shape \(1000000000000, 1, 5, 5\), expected \(2, 1, 5, 5\)": (
         lambda state: saved({**state, "conv.weight": state["conv.weight"][:1].expand(10**12, 1, 5, 5)})
     ),
-    "weights/bn.running_var is 0.0, expected variances above 0": (
-        lambda state: saved({**state, "bn.running_var": torch.zeros(2)})
+    "weights/bn.running_var is -1.0, expected variances of at least 0": (
+        lambda state: saved({**state, "bn.running_var": -torch.ones(2)})
     ),
     "found several, model, ema: keep one": lambda state: saved({"model": state, "ema": state}),
     "expected a state_dict, tensors by name, found a list": lambda state: saved([torch.zeros(1)]),
