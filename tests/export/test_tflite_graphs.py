@@ -353,6 +353,7 @@ def test_upsampling(factor: Pair, open_graph: Open) -> None:
     convolutions = make_convolutions("conv", (3, 2, 2, 2))
     for graph in make_graphs((2, 4, 4), [convolutions[0], upsample], [convolutions[1], upsample]):
         check(open_graph, graph)
+        tflite_reader.cut_after(write_tflite(graph), graph.identifiers()["up"])
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 8), (3, 4, 5)])
