@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -668,24 +669,34 @@ def _prepare(
         raise UsageError(f"method {method}: expected mse or minmax")
     with progress.show_step("reading the network"):
         inputs = None if calibration is None else open_inputs(calibration, "calibration")
+        if inputs is None and isinstance(calibration, str | os.PathLike) and not Path(calibration).is_dir():
+            raise UsageError(f"--calibrate {calibration}: expected a folder of pictures, a .npy or a .npz")
         source = load_network(model, network, options, inputs)
         graph = fold(source)
         quantized = None
         layers: tuple[LayerReport, ...] = ()
         if int8:
             _LOG.info("calibrating and quantizing")
-            named = calibration if inputs is None and not isinstance(calibration, np.ndarray) else None
+            named = calibration if isinstance(calibration, str | os.PathLike) and inputs is None else None
             source = calibrate(
                 source, graph, inputs, calibration=named, data=data, recalibrate=recalibrate, options=options
             )
             quantized, layers = quantize_graph(graph, source.statistics, weight_range=weight_range, method=method)
-            if inputs is not None and layers:
-                worst = max(layers, key=lambda layer: layer.clipped)
-                text = "note: calibrated on %s; at most %.2g %% of the values of a layer saturate, in %s"
-                _LOG.warning(text, inputs.name, 100 * worst.clipped, worst.name)
+            if inputs is not None:
+                _report_saturation(layers, inputs.name)
         _LOG.info("running the golden images")
         accuracy = source.metadata.get("accuracies", {}).get("test")
         return source, make_reference(graph, quantized, layers, accuracy)
+
+
+def _report_saturation(layers: Sequence[LayerReport], name: str) -> None:
+    """Log a note of the layer with the largest share of calibration values outside the int8 range."""
+    worst = max(layers, key=lambda layer: layer.clipped)
+    if not worst.clipped:
+        _LOG.warning("note: calibrated on %s: no value of any layer saturates", name)
+        return
+    text = "note: calibrated on %s: the layer %s saturates most, in %.2g %% of its values"
+    _LOG.warning(text, name, worst.name, 100 * worst.clipped)
 
 
 def _load_test_images(

@@ -101,7 +101,8 @@ def read_pictures(
     kept: list[int] = []
     skipped: list[EdgeMnistError] = []
     for index, path in enumerate(paths):
-        _LOG.info("reading picture %s of %s: %s", f"{index + 1:,}", f"{len(paths):,}", path)
+        if index % 100 == 0:
+            _LOG.info("reading pictures: %s of %s", f"{index:,}", f"{len(paths):,}")
         try:
             inputs[len(kept)] = _read_picture(path, shape, resize)
         except UsageError:

@@ -20,6 +20,7 @@ from tests.support.without_torch import skip_without_torch
 
 DEMO = "demo --view none --max-frames 1"
 DATA = ("train", "experiments", "evaluate", "export", "verify bundle")
+ARRAYS = ("export --calibrate", "export --data", "verify bundle --data", "evaluate --data")
 LONG = "x" * 300
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -37,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "a file or folder to read that does not exist": (
         "train --data digits --init nothing", "train --data digits --teacher nothing", "train --user-digits nothing",
         "train --resume --out nothing", "evaluate nothing", "evaluate nothing.safetensors", "export nothing",
+        "export --calibrate nothing", "export --calibrate nothing.npz", "export --int8 --calibrate nothing",
         "verify nothing", "bench nothing", "predict nothing", "predict page.png --model nothing",
         f"{DEMO} --camera nothing", f"{DEMO} --camera sample --model nothing", "info nothing",
     ),
@@ -51,6 +53,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "a file where a folder is expected": (
         *(f"{command} --data text" for command in DATA), "train --user-digits text", "train --data digits --out text",
+        "export --calibrate text",
         "train --data digits --out text/run", "experiments --data digits --runs text", "export --out text",
         "export --out text/out", "export --bundle text/out.zip", "verify text", "bench text",
         "predict page.png --annotate text", "predict page.png --save-digits text",
@@ -70,22 +73,24 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "a folder that holds nothing of what is expected": (
         *(f"{command} --data full" for command in DATA), "train --user-digits full", "verify full", "bench full",
+        "export --int8 --calibrate full",
         "predict full", f"{DEMO} --camera full", "info full",
     ),
     "a file of another kind": (
         "train --data digits --init text", "evaluate text", "evaluate text.safetensors", "export text", "predict text",
         "predict page.png --model text", f"{DEMO} --camera text.png", f"{DEMO} --camera sample --model text",
-        "info text",
+        "info text", *(f"{command} text.npz" for command in ARRAYS),
     ),
     "a file that is empty": (
         "train --data digits --init empty", "evaluate empty", "evaluate empty.safetensors", "export empty",
         "predict empty", "predict page.png --model empty", f"{DEMO} --camera empty.png",
-        f"{DEMO} --camera sample --model empty", "info empty",
+        f"{DEMO} --camera sample --model empty", "info empty", *(f"{command} empty.npz" for command in ARRAYS),
     ),
     "a file that is cut short": (
         *(f"{command} --data cut" for command in ("train", "evaluate", "export", "verify bundle")),
         "train --data digits --init cut.safetensors", "evaluate cut.safetensors", "export cut.safetensors",
         "predict cut.png", f"{DEMO} --camera cut.png", "info cut.safetensors", "info cut.tflite",
+        *(f"{command} cut.npz" for command in ARRAYS), "export --int8 --calibrate cut.npy",
     ),
     "an export that lacks a file": ("verify lacking", "bench lacking", "bench artless"),
     "a network that cannot be exported": (
@@ -109,9 +114,13 @@ def here(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_digits(here / "cut", images=idx(strokes.draw(256, seed=4).images)[:9000])
     (here / "full").mkdir()
     (here / "full" / "notes.txt").write_text("mine")
-    for name in ("text", "text.safetensors", "text.png"):
+    np.savez(here / "cut.npz", images=np.zeros((50, 28, 28), np.uint8))
+    np.save(here / "cut.npy", np.zeros((50, 28, 28), np.uint8))
+    for path in (here / "cut.npz", here / "cut.npy"):
+        path.write_bytes(path.read_bytes()[:9000])
+    for name in ("text", "text.safetensors", "text.png", "text.npz"):
         (here / name).write_text("only words\n" * 20)
-    for name in ("empty", "empty.safetensors", "empty.png"):
+    for name in ("empty", "empty.safetensors", "empty.png", "empty.npz"):
         (here / name).write_bytes(b"")
     (here / "cut.safetensors").write_bytes(SHIPPED.read_bytes()[:100_000])
     (here / "cut.tflite").write_bytes(SHIPPED_INT8.read_bytes()[:10_000])
