@@ -46,6 +46,7 @@ def _fits(fused: FusedOperation) -> bool:
     )
     return (
         isinstance(operation, QuantizedConv2d | MaxPool2d)
+        and fused.kernel != "EM_DEPTHWISE"
         and window.after == window.padding
         and max(sizes) <= 255
         and max(lines) <= 32767

@@ -85,7 +85,7 @@ class FusedOperation:
         if not isinstance(self.operation, QuantizedConv2d):
             return _KERNELS[type(self.operation)]
         if self.operation.groups > 1:
-            return "EM_GROUPED"
+            return "EM_DEPTHWISE" if is_depthwise(self.operation) else "EM_GROUPED"
         return "EM_CONV_POOL" if self.pool else "EM_CONV"
 
     @property
@@ -133,6 +133,12 @@ _KERNELS: dict[type, str] = {
     Upsample: "EM_UPSAMPLE",
 }
 """The kernels of the operations that have only one."""
+
+
+def is_depthwise(operation: QuantizedConv2d) -> bool:
+    """Whether each channel is convolved by itself."""
+    outputs, group_channels = operation.weight.shape[:2]
+    return operation.groups > 1 and (group_channels, outputs) == (1, operation.groups)
 
 
 def fuse_operations(graph: QuantizedGraph) -> tuple[FusedOperation, ...]:
@@ -275,13 +281,19 @@ def pack_weights(operation: QuantizedConv2d) -> NDArray[np.int8]:
     """Arrange the weights in the order in which the kernel of a convolution reads them.
 
     Returns:
-        int8 (blocks of 8 output channels, runs, groups of 4 taps, 8, 4), filled up with zeros. The weights of a
-        convolution with groups of channels are not packed: (out, kernel height, kernel width, in / groups).
+        int8 (blocks of 8 output channels, runs, groups of 4 taps, 8, 4), filled up with zeros; of a depthwise
+        convolution (blocks, groups of 4 rows, kernel width, 8, 4). The weights of a convolution with other groups of
+        channels are not packed: (out, kernel height, kernel width, in / groups).
     """
     rows = operation.weight.transpose(0, 2, 3, 1)  # (out, kernel height, kernel width, in / groups)
+    outputs, height, width, _channels = rows.shape
+    if is_depthwise(operation):
+        padded = np.zeros((outputs + -outputs % LANES, height + -height % TAPS, width), np.int8)
+        padded[:outputs, :height] = rows[..., 0]
+        blocks = padded.reshape(-1, LANES, padded.shape[1] // TAPS, TAPS, width)
+        return np.ascontiguousarray(blocks.transpose(0, 2, 4, 1, 3))  # (blocks, groups, kernel width, 8, 4)
     if operation.groups > 1:
         return np.ascontiguousarray(rows)
-    outputs, height, width, _channels = rows.shape
     # A dilated kernel sees values that are not consecutive: each column is a run of its own.
     runs = height if operation.window.dilation[1] == 1 else height * width
     rows = rows.reshape(outputs, runs, -1)  # (out, runs, taps)

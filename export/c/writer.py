@@ -36,6 +36,7 @@ _GRAPH_KERNELS = {
     "EM_CONV": "convolution.h",
     "EM_CONV_POOL": "convolution.h",
     "EM_GROUPED": "grouped.h",
+    "EM_DEPTHWISE": "depthwise.h",
     "EM_POOL": "clipped_pool.h",
     "EM_ADD": "add.h",
     "EM_MULTIPLY": "multiply.h",
@@ -149,23 +150,22 @@ def _format_macros(graph: QuantizedGraph, operations: Sequence[FusedOperation]) 
     convolutions = [index for index, fused in enumerate(operations) if fused.kernel.startswith("EM_CONV")]
     rows, runs = (max(map(count, operations)) for count in (lambda fused: fused.input_rows, _count_runs))
     chain = is_chain(graph, operations)
-    # A product of two rows needs the requantization of one sum, as grouped convolutions do.
-    grouped = {"EM_GROUPED"} if chain else {"EM_GROUPED", "EM_MULTIPLY"}
+    if "EM_DEPTHWISE" in kernels:
+        rows = max(rows, 3)  # its code for windows of 3x3 is compiled in any case
     macros = {
         "LAYERS": str(len(operations)),
         "ROWS": f"{rows} /* of an input that a row of an output sees, at the most */",
         "RUNS": f"{runs} /* of consecutive values that it sees */",
         "ARENA": f"{_count_arena_values(graph, operations)} /* values */",
-        "HAS_GROUPED": str(int(bool(kernels & grouped))),
+        "HAS_GROUPED": str(int("EM_GROUPED" in kernels)),
         "HAS_POOL": str(int("EM_POOL" in kernels)),
         "HAS_CONV_POOL": str(int("EM_CONV_POOL" in kernels)),
         "CONVOLUTIONS(DO)": f"{' '.join(f'DO({index})' for index in convolutions)} "
         "/* the layers that are convolutions of all channels */",
     }
     if not chain:
-        names = ("ADD", "MULTIPLY", "TABLE", "CONCATENATE", "UPSAMPLE")
+        names = ("DEPTHWISE", "ADD", "MULTIPLY", "TABLE", "CONCATENATE", "UPSAMPLE")
         macros |= {f"HAS_{name}": str(int(f"EM_{name}" in kernels)) for name in names}
-        macros["HAS_GROUPED_ROW"] = str(int("EM_GROUPED" in kernels))
         macros["HAS_CONV"] = str(int(bool(convolutions)))
         macros["INPUT_READER"] = f"{find_last_readers(operations)[0]} /* the last layer that takes the input */"
     return "".join(f"#define EM_{name} {text}\n" for name, text in macros.items())

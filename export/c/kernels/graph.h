@@ -25,8 +25,11 @@ static void em_window_row(int index, int32_t first, em_value *arena, em_value *o
         }
     }
     switch (layer->kind) {
-#if EM_HAS_GROUPED_ROW
+#if EM_HAS_GROUPED
     case EM_GROUPED: em_grouped_row(layer, seen, out); break;
+#endif
+#if EM_HAS_DEPTHWISE
+    case EM_DEPTHWISE: em_depthwise_row(layer, seen, out); break;
 #endif
 #if EM_HAS_POOL
     case EM_POOL: em_clipped_pool_row(layer, seen, count, from->width / layer->channels, out); break;
