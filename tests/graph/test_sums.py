@@ -7,6 +7,8 @@ for many scales. `tests/export` tries the runtimes themselves.
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -150,3 +152,18 @@ def test_weight_scales_leave_nothing_to_round(scale: float, source: Quantization
     product = found * FLOAT(source.scale)
     assert float(product) == float(found) * source.scale
     assert float(product / FLOAT(output.scale)) * output.scale == float(product)
+
+
+def test_contributing_names_every_place_of_an_operation() -> None:
+    root = Path(__file__).parents[2]
+    text = (root / "CONTRIBUTING.md").read_text("utf-8")
+    table = text.partition("### An operation, for example")[2].partition("Before the first line")[0]
+    named = {row.split("`")[1] for row in table.splitlines() if row.startswith("| `")}
+    knowing = {
+        path.relative_to(root).as_posix()
+        for folder in ("edge_mnist/graph", "edge_mnist/bundle", "export")
+        for path in (root / folder).rglob("*.py")
+        if re.search(r"^    Add,$|^from edge_mnist.graph.operations import .*\bAdd\b", path.read_text("utf-8"), re.M)
+    }
+    defining = {f"edge_mnist/{name}.py" for name in ("graph/layers", "graph/operations", "training/tracing")}
+    assert knowing | defining | {"edge_mnist/formats/contract.py", "tests/support/networks.py"} == named
