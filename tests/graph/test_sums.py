@@ -165,5 +165,5 @@ def test_contributing_names_every_place_of_an_operation() -> None:
         for path in (root / folder).rglob("*.py")
         if re.search(r"^    Add,$|^from edge_mnist.graph.operations import .*\bAdd\b", path.read_text("utf-8"), re.M)
     }
-    defining = {f"edge_mnist/{name}.py" for name in ("graph/layers", "graph/operations", "training/tracing")}
+    defining = {f"edge_mnist/{name}.py" for name in ("graph/layers", "graph/operations", "training/torch_operations")}
     assert knowing | defining | {"edge_mnist/formats/contract.py", "tests/support/networks.py"} == named
