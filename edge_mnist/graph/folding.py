@@ -100,6 +100,7 @@ class _Affine:
     factor: FloatArray  # (channels,)
     shift: FloatArray  # (channels,)
     is_constant: bool = False  # whether all channels have the same
+    is_batch_norm: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,7 @@ class _Builder:
             case ClampLayer():
                 return self._add(layer.name, _Clamp((layer.low, layer.high)), source)
             case AffineLayer() if (layer.factor, layer.offset) != (1.0, 0.0):
-                factor, shift = (np.full(source.shape[0], value) for value in (layer.factor, layer.offset))
-                return self._add(layer.name, _Affine(factor, shift, is_constant=True), source)
+                return self._add_affine(layer, source_names[0])
             case UnsqueezeLayer() if source.shape[1:] != (1, 1):
                 return self._flatten(layer, source)
             case ActivationLayer():
@@ -257,7 +257,20 @@ class _Builder:
         if layer.affine:
             gamma, beta = self._read(layer, "weight"), self._read(layer, "bias")
             factor, shift = factor * gamma, shift * gamma + beta
-        norm, source = _Affine(factor, shift), self._values[source_name]
+        return self._add_norm(layer, _Affine(factor, shift, is_batch_norm=True), source_name)
+
+    def _add_affine(self, layer: AffineLayer, source_name: str) -> _Node:
+        """Append a multiplication by constants and an addition of constants."""
+        if isinstance(layer.factor, tuple) or isinstance(layer.offset, tuple):
+            factor, shift = np.broadcast_arrays(np.asarray(layer.factor), np.asarray(layer.offset))
+            return self._add_norm(layer, _Affine(factor, shift), source_name)
+        source = self._values[source_name]
+        factor, shift = (np.full(source.shape[0], value) for value in (layer.factor, layer.offset))
+        return self._add(layer.name, _Affine(factor, shift, is_constant=True), source)
+
+    def _add_norm(self, layer: Layer, norm: _Affine, source_name: str) -> _Node:
+        """Append constants of each channel; those of the features of flattened maps go into the Linear layers after."""
+        source = self._values[source_name]
         if self._is_flattened(source_name):
             readers = [reader for reader, names in zip(self._layers, self._sources, strict=True) if layer.name in names]
             if readers and all(isinstance(reader, LinearLayer) for reader in readers):
@@ -438,15 +451,16 @@ class _Builder:
 
     def fold_constants_of_input(self) -> None:
         """Make constants by which the network scales its input a part of the normalisation."""
-        source = self.nodes[0]
-        match self.readers(source):
-            case [_Node(step=_Affine(factor, shift, is_constant=True)) as node] if factor[0] > 0:
-                # (x - mean) / std * factor + shift = (x - (mean - shift * std / factor)) / (std / factor)
-                scale, offset = float(factor[0]), float(shift[0])
-                pairs = zip(self._means, self._stds, strict=True)
-                self._means = tuple(mean - offset * std / scale for mean, std in pairs)
-                self._stds = tuple(std / scale for std in self._stds)
-                self._remove(node)
+        while True:
+            match self.readers(self.nodes[0]):
+                case [_Node(step=_Affine(factor, shift, is_batch_norm=False)) as node] if (factor > 0).all():
+                    # (x - mean) / std * factor + shift = (x - (mean - shift * std / factor)) / (std / factor)
+                    pairs = tuple(zip(self._means, self._stds, factor.tolist(), shift.tolist(), strict=True))
+                    self._means = tuple(mean - offset * std / scale for mean, std, scale, offset in pairs)
+                    self._stds = tuple(std / scale for _, std, scale, _ in pairs)
+                    self._remove(node)
+                case _:
+                    return
 
     def fold_normalization(self) -> int:
         """Fold `(pixel / 255 - mean) / std` into the first convolutions, or into one that is put before everything.

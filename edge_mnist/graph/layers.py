@@ -53,13 +53,24 @@ def _is_pair(value: object, least: int) -> bool:
     return isinstance(value, tuple) and len(value) == 2 and all(_is_size(item, least) for item in value)
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
 Size = Annotated[int, Range("an integer of at least 1", _is_size)]
 Sizes = Annotated[Pair, Range("[height, width] of at least 1", lambda value: _is_pair(value, 1))]
 Margins = Annotated[Pair, Range("[height, width] of at least 0", lambda value: _is_pair(value, 0))]
 Flag = Annotated[bool, Range("true or false", lambda value: isinstance(value, bool))]
 Positive = Annotated[float, Range("a positive number", lambda value: isinstance(value, float) and 0 < value < math.inf)]
 Number = Annotated[float, Range("a number", lambda value: isinstance(value, float) and not math.isnan(value))]
-Finite = Annotated[float, Range("a finite number", lambda value: isinstance(value, float) and math.isfinite(value))]
+Finite = Annotated[float, Range("a finite number", _is_finite)]
+Constants = Annotated[
+    float | tuple[float, ...],
+    Range(
+        "a finite number, or one for each channel",
+        lambda value: _is_finite(value) or (isinstance(value, tuple) and all(map(_is_finite, value))),
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -306,13 +317,21 @@ class ActivationLayer(Layer):
 
 @dataclass(frozen=True)
 class AffineLayer(Layer):
-    """Each value times `factor`, plus `offset`: what a multiplication by or an addition of a constant computes."""
+    """Each value times `factor`, plus `offset`: what a multiplication by or an addition of a constant computes.
+
+    Both are one number, or one for each channel.
+    """
 
     op: ClassVar[str] = "affine"
-    factor: Finite
-    offset: Finite
+    factor: Constants
+    offset: Constants
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
+        for numbers in (self.factor, self.offset):
+            if isinstance(numbers, tuple) and len(numbers) != shape[0]:
+                raise EdgeMnistError(
+                    f"{self.name}: has constants for {len(numbers)} channels, but {source} gives {shape[0]}"
+                )
         return shape
 
 

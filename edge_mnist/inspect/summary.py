@@ -346,6 +346,8 @@ def _name_operation(layer: Layer) -> str:
     if isinstance(layer, ClampLayer):
         return f"clamp {layer.low:g}..{layer.high:g}"
     if isinstance(layer, AffineLayer):
+        if isinstance(layer.factor, tuple) or isinstance(layer.offset, tuple):
+            return "* and + constants of each channel"
         return f"* {layer.factor:g} + {layer.offset:g}"
     if isinstance(layer, UpsampleLayer):
         return f"upsample {_join(layer.factor)}"

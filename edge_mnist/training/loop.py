@@ -29,7 +29,7 @@ from edge_mnist.data.user_digits import UserDigits
 from edge_mnist.graph import calibration, folding
 from edge_mnist.graph import checkpoint as checkpoints
 from edge_mnist.graph.checkpoint import Checkpoint
-from edge_mnist.graph.layers import Layer, output_shapes, weight_shapes
+from edge_mnist.graph.layers import output_shapes, weight_shapes
 from edge_mnist.graph.tensor_file import decode_tensors, encode_tensors
 from edge_mnist.system import signals
 from edge_mnist.system.errors import EdgeMnistError, UsageError
@@ -71,7 +71,6 @@ class _Output:
 
     Attributes:
         out: the folder of the run.
-        layers: the layers of the network.
         source: where the training images come from.
         sha256: the hash of the training images.
         progress: shows how far the run is.
@@ -79,7 +78,6 @@ class _Output:
     """
 
     out: Path
-    layers: tuple[Layer, ...]
     source: str
     sha256: str
     progress: TrainingProgress
@@ -125,8 +123,7 @@ def train(
         EdgeMnistError: the loss is not finite, or the network cannot be exported.
     """
     network = _make_network(settings)
-    layers = tracing.trace_layers(network, _INPUT_SHAPE)
-    _check_exportable(network, layers)
+    _check_exportable(network)
     if init is not None:
         set_weights(network, init.weights, "--init: its weights are of another network than --network builds")
     state = TrainingState(network, make_optimizer(settings.recipe, network))
@@ -144,7 +141,7 @@ def train(
         _LOG.info("starting to train in %s with %s worker%s", out, count, "s" if count > 1 else "")
         save_state(state, out, settings, data_hash)  # so that a folder that cannot be written fails now
         with TrainingProgress(settings.recipe.epochs) as progress:
-            output = _Output(out, layers, train_part.source, data_hash, progress, count)
+            output = _Output(out, train_part.source, data_hash, progress, count)
             present = plan.labels[plan.learning_indices].cpu()
             if absent := np.setdiff1d(np.arange(CLASSES), present).tolist():
                 progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
@@ -155,7 +152,7 @@ def train(
                     group.broadcast(encode_tensors(arrays, header))
                 test_accuracy = _train_epochs(state, plan, group, output, caught)
             _LOG.info("collecting the statistics of the activations")
-            result = _make_checkpoint(state.network, layers, _make_metadata(state, plan, output, test_accuracy))
+            result = _make_checkpoint(state.network, _make_metadata(state, plan, output, test_accuracy))
             order = draw_permutation(settings.seed, 0, len(plan.learning_indices))[: calibration.IMAGES]
             images = plan.images[torch.from_numpy(plan.learning_indices[order])].cpu().numpy()
             result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), images))
@@ -279,7 +276,7 @@ def _save(state: TrainingState, plan: TrainingPlan, output: _Output) -> None:
     if state.history and not state.images:
         output.progress.epoch(state.history[-1])
         metadata = _make_metadata(state, plan, output, None)
-        checkpoints.save(output.out / CHECKPOINT, _make_checkpoint(state.network, output.layers, metadata))
+        checkpoints.save(output.out / CHECKPOINT, _make_checkpoint(state.network, metadata))
 
 
 def _make_network(settings: TrainingSettings) -> nn.Module:
@@ -291,19 +288,25 @@ def _make_network(settings: TrainingSettings) -> nn.Module:
     return network
 
 
-def _check_exportable(network: nn.Module, layers: tuple[Layer, ...]) -> None:
+def _check_exportable(network: nn.Module) -> None:
     """Refuse before the training what the export would refuse after it."""
-    logits = output_shapes(layers, _INPUT_SHAPE)[-1]
+    checkpoint = _make_checkpoint(network, {})
+    logits = output_shapes(checkpoint.architecture, _INPUT_SHAPE)[-1]
     if math.prod(logits) != CLASSES:
-        raise EdgeMnistError(f"{layers[-1].name}: the network gives {logits}, expected {CLASSES} logits")
-    check_same_logits(network, _make_checkpoint(network, layers, {}))
+        name = checkpoint.architecture[-1].name
+        raise EdgeMnistError(f"{name}: the network gives {logits}, expected {CLASSES} logits")
+    check_same_logits(network, checkpoint)
 
 
-def _make_checkpoint(network: nn.Module, layers: tuple[Layer, ...], metadata: dict[str, Any]) -> Checkpoint:
-    """Make a checkpoint of a network's present weights, without the statistics of its activations."""
+def _make_checkpoint(network: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
+    """Make a checkpoint of a network's present weights, without the statistics of its activations.
+
+    The network is traced each time, because training may move what becomes a setting of a layer, as the slope of PReLU.
+    """
+    traced = tracing.trace_network(network, _INPUT_SHAPE)
     weights = to_arrays(network.state_dict())
-    chosen = {name: weights[name] for name in weight_shapes(layers)}
-    return Checkpoint(layers, _INPUT_SHAPE, MEAN, STD, chosen, metadata=metadata)
+    chosen = {name: weights[name] for name in weight_shapes(traced.layers)}
+    return Checkpoint(traced.layers, _INPUT_SHAPE, MEAN, STD, chosen, metadata=metadata, ending=traced.ending)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -60,6 +61,7 @@ class Constant:
     """A tensor that the forward makes without the input, by the name of the function that makes it."""
 
     name: str
+    tensor: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,11 @@ def _value(argument: object) -> Value:
     if isinstance(argument, Value):
         return argument
     if isinstance(argument, Parameter):
-        raise Unsupported(f"it takes {argument.name} by itself; weights can be exported only in their own layer")
-    if isinstance(argument, Constant):
         raise Unsupported(
-            f"it takes a tensor that {argument.name} makes in forward; only numbers can be constants in an export"
+            f"it takes {argument.name}; outside of layers only one constant for each channel can be exported"
         )
+    if isinstance(argument, Constant):
+        raise Unsupported(f"it takes a tensor that {argument.name} makes in forward; {_CONSTANTS}")
     raise Unsupported(f"it takes a {type(argument).__name__} where a tensor is expected")
 
 
@@ -201,7 +203,7 @@ def _relu(call: Call, value: Any, inplace: bool = False) -> Value:
 
 
 def _clamp(call: Call, value: Any, min: Any = None, max: Any = None) -> Value:
-    if not all(bound is None or isinstance(bound, (int, float)) for bound in (min, max)):
+    if not all(bound is None or isinstance(bound, Real) for bound in (min, max)):
         raise Unsupported("it clamps to tensors; only numbers can be exported")
     low = -math.inf if min is None else float(min)
     high = math.inf if max is None else float(max)
@@ -264,26 +266,56 @@ def _prelu(call: Call, value: Any, weight: Any) -> Value:
     return _activate(call, "leaky_relu", value, float(weight.tensor))
 
 
-def _affine(call: Call, value: Value, factor: float, offset: float) -> Value:
-    """Describe the multiplication by a number and the addition of one."""
+Numbers = float | tuple[float, ...]
+"""One number, or one for each channel."""
+
+
+def _affine(call: Call, value: Value, factor: Numbers, offset: Numbers) -> Value:
+    """Describe a multiplication by constants and an addition of constants."""
     if (factor, offset) == (1, 0):
         return value
-    if factor == 0:
+    if 0 in (factor if isinstance(factor, tuple) else (factor,)):
         raise Unsupported("it multiplies by 0, which leaves nothing of its input")
-    return call.builder.append_elementwise(AffineLayer(call.name, float(factor), float(offset)), value)
+    if isinstance(factor, tuple) or isinstance(offset, tuple):
+        return call.builder.append(AffineLayer(call.name, factor, offset), value)
+    return call.builder.append_elementwise(AffineLayer(call.name, factor, offset), value)
+
+
+def _find_numbers(item: object, value: object) -> Numbers | None:
+    """An argument as constants that are combined with a value; None if it is something else.
+
+    A tensor that does not depend on the input is constant: one number, or one for each channel.
+    """
+    if isinstance(item, Real):
+        return float(item)
+    if not isinstance(item, (Parameter, Constant)) or not isinstance(value, Value):
+        return None
+    shape, dimensions = tuple(item.tensor.shape), len(value.shape) + 1  # with the batch
+    if len(shape) > dimensions or item.tensor.is_complex():
+        return None
+    numbers = item.tensor.detach().double().flatten().tolist()
+    if len(numbers) == 1:
+        return float(numbers[0])
+    shape = (*(1 for _ in range(dimensions - len(shape))), *shape)
+    return tuple(numbers) if shape == (1, value.shape[0], *(1 for _ in value.shape[1:])) else None
+
+
+def _map(function: Callable[[float], float], numbers: Numbers) -> Numbers:
+    """Apply a function to each of some numbers."""
+    return tuple(map(function, numbers)) if isinstance(numbers, tuple) else function(numbers)
 
 
 # Sums, products, concatenation.
 
 
 def _add(call: Call, left: Any, right: Any, alpha: float = 1) -> Value:
-    if isinstance(right, (int, float)):
-        return _affine(call, _value(left), 1.0, alpha * right)
-    if isinstance(left, (int, float)):
-        return _affine(call, _value(right), alpha, left)
+    if (numbers := _find_numbers(right, left)) is not None:
+        return _affine(call, _value(left), 1.0, _map(lambda number: alpha * number, numbers))
+    if (numbers := _find_numbers(left, right)) is not None:
+        return _affine(call, _value(right), float(alpha), numbers)
     first, second = _value(left), _value(right)
     if alpha != 1:
-        second = _affine(replace(call, name=call.helper_name("scaled")), second, alpha, 0.0)
+        second = _affine(replace(call, name=call.helper_name("scaled")), second, float(alpha), 0.0)
     if first.shape != second.shape:
         raise Unsupported(f"it adds {second.shape} to {first.shape}; only equal shapes can be exported")
     return call.builder.append(AddLayer(call.name), first, second)
@@ -299,8 +331,8 @@ def _rsub(call: Call, value: Any, other: Any, alpha: float = 1) -> Value:
 
 def _multiply(call: Call, left: Any, right: Any) -> Value:
     for value, factor in ((left, right), (right, left)):
-        if isinstance(factor, (int, float)):
-            return _affine(call, _value(value), factor, 0.0)
+        if (numbers := _find_numbers(factor, value)) is not None:
+            return _affine(call, _value(value), numbers, 0.0)
     first, second = _value(left), _value(right)
     if len(first.shape) == len(second.shape) and _is_gate(first, second):
         first, second = second, first
@@ -325,11 +357,12 @@ def _is_gate(gate: Value, maps: Value) -> bool:
 
 
 def _divide(call: Call, value: Any, divisor: Any, rounding_mode: str | None = None) -> Value:
-    if not isinstance(divisor, (int, float)) or rounding_mode is not None:
-        raise Unsupported("only a division by a number, without rounding, can be exported")
-    if divisor == 0:
+    numbers = _find_numbers(divisor, value)
+    if numbers is None or rounding_mode is not None:
+        raise Unsupported("only a division by numbers, without rounding, can be exported")
+    if 0 in (numbers if isinstance(numbers, tuple) else (numbers,)):
         raise Unsupported("it divides by 0")
-    return _affine(call, _value(value), 1 / divisor, 0.0)
+    return _affine(call, _value(value), _map(lambda number: 1 / number, numbers), 0.0)
 
 
 def _negate(call: Call, value: Any) -> Value:
@@ -774,6 +807,7 @@ MODULES: dict[type[nn.Module], Callable[[Call, Any, Any], Value]] = {
 }
 """The description of each module by its class; a subclass may compute something else, and is followed instead."""
 
+_CONSTANTS = "outside of layers, a tensor of constants can only have one for each channel"
 _ONLY_FLATTEN = "only flattening each image can be exported: use torch.flatten(x, 1) or nn.Flatten"
 
 _BY_HINT: dict[str, tuple[str, ...]] = {

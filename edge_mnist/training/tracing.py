@@ -225,7 +225,7 @@ class _Recorder(TorchFunctionMode):
             result = self._run(label, partial(function, *args, **kwargs))
             for tensor in _tensors(result):
                 if id(tensor) not in self._known:
-                    self._register(tensor, Constant(label))
+                    self._register(tensor, Constant(label, tensor))
             return result
         if _is_attribute(function) and not isinstance(result := function(*args), torch.Tensor):
             return result
@@ -236,13 +236,15 @@ class _Recorder(TorchFunctionMode):
         value = self._describe(call, label, FUNCTIONS.get(label), args, kwargs)
         result = self._run(name, partial(function, *args, **kwargs), value)
         tensors = list(_tensors(result))
+        if label == "setitem":
+            raise EdgeMnistError(f"{name}: its forward writes into a part of a tensor: use torch.cat or F.pad")
         if not tensors:
             raise EdgeMnistError(
                 f"{self._network}: its forward reads the numbers in a tensor ({label}), and what it computes must not "
                 "depend on them: compute the same for every input"
             )
         for tensor in tensors:
-            self._register(tensor, self._check(name, tensor, value))
+            self._replace(name, tensor, self._check(name, tensor, value))
         return result
 
     def _enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -253,7 +255,8 @@ class _Recorder(TorchFunctionMode):
         known = [self._find(tensor) for tensor in _tensors((args, kwargs))]
         name = path
         if path in self._builder.layers and not module.state_dict():
-            name = self._builder.choose_name(path.replace(".", "_"))
+            stem = path.replace(".", "_")
+            name = self._builder.choose_name(stem, first=f"{stem}_1")
         kind = type(module)
         describe = MODULES.get(kind)
         call = Call(name, self._builder, self._images, lambda tensor: kind.forward(module, tensor))
@@ -271,7 +274,7 @@ class _Recorder(TorchFunctionMode):
         self._depth -= 1
         if not self._depth:
             for tensor in _tensors(output):
-                self._register(tensor, self._check(self.current, tensor, self._pending))
+                self._replace(self.current, tensor, self._check(self.current, tensor, self._pending))
             self._start("", None)
 
     def _describe(
@@ -324,12 +327,19 @@ class _Recorder(TorchFunctionMode):
         self._alive.append(tensor)
         self._known[id(tensor)] = found
 
+    def _replace(self, name: str, tensor: torch.Tensor, value: Value | _Refused) -> None:
+        """Remember what an operation gives; other views of a tensor that it changed in place can be used no more."""
+        if (former := self._known.get(id(tensor))) is not None and former != value:
+            place = tensor.untyped_storage().data_ptr()
+            for other in self._alive:
+                if other is not tensor and other.untyped_storage().data_ptr() == place:
+                    text = "it changes a tensor in place that is also used in another shape: use it without inplace"
+                    self._known[id(other)] = _Refused(f"{name}: {text}")
+        self._register(tensor, value)
+
     def _find(self, tensor: torch.Tensor) -> Value | _Refused | Parameter | Constant:
         """What a tensor is."""
-        return self._known.get(id(tensor), _UNKNOWN)
-
-
-_UNKNOWN = Constant("code that cannot be followed")
+        return self._known.get(id(tensor)) or Constant("code that cannot be followed", tensor)
 
 
 def _hint(label: str) -> str:

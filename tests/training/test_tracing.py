@@ -16,8 +16,11 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
+from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
+from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
+from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
 from edge_mnist.training.tracing import trace_layers  # noqa: E402
 from tests.support.networks import random_graph  # noqa: E402
@@ -148,7 +151,18 @@ class Table(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(3, 784))
+        self.table = nn.Parameter(torch.zeros(28, 28))
+
+
+def _write(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y = torch.zeros_like(x)
+    y[:, :, 1:] = x[:, :, 1:]
+    return y
+
+
+def _change_in_place(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    x.flatten(1).relu_()
+    return x
 
 
 class TwoInputs(nn.Module):
@@ -161,7 +175,7 @@ SQUARE = nn.Conv2d(1, 1, 3, padding=1)
 REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: Forward(lambda m, x: (m.layers[0](x), x), SQUARE), "the output: expected one tensor, found a tuple of 2"),
     (lambda: Forward(lambda m, x: m.layers[0](m.layers[0](x)), SQUARE), "layers.0: it is used twice"),
-    (lambda: Forward(lambda m, x: x * m.weight), "mul: it takes weight by itself; weights can be exported only in "),
+    (lambda: Forward(lambda m, x: x * m.layers[0].table, Table()), "mul: it takes layers.0.table; outside of layers"),
     (lambda: Forward(lambda m, x: x if x.sum() > 0 else -x), r"Forward: its forward reads the numbers .*\(bool\)"),
     (lambda: Forward(lambda m, x: x * x.mean().item()), r"Forward: its forward reads the numbers .*\(item\)"),
     (lambda: Forward(lambda m, x: x.view(-1, 392)), r"view: it makes \(4, 392\) of \(2, 1, 28, 28\); only flattening"),
@@ -172,7 +186,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: Forward(lambda m, x: x * x.size(0)), "mul: it depends on the number of images"),
     (lambda: Forward(lambda m, x: x.T), r"T: it makes \(28, 28, 1, 2\) of"),
     (lambda: Forward(lambda m, x: torch.zeros(x.size(0)) + x.mean((1, 2, 3))), r"mean: over the dimensions \[1, 2"),
-    (lambda: Forward(lambda m, x: torch.zeros(x.size(0), 1, 28, 28) + x), "add: it takes a tensor that zeros makes in"),
+    (lambda: Forward(lambda m, x: torch.zeros(1, 1, 28, 28) + x), "add: it takes a tensor that zeros makes in"),
     (lambda: Forward(lambda m, x: (m.layers[0](x),), SQUARE), "the output: expected the logits alone, found a tuple"),
     (lambda: Forward(lambda m, x: {"y": m.layers[0](x)}, SQUARE), "the output: expected the logits alone, found a di"),
     (lambda: Forward(lambda m, x: x.relu(slope=1)), "Forward: cannot be run on inputs of .* takes no keyword"),
@@ -193,6 +207,11 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: Forward(lambda m, x: x + F.avg_pool2d(x, 28)), r"add: it adds \(1, 1, 1\) to \(1, 28, 28\)"),
     (lambda: Forward(lambda m, x: x * x.mean(3, keepdim=True)), r"mul: it multiplies \(1, 28, 28\) by \(1, 28, 1\)"),
     (lambda: Forward(lambda m, x: x.mean(3)), r"mean: over the dimensions \[3\] it cannot be exported"),
+    (lambda: Forward(lambda m, x: x * 0), "mul: it multiplies by 0"),
+    (lambda: Forward(lambda m, x: 1 / x), "rdiv: rdiv is not supported"),
+    (lambda: Forward(lambda m, x: x / x), "div: only a division by numbers"),
+    (lambda: Forward(_write), "setitem: its forward writes into a part of a tensor"),
+    (lambda: Forward(_change_in_place), "relu: it changes a tensor in place that is also used in another shape"),
     (lambda: Forward(lambda m, x: F.pad(x, (1, 1), value=1.0)), "pad: it pads with the value 1.0; only zeros"),
     (lambda: Forward(lambda m, x: F.pad(x, (1, 1), mode="reflect")), "pad: it pads with mode 'reflect'"),
     (lambda: Forward(lambda m, x: F.pad(x, (-1, 1))), "pad: it cuts off a border"),
@@ -281,6 +300,34 @@ def test_sizes_of_what_came_before_may_be_used_later() -> None:
     layers = trace_layers(Forward(forward, nn.Conv2d(1, 4, 3), nn.Linear(4, 10)))
     assert [layer.op for layer in layers] == ["conv2d", "avg_pool2d", "flatten", "linear"]
     assert layers[1].to_json()["kernel_size"] == [26, 26]
+
+
+class Normalized(nn.Module):
+    """A network that normalises its input itself, with buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1))
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.mean) / self.std
+        return 0.5 - self.conv(x).relu().mean((2, 3)) * torch.tensor([1.0, 2.0, -1.0, 0.5])
+
+
+def test_constants_of_channels_are_layers() -> None:
+    network = Normalized()
+    layers = trace_layers(network, (3, 6, 6))
+    assert [layer.op for layer in layers] == [
+        *("affine", "affine", "conv2d", "relu", "adaptive_avg_pool2d", "flatten", "affine", "affine")
+    ]
+    assert layers[0].to_json()["offset"] == pytest.approx([-0.4, -0.5, -0.6])
+    weights = to_arrays(network.conv.state_dict(prefix="conv."))
+    checkpoint = Checkpoint(layers, (3, 6, 6), 0.0, 1.0, weights)
+    check_same_logits(network, checkpoint)
+    graph = fold(checkpoint)
+    assert graph.operations[0].name == "conv"  # it also normalises
 
 
 class Silent(nn.Module):
