@@ -271,11 +271,11 @@ class _Recorder(TorchFunctionMode):
 
     def _leave(self, module: nn.Module, args: object, output: object) -> None:
         """Record the output of a module, after it was run."""
-        self._depth -= 1
-        if not self._depth:
+        if self._depth == 1:
             for tensor in _tensors(output):
                 self._replace(self.current, tensor, self._check(self.current, tensor, self._pending))
             self._start("", None)
+        self._depth -= 1
 
     def _describe(
         self,
