@@ -396,6 +396,8 @@ class _Builder:
         if len(self.readers(node)) > 1:
             return None
         match node.step:
+            case Add() if math.inf not in bounds and -math.inf not in bounds:
+                return None  # both bounds would leave few int8 scales, perhaps none without ties
             case _Convolution() | Add():
                 return [node]
             case _ZeroPad() if not bounds[0] <= 0 <= bounds[1]:

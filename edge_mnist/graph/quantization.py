@@ -416,22 +416,28 @@ def _list_candidates(
             if bounds == RELU:
                 zeros = (-128,)
             elif bounds != UNBOUNDED:
-                zeros = tuple(_fit_zero_points(bounds, scale))
+                zeros = tuple(_fit_zero_points(bounds, scale, zeros))
             elif is_logits:
                 zeros = (0,)
             for zero_point in zeros:
                 yield Quantization(scale, zero_point)
 
 
-def _fit_zero_points(bounds: Bounds, scale: float) -> Iterator[int]:
-    """The zero point with which the int8 range begins at the lower bound and ends within the upper one, if it does."""
+def _fit_zero_points(bounds: Bounds, scale: float, zeros: Sequence[int]) -> Iterator[int]:
+    """The zero points with which the int8 range stays within the bounds.
+
+    Args:
+        bounds: what the values are clamped to.
+        scale: the scale.
+        zeros: the zero points that are tried, beside that with which the range begins or ends at a bound.
+    """
     low, high = bounds
-    zero_point = -128 - round(low / scale) if low > -math.inf else 127 - math.floor(high / scale + 0.5)
-    if not -128 <= zero_point <= 127:
-        return
-    least, most = Quantization(scale, zero_point).range
-    if least >= low - scale / 2 and most <= high + scale / 2:
-        yield zero_point
+    at_bound = -128 - round(low / scale) if low > -math.inf else 127 - math.floor(high / scale + 0.5)
+    for zero_point in dict.fromkeys((at_bound, *zeros)):
+        if -128 <= zero_point <= 127:
+            least, most = Quantization(scale, zero_point).range
+            if least >= low - scale / 2 and most <= high + scale / 2:
+                yield zero_point
 
 
 def _vary_scale(choice: Quantization, factors: Sequence[float], bounds: Bounds) -> Iterator[Quantization]:

@@ -285,7 +285,8 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     "a b sum norm": (A, conv("b", 2, 2), add("a", "b"), norm(2)),
     # Clamps
     "a[0,6]": (A, ClampLayer("c", -1.0, 6.0), relu, ClampLayer("d", -2.0, 8.0)),
-    "a b sum[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
+    "a b sum[0,inf]": (A, conv("b", 2, 2), add("a", "b"), relu),
+    "a b sum c[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
     "a relu[0,inf] relu unclamped b join": (A, relu, B, join("relu", "b")),
     "a[0,inf] a unclamped b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
     "a b[0,inf] c[0,inf] join up pool": (
