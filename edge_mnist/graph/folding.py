@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.geometry import MapShape, Pair, Window
-from edge_mnist.graph.joining import separate_bounds
+from edge_mnist.graph.joining import MOVES, separate_bounds
 from edge_mnist.graph.layers import (
     INPUT,
     ActivationLayer,
@@ -72,9 +72,6 @@ _ACTIVATION_BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardsigmoid":
 """The least and the largest value of the activations for which a clamp may have no effect."""
 
 
-_MOVES = (MaxPool2d, Upsample, Concatenate)
-"""The operations that only move values: their output has the quantization of their inputs."""
-
 _INPUT_STATISTICS = "input"
 """The name that the statistics give to an input that is not pixels; no operation of such a graph has it."""
 
@@ -99,7 +96,6 @@ class _Affine:
 
     factor: FloatArray  # (channels,)
     shift: FloatArray  # (channels,)
-    is_constant: bool = False  # whether all channels have the same
     is_batch_norm: bool = False
 
 
@@ -173,6 +169,7 @@ class _Builder:
         self.nodes = [_Node(INPUT, None, [], (channels, height, width))]
         self._is_pixels = checkpoint.is_pixels
         self._means, self._stds = checkpoint.means, checkpoint.stds
+        self._has_constants = False  # whether the means and stds hold constants of the network
         self._weights = checkpoint.weights
         self._layers = checkpoint.architecture
         self._sources = resolve_sources(self._layers)
@@ -201,7 +198,7 @@ class _Builder:
             case ReluLayer():
                 return self._add(layer.name, _Clamp(RELU), source)
             case ClampLayer():
-                return self._add(layer.name, _Clamp((layer.low, layer.high)), source)
+                return self._add_clamp(layer, source)
             case AffineLayer() if (layer.factor, layer.offset) != (1.0, 0.0):
                 return self._add_affine(layer, source_names[0])
             case UnsqueezeLayer() if source.shape[1:] != (1, 1):
@@ -266,7 +263,7 @@ class _Builder:
             return self._add_norm(layer, _Affine(factor, shift), source_name)
         source = self._values[source_name]
         factor, shift = (np.full(source.shape[0], value) for value in (layer.factor, layer.offset))
-        return self._add(layer.name, _Affine(factor, shift, is_constant=True), source)
+        return self._add(layer.name, _Affine(factor, shift), source)
 
     def _add_norm(self, layer: Layer, norm: _Affine, source_name: str) -> _Node:
         """Append constants of each channel; those of the features of flattened maps go into the Linear layers after."""
@@ -278,6 +275,17 @@ class _Builder:
                 return source
             source = self._flatten(layer, source)
         return self._add(layer.name, norm, source)
+
+    def _add_clamp(self, layer: ClampLayer, source: _Node) -> _Node:
+        """Append a clamp; one whose range does not include 0, which every int8 range does, is shifted to 0 and back."""
+        low, high = layer.low, layer.high
+        shift = low if low > 0 else min(high, 0.0)
+        if not shift:
+            return self._add(layer.name, _Clamp((low, high)), source)
+        ones, shifts = np.ones(source.shape[0]), np.full(source.shape[0], shift)
+        shifted = self._add(self._choose_name(f"{layer.name}, shifted"), _Affine(ones, -shifts), source)
+        clamped = self._add(self._choose_name(f"{layer.name}, clamped"), _Clamp((low - shift, high - shift)), shifted)
+        return self._add(layer.name, _Affine(ones, shifts), clamped)
 
     def _read(self, layer: Layer, key: str) -> FloatArray:
         return self._weights[f"{layer.name}.{key}"].astype(np.float64)
@@ -352,7 +360,12 @@ class _Builder:
         if isinstance(step, _Convolution) and bounds is not None and self.readers(source) == [node]:
             self._remove(node)
             step.bounds = bounds
-        elif affine.is_constant and affine.factor.all() and readers and all(_takes_affine(r, affine) for r in readers):
+        elif (
+            not affine.is_batch_norm
+            and affine.factor.all()
+            and readers
+            and all(_takes_affine(r, affine) for r in readers)
+        ):
             for reader in readers:
                 if isinstance(reader.step, _Convolution):
                     _scale_input(reader.step, affine.shift, 1 / affine.factor)
@@ -430,14 +443,14 @@ class _Builder:
     def fold_zero_pad(self, node: _Node, pad: _ZeroPad) -> None:
         """Pad in the windows that read the padded maps, or, for other readers, in a depthwise convolution."""
         readers = self.readers(node)
-        never_negative = self._find_bounds(node.sources[0])[0] >= 0
+        bounds = self._find_bounds(node)
         for reader in readers:
             match reader.step:
                 case _Convolution():
                     reader.step.window = _pad_window(reader.step.window, pad)
                 case _ZeroPad(before, after):
                     reader.step = _ZeroPad(_add_pairs(before, pad.before), _add_pairs(after, pad.after))
-                case MaxPool2d(window=window) if never_negative:
+                case MaxPool2d(window=window) if bounds[0] >= 0:
                     padded = _pad_window(window, pad)
                     margins = zip(padded.padding, padded.after, window.kernel_size, strict=True)
                     if any(2 * max(before, after) > size for before, after, size in margins):
@@ -449,7 +462,9 @@ class _Builder:
         if readers and not self.readers(node):
             self.nodes.remove(node)
         else:
-            node.step = _make_depthwise(node.shape[0], _pad_window(_POINT, pad))
+            step = _make_depthwise(node.shape[0], _pad_window(_POINT, pad))
+            # These bounds change nothing, but values that are joined have the same where that is possible.
+            node.step = dataclasses.replace(step, bounds=bounds)
 
     def fold_constants_of_input(self) -> None:
         """Make constants by which the network scales its input a part of the normalisation."""
@@ -460,6 +475,7 @@ class _Builder:
                     pairs = tuple(zip(self._means, self._stds, factor.tolist(), shift.tolist(), strict=True))
                     self._means = tuple(mean - offset * std / scale for mean, std, scale, offset in pairs)
                     self._stds = tuple(std / scale for _, std, scale, _ in pairs)
+                    self._has_constants = True
                     self._remove(node)
                 case _:
                     return
@@ -471,18 +487,19 @@ class _Builder:
             The pixel with which first convolutions pad; 0 if none does.
         """
         source, means, stds = self.nodes[0], np.array(self._means), np.array(self._stds)
-        zero_pixels = {round(255 * mean) for mean in self._means}
+        # A mean that is the network's has to be exact; of what the user states, the nearest whole pixel will do.
+        zero_pixels = {round(255 * mean, 6 if self._has_constants else None) for mean in self._means}
         convolutions = self._find_first_convolutions(source)
         is_padded = any(convolution.window.is_padded for convolution in convolutions or ())
-        zero_pixel = min(zero_pixels) if is_padded else 0
+        zero_pixel = int(min(zero_pixels)) if is_padded else 0
         spans = 255 * stds
         offsets = (zero_pixel / 255 - means) / stds  # the network's input where the graph's input is 0
         if convolutions is None:
-            is_moved = any(isinstance(reader.step, _MOVES) for reader in self.readers(source))
+            is_moved = any(isinstance(reader.step, MOVES) for reader in self.readers(source))
             if (spans == 1).all() and not means.any() and not is_moved:
                 return 0  # the network's input is the pixels as they are; only their scale must not go elsewhere
             convolutions = [self._insert_normalization()]
-        elif is_padded and (len(zero_pixels) > 1 or not 0 <= zero_pixel <= 255):
+        elif is_padded and (zero_pixels != {zero_pixel} or not 0 <= zero_pixel <= 255):
             # `pixel - 255 * mean` pads with 0. It is divided so that it fits into the 256 values of an int8.
             divisor = max(0.0, 1 - means.min()) - min(0.0, -means.max())
             _scale_input(self._insert_normalization(), -255 * means / divisor, np.full(len(means), divisor))
@@ -589,19 +606,21 @@ def _includes(outer: Bounds, inner: Bounds) -> bool:
 
 
 def _takes_affine(reader: _Node, affine: _Affine) -> bool:
-    """Whether a node is a convolution into which an affine step before it can be folded.
+    """Whether a node is a convolution into which constants before it can be folded.
 
-    Padding is zeros, which the affine step would shift.
+    Padding is zeros, which they would shift. A batch normalisation stays where it was always folded.
     """
     step = reader.step
-    return isinstance(step, _Convolution) and not (step.window.is_padded and affine.shift.any())
+    if affine.is_batch_norm or not affine.factor.all() or not isinstance(step, _Convolution):
+        return False
+    return not (step.window.is_padded and affine.shift.any())
 
 
 def _transform_bounds(bounds: Bounds, affine: _Affine) -> Bounds | None:
     """The bounds of clamped values after an affine step; None if they differ by channel or do not include 0."""
     if bounds == UNBOUNDED:
         return bounds
-    if not affine.is_constant or not affine.factor[0]:
+    if affine.is_batch_norm or not affine.factor[0] or np.ptp(affine.factor) or np.ptp(affine.shift):
         return None
     low, high = sorted(bound * float(affine.factor[0]) + float(affine.shift[0]) for bound in bounds)
     return (low, high) if low <= 0 <= high else None

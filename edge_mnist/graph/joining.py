@@ -23,6 +23,9 @@ from edge_mnist.graph.operations import (
     Upsample,
 )
 
+MOVES = (MaxPool2d, Upsample, Concatenate)
+"""The operations that only move values: their output has the quantization of their inputs."""
+
 
 def separate_bounds(graph: FloatGraph) -> FloatGraph:
     """The same graph, in which all values that share a quantization are clamped to the same bounds."""
@@ -35,7 +38,7 @@ def separate_bounds(graph: FloatGraph) -> FloatGraph:
     moved = {0: 0}  # by the index of a value in the old graph, its index in the new one
     widened: dict[int, int] = {}  # the same for what is joined instead of the value
     for index, operation in enumerate(graph.operations):
-        is_move = isinstance(operation, MaxPool2d | Upsample | Concatenate)
+        is_move = isinstance(operation, MOVES)
         places = widened if is_move else {}
         sources = tuple(places.get(source, moved[source]) for source in graph.sources(index))
         operations.append(dataclasses.replace(operation, sources=() if sources == (len(operations),) else sources))
@@ -61,8 +64,10 @@ def _find_wider_bounds(graph: FloatGraph) -> dict[int, Bounds]:
         }
         hull = (min(low for low, _ in found.values()), max(high for _, high in found.values()))
         for value in (member for member, bounds in found.items() if bounds != hull and member):
-            while len(readers[value]) == 1 and isinstance(graph.operations[readers[value][0]], MaxPool2d):
-                value = readers[value][0] + 1  # after the pool there is less to convolve
+            moves = [index for index in readers[value] if isinstance(graph.operations[index], MOVES)]
+            while len(moves) == 1 and isinstance(graph.operations[moves[0]], MaxPool2d):
+                value = moves[0] + 1  # after the pool there is less to convolve
+                moves = [index for index in readers[value] if isinstance(graph.operations[index], MOVES)]
             wider[value] = hull
     return wider
 

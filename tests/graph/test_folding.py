@@ -70,7 +70,11 @@ def compute(layer: Layer, weights: Mapping[str, Any], inputs: Sequence[Any], mar
             mean, variance = tensor("running_mean"), tensor("running_var")
             return F.batch_norm(x, mean, variance, tensor("weight"), tensor("bias"), eps=layer.eps)
         case AffineLayer():
-            return x * layer.factor + layer.offset
+            factor, offset = (
+                torch.tensor(number).double().reshape(-1, *(1 for _ in x.shape[2:]))
+                for number in (layer.factor, layer.offset)
+            )
+            return x * factor + offset
         case ReluLayer():
             return F.relu(x)
         case ClampLayer():
@@ -333,7 +337,25 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         join("pool", "b"),
         UpsampleLayer("up", (2, 2)),
     ),
+    "a[0,inf] mean pool pool unclamped join": (
+        A,
+        relu,
+        AvgPool2dLayer("mean", (2, 2), (2, 2), (0, 0)),
+        MaxPool2dLayer("pool", (2, 2), (2, 2), (0, 0), sources=("relu",)),
+        join("mean", "pool"),
+    ),
+    "a[0,inf] p[0,inf] b[0,inf] q[0,inf] join": (
+        A,
+        relu,
+        pad("p", (0, 0), (2, 0)),
+        conv("b", 2, 2, 2),
+        ReluLayer("r"),
+        pad("q", (1, 1), (0, 0), sources=("r",)),
+        join("p", "q"),
+    ),
     # Constants
+    "a[0,1] b": (A, ClampLayer("c", 0.5, 1.5), conv("b", 2, 2)),
+    "a[-1,0] c": (A, ClampLayer("c", -3.0, -2.0)),
     "a[0,1] t b": (
         A,
         AffineLayer("plus", 1.0, 3.0),
@@ -351,8 +373,8 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     "a mean": (A, pad("p", (0, 0), (1, 1)), AvgPool2dLayer("mean", (2, 2), (1, 1), (0, 0))),
     "a[0,inf] pool": (A, pad("p", (1, 1), (0, 1)), relu, max_pool),
     "a p pool": (A, pad("p", (1, 1), (0, 1)), max_pool),
-    "a[0,inf] p pool": (A, pad("p", (0, 0), (2, 0)), relu, max_pool),
-    "a c[1,2]": (A, pad("p", (0, 0), (1, 0)), ClampLayer("c", 1.0, 2.0)),
+    "a[0,inf] p[0,inf] pool": (A, pad("p", (0, 0), (2, 0)), relu, max_pool),
+    "a c, shifted[0,1] c": (A, pad("p", (0, 0), (1, 0)), ClampLayer("c", 1.0, 2.0)),
     "a b p c join": (
         A,
         B,
@@ -414,6 +436,8 @@ def test_each_channel_is_normalised_by_its_own_mean() -> None:
         "b 102": ((conv("b", 2, 2, 3, 1),), {"mean": whole, "std": stds}),
         "input normalization b 0": ((conv("b", 2, 2, 3, 1),), {"mean": means, "std": stds}),
         "input normalization pool 0": ((max_pool,), {"mean": means, "std": stds}),
+        "a 0 ": ((AffineLayer("c", (2.0, 0.5), 1.0), AffineLayer("d", 2.0, (-0.1, 0.2)), A), {}),
+        "input normalization b 0  ": ((AffineLayer("c", 2.0, -1.0), conv("b", 2, 2, 3, 1)), {"mean": 33 / 255}),
         "a sum 0 ": ((A, add("a", "")), {"mean": 0.0, "std": 1 / 255}),
         "input normalization b 0 ": ((conv("b", 2, 2, 3, 1),), {"mean": -0.5, "std": 0.5}),
         "input normalization a sum 0": ((A, add("a", "")), {"mean": 0.4123}),
@@ -440,10 +464,10 @@ def test_the_ending_and_the_kind_of_input_are_kept() -> None:
 
 FAULTS: dict[str, tuple[Layer, ...]] = {
     "the network has no layer that computes anything": (flat,),
-    "d: clamps to 7..8 what is clamped to 0..6 before: all values": (
+    "d: clamps to -1..0 what is clamped to 0..6 before: all values": (
         A,
         ClampLayer("c", 0.0, 6.0),
-        ClampLayer("d", 7.0, 8.0),
+        ClampLayer("d", -1.0, 0.0),
     ),
     "join: concatenate of flattened maps of 8x40x40 would need a table of 20,480,000 weights": (
         conv("big", 2, 8),
