@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,6 +19,7 @@ from edge_mnist.graph.arithmetic import tie_margin_of_add, tie_margin_of_multipl
 from edge_mnist.graph.interpreter import quantized_activations, run_float, run_quantized
 from edge_mnist.graph.operations import Quantization, QuantizedGraph
 from edge_mnist.runtime.onnx_runtime import OnnxClassifier
+from tests.export.test_other_tools import run_elsewhere
 from tests.support.graphs import CASES, PAIRS, Builder, all_pairs, pairs_graph, random_inputs, to_float
 
 
@@ -169,3 +171,66 @@ def test_a_changed_constant_or_node_names_its_operation() -> None:
                 find_first_difference(model.SerializeToString(), graph, inputs, trust=True)[0]
                 == names[node.name.partition(".")[0]]
             )
+
+
+@pytest.mark.skipif(int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV 4 has no integer input")
+@pytest.mark.parametrize("case", [case for case in CASES if case != "upsample 41x5"])  # it interpolates up to 41
+def test_opencv_5_gives_the_oracles_integers(case: str) -> None:
+    graph = CASES[case]()
+    data, inputs = write_onnx(graph), random_inputs(graph, 3)
+    network = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+    outputs = []
+    for item in runtime.load_bytes(data, case).contract.convert_images(inputs):
+        network.setInput(np.ascontiguousarray(item[None]))
+        outputs.append(network.forward().reshape(-1))
+    np.testing.assert_array_equal(np.array(outputs, dtype=np.int64) - 128, run_quantized(graph, inputs))
+
+
+ONNX_RUNTIME = """
+import sys
+from pathlib import Path
+import numpy as np
+import onnxruntime
+for path in Path(sys.argv[1]).glob("*.onnx"):
+    model = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    np.save(path.with_suffix(".out.npy"), model.run(None, {model.get_inputs()[0].name: np.load(f"{path}.npy")})[0])
+"""
+
+TRACT = """
+import sys
+from pathlib import Path
+import numpy as np
+import tract
+for path in Path(sys.argv[1]).glob("*.onnx"):
+    inputs = np.load(f"{path}.npy")
+    model = tract.onnx().load(str(path))
+    model.set_input_fact(0, ",".join(map(str, (1, *inputs.shape[1:], "u8"))))
+    model = model.into_model().into_runnable()
+    np.save(path.with_suffix(".out.npy"), np.concatenate([model.run([item[None]])[0].to_numpy() for item in inputs]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "packages"),
+    [
+        (ONNX_RUNTIME, ("onnxruntime==1.16.3", "numpy<2")),
+        (ONNX_RUNTIME, ("onnxruntime==1.20.0",)),
+        (TRACT, ("tract", "numpy")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_other_onnx_runtimes_give_the_oracles_integers(script: str, packages: tuple[str, ...], tmp_path: Path) -> None:
+    graphs = [make() for make in CASES.values()]
+    inputs = [random_inputs(graph, 9) for graph in graphs]
+    for operator, cases in PAIRS.items():
+        graphs += [pairs_graph(operator, *case) for case in cases]
+        inputs += [all_pairs()] * len(cases)
+    for index, (graph, values) in enumerate(zip(graphs, inputs, strict=True)):
+        data = write_onnx(graph)
+        (tmp_path / f"{index}.onnx").write_bytes(data)
+        np.save(tmp_path / f"{index}.onnx.npy", runtime.load_bytes(data, "model").contract.convert_images(values))
+    run_elsewhere(script, "3.11", packages, tmp_path, tmp_path, all_pairs())
+    for index, (graph, values) in enumerate(zip(graphs, inputs, strict=True)):
+        outputs = np.load(tmp_path / f"{index}.out.npy").reshape(len(values), -1)
+        np.testing.assert_array_equal((outputs ^ 0x80).view(np.int8), run_quantized(graph, values))
