@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import extract_patches, float_activations, split_batches
-from edge_mnist.graph.operations import Activation, Add, Conv2d, FloatGraph, MaxPool2d, Multiply
+from edge_mnist.graph.operations import Activation, Add, Conv2d, FloatGraph, MaxPool2d, Multiply, to_batch
 from edge_mnist.system.errors import EdgeMnistError
 
 Statistics = Mapping[str, NDArray[np.generic]]
@@ -49,9 +49,10 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
         The arrays that the module's docstring lists.
 
     Raises:
-        EdgeMnistError: there are no inputs, or they or the outputs of a layer are not finite.
+        EdgeMnistError: there are no inputs, they do not fit the network, or they or the outputs of a layer are not
+            finite.
     """
-    _check_inputs(inputs)
+    _check_inputs(graph, inputs)
     names = _name_values(graph)
     statistics: dict[str, NDArray[np.generic]] = {}
     if graph.is_pixels:
@@ -91,12 +92,13 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
     return statistics
 
 
-def _check_inputs(inputs: NDArray[Any]) -> None:
-    """Check that there are inputs, and that they are finite.
+def _check_inputs(graph: FloatGraph, inputs: NDArray[Any]) -> None:
+    """Check that there are inputs, that they fit the network, and that they are finite.
 
     Raises:
         EdgeMnistError: they are not.
     """
+    to_batch(inputs, graph)
     if not len(inputs):
         raise EdgeMnistError("there is no calibration data: expected at least one input")
     if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():

@@ -71,7 +71,6 @@ _LARGEST_FLATTENING = 1 << 22
 _ACTIVATION_BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardsigmoid": (0.0, 1.0), "softplus": RELU}
 """The least and the largest value of the activations for which a clamp may have no effect."""
 
-
 _INPUT_STATISTICS = "input"
 """The name that the statistics give to an input that is not pixels; no operation of such a graph has it."""
 
@@ -179,9 +178,7 @@ class _Builder:
         self._values = {INPUT: self.nodes[0]}  # by the name of the layer
         self._names = {INPUT, _INPUT_STATISTICS, *self._is_vector}
         self._flat: dict[_Node, _Node] = {}  # maps, and the node that flattens them
-        self._feature_norms: dict[
-            str, _Affine
-        ] = {}  # what the Linear layers that read this layer multiply their inputs by
+        self._feature_norms: dict[str, _Affine] = {}  # by the layer's name: what the Linear layers after it take over
         for layer, sources in zip(self._layers, self._sources, strict=True):
             self._values[layer.name] = self._add_layer(layer, sources)
 
@@ -196,9 +193,9 @@ class _Builder:
             case BatchNorm2dLayer():
                 return self._add_batch_norm(layer, source_names[0])
             case ReluLayer():
-                return self._add(layer.name, _Clamp(RELU), source)
+                return self._add_clamp(layer.name, RELU, source)
             case ClampLayer():
-                return self._add_clamp(layer, source)
+                return self._add_clamp(layer.name, (layer.low, layer.high), source)
             case AffineLayer() if (layer.factor, layer.offset) != (1.0, 0.0):
                 return self._add_affine(layer, source_names[0])
             case UnsqueezeLayer() if source.shape[1:] != (1, 1):
@@ -276,16 +273,18 @@ class _Builder:
             source = self._flatten(layer, source)
         return self._add(layer.name, norm, source)
 
-    def _add_clamp(self, layer: ClampLayer, source: _Node) -> _Node:
+    def _add_clamp(self, name: str, bounds: Bounds, source: _Node) -> _Node:
         """Append a clamp; one whose range does not include 0, which every int8 range does, is shifted to 0 and back."""
-        low, high = layer.low, layer.high
-        shift = low if low > 0 else min(high, 0.0)
-        if not shift:
-            return self._add(layer.name, _Clamp((low, high)), source)
-        ones, shifts = np.ones(source.shape[0]), np.full(source.shape[0], shift)
-        shifted = self._add(self._choose_name(f"{layer.name}, shifted"), _Affine(ones, -shifts), source)
-        clamped = self._add(self._choose_name(f"{layer.name}, clamped"), _Clamp((low - shift, high - shift)), shifted)
-        return self._add(layer.name, _Affine(ones, shifts), clamped)
+        low, high = bounds
+        if shift := low if low > 0 else min(high, 0.0):
+            ones, shifts = np.ones(source.shape[0]), np.full(source.shape[0], shift)
+            shifted = self._add(self._choose_name(f"{name}, shifted"), _Affine(ones, -shifts), source)
+            clamped = self._add(self._choose_name(f"{name}, clamped"), _Clamp((low - shift, high - shift)), shifted)
+            return self._add(name, _Affine(ones, shifts), clamped)
+        for reader in self.readers(source):  # as where F.relu(x) is written twice
+            if isinstance(reader.step, _Clamp) and reader.step.bounds == bounds:
+                return reader
+        return self._add(name, _Clamp(bounds), source)
 
     def _read(self, layer: Layer, key: str) -> FloatArray:
         return self._weights[f"{layer.name}.{key}"].astype(np.float64)
@@ -360,12 +359,7 @@ class _Builder:
         if isinstance(step, _Convolution) and bounds is not None and self.readers(source) == [node]:
             self._remove(node)
             step.bounds = bounds
-        elif (
-            not affine.is_batch_norm
-            and affine.factor.all()
-            and readers
-            and all(_takes_affine(r, affine) for r in readers)
-        ):
+        elif readers and all(_takes_affine(reader, affine) for reader in readers):
             for reader in readers:
                 if isinstance(reader.step, _Convolution):
                     _scale_input(reader.step, affine.shift, 1 / affine.factor)

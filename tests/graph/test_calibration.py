@@ -130,6 +130,8 @@ def test_inputs_that_are_missing_or_not_finite_are_refused() -> None:
     features[2], features[4] = np.nan, np.inf
     with pytest.raises(EdgeMnistError, match="^calibration data: 2 of 6 inputs hold NaN .* the first is number 2"):
         calibration.collect(graph, features)
+    with pytest.raises(EdgeMnistError, match="^inputs: expected float32 .*, found float64 "):
+        calibration.collect(graph, features.astype(np.float64))
     with pytest.raises(EdgeMnistError, match="^there is no calibration data"):
         calibration.collect(graph, features[:0])
     with pytest.raises(EdgeMnistError, match=f"^{graph.operations[0].name}: gives values that are not finite"):
