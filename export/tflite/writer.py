@@ -551,24 +551,25 @@ def _add_expression(subgraph: _Subgraph, name: str, expression: _Expression, sha
     """Append the operators of a float expression, equal parts once; return the index of its output, called `name`."""
     known: dict[object, int] = {}
 
-    def add(part: _Expression, label: str) -> int:
+    def add(part: _Expression) -> int:
         if isinstance(part, int):
             return part
         key = repr(part)
-        if key not in known:
-            label = label or f"{name}.part{len(known)}"
-            if isinstance(part, float):
-                known[key] = subgraph.add_constant(label, part)
-            else:
-                operator, *arguments = part
-                options = arguments.pop() if isinstance(arguments[-1], dict) else {}
-                inputs = tuple(add(argument, "") for argument in arguments)
-                output = subgraph.add_tensor(_make_activation(label, _to_dimensions(shape), None))
-                subgraph.add_operator(operator, inputs, output, **options)
-                known[key] = output
+        if key in known:
+            return known[key]
+        if isinstance(part, float):
+            known[key] = subgraph.add_constant(f"{name}.part{len(known)}", part)
+        else:
+            operator, *arguments = part
+            options = arguments.pop() if isinstance(arguments[-1], dict) else {}
+            inputs = tuple(add(argument) for argument in arguments)
+            label = name if part is expression else f"{name}.part{len(known)}"
+            output = subgraph.add_tensor(_make_activation(label, _to_dimensions(shape), None))
+            subgraph.add_operator(operator, inputs, output, **options)
+            known[key] = output
         return known[key]
 
-    return add(expression, name)
+    return add(expression)
 
 
 def _add_output(subgraph: _Subgraph, step: _Step, bounds: Bounds = UNBOUNDED) -> int:

@@ -436,6 +436,16 @@ def test_xnnpack_runs_every_operation_but_a_table_that_is_looked_up() -> None:
         assert classifier._input["index"] in delegate["inputs"] and classifier._output in delegate["outputs"]
 
 
+def test_each_tensor_has_a_name_of_its_own() -> None:
+    functions = [Activation(f"f{index}", function, 0.5) for index, function in enumerate(ACTIVATIONS)]
+    sources = tuple(range(len(functions) + 1))
+    joined = FloatGraph((3,), 0, (*functions, Concatenate("join", sources=sources)), is_pixels=False)
+    for graph in (joined, *make_branches()):
+        constants = tflite_reader.read_constants(write_tflite(graph))
+        names = [name for name, what, _ in constants if what == "data"]  # every tensor has one such entry
+        assert len(names) == len(set(names))
+
+
 def test_the_signature_names_what_goes_in_and_comes_out() -> None:
     litert = pytest.importorskip("ai_edge_litert.interpreter")
     pool, upsample = MaxPool2d("pool", Window((4, 4))), Upsample("up", (2, 1))
