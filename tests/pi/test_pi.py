@@ -23,13 +23,14 @@ from edge_mnist import runtime
 from edge_mnist.data import strokes
 from edge_mnist.demo.sources import scenes
 from edge_mnist.export.tflite.writer import write_tflite
+from edge_mnist.formats.table import read_contract
 from edge_mnist.graph import calibration
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.interpreter import Rounding, run_quantized
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.system.errors import EdgeMnistError
-from tests.support.networks import random_checkpoint, random_images
+from tests.support.networks import random_checkpoint, random_features, random_graph, random_images
 
 pytestmark = pytest.mark.pi
 
@@ -176,21 +177,25 @@ def test_random_networks_give_the_oracles_logits(pi: Pi, tflite_runtime: Path, t
     }
     networks = {}
     for seed in range(1000, 1000 + NETWORKS):
-        checkpoint = random_checkpoint(seed)
-        images, graph = random_images(checkpoint, 40, seed), fold(checkpoint)
-        try:
-            networks[seed] = quantize_graph(graph, calibration.collect(graph, images))[0], images
-        except EdgeMnistError:  # every output is dead
-            continue
-        (tmp_path / f"{seed}.tflite").write_bytes(write_tflite(networks[seed][0]))
-        np.save(tmp_path / f"{seed}.npy", (images ^ 0x80).view(np.int8).transpose(0, 2, 3, 1))
-    assert len(networks) > 0.8 * NETWORKS
+        for kind, checkpoint in (("chain", random_checkpoint(seed)), ("graph", random_graph(seed))):
+            graph = fold(checkpoint)
+            inputs = (random_images if graph.is_pixels else random_features)(checkpoint, 40, seed)
+            try:
+                network, _ = quantize_graph(graph, calibration.collect(graph, inputs))
+            except EdgeMnistError:  # every output is dead
+                continue
+            name, data = f"{kind}{seed}", write_tflite(network)
+            (tmp_path / f"{name}.tflite").write_bytes(data)
+            contract = read_contract(data, name)
+            np.save(tmp_path / f"{name}.npy", contract.convert_images(inputs))
+            networks[name] = network, inputs, contract
+    assert len(networks) > 1.6 * NETWORKS
     shutil.copy(GUEST, tmp_path)
     for kind, (python, rounding) in modes.items():
         assert int(pi.check(python, GUEST.name, "outputs", kind, cwd=tmp_path)) == len(networks)
-        for seed, (network, images) in networks.items():
-            found = np.load(tmp_path / f"{seed}.{kind}.npy")
-            np.testing.assert_array_equal(found, run_quantized(network, images, rounding), f"{kind}, network {seed}")
+        for name, (network, inputs, contract) in networks.items():
+            found = contract.flatten_outputs(np.load(tmp_path / f"{name}.{kind}.npy"), len(inputs))
+            np.testing.assert_array_equal(found, run_quantized(network, inputs, rounding), f"{kind}, {name}")
 
 
 def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
