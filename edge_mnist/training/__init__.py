@@ -1,1 +1,1 @@
-"""Trains networks with PyTorch, and describes a PyTorch module as a chain of layers."""
+"""Trains networks with PyTorch, and describes a PyTorch module as a graph of layers."""

@@ -87,7 +87,7 @@ def trace_network(module: nn.Module, input_shape: Shape) -> TracedNetwork:
     name = type(module).__name__
     if _has_hooks(module):
         raise EdgeMnistError(f"{name}: {_HOOKS}")
-    _check_weights(module)
+    _check_parts(module)
     module = to_float32(module)
     networks = [_trace(module, tuple(input_shape), images) for images in _BATCH_SIZES]
     first, second = networks
@@ -110,9 +110,14 @@ def to_float32(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).float()
 
 
-def _check_weights(module: nn.Module) -> None:
-    """Refuse weights that have no values."""
+def _check_parts(module: nn.Module) -> None:
+    """Refuse weights that have no values, and compiled parts."""
     for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise EdgeMnistError(
+                f"{path or type(part).__name__}: it is compiled by TorchScript and cannot be followed: use the Python "
+                "module that it was made of"
+            )
         for key, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
             if isinstance(tensor, (UninitializedBuffer, UninitializedParameter)):
                 kind = type(part).__name__

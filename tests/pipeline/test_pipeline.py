@@ -109,7 +109,7 @@ def test_a_module_goes_through_the_checks_of_a_factory(tmp_path: Path) -> None:
     cases = [
         (hooked, "has hooks, which would be lost"),
         (patched, "3: gives values that differ"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(1)), "2: Softmax is not supported"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmin(1)), "2: Softmin is not supported"),
         (empty, "model: 1.weight is on the device meta"),
         (42, "model: expected a torch.nn.Module, found int"),
     ]

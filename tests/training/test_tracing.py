@@ -20,9 +20,10 @@ from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
+from edge_mnist.training.loop import _make_checkpoint  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
-from edge_mnist.training.tracing import trace_layers  # noqa: E402
+from edge_mnist.training.tracing import to_float32, trace_layers  # noqa: E402
 from tests.support.networks import random_graph  # noqa: E402
 from tests.support.torch_networks import as_module  # noqa: E402
 
@@ -250,6 +251,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.LSTM(784, 10), "LSTM: cannot be run on inputs of"),
     (lambda: nn.Conv2d(1, 4, 3), "conv2d: its weight is the network's weight; put it into a layer"),
     (TwoInputs, r"TwoInputs: cannot be run on inputs of \(2, 1, 28, 28\): .* missing 1 required positional argument"),
+    (lambda: nn.Sequential(torch.jit.trace(nn.ReLU(), torch.zeros(1))), "0: it is compiled by TorchScript"),
     (nn.Sequential, "the network has no layers"),
 ]  # fmt: skip
 
@@ -328,6 +330,25 @@ def test_constants_of_channels_are_layers() -> None:
     check_same_logits(network, checkpoint)
     graph = fold(checkpoint)
     assert graph.operations[0].name == "conv"  # it also normalises
+
+
+def test_half_and_double_precision_are_converted_in_a_copy(caplog: pytest.LogCaptureFixture) -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.float64):
+        network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()).to(dtype)
+        converted = to_float32(network)
+        assert f"Sequential: its weights are {dtype}; they are converted to float32" in caplog.text
+        assert network[0].weight.dtype == dtype and converted[0].weight.dtype == torch.float32
+        assert [layer.op for layer in trace_layers(network)] == ["conv2d", "relu"]
+    plain = nn.Sequential(nn.Conv2d(1, 4, 3))
+    assert to_float32(plain) is plain
+
+
+def test_a_checkpoint_holds_what_training_made_of_a_setting() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.PReLU())
+    for slope in (0.25, 0.5):
+        network[2].weight.data.fill_(slope)
+        last = _make_checkpoint(network, {}).architecture[-1].to_json()
+        assert (last["function"], last["parameter"]) == ("leaky_relu", slope)
 
 
 class Silent(nn.Module):
