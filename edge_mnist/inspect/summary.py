@@ -437,7 +437,8 @@ def _print_bundle(facts: Facts, console: Console) -> None:
     console.print()
     quantized = f"{facts['quantized']} convolutions" if facts["quantized"] else "none, float only"
     if "quantized_without_weights" in facts:
-        quantized = f"{facts['quantized']} convolutions, {facts['quantized_without_weights']} other layers"
+        layers = facts["quantized"] + facts["quantized_without_weights"]
+        quantized = f"{layers} layers, {facts['quantized']} of them convolutions"
     recorded = ((_escape(key), _format(value)) for key, value in facts["recorded"].items())
     golden = f"{facts['golden_images']} images"
     _print_lines(console, [("bundle", _escape(facts["file"])), ("quantized", quantized), ("golden", golden), *recorded])

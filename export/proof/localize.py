@@ -24,7 +24,7 @@ from edge_mnist.bundle.reference import deserialize
 from edge_mnist.export import WRITERS
 from edge_mnist.export.c.tables import fuse_operations
 from edge_mnist.export.onnx_writer import add_output
-from edge_mnist.export.proof.run_artifact import MEMORY, compute_tolerance
+from edge_mnist.export.proof.run_artifact import BATCH_VALUES, MEMORY, compute_tolerance
 from edge_mnist.formats import tflite_reader
 from edge_mnist.formats.table import detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding, float_activations, quantized_activations
@@ -174,6 +174,15 @@ def _run_c_layers(data: bytes, graph: QuantizedGraph, inputs: NDArray[Any]) -> I
         yield values.reshape(len(values), height, width, channels).transpose(0, 3, 1, 2)
 
 
+def choose_images(images: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Choose those of the golden inputs on which layers are compared: fewer if they are large, at least 4.
+
+    The artifact is run once for each of its layers, so that all of them would take too long.
+    """
+    count = min(len(images), max(BATCH_VALUES // images[0].size, 4))
+    return images[:: -(-len(images) // count)]
+
+
 def main(artifact: str, reference_file: str, precision: str, trust: str, runtime: str = "") -> None:
     """Find the first difference of an artifact as the text of this module says, and print it.
 
@@ -192,7 +201,7 @@ def main(artifact: str, reference_file: str, precision: str, trust: str, runtime
         try:
             data = Path(artifact).read_bytes()
             layer, difference = find_first_difference(
-                data, graph, reference.images, trust=trust == "trust", runtime=runtime
+                data, graph, choose_images(reference.images), trust=trust == "trust", runtime=runtime
             )
         except EdgeMnistError as error:
             difference = str(error)

@@ -65,7 +65,7 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class LayerSignal:
-    """What quantization did to the output of a layer, measured over the golden images.
+    """What quantization did to the output of a layer, measured over the first 64 of the compared inputs.
 
     Attributes:
         name: the name of the layer.

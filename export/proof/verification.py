@@ -43,6 +43,9 @@ from edge_mnist.system.files import read_bytes
 
 _LOG = logging.getLogger(__name__)
 
+_MEASURED = 64
+"""The number of inputs over which the effect of quantization on each layer is measured."""
+
 
 @dataclass(frozen=True)
 class VerifyOptions:
@@ -130,7 +133,7 @@ class _Oracle:
     def __init__(self, reference: Reference, images: Images) -> None:
         self.golden = len(reference.images)
         self.labels = images.labels
-        self.has_classes = self.labels is not None or _gives_classes(reference.float_graph)
+        self.has_classes = _gives_classes(reference.float_graph, images)
         shape = reference.float_graph.input_shape
         pixels = arrange_inputs(images.pixels, shape, is_pixels=reference.float_graph.is_pixels)
         self.images = np.concatenate([reference.images, pixels])
@@ -162,13 +165,29 @@ class _Oracle:
         return float((logits[self.golden :].argmax(axis=1) == self.labels).mean())
 
 
-def _gives_classes(graph: FloatGraph) -> bool:
-    """Whether the outputs of a network are taken for classes where there are no labels.
+def _gives_classes(graph: FloatGraph, images: Images) -> bool:
+    """Whether the outputs of a network are classes.
 
-    They are not if they are maps, a single value, or as many values as the input has, which an autoencoder gives.
+    Without labels, they are taken for classes unless they are maps, a single value, or as many values as the input has,
+    which an autoencoder gives.
+
+    Raises:
+        EdgeMnistError: the labels are not those of the network's outputs.
     """
     outputs, *size = graph.shapes()[-1]
-    return size == [1, 1] and outputs not in (1, math.prod(graph.input_shape))
+    if images.labels is None:
+        return size == [1, 1] and outputs not in (1, math.prod(graph.input_shape))
+    if size != [1, 1]:
+        raise EdgeMnistError(
+            f"{images.name}: has labels, but the network gives maps of {outputs}x{size[0]}x{size[1]} rather than one "
+            "value for each class: give the inputs without labels"
+        )
+    if len(images.labels) and not 0 <= images.labels.min() <= images.labels.max() < outputs:
+        raise EdgeMnistError(
+            f"{images.name}: has labels {images.labels.min()} to {images.labels.max()}, but the network gives "
+            f"{outputs} values, for the classes 0 to {outputs - 1}"
+        )
+    return True
 
 
 @dataclass(frozen=True)
@@ -339,7 +358,7 @@ def _make_report(
         p_value,
         max_drop,
         changed,
-        _measure_layers(reference),
+        _measure_layers(reference, oracle.images[oracle.golden :][:_MEASURED]),
         time.perf_counter() - start,
         is_pixels=reference.float_graph.is_pixels,
         has_classes=oracle.has_classes,
@@ -358,13 +377,18 @@ def _to_picture(values: NDArray[np.generic]) -> NDArray[np.uint8] | None:
     return np.asarray(values.transpose(1, 2, 0) if len(values) == 3 else values[0], np.uint8)
 
 
-def _measure_layers(reference: Reference) -> tuple[LayerSignal, ...]:
-    """Measure what quantization did to the output of each layer that computes new values, over the golden inputs."""
+def _measure_layers(reference: Reference, images: NDArray[np.generic]) -> tuple[LayerSignal, ...]:
+    """Measure what quantization did to the output of each layer that computes new values.
+
+    Args:
+        reference: the graphs.
+        images: uint8 pixels or float32 features (N, *input_shape), over which it is measured.
+    """
     graph = reference.quantized_graph
     if graph is None:
         return ()
     totals = [np.zeros(2) for _ in graph.operations]
-    for inputs in split_batches(reference.images):
+    for inputs in split_batches(images):
         steps = zip(
             totals,
             graph.operations,

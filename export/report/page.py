@@ -167,9 +167,8 @@ def _render_picture(image: ChangedImage) -> str:
     label = "unknown" if image.label is None else image.label
     kind, picture = "input", ""
     if image.pixels is not None:
-        pixels = image.pixels[
-            :: -(-image.pixels.shape[0] // _PICTURE_PIXELS), :: -(-image.pixels.shape[1] // _PICTURE_PIXELS)
-        ]
+        step = -(-max(image.pixels.shape[:2]) // _PICTURE_PIXELS)
+        pixels = image.pixels[::step, ::step]
         height, width = pixels.shape[:2]
         factor = max(_PICTURE_PIXELS // max(height, width), 1)
         kind, picture = (
@@ -194,7 +193,7 @@ def _render_layers(layers: tuple[LayerSignal, ...]) -> str:
     heads = "".join(f'<th scope="col" class="number">{column}</th>' for column in columns)
     return f"""<section aria-labelledby="layers">
 <h2 id="layers">Layer by layer</h2>
-<p class="about">The table shows what quantization does to the output of each layer, over the golden inputs. Signal to
+<p class="about">The table shows what quantization does to the output of each layer, over the first 64 inputs. Signal to
 noise is the power of the float output over the power of the int8 output's error. Bias shift is by how much rounded
 weights shift the means of the channels, in output steps, before and after bias correction. Clipped is the share of
 calibration values outside the int8 range.</p>
@@ -212,7 +211,6 @@ calibration values outside the int8 range.</p>
 
 def _render_layer(layer: LayerSignal, full_bar: float) -> str:
     """Render the row of a layer, whose bar is full at `full_bar` decibels."""
-    text, exponent = format_scale(layer.scale)
     ratio = "exact" if layer.snr_db == math.inf else f"{layer.snr_db:.1f} dB"
     filled = 0.0 if math.isnan(layer.snr_db) else layer.snr_db / full_bar
     return _render_row(
@@ -220,7 +218,7 @@ def _render_layer(layer: LayerSignal, full_bar: float) -> str:
         [
             ("meter number", f"{ratio}{drawings.draw_bar(filled)}"),
             ("number", " × ".join(map(str, layer.shape))),
-            ("number", text if exponent is None else f"2<sup>{exponent}</sup>".replace("-", "−")),
+            ("number", format_scale(layer.scale, "2<sup>{}</sup>").replace("-", "−").replace("*", " · ")),
             ("number", str(layer.zero_point).replace("-", "−")),
             ("number", format_shift(layer, "→")),
             ("number", format_percent(layer.clipped)),

@@ -85,7 +85,7 @@ def _format_layer(layer: LayerSignal) -> list[str]:
     return [
         layer.name,
         "x".join(map(str, layer.shape)),
-        format_scale(layer.scale)[0],
+        format_scale(layer.scale),
         str(layer.zero_point),
         f"{layer.snr_db:.1f} dB",
         format_shift(layer, "->"),

@@ -39,10 +39,17 @@ def format_shift(layer: LayerSignal, arrow: str) -> str:
     return f"{layer.bias_shift_before:.3f} {arrow} {layer.bias_shift_after:.3f}"
 
 
-def format_scale(value: float) -> tuple[str, int | None]:
-    """Format a scale, and give its exponent if it is a power of two: ("2^-4", -4), or ("0.0392", None)."""
-    fraction, exponent = math.frexp(value)
-    return (f"2^{exponent - 1}", exponent - 1) if fraction == 0.5 else (f"{value:.4g}", None)
+def format_scale(value: float, power: str = "2^{}") -> str:
+    """Format a scale as an odd integer times a power of two, such as "3*2^-7", or "2^-4" alone.
+
+    Args:
+        value: the scale.
+        power: how a power of two is written, with its exponent in place of {}.
+    """
+    numerator, denominator = value.as_integer_ratio()
+    trailing = (numerator & -numerator).bit_length() - 1
+    mantissa, exponent = numerator >> trailing, trailing + 1 - denominator.bit_length()
+    return f"{mantissa}*{power.format(exponent)}" if mantissa != 1 else power.format(exponent)
 
 
 def describe_verdict(report: ParityReport) -> str:

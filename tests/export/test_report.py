@@ -18,7 +18,7 @@ from edge_mnist.data import strokes
 from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
-from edge_mnist.export.report.wording import describe_verdict, format_percent
+from edge_mnist.export.report.wording import describe_verdict, format_percent, format_scale
 from edge_mnist.measure.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
@@ -152,7 +152,46 @@ def in_two_runtimes() -> ParityReport:
     return replace(report, variants=(*report.variants, other))
 
 
-REPORTS = [sample, failed, not_run, on_strokes, float_only, in_two_runtimes]
+def of_a_deep_network() -> ParityReport:
+    """Sixty layers with long names, some of them without weights, and scales that are no powers of two."""
+    names = [f"features.stage{n // 9}.blocks.{n % 9}.{part}" for n in range(20) for part in ("conv", "act", "add")]
+    layers = []
+    for index, name in enumerate(names):
+        shift = (0.21, 0.004) if name.endswith("conv") else (None, None)
+        layers.append(LayerSignal(name, (256, 56, 56), 4097 * 2.0 ** -(index % 9), -12, 31.4, *shift, 0.0003))
+    return replace(sample(), layers=tuple(layers))
+
+
+def of_colour_pictures() -> ParityReport:
+    """Images of three channels, one of them large, without labels."""
+    pixels = np.random.default_rng(2).integers(0, 256, (300, 500, 3), np.uint8)
+    changed = (ChangedImage(3, pixels[:32, :32], None, 1, 2), ChangedImage(5, pixels, None, 1, 0))
+    return replace(on_strokes(), dataset="photos", changed=changed, recorded_accuracy=None)
+
+
+def of_features() -> ParityReport:
+    changed = tuple(replace(image, pixels=None) for image in sample().changed)
+    return replace(sample(), dataset="readings.npz", is_pixels=False, changed=changed)
+
+
+def of_an_autoencoder() -> ParityReport:
+    report = on_strokes()
+    variants = tuple(replace(v, agreement=None) for v in report.variants)
+    return replace(
+        report,
+        dataset="readings",
+        is_pixels=False,
+        changed=(),
+        has_classes=False,
+        output_snr_db=31.44,
+        variants=variants,
+    )
+
+
+REPORTS = [
+    *(sample, failed, not_run, on_strokes, float_only, in_two_runtimes),
+    *(of_a_deep_network, of_colour_pictures, of_features, of_an_autoencoder),
+]
 
 
 def printed(report: ParityReport, width: int = 80, encoding: str = "utf-8") -> str:
@@ -275,6 +314,48 @@ def test_the_table_states_the_result() -> None:
     assert "changed class" not in text
 
 
+def test_inputs_that_are_not_pixels_are_no_images() -> None:
+    report = of_features()
+    text = words(printed(report, 120))
+    assert "10,000 inputs of readings.npz and 64 golden inputs" in text and "4 of 10,000 inputs changed class" in text
+    assert "image" not in text
+    page = Page(render_html(report, {}))
+    assert "Inputs that changed class" in page.text and "input 1,000" in page.text and page.having("img") == []
+
+
+def test_outputs_that_are_not_classes_have_no_accuracy() -> None:
+    report = of_an_autoencoder()
+    text = words(printed(report, 120))
+    assert "int8 signal to noise 31.4 dB, over all outputs; they are not classes" in text
+    assert "changed class" not in text and "accuracy is recorded" not in text
+    assert "0 of 301,920 logits differ" in text
+    assert "The outputs are not classes." in Page(render_html(report, {})).text
+    assert json.loads(report.to_json())["output_snr_db"] == 31.44
+    assert "output_snr_db" not in json.loads(sample().to_json())
+
+
+def test_scales_are_shown_exactly_and_layers_without_weights_have_no_bias_shift() -> None:
+    text = words(printed(of_a_deep_network(), 140))
+    assert "features.stage2.blocks.1.conv 256x56x56 4097*2^-3 -12 31.4 dB 0.210 -> 0.004 0.03 %" in text
+    assert "features.stage2.blocks.1.add 256x56x56 4097*2^-5 -12 31.4 dB - 0.03 %" in text
+    assert "4097 · 2<sup>−3</sup>" in render_html(of_a_deep_network(), {})
+    assert [format_scale(value) for value in (0.0625, 6 / 256, 1.0, 3.0, 96.0)] == [
+        "2^-4",
+        "3*2^-7",
+        "2^0",
+        "3*2^0",
+        "3*2^5",
+    ]
+
+
+def test_large_pictures_are_shown_in_part_and_in_colour() -> None:
+    page = render_html(of_colour_pictures(), {})
+    small, large = Page(page).having("img")
+    assert (small["width"], small["height"]) == ("96", "96")
+    assert (large["width"], large["height"]) == ("100", "60")
+    assert len(page) < 60_000
+
+
 def test_the_reason_of_a_failure_is_stated() -> None:
     worse = replace(sample(), int8_accuracy=0.99)
     assert "FAILED: int8 loses 0.52 points of accuracy, at most 0.1 allowed" in words(printed(worse))
@@ -308,8 +389,10 @@ def test_the_page_loads_nothing_and_states_the_same_as_the_terminal(make: Any) -
     assert len(identities) == len(set(identities))
     assert {a["aria-labelledby"] for _, a in page.tags if "aria-labelledby" in a} <= set(identities)
     assert [attributes["alt"] for attributes in page.having("img")] == [
-        f"Image {i.index}, labelled {i.label}: float reads {i.float_class}, int8 reads {i.int8_class}"
+        f"Image {i.index}, labelled {'unknown' if i.label is None else i.label}: float reads {i.float_class}, "
+        f"int8 reads {i.int8_class}"
         for i in report.changed
+        if i.pixels is not None
     ]
     assert f"{'✓ PASSED' if report.passed else '✗ FAILED'} {describe_verdict(report)} Compared" in page.text
     assert describe_verdict(report) in words(printed(report))
@@ -329,22 +412,23 @@ def test_of_many_changed_images_only_some_are_shown() -> None:
     assert "1,500 of 10,000 images changed class" in page.text
 
 
-def test_a_png_holds_the_pixels() -> None:
-    pixels = np.random.default_rng(3).integers(0, 256, (5, 7), np.uint8)
+@pytest.mark.parametrize(("shape", "kind"), [((5, 7), 0), ((5, 7, 3), 2)])
+def test_a_png_holds_the_pixels(shape: tuple[int, ...], kind: int) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, shape, np.uint8)
     start, _, text = drawings.encode_png_uri(pixels).partition(",")
     content = base64.b64decode(text)
     assert start == "data:image/png;base64" and content[:8] == b"\x89PNG\r\n\x1a\n"
     chunks, place = {}, 8
     while place < len(content):
         (length,) = struct.unpack_from(">I", content, place)
-        kind, data = content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
-        assert struct.unpack_from(">I", content, place + 8 + length) == (zlib.crc32(kind + data),)
-        chunks[kind] = data
+        name, data = content[place + 4 : place + 8], content[place + 8 : place + 8 + length]
+        assert struct.unpack_from(">I", content, place + 8 + length) == (zlib.crc32(name + data),)
+        chunks[name] = data
         place += 12 + length
     assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
-    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (7, 5, 8, 0, 0, 0, 0)
-    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, 8)
-    assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], pixels)
+    assert struct.unpack(">IIBBBBB", chunks[b"IHDR"]) == (7, 5, 8, kind, 0, 0, 0)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(5, -1)
+    assert not rows[:, 0].any() and np.array_equal(rows[:, 1:], pixels.reshape(5, -1))
 
 
 @pytest.mark.parametrize(("low", "high"), [(99.36, 99.64), (0.0, 100.0), (5.0, 5.0), (98.8, 99.9)])
