@@ -392,7 +392,7 @@ class _Builder:
         """The convolutions and sums that must clamp their outputs to clamp the output of a node.
 
         Clamping is monotone and applies to each value, so that it commutes with max pools, upsampling, concatenation
-        and, if the bounds include 0, with zeros around maps.
+        and, because all bounds include 0 (see `_add_clamp`), with zeros around maps.
 
         Returns:
             The producers; none where the values are within the bounds anyway. None if one of them cannot clamp, or if
@@ -407,8 +407,6 @@ class _Builder:
                 return None  # both bounds would leave few int8 scales, perhaps none without ties
             case _Convolution() | Add():
                 return [node]
-            case _ZeroPad() if not bounds[0] <= 0 <= bounds[1]:
-                return None
             case MaxPool2d() | Upsample() | Concatenate() | _ZeroPad():
                 producers: list[_Node] = []
                 for source in dict.fromkeys(node.sources):

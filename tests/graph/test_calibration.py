@@ -80,6 +80,17 @@ def test_statistics_of_graphs_are_those_of_what_is_read() -> None:
     assert kinds == {"Conv2d", "Add", "Multiply", "Activation"}
 
 
+def test_the_range_is_that_after_a_max_pool_only_if_nothing_else_takes_the_value() -> None:
+    weight, bias = np.full((1, 1, 1, 1), 1, np.float32), np.zeros(1, np.float32)
+    pool = MaxPool2d("pool", Window((2, 2), (2, 2)))
+    first = Conv2d("a", weight, bias, Window((1, 1)))
+    shrink = Conv2d("c", np.ones((1, 1, 2, 2), np.float32), bias, Window((2, 2), (2, 2)), sources=(1,))
+    pixels = np.arange(16, dtype=np.uint8).reshape(1, 4, 4)
+    for operations, low in (((first, pool), 5), ((first, pool, shrink, Add("sum", sources=(2, 3))), 0)):
+        found = calibration.collect(FloatGraph((1, 4, 4), 0, operations), pixels)
+        assert found["a.range"].tolist() == [low, 15]
+
+
 def slow_input_mean(values: np.ndarray, window: Window) -> np.ndarray:
     """Mean of what each tap sees over all images and positions, padding included: (channels, rows, columns)."""
     height, width = values.shape[1:3]

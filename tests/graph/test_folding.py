@@ -290,6 +290,7 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
     # Clamps
     "a[0,6]": (A, ClampLayer("c", -1.0, 6.0), relu, ClampLayer("d", -2.0, 8.0)),
     "a b sum[0,inf]": (A, conv("b", 2, 2), add("a", "b"), relu),
+    "a[0,inf] b sum": (A, relu, conv("b", 2, 2), ReluLayer("again", sources=("a",)), add("b", "again")),
     "a b sum c[-1,1]": (A, conv("b", 2, 2), add("a", "b"), ClampLayer("c", -1.0, 1.0)),
     "a relu[0,inf] relu unclamped b join": (A, relu, B, join("relu", "b")),
     "a[0,inf] a unclamped b join": (A, relu, conv("b", 2, 2), join("relu", "b")),
@@ -317,6 +318,14 @@ GRAPHS: dict[str, tuple[Layer, ...]] = {
         relu,
     ),
     "a s product": (A, ActivationLayer("s", "sigmoid", 0.0), MultiplyLayer("product", sources=("s", "s")), relu),
+    "a t b u product relu[0,inf]": (
+        A,
+        ActivationLayer("t", "tanh", 0.0),
+        B,
+        ActivationLayer("u", "tanh", 0.0),
+        MultiplyLayer("product", sources=("t", "u")),
+        relu,
+    ),
     # What is joined has one quantization, and so the same bounds
     "a b[0,inf] c[0,6] c unclamped[0,inf] d join e sum": (
         A,
@@ -438,6 +447,7 @@ def test_each_channel_is_normalised_by_its_own_mean() -> None:
         "input normalization pool 0": ((max_pool,), {"mean": means, "std": stds}),
         "a 0 ": ((AffineLayer("c", (2.0, 0.5), 1.0), AffineLayer("d", 2.0, (-0.1, 0.2)), A), {}),
         "input normalization b 0  ": ((AffineLayer("c", 2.0, -1.0), conv("b", 2, 2, 3, 1)), {"mean": 33 / 255}),
+        "c pool a 0": ((AffineLayer("c", -1.0, 0.5), max_pool, A), {}),
         "a sum 0 ": ((A, add("a", "")), {"mean": 0.0, "std": 1 / 255}),
         "input normalization b 0 ": ((conv("b", 2, 2, 3, 1),), {"mean": -0.5, "std": 0.5}),
         "input normalization a sum 0": ((A, add("a", "")), {"mean": 0.4123}),
