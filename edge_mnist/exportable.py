@@ -170,20 +170,17 @@ def _convert(
     module = tracing.to_float32(module)
     if path:
         load_weights(module, path, name)
-    shape = _find_input_shape(module, options, calibration)
-    is_assumed = shape is None
-    if shape is None:
-        shape = MNIST_SHAPE
+    shape, origin = _find_input_shape(module, options, calibration)
     check_input_shape(shape)
     shape = tuple(shape)
     module = tracing.to_float32(module)
     try:
         traced = tracing.trace_network(module, shape)
     except EdgeMnistError as error:
-        if not is_assumed:
+        if not origin:
             raise
         raise EdgeMnistError(
-            f"{error} (its input was taken as {shape}, MNIST's, as no --input-shape or --calibrate states another)"
+            f"{error} (its input was taken as {shape}, {origin}: name another with --input-shape)"
         ) from error
     is_pixels = len(shape) == 3 and not options.features
     if is_pixels and calibration is not None and calibration.values is not None:
@@ -197,20 +194,21 @@ def _convert(
     return converted
 
 
-def _find_input_shape(module: nn.Module, options: InputOptions, calibration: UserInputs | None) -> Any:
-    """The shape of a module's input as the options, the module or the calibration data state it, unchecked; or None."""
+def _find_input_shape(module: nn.Module, options: InputOptions, calibration: UserInputs | None) -> tuple[Any, str]:
+    """The shape of a module's input, unchecked, and why it was chosen unless the user or the module states it."""
     from torch import nn
 
     if options.shape is not None:
-        return options.shape
+        return options.shape, ""
     if (stated := getattr(module, "input_shape", None)) is not None:
-        return stated
+        return stated, ""
     if calibration is None:
-        return None
+        return MNIST_SHAPE, "as MNIST's"
     kinds = {nn.Conv2d: 3, nn.Conv1d: 2, nn.Linear: 1}
     first = next((part for part in module.modules() if type(part) in kinds), None)
     dimensions = kinds[type(first)] if first is not None else None
-    return calibration.find_shape(options, dimensions, getattr(first, "in_channels", None))
+    channels = getattr(first, "in_channels", None)
+    return calibration.find_shape(options, dimensions, channels), f"as the inputs of {calibration.name} are"
 
 
 def _choose_normalisation(shape: Shape, options: InputOptions, *, is_pixels: bool) -> tuple[Any, Any]:
@@ -224,8 +222,8 @@ def _choose_normalisation(shape: Shape, options: InputOptions, *, is_pixels: boo
     if shape == MNIST_SHAPE:
         from edge_mnist.training import network as networks
 
-        text = "note: the network is taken to expect (pixel / 255 - %s) / %s, as for MNIST: say otherwise with --mean"
-        _LOG.warning(f"{text} and --std", networks.MEAN, networks.STD)
+        text = "note: the network is taken to expect images of %s, (pixel / 255 - %s) / %s, as for MNIST: say otherwise"
+        _LOG.warning(f"{text} with --input-shape, --mean and --std", shape, networks.MEAN, networks.STD)
         return networks.MEAN, networks.STD
     _LOG.warning("note: the network is taken to expect pixel / 255: say otherwise with --mean, --std and --scale")
     return 0.0, 1.0

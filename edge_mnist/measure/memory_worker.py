@@ -52,7 +52,8 @@ def open_model(path: str) -> Run:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(None, {"pixels": inputs})
+        name = session.get_inputs()[0].name
+        return lambda inputs: session.run(None, {name: inputs})
     import torch
 
     torch.set_num_threads(1)

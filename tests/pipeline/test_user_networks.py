@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import edge_mnist
+from edge_mnist.measure.memory_worker import open_model
 from tests.support.digits import put_digits
 
 torch = pytest.importorskip("torch")
@@ -137,6 +138,9 @@ def test_features_are_taken_as_they_are(tmp_path: Path, caplog: pytest.LogCaptur
         expected = network(torch.from_numpy(values)).numpy()
     artifact = edge_mnist.load(tmp_path / "out" / "model_float.tflite")
     np.testing.assert_allclose(artifact.outputs(values), expected, atol=1e-4)
+    for kind in ("tflite", "onnx"):  # what `bench` runs
+        found: Any = open_model(str(tmp_path / "out" / f"model_float.{kind}"))(values[:1])
+        np.testing.assert_allclose(np.asarray(found).reshape(1, 20), expected[:1], atol=1e-4)
 
 
 def test_images_of_mnists_size_are_taken_for_mnists_unless_said_otherwise(
@@ -145,7 +149,7 @@ def test_images_of_mnists_size_are_taken_for_mnists_unless_said_otherwise(
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     chosen: dict[str, Any] = {"formats": ["tflite"], "verify": False}
     edge_mnist.export_model(network, tmp_path / "a", **chosen)
-    assert "(pixel / 255 - 0.1307) / 0.3081, as for MNIST: say otherwise with --mean and --std" in notes(caplog)
+    assert "expect images of (1, 28, 28), (pixel / 255 - 0.1307) / 0.3081, as for MNIST: say oth" in notes(caplog)
     edge_mnist.export_model(network, tmp_path / "b", mean=0.1307, std=0.3081, **chosen)
     assert notes(caplog) == ""
     contents = [(tmp_path / name / "model_int8.tflite").read_bytes() for name in "ab"]
@@ -166,9 +170,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "no shape": (
         make_rgb_network,
         {},
-        r"\(its input was taken as \(1, 28, 28\), MNIST's, as no --input-shape or --calibrate states another\)",
+        r"\(its input was taken as \(1, 28, 28\), as MNIST's: name another with --input-shape\)$",
     ),
     "a shape that does not fit the network": (make_rgb_network, {"input_shape": (1, 16, 18)}, r"\(1 channels\)$"),
+    "inputs of another kind": (
+        make_rgb_network,
+        {"calibration": np.zeros((9, 20), np.float32)},
+        r"\(its input was taken as \(20,\), as the inputs of calibration are: name another with --input-shape\)$",
+    ),
     "a shape that is none": (make_rgb_network, {"input_shape": (1, 2, 3, 4)}, r"input shape \[1, 2, 3, 4\]: expected"),
     "images of another size": (
         make_rgb_network,
