@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -177,7 +178,7 @@ def _convert(
     try:
         traced = tracing.trace_network(module, shape)
     except EdgeMnistError as error:
-        if not origin:
+        if not origin or _accepts(module, shape):
             raise
         raise EdgeMnistError(
             f"{error} (its input was taken as {shape}, {origin}: name another with --input-shape)"
@@ -209,6 +210,18 @@ def _find_input_shape(module: nn.Module, options: InputOptions, calibration: Use
     dimensions = kinds[type(first)] if first is not None else None
     channels = getattr(first, "in_channels", None)
     return calibration.find_shape(options, dimensions, channels), f"as the inputs of {calibration.name} are"
+
+
+def _accepts(module: nn.Module, shape: Shape) -> bool:
+    """Whether a module can be run on inputs of a shape."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            copy.deepcopy(module).eval()(torch.zeros(2, *shape))
+    except (Exception, SystemExit):  # user code may fail in any way
+        return False
+    return True
 
 
 def _choose_normalisation(shape: Shape, options: InputOptions, *, is_pixels: bool) -> tuple[Any, Any]:

@@ -39,9 +39,10 @@ from edge_mnist.cli import options
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others: Any) -> None:
-    """Measure how well MODEL classifies MNIST's images, or those of --data.
+    """Measure how well MODEL classifies labelled images.
 
-    MODEL is an artifact or a checkpoint. Without it, the shipped int8 artifact is measured.
+    The images are MNIST's, unless --data names others. MODEL is an artifact or a checkpoint. Without it, the shipped
+    int8 artifact is measured.
     """
     from edge_mnist import pipeline
     from edge_mnist.measure import evaluation

@@ -40,17 +40,12 @@ def good():
     )
 
 
-class Skip(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.linear = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(784, 10)
-
-    def forward(self, x):
-        return self.linear(torch.flatten(self.conv(x) + x, 1))
+def grouped():
+    return nn.Sequential(nn.Conv2d(1, 4, 5), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4 * 24 * 24, 10))
 
 
 def soft():
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(1))
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(1), nn.Linear(10, 10))
 
 
 def shaped():
@@ -90,12 +85,12 @@ def hooked():
     return network
 
 
-class Louder(nn.Sequential):
+class Noisy(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Flatten(), nn.Linear(784, 10))
 
     def __call__(self, x):
-        return super().__call__(x) * 1.01
+        return super().__call__(x) * torch.rand(1)
 
 
 def patched():
@@ -213,7 +208,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "a factory that fails": (
         "export --network networks_of_a_user:fails",
         2,
-        "the factory failed: RuntimeError: out of luck (networks_of_a_user.py, line 42)",
+        "the factory failed: RuntimeError: out of luck (networks_of_a_user.py, line 37)",
     ),
     "a factory that ends the program": (
         "export --network networks_of_a_user:ends",
@@ -233,19 +228,23 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     ),
     "weights without values to train": ("train --data digits --network networks_of_a_user:meta", 2, "the device meta"),
     "a hook": ("export --network networks_of_a_user:hooked", 1, "Sequential: it has hooks, which would be lost"),
-    "a call of its own": ("export --network networks_of_a_user:Louder", 1, "Louder: gives logits that differ from tho"),
-    "a call of its own to train": (
-        "train --data digits --network networks_of_a_user:Louder",
-        1,
-        "Louder: gives logits that differ from those of its layers",
-    ),
+    "random numbers": ("export --network networks_of_a_user:Noisy", 1, "mul: it depends on the number of images"),
+    "random numbers to train": ("train --data digits --network networks_of_a_user:Noisy", 1, "mul: it depends on"),
     "a layer's forward of its own": ("export --network networks_of_a_user:patched", 1, "3: gives values that differ"),
     "no network": ("export --network networks_of_a_user:number", 2, "expected a torch.nn.Module, found int"),
-    "a skip connection": ("export --network networks_of_a_user:Skip", 1, "add: takes conv, x, expected conv alone"),
-    "a softmax": ("export --network networks_of_a_user:soft", 1, "2: Softmax is not supported: leave it out"),
+    "a layer that is not supported": (
+        "export --network networks_of_a_user:grouped",
+        1,
+        "1: GroupNorm is not supported: use BatchNorm, which is folded into the weights",
+    ),
+    "a softmax within": (
+        "export --network networks_of_a_user:soft",
+        1,
+        "3: it takes the output of a softmax, which can",
+    ),
     "no shape": ("export --network networks_of_a_user:shaped", 1, "input shape '28x28': expected sizes of at least 1"),
     "a factory's NaN": ("export --network networks_of_a_user:nan", 1, "0.weight holds 200 values that are NaN"),
-    "another's weights": ("export --network networks_of_a_user:good foreign.safetensors", 1, "is missing"),
+    "another's weights": ("export --network networks_of_a_user:good foreign.safetensors", 1, "are missing"),
 }
 
 
