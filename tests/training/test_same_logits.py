@@ -21,6 +21,7 @@ from edge_mnist.training.network import MEAN, STD, DigitNet  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
 from edge_mnist.training.tracing import trace_network  # noqa: E402
+from tests.support.everyday_networks import EVERYDAY  # noqa: E402
 from tests.support.torch_networks import as_module  # noqa: E402
 
 
@@ -120,3 +121,25 @@ def test_padding_with_the_nearest_pixel_is_no_difference() -> None:
     checkpoint = checkpoint_of(network)
     assert 255 * checkpoint.mean % 1 > 0.3
     check_same_logits(network, checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "text"),
+    [
+        ("resnet", "layers.1.conv2", "layers.1.conv2: gives values that differ from those of a conv2d"),
+        ("gate", "se.fc.3", "se.fc.3: gives values that differ from those of a sigmoid"),
+        ("sensor", "conv1", "conv1: gives values that differ from those of a conv1d"),
+        ("mobile-relu6", "3.conv.2", "3.conv.2: gives values that differ from those of a clamp"),
+        ("autoencoder", "decoder.1", "decoder.1: gives values that differ from those of a batch_norm2d"),
+        ("course", "", "CourseNet: gives logits that differ from those of its layers"),
+        ("hardswish", "stem", "Hardswish: gives logits that differ from those of its layers"),
+    ],
+)
+def test_what_differs_in_a_graph_is_named(name: str, changed: str, text: str) -> None:
+    ((make, shape),) = ((make, shape) for other, make, shape in EVERYDAY if other == name)
+    network = make()
+    checkpoint = checkpoint_of(network, shape, is_pixels=len(shape) == 3)
+    check_same_logits(network, checkpoint)
+    _patched(changed)(network)
+    with pytest.raises(EdgeMnistError, match=text):
+        check_same_logits(network, checkpoint)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,12 +21,13 @@ from torch import nn  # noqa: E402
 
 from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
+from edge_mnist.graph.interpreter import run_float  # noqa: E402
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
 from edge_mnist.training.loop import _make_checkpoint  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
-from edge_mnist.training.tracing import to_float32, trace_layers  # noqa: E402
+from edge_mnist.training.tracing import to_float32, trace_layers, trace_network  # noqa: E402
 from tests.support.networks import random_graph  # noqa: E402
 from tests.support.torch_networks import as_module  # noqa: E402
 
@@ -399,3 +402,83 @@ def test_random_graphs_are_found_again(seed: int) -> None:
     weights = {name: source.weights[name] for name in weight_shapes(layers)}
     assert weights.keys() == source.weights.keys()
     check_same_logits(network, replace(source, architecture=layers))
+
+
+MAPS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], list[str]]] = {
+    "x + x": (lambda x: x + x, ["add"]),
+    "x += y": (lambda x: operator.iadd(x.clone(), F.relu(x)), ["relu", "add"]),
+    "torch.add, alpha": (lambda x: torch.add(x, x.relu(), alpha=2), ["relu", "affine", "add"]),
+    "x - y": (lambda x: x - torch.sigmoid(x), ["activation", "affine", "add"]),
+    "1 - x": (lambda x: 1 - x, ["affine"]),
+    "-x / 3 + 2": (lambda x: -x / 3 + 2, ["affine", "affine", "affine"]),
+    "np.float32": (lambda x: x * np.float32(0.5), ["affine"]),
+    "x * x.sigmoid()": (lambda x: x * x.sigmoid(), ["activation", "multiply"]),
+    "gate * x": (lambda x: x.mean((2, 3), keepdim=True).tanh() * x, ["adaptive_avg_pool2d", "activation", "multiply"]),
+    "expand_as": (lambda x: x * x.amax((-2, -1), True).expand_as(x), ["max_pool2d", "multiply"]),
+    "expand": (
+        lambda x: x + F.adaptive_avg_pool2d(x, 1).expand(-1, -1, 6, 6),
+        ["adaptive_avg_pool2d", "upsample", "add"],
+    ),
+    "torch.cat of itself": (lambda x: torch.cat([x, x, x.relu()], dim=-3), ["relu", "concatenate"]),
+    "torch.concat of one": (lambda x: torch.concat((x,), 1).relu(), ["relu"]),
+    "ReLU6": (lambda x: F.relu6(x), ["clamp"]),
+    "clamp": (lambda x: x.clamp(min=-1, max=2).clamp_min(0).clip(max=1), ["clamp", "relu", "clamp"]),
+    "hardtanh": (lambda x: F.hardtanh(x, -2, 2), ["clamp"]),
+    "inplace": (lambda x: F.silu(F.hardswish(x, inplace=True), inplace=True), ["activation", "activation"]),
+    "functions": (lambda x: F.mish(F.softplus(F.gelu(F.elu(F.leaky_relu(x, 0.2))))), ["activation"] * 5),
+    "pad": (lambda x: F.max_pool2d(F.pad(x.relu(), (0, 1, 0, 1)), 3, 2), ["relu", "zero_pad2d", "max_pool2d"]),
+    "pad by nothing": (lambda x: F.pad(x, (0, 0)).relu(), ["relu"]),
+    "ceil_mode": (lambda x: F.max_pool2d(x.relu(), 3, 2, ceil_mode=True), ["relu", "max_pool2d_ceil"]),
+    "adaptive": (lambda x: F.adaptive_avg_pool2d(x, (3, None)), ["avg_pool2d"]),
+    "adaptive to more": (lambda x: F.adaptive_avg_pool2d(F.avg_pool2d(x, 3), 4), ["avg_pool2d", "upsample"]),
+    "adaptive maximum": (lambda x: F.adaptive_max_pool2d(x, 2), ["max_pool2d"]),
+    "mean over rows": (lambda x: x.mean(2, keepdim=True), ["avg_pool2d"]),
+    "mean by hand": (lambda x: x.view(x.size(0), x.size(1), -1).mean(-1), ["adaptive_avg_pool2d", "flatten"]),
+    "interpolate": (lambda x: F.interpolate(x, size=(12, 18)), ["upsample"]),
+    "interpolate by a factor": (lambda x: F.interpolate(x, scale_factor=2), ["upsample"]),
+    "pick what there is": (lambda x: F.avg_pool2d(x, 6)[:, :, 0, 0], ["avg_pool2d", "flatten"]),
+    "squeeze": (lambda x: x.mean([2, 3], keepdim=True).squeeze(), ["adaptive_avg_pool2d", "flatten"]),
+    "permute": (lambda x: F.avg_pool2d(x, 6).permute(0, 2, 3, 1).flatten(1), ["avg_pool2d", "flatten"]),
+    "there and back": (lambda x: x.flatten(2).unflatten(2, (6, 6)).relu(), ["relu"]),
+    "control by shapes": (lambda x: x.relu() if x.shape[1] > 1 and x.dim() == 4 else x, ["relu"]),
+    "iteration": (lambda x: sum((x for _ in range(x.size(1))), start=x), ["add", "add", "add"]),
+    "softmax": (lambda x: F.softmax(x.mean((2, 3)), dim=-1), ["adaptive_avg_pool2d", "flatten"]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("way", MAPS)
+def test_what_is_written_in_another_way_is_followed(way: str) -> None:
+    forward, expected = MAPS[way]
+    network = Forward(lambda m, x: forward(m.layers[0](x)), nn.Conv2d(2, 3, 2, padding="same"))
+    traced = trace_network(network, (2, 6, 6))
+    assert [layer.op for layer in traced.layers] == ["zero_pad2d", "conv2d", *expected]
+    assert [layer.name for layer in traced.layers[:2]] == ["layers.0_pad", "layers.0"]
+    state = to_arrays(network.state_dict())
+    weights = {name: state[name] for name in weight_shapes(traced.layers)}
+    check_same_logits(network, Checkpoint(traced.layers, (2, 6, 6), 0.2, 0.25, weights, ending=traced.ending))
+
+
+def test_functions_take_the_weights_of_their_module() -> None:
+    """A subclass that calls the function itself is the layer that it derives from."""
+
+    class Padded(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.conv2d(F.pad(x, (1, 0, 1, 0)), self.weight, self.bias, self.stride)
+
+    class Norm(nn.BatchNorm2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.relu(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps))
+
+    network = nn.Sequential(Padded(1, 3, 2, stride=2), Norm(3), nn.Flatten(), nn.Linear(27, 2)).eval()
+    layers = trace_layers(network, (1, 6, 6))
+    assert [(layer.op, layer.name) for layer in layers] == [
+        ("zero_pad2d", "pad"), ("conv2d", "0"), ("batch_norm2d", "1"), ("relu", "relu"), ("flatten", "2"),
+        ("linear", "3"),
+    ]  # fmt: skip
+    weights = {name: to_arrays(network.state_dict())[name] for name in weight_shapes(layers)}
+    inputs = np.random.default_rng(0).integers(0, 256, (3, 6, 6)).astype(np.uint8)
+    outputs = run_float(fold(Checkpoint(layers, (1, 6, 6), 0.2, 0.25, weights)), inputs)
+    with torch.no_grad():
+        expected = network((torch.from_numpy(inputs)[:, None] / 255 - 0.2) / 0.25)
+    np.testing.assert_allclose(outputs, expected, atol=1e-4)
