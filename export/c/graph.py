@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from edge_mnist.export.c.tables import LANES, SLACK, FusedOperation
 from edge_mnist.graph.operations import QuantizedConv2d, Upsample
 
+_MOST_SIZES = 24
+"""The most sizes of convolutions that have code of their own."""
+
 
 @dataclass(frozen=True)
 class _Ring:
@@ -38,6 +41,29 @@ def find_last_readers(operations: Sequence[FusedOperation]) -> list[int]:
         for source in fused.sources:
             last[source] = index
     return last
+
+
+def find_same_sizes(operations: Sequence[FusedOperation]) -> list[int]:
+    """For each operation, the first convolution of the same sizes, with which it shares its code.
+
+    Code in which all sizes are constants is faster, but the compiler takes long for it. So only the sizes that take
+    most of the time have such code.
+
+    Returns:
+        -1 for operations that are not convolutions, or that take code for any sizes.
+    """
+    products: dict[tuple[object, ...], int] = {}
+    keys = []
+    for fused in operations:
+        key: tuple[object, ...] = ()
+        if isinstance(fused.operation, QuantizedConv2d) and fused.operation.groups == 1:
+            window, (outputs, _, width) = fused.window, fused.output_shape
+            key = (fused.kernel, fused.operation.weight.shape, window.stride, window.dilation, outputs, width)
+            positions = fused.output_shape[1] * width * (4 if fused.pool else 1)
+            products[key] = products.get(key, 0) + fused.operation.weight.size * positions
+        keys.append(key)
+    chosen = sorted(products, key=lambda key: -products[key])[:_MOST_SIZES]
+    return [keys.index(key) if key in chosen else -1 for key in keys]
 
 
 def place_values(operations: Sequence[FusedOperation]) -> list[_Ring]:
@@ -74,7 +100,8 @@ def format_graph_tables(operations: Sequence[FusedOperation], names: Sequence[st
         for fused, name in zip(operations, names, strict=True)
     )
     layers = "".join(
-        _format_layer(fused, name, reader) for fused, name, reader in zip(operations, names, readers[1:], strict=True)
+        _format_layer(fused, name, like, reader)
+        for fused, name, like, reader in zip(operations, names, find_same_sizes(operations), readers[1:], strict=True)
     )
     lines = "".join(
         _format_ring(ring, name) for ring, name in zip(place_values(operations), ["input", *names], strict=True)
@@ -171,7 +198,7 @@ def _place(sizes: Sequence[int], lifetimes: Sequence[tuple[int, int]]) -> list[i
     return places
 
 
-def _format_layer(fused: FusedOperation, name: str, reader: int) -> str:
+def _format_layer(fused: FusedOperation, name: str, like: int, reader: int) -> str:
     """Write one element of em_layers, in the order of the fields of em_layer in graph_types.h."""
     operation, window = fused.operation, fused.window
     arrays = dict.fromkeys(("weight", "bias", "multiplier", "chain", "factors", "table"), "0")
@@ -184,7 +211,7 @@ def _format_layer(fused: FusedOperation, name: str, reader: int) -> str:
         *(*kernel_size, *window.stride, *window.dilation, *window.padding, fused.input_rows),
         *(height, width, inputs, outputs, fused.output_quantization.zero_point + 128, groups),
     )
-    items = (fused.kernel, *numbers, *arrays.values(), f"{name}_sources", len(fused.sources), reader)
+    items = (fused.kernel, *numbers, *arrays.values(), f"{name}_sources", len(fused.sources), like, reader)
     return f"    {{{', '.join(map(str, items))}}},\n"
 
 

@@ -19,7 +19,13 @@ from importlib.resources import files
 import numpy as np
 
 from edge_mnist.export.c.chain import count_chain_values, format_chain_tables, is_chain, place_rings
-from edge_mnist.export.c.graph import count_graph_values, find_last_readers, format_graph_tables, place_values
+from edge_mnist.export.c.graph import (
+    count_graph_values,
+    find_last_readers,
+    find_same_sizes,
+    format_graph_tables,
+    place_values,
+)
 from edge_mnist.export.c.tables import FusedOperation, format_constants, format_float, fuse_operations
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.graph.operations import FloatGraph, QuantizedConv2d, QuantizedGraph, bound_accumulators
@@ -29,22 +35,22 @@ from edge_mnist.system.files import METADATA_KEY
 _MACHINES = ("tiles.h", "x86.h", "arm.h", "portable.h")
 """The files of what each instruction set does."""
 
-_CHAIN_KERNELS: tuple[str, ...] = ("convolution.h", "grouped.h", "pool.h", "chain.h")
+_CHAIN_KERNELS: tuple[str, ...] = ("convolution.h", "chain_convolution.h", "grouped.h", "pool.h", "chain.h")
 """The files of the code of a chain, in the order in which model.c needs them."""
 
 _GRAPH_KERNELS = {
-    "EM_CONV": "convolution.h",
-    "EM_CONV_POOL": "convolution.h",
-    "EM_GROUPED": "grouped.h",
-    "EM_DEPTHWISE": "depthwise.h",
-    "EM_POOL": "clipped_pool.h",
-    "EM_ADD": "add.h",
-    "EM_MULTIPLY": "multiply.h",
-    "EM_TABLE": "table.h",
-    "EM_CONCATENATE": "concatenate.h",
-    "EM_UPSAMPLE": "upsample.h",
+    "EM_CONV": ("convolution.h", "graph_convolution.h"),
+    "EM_CONV_POOL": ("convolution.h", "graph_convolution.h"),
+    "EM_GROUPED": ("grouped.h",),
+    "EM_DEPTHWISE": ("depthwise.h",),
+    "EM_POOL": ("clipped_pool.h",),
+    "EM_ADD": ("add.h",),
+    "EM_MULTIPLY": ("multiply.h",),
+    "EM_TABLE": ("table.h",),
+    "EM_CONCATENATE": ("concatenate.h",),
+    "EM_UPSAMPLE": ("upsample.h",),
 }
-"""The file of each kernel that a graph may need."""
+"""The files of each kernel that a graph may need."""
 
 _LARGEST_NUMBER = (1 << 31) - 1
 """What the types of the kernels hold."""
@@ -69,7 +75,7 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     if is_chain(graph, operations):
         types, tables, code = "chain_types.h", format_chain_tables(operations, names), _CHAIN_KERNELS
     else:
-        used = tuple(dict.fromkeys(_GRAPH_KERNELS[fused.kernel] for fused in operations))
+        used = tuple(dict.fromkeys(name for fused in operations for name in _GRAPH_KERNELS[fused.kernel]))
         types, tables, code = "graph_types.h", format_graph_tables(operations, names), (*used, "graph.h")
     interface = _describe_interface(graph, operations)
     start = _SOURCE_START.format(
@@ -148,8 +154,14 @@ def _format_macros(graph: QuantizedGraph, operations: Sequence[FusedOperation]) 
     """Write the macros on which the kernels depend."""
     kernels = {fused.kernel for fused in operations}
     convolutions = [index for index, fused in enumerate(operations) if fused.kernel.startswith("EM_CONV")]
+    described = "the layers that are convolutions of all channels"
     rows, runs = (max(map(count, operations)) for count in (lambda fused: fused.input_rows, _count_runs))
     chain = is_chain(graph, operations)
+    if not chain:
+        same_sizes = find_same_sizes(operations)
+        any_sizes = any(same_sizes[index] < 0 for index in convolutions)
+        convolutions = sorted({same_sizes[index] for index in convolutions} - {-1})
+        described = "convolutions of all channels, one for each of the sizes that have code of their own"
     if "EM_DEPTHWISE" in kernels:
         rows = max(rows, 3)  # its code for windows of 3x3 is compiled in any case
     macros = {
@@ -160,13 +172,13 @@ def _format_macros(graph: QuantizedGraph, operations: Sequence[FusedOperation]) 
         "HAS_GROUPED": str(int("EM_GROUPED" in kernels)),
         "HAS_POOL": str(int("EM_POOL" in kernels)),
         "HAS_CONV_POOL": str(int("EM_CONV_POOL" in kernels)),
-        "CONVOLUTIONS(DO)": f"{' '.join(f'DO({index})' for index in convolutions)} "
-        "/* the layers that are convolutions of all channels */",
+        "CONVOLUTIONS(DO)": f"{' '.join(f'DO({index})' for index in convolutions)} /* {described} */",
     }
     if not chain:
         names = ("DEPTHWISE", "ADD", "MULTIPLY", "TABLE", "CONCATENATE", "UPSAMPLE")
         macros |= {f"HAS_{name}": str(int(f"EM_{name}" in kernels)) for name in names}
         macros["HAS_CONV"] = str(int(bool(convolutions)))
+        macros["HAS_CONV_OF_ANY_SIZE"] = str(int(any_sizes))
         macros["INPUT_READER"] = f"{find_last_readers(operations)[0]} /* the last layer that takes the input */"
     return "".join(f"#define EM_{name} {text}\n" for name, text in macros.items())
 

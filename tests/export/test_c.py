@@ -172,7 +172,7 @@ def test_random_networks_give_the_oracles_logits(flags: tuple[str, ...], roundin
         library = compiled_c.open_library(write_c(graph), "model.c", flags)
         outputs = library.run(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
         np.testing.assert_array_equal(outputs, run_quantized(graph, images, rounding))
-    assert kernels == {"EM_CONV", "EM_CONV_POOL", "EM_GROUPED", "EM_POOL"}
+    assert kernels == {"EM_CONV", "EM_CONV_POOL", "EM_GROUPED", "EM_DEPTHWISE", "EM_POOL"}
 
 
 def test_the_shipped_network_gives_the_oracles_logits_whichever_way_it_is_opened(
