@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo test-pythons coverage pi lint best peers benchmarks demo predict lock clean
+.PHONY: help export test test-slow test-demo test-pythons coverage pi lint best peers networks benchmarks demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -63,6 +63,9 @@ best: $(VENV)/installed-dev ## train the shipped network and its two teachers in
 peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DATA), in an environment of its own of 2 GB
 	$(PEERS)/bin/python benchmarks/peers.py
 
+networks: $(PEERS)/installed ## measure other people's networks against other tools; keeps what it has measured in .networks
+	$(PEERS)/bin/python benchmarks/networks.py
+
 benchmarks: $(VENV)/installed-dev $(PEERS)/installed ## print the tables of docs/benchmarks.md anew into it, on an idle machine: 8 minutes
 	PATH="$(CURDIR)/$(BIN):$$PATH" COLUMNS=120 $(BIN)/python benchmarks/fill.py docs/benchmarks.md
 
@@ -74,7 +77,7 @@ lock: $(VENV)/installed-dev ## renew requirements.lock
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) $(VENV)-3.* $(PEERS) .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PEERS) .networks .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
@@ -93,7 +96,7 @@ $(VENV)/installed-dev: $(VENV)/torch-chosen $(NEEDS)
 # The other tools disagree with the lock about packages that are not measured; those that are stay the same.
 $(PEERS)/installed: requirements.lock benchmarks/peers.txt | $(VENV)/made
 	'$(PYTHON)' -m venv --clear $(PEERS)
-	grep -E '^(torch|numpy|onnxruntime|ai-edge-litert)==' requirements.lock > $(PEERS)/constraints.txt
+	grep -E '^(torch|torchvision|numpy|onnxruntime|ai-edge-litert)==' requirements.lock > $(PEERS)/constraints.txt
 	$(if $(TORCH_INDEX),$(PEERS)/bin/pip install --constraint $(PEERS)/constraints.txt --index-url '$(TORCH_INDEX)' --no-deps torch torchvision)
 	$(PEERS)/bin/pip install --disable-pip-version-check --constraint $(PEERS)/constraints.txt --requirement benchmarks/peers.txt --editable .
 	@touch $@
