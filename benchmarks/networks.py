@@ -15,6 +15,7 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -539,6 +540,7 @@ def main(
         for key in chosen:
             (folder / key / "measured.json").unlink(missing_ok=True)
     notes: list[str] = []
+    logging.getLogger("edge_mnist").propagate = False  # the tools write the log of all packages to stderr
     try:
         with progress.report_to_stderr():
             records = measure(chosen, folder, effort, notes.append)
