@@ -119,8 +119,11 @@ NETWORKS = {
     "squeezenet1_1-224": _torchvision("SqueezeNet 1.1", "squeezenet1_1", 224),
 }
 
+REFERENCE = "PyTorch eager, float"
+"""The side from whose logits those of the others differ."""
+
 FILES = {
-    "PyTorch eager, float": "",
+    REFERENCE: "",
     "quantize_static": "static.onnx",
     "quantize_static, per channel": "per_channel.onnx",
     "litert-torch, float": "peer_float.tflite",
@@ -129,6 +132,7 @@ FILES = {
     "edge-mnist, int8 ONNX": "model_int8.onnx",
     "edge-mnist, float TFLite": "model_float.tflite",
     "edge-mnist, int8 TFLite": "model_int8.tflite",
+    "the same, --weight-range 127": "wide/model_int8.tflite",
     "edge-mnist, int8 C": "model_int8.c",
 }
 """The file of each side in a network's folder; PyTorch runs the module itself."""
@@ -225,11 +229,9 @@ def open_side(network: Network, name: str, folder: Path) -> Opened:
     path = folder / FILES[name]
     if not FILES[name]:
         return open_eager(network, folder)
-    if name.startswith("edge-mnist"):
-        return peers.open_artifact(path)
-    if path.suffix == ".onnx":
-        return peers.open_onnx(path)
-    return peers.open_tflite(path, lambda images: _to_channels_last(network.normalize(images)))
+    if name.startswith(("litert-torch", "ai-edge-quantizer")):
+        return peers.open_tflite(path, lambda images: _to_channels_last(network.normalize(images)))
+    return peers.open_onnx(path) if name.startswith("quantize_static") else peers.open_artifact(path)
 
 
 def _to_channels_last(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -248,22 +250,26 @@ def export(network: Network, effort: Effort, folder: Path) -> Record:
     np.save(folder / "images.npy", images)
     np.savez(folder / "data.npz", **{"images": images} | ({} if labels is None else {"labels": labels}))
     module = load_module(network, calibration)
-    start = time.perf_counter()
-    result = edge_mnist.export_model(
+    export_model = functools.partial(
+        edge_mnist.export_model,
         module,
-        folder,
         input_shape=(3, network.side, network.side),
         mean=network.mean,
         std=network.std,
         scale=network.scale,
         calibration=calibration,
-        data=folder / "data.npz",
-        formats=["torchscript", "onnx", "tflite", "c"],
-        images=len(images),
-        max_drop=100,
         force=True,
     )
+    start = time.perf_counter()
+    result = export_model(
+        folder,
+        formats=["torchscript", "onnx", "tflite", "c"],
+        data=folder / "data.npz",
+        images=len(images),
+        max_drop=100,
+    )
     seconds = time.perf_counter() - start
+    export_model(folder / "wide", formats=["tflite"], weight_range=127, verify=False)
     assert result.parity is not None
     facts = json.loads(result.parity.to_json())
     kept = ("variants", "layers", "images", "float_accuracy", "int8_accuracy", "passed")
@@ -304,7 +310,7 @@ def compare_logits(network: Network, effort: Effort, folder: Path) -> Record:
             inputs = opened.prepare(images)
             outputs = [opened.run(inputs[index : index + 1]).reshape(1, -1) for index in range(len(inputs))]
             found[name] = (np.concatenate(outputs).astype(np.float64) - zero_point) * scale
-    expected = next(iter(found.values()))
+    expected = found[REFERENCE]
     return {
         name: {
             "accuracy": None if labels is None else float((logits.argmax(axis=1) == labels).mean()),
@@ -467,17 +473,17 @@ def show_proofs(records: Mapping[str, Record], console: Console) -> None:
 
 def show_sides(network: Network, record: Record, console: Console) -> None:
     """Print the bytes, the times and the accuracy of each side of a network."""
-    quality = "accuracy" if network.is_labelled else "SNR dB"
     images = f"{record['export']['images']:,} images"
     title = f"\n{network.title}, 3x{network.side}x{network.side}: microseconds on 1 thread; {images}"
-    numbers = ("bytes", "median", "p5", "p99", quality, "as float")
+    numbers = ("bytes", "median", "p5", "p99", "accuracy", "as float", "SNR dB")
     table = make_table(title, ("made by", "runs in"), numbers, wraps=("runs in",))
     for name, row in record["times"]["sides"].items():
         logits = record["logits"][name]
         times = (f"{row[column]:,.1f}" for column in ("median_us", "p5_us", "p99_us"))
-        good = f"{logits['accuracy']:.2%}" if network.is_labelled else f"{logits['snr_db']:.1f}"
+        snr = f"{logits['snr_db']:.1f}" if name != REFERENCE else ""
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
-        table.add_row(name, row["runtime"], size, *times, good, f"{logits['agreement']:.2%}")
+        accuracy = "" if logits["accuracy"] is None else f"{logits['accuracy']:.2%}"
+        table.add_row(name, row["runtime"], size, *times, accuracy, f"{logits['agreement']:.2%}", snr)
     print_table(table, console)
 
 
@@ -532,8 +538,9 @@ def main(
     from benchmarks import mlperf_tiny
 
     if not mlperf_tiny.FOLDER.is_dir():
-        click.echo(f"nothing is measured: {mlperf_tiny.FOLDER} is not there; see benchmarks/mlperf_tiny.py", err=True)
-        return
+        raise click.ClickException(
+            f"{mlperf_tiny.FOLDER}: is not there; benchmarks/mlperf_tiny.py says what belongs there"
+        )
     effort = Effort(seconds / 10, 0.1, False) if quick else Effort(seconds, 1.0, pi)
     chosen = keys or tuple(NETWORKS)
     if anew:
