@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,18 +48,30 @@ class InputOptions:
             UsageError: a number is out of its range, or options exclude each other.
         """
         for name in ("mean", "std", "scale"):
-            value = getattr(self, name)
-            if value is None:
+            if getattr(self, name) is None:
                 continue
             if self.features:
                 raise UsageError(f"{name}: is for pixels, but features are taken as they are: leave it out")
-            numbers = value if isinstance(value, Sequence) else (value,)
+            numbers = self._numbers(name)
             least = -math.inf if name == "mean" else 0.0
-            if not numbers or not all(math.isfinite(number) and number > least for number in numbers):
-                raise UsageError(f"{name} {value}: expected {'' if name == 'mean' else 'positive '}numbers")
+            expected = {"mean": "numbers", "std": "positive numbers", "scale": "a positive number"}[name]
+            is_valid = all(math.isfinite(number) and number > least for number in numbers)
+            if not numbers or not is_valid or (name == "scale" and len(numbers) > 1):
+                raise UsageError(f"{name} {getattr(self, name)}: expected {expected}")
+        if isinstance(self.resize, list):
+            object.__setattr__(self, "resize", tuple(self.resize))
         sides = self.resize if isinstance(self.resize, tuple) else (self.resize, self.resize)
-        if not all(side is None or 0 < side <= _LARGEST_SIDE for side in sides) or len(sides) != 2:
+        is_size = (side is None or (isinstance(side, int) and 0 < side <= _LARGEST_SIDE) for side in sides)
+        if len(sides) != 2 or not all(is_size):
             raise UsageError(f"resize {self.resize}: expected one or two sizes in pixels, up to {_LARGEST_SIDE}")
+
+    def _numbers(self, name: str) -> tuple[float, ...]:
+        """The numbers of an option; empty if they are none."""
+        value = getattr(self, name)
+        try:
+            return tuple(float(number) for number in (value if isinstance(value, Iterable) else (value,)))
+        except (TypeError, ValueError):
+            return ()
 
     @property
     def normalises(self) -> bool:
@@ -80,12 +92,13 @@ class InputOptions:
         """
         factor = 1.0 if self.scale is None else 1 / (255 * self.scale)
         result: list[float | tuple[float, ...]] = []
-        for name, value in (("mean", 0.0 if self.mean is None else self.mean), ("std", self.std or 1.0)):
-            numbers = tuple(float(number) * factor for number in (value if isinstance(value, Sequence) else (value,)))
-            if len(numbers) not in (1, channels):
+        for name, usual in (("mean", 0.0), ("std", 1.0)):
+            given = (usual,) if getattr(self, name) is None else self._numbers(name)
+            if len(given) not in (1, channels):
                 raise UsageError(
-                    f"{name}: {len(numbers)} numbers for an input of {channels} channels: expected 1 or {channels}"
+                    f"{name}: {len(given)} numbers for an input of {channels} channels: expected 1 or {channels}"
                 )
+            numbers = tuple(number * factor for number in given)
             result.append(numbers if len(set(numbers)) > 1 else numbers[0])
         return result[0], result[1]
 

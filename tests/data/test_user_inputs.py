@@ -245,6 +245,7 @@ def test_without_a_source_noise_is_drawn_for_other_shapes() -> None:
 
 NORMALISATIONS: dict[str, tuple[InputOptions, Any, Any]] = {
     "torchvision's": (InputOptions(mean=(0.5, 0.25, 0), std=(0.5, 2, 1)), (0.5, 0.25, 0), (0.5, 2, 1)),
+    "an array": (InputOptions(mean=np.array([0.5, 0.25, 0])), (0.5, 0.25, 0), (1,) * 3),  # type: ignore[arg-type]
     "one for all": (InputOptions(mean=0.5, std=0.25), (0.5,) * 3, (0.25,) * 3),
     "equal ones": (InputOptions(mean=(0.5, 0.5, 0.5)), (0.5,) * 3, (1,) * 3),
     "pixels as they are": (InputOptions(scale=1), (0,) * 3, (1 / 255,) * 3),
@@ -267,8 +268,12 @@ def test_the_normalisation_of_a_checkpoint_is_that_of_the_options(case: str) -> 
         ({"std": 0.0}, r"std 0\.0: expected positive numbers"),
         ({"mean": float("nan")}, "mean nan: expected numbers"),
         ({"mean": ()}, r"mean \(\): expected numbers"),
-        ({"scale": -1.0}, r"scale -1\.0: expected positive"),
+        ({"mean": "0.5"}, r"mean 0\.5: expected numbers"),
+        ({"std": [1, None]}, r"std \[1, None\]: expected positive numbers"),
+        ({"scale": -1.0}, r"scale -1\.0: expected a positive number"),
+        ({"scale": (1.0, 2.0)}, r"scale \(1\.0, 2\.0\): expected a positive number"),
         ({"resize": 0}, "resize 0: expected one or two sizes"),
+        ({"resize": 0.5}, r"resize 0\.5: expected one or two sizes"),
         ({"resize": (1, 2, 3)}, "expected one or two sizes"),
         ({"resize": 100_000}, "up to 8192"),
         ({"features": True, "mean": 0.5}, "mean: is for pixels, but features are taken as they are"),

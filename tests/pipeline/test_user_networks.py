@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 
 import edge_mnist
+from edge_mnist import exportable
+from edge_mnist.data import strokes
+from edge_mnist.graph.folding import fold
 from edge_mnist.measure.memory_worker import open_model
 from tests.support.digits import put_digits
 
@@ -154,6 +157,38 @@ def test_images_of_mnists_size_are_taken_for_mnists_unless_said_otherwise(
     assert notes(caplog) == ""
     contents = [(tmp_path / name / "model_int8.tflite").read_bytes() for name in "ab"]
     assert contents[0] == contents[1]
+
+
+def test_the_shipped_network_is_proved_on_pictures_of_digits(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    digits = strokes.draw(60, seed=8)
+    for number, (values, label) in enumerate(zip(digits.images, digits.labels, strict=True)):
+        path = tmp_path / "digits" / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.fromarray(values).resize((56, 56), image.Resampling.NEAREST).save(path)
+    result = edge_mnist.export_model(out=tmp_path / "out", data=tmp_path / "digits", formats=["tflite"], max_drop=5)
+    assert result.parity is not None and result.parity.passed and result.parity.images == 60
+    assert result.parity.float_accuracy is not None and result.parity.float_accuracy > 0.9
+    evaluated = edge_mnist.evaluate(data=tmp_path / "digits")
+    assert evaluated.data == "digits" and evaluated.accuracy == result.parity.int8_accuracy
+    plain = edge_mnist.export_model(out=tmp_path / "plain", formats=["tflite"], verify=False)
+    assert [artifact.sha256 for artifact in plain.artifacts] == [artifact.sha256 for artifact in result.artifacts]
+
+
+def test_a_large_network_is_calibrated_and_compared_on_fewer_inputs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exportable.limit_inputs(fold(exportable.load_network()), 10_000) == 10_000
+    np.save(tmp_path / "test.npy", images(40))
+    work = 6 * 27 * 72 + 6 * 72 + 18  # products of one input: convolution, means, last layer
+    monkeypatch.setattr(exportable, "_MOST_WORK", 30 * work)
+    chosen: dict[str, Any] = {"formats": ["tflite"], "calibration": images(), "data": tmp_path / "test.npy"}
+    result = edge_mnist.export_model(make_rgb_network(), tmp_path / "out", **chosen)
+    assert result.parity is not None and result.parity.images == 30
+    said = notes(caplog)
+    assert "calibrated with 30 inputs only" in said and "at most 30 inputs are compared: name more with --imag" in said
+    report = edge_mnist.verify(tmp_path / "out", data=tmp_path / "test.npy", images=35)
+    assert report.images == 35 and notes(caplog) == ""
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
