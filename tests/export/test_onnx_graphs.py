@@ -17,7 +17,7 @@ from edge_mnist.export.onnx_writer import add_output, write_onnx
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.graph.arithmetic import tie_margin_of_add, tie_margin_of_multiply
 from edge_mnist.graph.interpreter import quantized_activations, run_float, run_quantized
-from edge_mnist.graph.operations import Quantization, QuantizedGraph
+from edge_mnist.graph.operations import Quantization, QuantizedGraph, Table
 from edge_mnist.runtime.onnx_runtime import OnnxClassifier
 from tests.export.test_other_tools import run_elsewhere
 from tests.support.graphs import CASES, PAIRS, Builder, all_pairs, pairs_graph, random_inputs, to_float
@@ -114,6 +114,21 @@ def test_a_table_is_computed_only_where_all_256_values_are_the_same(function: st
             outputs = runtime.load_bytes(data, function).outputs(images)
             np.testing.assert_array_equal(outputs, run_quantized(builder.graph, images))
     assert False in found
+
+
+def test_a_table_with_a_tie_or_another_value_is_looked_up() -> None:
+    images = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
+    for scale, change in ((1.0, 0), (2**-7, 1), (2**-7, 0)):  # sigmoid(0) is 1/2, which is a tie at scale 1
+        builder = Builder((1, 16, 16))
+        builder.tabulate(builder.copy(0, 0, Quantization(2**-4, 0)), "sigmoid", 0.0, Quantization(scale, 0))
+        table = builder.operations[-1]
+        assert isinstance(table, Table)
+        table.values[100] += change
+        data = write_onnx(builder.graph)
+        assert (b"Gather" in data) == ((scale, change) != (2**-7, 0))
+        np.testing.assert_array_equal(
+            runtime.load_bytes(data, "table").outputs(images), run_quantized(builder.graph, images)
+        )
 
 
 @pytest.mark.parametrize("factor", range(2, 65))
