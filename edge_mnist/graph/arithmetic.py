@@ -182,9 +182,12 @@ def tie_margin_of_add(a: Quantization, b: Quantization, output: Quantization) ->
 
     Returns:
         The smallest distance between a sum and a tie, in steps of the output, less the largest error of these four.
-        Only sums within the output's range count. Above 0, all runtimes give the same integers.
+        Only sums within the output's range count. Above 0, all runtimes give the same integers. -1 if the scale of an
+        input is below 2^-14 of the output's, which QNNPACK refuses.
     """
     ratios = [a.scale / output.scale, b.scale / output.scale]
+    if min(ratios) < 2.0**-14:
+        return -1.0
     reaches = [max(127 - source.zero_point, 128 + source.zero_point) for source in (a, b)]
     shift = 20 - math.frexp(max(ratios))[1] + 1
     multiplier_error = sum(

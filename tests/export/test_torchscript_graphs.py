@@ -16,6 +16,7 @@ from edge_mnist import runtime  # noqa: E402 - torch is needed
 from edge_mnist.export.proof import localize  # noqa: E402
 from edge_mnist.export.torchscript_writer import write_torchscript  # noqa: E402
 from edge_mnist.formats.torchscript_reader import read_constants  # noqa: E402
+from edge_mnist.graph.arithmetic import tie_margin_of_add  # noqa: E402
 from edge_mnist.graph.interpreter import quantized_activations, run_float, run_quantized  # noqa: E402
 from edge_mnist.graph.operations import Quantization  # noqa: E402
 from edge_mnist.runtime import torchscript  # noqa: E402
@@ -61,6 +62,22 @@ def test_all_pairs_of_values_give_the_oracles_sum_and_product(
     expected = run_quantized(graph, all_pairs())
     assert expected.size == 256 * 256
     assert (outputs != expected).sum() == 0
+
+
+def test_qnnpack_refuses_the_scales_that_count_as_inexact() -> None:
+    a, b, output = Quantization(2**-4, -128), Quantization(2**-19, 9), Quantization(2**-4 * (1 + 2**-12), -128)
+    assert tie_margin_of_add(a, b, output) == -1
+    first, second = (
+        torch._make_per_tensor_quantized_tensor(torch.zeros(8, dtype=torch.uint8), value.scale, value.zero_point + 128)
+        for value in (a, b)
+    )
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = "qnnpack"
+    try:
+        with pytest.raises(RuntimeError, match="QNNPACK"):
+            torch.ops.quantized.add(first, second, output.scale, 0)
+    finally:
+        torch.backends.quantized.engine = before
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,7 @@ PAIRS: dict[str, list[tuple[Quantization, Quantization, Quantization]]] = {
         (Quantization(2**-7, 0), Quantization(2**-4, -128), Quantization(2**-4 * (1 + 2**-10), -128)),
         (Quantization(2**-4 * (1 + 2**-12), 9), Quantization(2**-3 * (1 + 2**-12), -90), Quantization(2**-2, 40)),
         (Quantization(3 * 2**-7, -128), Quantization(3 * 2**-7, -128), Quantization(2**-4 * (1 + 2**-12), -128)),
+        (Quantization(2**-4, -128), Quantization(2**-17, 9), Quantization(2**-4 * (1 + 2**-12), -128)),
     ],
     "multiply": [
         (Quantization(2**-4, -128), Quantization(2**-8, -128), Quantization(2**-5 * (1 + 2**-12), -128)),
