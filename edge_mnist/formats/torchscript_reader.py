@@ -24,7 +24,7 @@ def read_metadata(data: bytes, name: str) -> bytes | None:
 def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     """Every constant of an archive that edge-mnist wrote, and its code, operation by operation.
 
-    Class names contain numbers that depend on what was traced before in the same process; these numbers are removed.
+    Names in it contain numbers that depend on what was traced before in the same process; these numbers are removed.
 
     Yields:
         The identifier of the operation, or "" for what belongs to none of them, what the part is, and its bytes.
@@ -87,5 +87,11 @@ def _find_owners(content: bytes) -> dict[str, str]:
 
 
 def _remove_numbers(code: bytes) -> bytes:
-    """Code without the numbers that torch.jit appends to the names of classes of the same name."""
-    return re.sub(rb"\.___torch_mangle_\d+", b"", code)
+    """Code of a class without the numbers that depend on what was traced before.
+
+    torch.jit appends them to the names of classes of the same name. It also numbers variables, `_0`, `_1`, but not
+    always from 0; they are numbered anew here.
+    """
+    variables: dict[bytes, bytes] = {}
+    code = re.sub(rb"\.___torch_mangle_\d+", b"", code)
+    return re.sub(rb"\b_\d+\b", lambda name: variables.setdefault(name[0], b"_%d" % len(variables)), code)

@@ -132,7 +132,8 @@ class ParityReport:
         is_pixels: whether the inputs are images of pixels.
         has_classes: whether the outputs are classes; otherwise there is no accuracy, and no image changes class.
         output_snr_db: if the outputs are not classes, the power of the float outputs over that of the int8 outputs'
-            error, in decibels, over all inputs. None if they are classes, or without an int8 graph.
+            error, in decibels, over the inputs without the golden ones. None if they are classes, or without an int8
+            graph.
     """
 
     dataset: str

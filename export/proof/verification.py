@@ -327,7 +327,7 @@ def _make_report(
     changed: tuple[ChangedImage, ...] = ()
     if int8 is not None and not oracle.has_classes and reference.quantized_graph is not None:
         output = reference.quantized_graph.quantizations()[-1]
-        snr_db = _to_decibels(*_measure_noise(oracle.float_logits, int8, output))
+        snr_db = _to_decibels(*_measure_noise(oracle.float_logits[oracle.golden :], int8[oracle.golden :], output))
     elif int8 is not None:
         before, after = (logits[oracle.golden :].argmax(axis=1) for logits in (oracle.float_logits, int8))
         labels = images.labels

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge_mnist.bundle.manifest import read_manifest
 from edge_mnist.bundle.reference import (
     GOLDEN_IMAGES,
     deserialize,
@@ -17,8 +19,14 @@ from edge_mnist.bundle.reference import (
     make_reference,
     serialize,
 )
+from edge_mnist.data.images import Images
+from edge_mnist.export.bundle_writer import make_bundle, write_bundle
+from edge_mnist.export.proof.verification import verify
+from edge_mnist.export.report.page import render_html
 from edge_mnist.formats.contract import Contract, hash_graph
-from edge_mnist.formats.table import FORMATS
+from edge_mnist.formats.table import FORMATS, choose_formats
+from edge_mnist.graph import calibration
+from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
 from edge_mnist.graph.operations import (
@@ -31,9 +39,10 @@ from edge_mnist.graph.operations import (
     QuantizedConv2d,
     QuantizedGraph,
 )
+from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import Classifier
 from edge_mnist.system.errors import EdgeMnistError
-from tests.support.networks import make_graphs_of_every_operation
+from tests.support.networks import make_graphs_of_every_operation, random_features, random_graph, random_images
 
 PIXELS = Contract((3, 4, 5), "uint8", "NCHW", "uint8", 0.5, 128, "0123456789abcdef")
 FEATURES = replace(PIXELS, input_scale=0.25, input_zero_point=120)
@@ -253,3 +262,39 @@ def test_golden_inputs_have_the_networks_shape_and_differ(shape: tuple[int, ...]
     assert values.min() < low and values.max() > high  # beyond the range too
     assert ((values >= low) & (values <= high)).mean() > 0.6
     assert len({value.tobytes() for value in values}) > 50
+
+
+def export_random(seed: int, folder: Path) -> np.ndarray:
+    """Write a bundle of a random network as ONNX and TFLite; return inputs for it."""
+    checkpoint = random_graph(seed)
+    inputs = (random_images if checkpoint.is_pixels else random_features)(checkpoint, 80, seed)
+    graph = fold(checkpoint)
+    quantized, layers = quantize_graph(graph, calibration.collect(graph, inputs))
+    reference = make_reference(graph, quantized, layers, None)
+    write_bundle(folder, make_bundle(reference, choose_formats(["onnx", "tflite"]), {}))
+    return inputs
+
+
+def test_a_bundle_of_features_to_maps_is_proven(tmp_path: Path) -> None:
+    inputs = export_random(2039, tmp_path / "bundle")
+    report = verify(tmp_path / "bundle", Images("sensor", inputs, None))
+    assert report.passed and (report.is_pixels, report.has_classes) == (False, False)
+    assert [variant.logits_differing for variant in report.variants] == [0] * 4
+    assert {(variant.accuracy, variant.agreement) for variant in report.variants} == {(None, None)}
+    assert report.output_snr_db is not None and report.output_snr_db > 15 and report.changed == ()
+    weighty = {layer.name for layer in report.layers if layer.bias_shift_before is not None}
+    assert 0 < len(weighty) < len(report.layers) and all(layer.snr_db > 10 for layer in report.layers)
+    assert "The outputs are not classes." in render_html(report, read_manifest(tmp_path / "bundle"))
+    with pytest.raises(EdgeMnistError, match=r"sensor: has labels, but the network gives maps of .* without labels"):
+        verify(tmp_path / "bundle", Images("sensor", inputs, np.zeros(80, np.int64)))
+    with pytest.raises(EdgeMnistError, match=r"inputs: expected float32 .* found uint8"):
+        verify(tmp_path / "bundle", Images("sensor", inputs.astype(np.uint8), None))
+
+
+def test_labels_beyond_the_classes_are_refused(tmp_path: Path) -> None:
+    images = export_random(2009, tmp_path / "bundle")
+    with pytest.raises(EdgeMnistError, match=r"photos: has labels 0 to 3, but the network gives 3 values, for the cl"):
+        verify(tmp_path / "bundle", Images("photos", images, np.arange(80) % 4))
+    report = verify(tmp_path / "bundle", Images("photos", images, np.arange(80) % 3))
+    assert report.float_accuracy is not None and {variant.agreement for variant in report.variants} == {1.0}
+    assert all(image.pixels is not None and image.pixels.shape == (8, 11, 3) for image in report.changed)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -18,10 +21,29 @@ from ai_edge_litert import schema_py_generated as schema
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data.images import load_test_images
 from edge_mnist.export import WRITERS
+from edge_mnist.export.proof import localize
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
 from edge_mnist.formats.table import FORMATS, choose_formats
-from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
+from edge_mnist.graph import calibration
+from edge_mnist.graph.folding import fold
+from edge_mnist.graph.operations import (
+    RELU,
+    UNBOUNDED,
+    Activation,
+    Add,
+    Concatenate,
+    Conv2d,
+    FloatGraph,
+    MaxPool2d,
+    Multiply,
+    QuantizedConv2d,
+    QuantizedGraph,
+    Table,
+)
+from edge_mnist.graph.quantization import quantize_graph
+from edge_mnist.system.errors import EdgeMnistError
+from tests.support.networks import random_graph, random_images
 from tests.support.without_torch import needs_torch
 
 Mutate = Callable[[bytes, str, str], bytes]
@@ -142,6 +164,76 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
         for trust in trusts:
             found, difference = find_first_difference(changed, graph, reference.images[:24], trust=trust)
             assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
+
+
+@pytest.fixture(scope="module")
+def branches() -> tuple[FloatGraph, QuantizedGraph, np.ndarray]:
+    """A random network with a sum, a product, tables and a concatenation, and images."""
+    checkpoint = random_graph(594)
+    images = random_images(checkpoint, 12, 594)
+    graph = fold(checkpoint)
+    quantized, _ = quantize_graph(graph, calibration.collect(graph, images))
+    kinds = {type(operation) for operation in quantized.operations}
+    assert kinds == {QuantizedConv2d, Table, MaxPool2d, Add, Multiply, Concatenate}
+    return graph, quantized, images
+
+
+def change_operations(graph: FloatGraph | QuantizedGraph) -> Iterator[tuple[str, FloatGraph | QuantizedGraph]]:
+    """Graphs in which one operation differs, with its name; scales are left out where values are concatenated."""
+    for index, operation in enumerate(graph.operations):
+        changes: list[dict[str, Any]] = []
+        for name in ("weight", "bias", "values"):
+            array = getattr(operation, name, None)
+            if array is not None:
+                changes.append({name: nudged(array.copy())})
+        output = getattr(operation, "output", None)
+        if output is not None and not isinstance(operation, Table):  # looking up values needs no scale
+            changes.append({"output": replace(output, scale=output.scale * 2)})
+        if isinstance(operation, MaxPool2d):
+            changes.append({"window": replace(operation.window, dilation=(1, 1), kernel_size=(1, 1))})
+        if isinstance(operation, Activation):
+            changes.append({"function": "tanh" if operation.function != "tanh" else "sigmoid"})
+        if isinstance(operation, Concatenate):
+            changes.append({"sources": graph.sources(index)[::-1]})
+        if isinstance(operation, Add) and output is None:
+            changes.append({"bounds": UNBOUNDED if operation.bounds == RELU else RELU})
+        for change in changes:
+            changed = (*graph.operations[:index], replace(operation, **change), *graph.operations[index + 1 :])
+            with contextlib.suppress(EdgeMnistError):  # the shapes or scales of other operations do not fit any more
+                yield operation.name, replace(graph, operations=changed)
+
+
+@pytest.mark.parametrize("kind", [pytest.param("torchscript", marks=pytest.mark.slow), "onnx", "tflite", "c"])
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_the_operation_in_which_a_graph_differs_is_named(
+    kind: str, precision: str, branches: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision not in FORMATS[kind].precisions:
+        return
+    graph, images = branches[precision == "int8"], branches[2]
+    kinds = {operation.name: type(operation) for operation in graph.operations}
+    trust = kind != "c"  # compiling takes seconds; without trust the constants are compared
+    data = WRITERS[kind](graph)
+    assert find_first_difference(data, graph, images, trust=trust) == (None, "")
+    monkeypatch.setattr(localize, "WRITERS", {kind: lambda _: data})  # writing it each time takes long
+    found = set()
+    for name, changed in change_operations(graph):
+        layer, difference = find_first_difference(WRITERS[kind](changed), graph, images, trust=trust)
+        assert (layer, bool(difference)) == (name, True), (name, difference)
+        found.add(kinds[name])
+    assert found >= {Conv2d, Activation, Add} if precision == "float" else {QuantizedConv2d, Table, Add, Multiply}
+
+
+@pytest.mark.slow
+def test_the_operation_in_which_the_c_code_of_a_graph_differs_is_named(
+    branches: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _, graph, images = branches
+    assert find_first_difference(WRITERS["c"](graph), graph, images, trust=True) == (None, "")
+    for name, changed in change_operations(graph):
+        layer, difference = find_first_difference(WRITERS["c"](changed), graph, images, trust=True)
+        assert (layer, bool(difference)) == (name, True), (name, difference)
 
 
 @needs_torch
