@@ -112,6 +112,7 @@ def calibrate(
     if inputs is not None:
         count = limit_inputs(graph, IMAGES)
         values, _ = inputs.read(graph.input_shape, count, options or InputOptions(), is_pixels=graph.is_pixels)
+        _LOG.info("calibrating on %s inputs", f"{len(values):,}")
         if values.min() == values.max():
             raise EdgeMnistError(f"{inputs.name}: every value is {values.min()}: calibrate with inputs that differ")
         if len(values) < _FEW:

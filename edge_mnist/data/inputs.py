@@ -137,7 +137,8 @@ def arrange_inputs(values: NDArray[np.generic], shape: Shape, *, is_pixels: bool
     """Arrange inputs as a network takes them, and check them.
 
     Args:
-        values: (N, *shape); images also (N, height, width, channels), or, if there is one channel, (N, height, width).
+        values: (N, *shape); with the channels last, (N, height, width, channels) or (N, length, channels); or without
+            channels if there is one.
         shape: of one input of the network.
         is_pixels: whether the network takes pixels.
         name: what the text of an error calls the inputs.
@@ -151,14 +152,14 @@ def arrange_inputs(values: NDArray[np.generic], shape: Shape, *, is_pixels: bool
     """
     found = values.shape[1:]
     if found != shape:
-        if len(shape) == 3 and found == (*shape[1:], shape[0]):
-            values = values.transpose(0, 3, 1, 2)
+        if len(shape) > 1 and found == (*shape[1:], shape[0]):
+            values = np.moveaxis(values, -1, 1)
         elif len(shape) > 1 and shape[0] == 1 and found == shape[1:]:
             values = values[:, None]
         else:
             raise UsageError(
-                f"{name}: holds {_format(values)}, but the network takes {_format_shape(shape)}: resize them, or name "
-                "another --input-shape"
+                f"{name}: holds {_format(values)}, but the network takes {_format_shape(shape)}: give inputs of that "
+                "shape, or name another --input-shape"
             )
     if is_pixels:
         if values.dtype != np.uint8:

@@ -76,12 +76,12 @@ class UserInputs:
             return (channels or 3, *(size if isinstance(size, tuple) else (size, size)))
         rows = self.values.shape[1:]
         is_image = self.values.dtype == np.uint8 and not options.features
-        if len(rows) == 3:
-            is_last = rows[0] != channels and rows[2] == channels if channels else rows[0] > 4 and rows[2] <= 4
-            return (rows[2], *rows[:2]) if is_last else rows
         wanted = 3 if is_image else dimensions or len(rows)
-        if len(rows) == wanted - 1 and (wanted > 1):
+        if len(rows) == wanted - 1 and wanted > 1:
             return (1, *rows)
+        if len(rows) == 3 or (len(rows) == 2 and wanted == 2):
+            is_last = rows[0] != channels == rows[-1] if channels else rows[0] > 4 >= rows[-1] and len(rows) == 3
+            return (rows[-1], *rows[:-1]) if is_last else rows
         return rows
 
     def read(

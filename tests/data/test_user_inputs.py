@@ -40,6 +40,7 @@ SHAPES: dict[str, tuple[Any, int | None, int | None, Shape]] = {
     "features of sound": (numbers(5, 49, 10), 3, 1, (1, 49, 10)),
     "a map of features": (numbers(5, 2, 49, 10), 3, 2, (2, 49, 10)),
     "a sensor": (numbers(5, 6, 128), 2, 6, (6, 128)),
+    "a sensor, channels last": (numbers(5, 128, 6), 2, 6, (6, 128)),
     "a sensor of one channel": (numbers(5, 128), 2, 1, (1, 128)),
     "vectors": (numbers(5, 40), 1, None, (40,)),
 }
@@ -80,7 +81,7 @@ def test_inputs_are_chosen_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
             r"x: holds uint8 of shape \(5, 20, 30\), but the network takes \(N, 1, 28",
         ),
         (numbers(5, 1, 28, 28), (1, 28, 28), "x: holds float32 .* expected pixels as uint8, 0 to 255"),
-        (numbers(5, 39), (40,), r"but the network takes \(N, 40\): resize them, or name another --input-shape"),
+        (numbers(5, 39), (40,), r"but the network takes \(N, 40\): give inputs of that shape, or name another --input"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(values: Any, shape: Shape, message: str) -> None:
