@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -11,6 +12,7 @@ import zipfile
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,19 +21,21 @@ import safetensors.numpy
 from edge_mnist.bundle.reference import make_reference
 from edge_mnist.cli.commands import main
 from edge_mnist.export import bundle_writer
+from edge_mnist.export.onnx_writer import write_onnx
+from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.formats import onnx_reader
 from edge_mnist.formats.table import FORMATS, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import float_activations
-from edge_mnist.graph.layers import Conv2dLayer, FlattenLayer
+from edge_mnist.graph.layers import Conv2dLayer, FlattenLayer, Layer, weight_shapes
 from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.inspect import summary
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.files import METADATA_KEY
-from tests.support.networks import random_checkpoint
+from tests.support.networks import make_graphs_of_every_operation, random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = [kind.name for kind in choose_formats()]
@@ -143,6 +147,70 @@ def test_checkpoint() -> None:
     text = print_info()
     for part in ("18,662", "2,485,912", found["sha256"], found["graph_sha256"], "accuracies", "conv 3x3, bn, relu"):
         assert part in text
+
+
+def test_a_network_with_branches(tmp_path: Path) -> None:
+    """What each row takes is listed where it is not the row before; a layer that others read has a row of its own."""
+    records: list[dict[str, Any]] = [
+        {"op": "conv2d", "name": "stem", "in_channels": 3, "out_channels": 4, "kernel_size": [3, 3], "stride": [2, 2],
+         "padding": [1, 1], "dilation": [1, 1], "groups": 1, "bias": True},
+        {"op": "clamp", "name": "clamp", "low": 0.0, "high": 6.0},
+        {"op": "conv2d", "name": "branch", "in_channels": 4, "out_channels": 4, "kernel_size": [3, 3], "stride": [1, 1],
+         "padding": [1, 1], "dilation": [1, 1], "groups": 2, "bias": False},
+        {"op": "add", "name": "sum", "sources": ["branch", "clamp"]},
+        {"op": "activation", "name": "silu", "function": "silu", "parameter": 0.0},
+        {"op": "concatenate", "name": "join", "sources": ["silu", "branch"]},
+        {"op": "upsample", "name": "up", "factor": [2, 2]},
+        {"op": "zero_pad2d", "name": "pad", "before": [0, 0], "after": [1, 1]},
+        {"op": "conv2d", "name": "maps", "in_channels": 8, "out_channels": 2, "kernel_size": [1, 1], "stride": [1, 1],
+         "padding": [0, 0], "dilation": [1, 1], "groups": 1, "bias": True},
+    ]  # fmt: skip
+    layers = tuple(Layer.from_json(record) for record in records)
+    rows = summary.summarize_layers(layers, (3, 8, 10))
+    assert [(row.name, row.operation, row.sources) for row in rows] == [
+        ("stem", "conv 3x3 stride 2 padding 1, clamp 0..6", ()),
+        ("branch", "conv 3x3 padding 1 groups 2", ()),
+        ("sum", "add, silu", ("branch", "stem")),
+        ("join", "concatenate", ("sum", "branch")),
+        ("up", "upsample 2x2", ()),
+        ("pad", "pad 0x0 before, 1x1 after", ()),
+        ("maps", "conv 1x1", ()),
+    ]
+    assert [row.output_shape for row in rows][-2:] == [(8, 9, 11), (2, 9, 11)]
+    assert [(row.receptive_field[0], row.jump[0]) for row in rows] == [
+        *((3, 2), (7, 2), (7, 2), (7, 2), (7, 1), (7, 1), (7, 1))
+    ]
+    assert [row.multiply_accumulates for row in rows] == [4 * 27 * 20, 4 * 18 * 20, 0, 0, 0, 0, 2 * 8 * 99]
+    weights = {name: np.full(shape, 0.01, np.float32) for name, shape in weight_shapes(layers).items()}
+    source = checkpoint.Checkpoint(layers, (3, 8, 10), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), weights, ending="log_softmax")
+    checkpoint.save(tmp_path / "branches.safetensors", source)
+    found = read_facts(tmp_path / "branches.safetensors")
+    assert "sources" not in found["layers"][0] and found["layers"][2]["sources"] == ["branch", "stem"]
+    assert "is_pixels" not in found and found["ending"] == "log_softmax"
+    text = print_info(tmp_path / "branches.safetensors")
+    assert "takes" in text and "branch, stem" in text and "log_softmax, which an export leaves out" in text
+    assert "3x8x10 pixels, (pixel / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.2, 0.2]" in text
+    checkpoint.save(tmp_path / "numbers.safetensors", dataclasses.replace(source, is_pixels=False, mean=0.0, std=1.0))
+    text = print_info(tmp_path / "numbers.safetensors")
+    assert "3x8x10 numbers, as they are" in text and "padding" not in text.partition("in all")[2]
+    assert read_facts(tmp_path / "numbers.safetensors")["is_pixels"] is False
+
+
+def test_artifacts_of_features_and_maps(tmp_path: Path) -> None:
+    texts = {}
+    for precision, graph in zip(("float", "int8"), make_graphs_of_every_operation(), strict=True):
+        for kind, writer in (("onnx", write_onnx), ("tflite", write_tflite)):
+            (tmp_path / "model").write_bytes(writer(graph))
+            found = read_facts(tmp_path / "model")
+            texts[kind, precision] = (found["input"], found["output"])
+            assert found["contract"]["output_shape"] and found["contract"]["ending"] == "log_softmax"
+    shape = make_graphs_of_every_operation()[0].shapes()[-1]
+    assert shape == (2, 2, 6)
+    maps = "the logits; of each position of the maps; the log_softmax at the network's end is left out"
+    assert texts["onnx", "float"] == ("float32 (N, 2, 5, 7): numbers as they are", f"float32 (N, 2, 2, 6): {maps}")
+    assert texts["tflite", "int8"][0] == "int8 (N, 5, 7, 2): numbers x as round(x / 0.03125) - 3"
+    assert texts["onnx", "int8"][0] == "uint8 (N, 2, 5, 7): numbers x as round(x / 0.03125) + 125"
+    assert texts["tflite", "int8"][1].startswith("int8 (N, 2, 6, 2): the logits, as 0.25 * output; of each position")
 
 
 def test_padding_pixel_of_a_padding_network(tmp_path: Path) -> None:
