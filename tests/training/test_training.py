@@ -195,10 +195,10 @@ def test_any_accuracy_can_be_drawn(accuracies: tuple[float, float | None]) -> No
 NETWORKS = """
 from torch import nn
 def three(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
-def skip():
-    class Skip(nn.Module):
-        def forward(self, x): return x + x.relu()
-    return Skip()
+def flipped():
+    class Flipped(nn.Module):
+        def forward(self, x): return x + x.flip(3)
+    return Flipped()
 def dropping(): return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 10))
 """
 
@@ -214,8 +214,8 @@ def test_another_network_is_checked_before_it_is_trained(
 
     status, line = fails("--network", "trial_networks:three")
     assert status == 1 and "1: the network gives (3,), expected 10 logits" in line
-    status, line = fails("--network", "trial_networks:skip")
-    assert status == 1 and "only a chain can be exported" in line
+    status, line = fails("--network", "trial_networks:flipped")
+    assert status == 1 and "flip: flip is not supported: only convolutions" in line
     assert not (tmp_path / "run").exists()
     status, line = fails("--network", "trial_networks:dropping", "--recipe", "sgd-fixed", "--lr", "1e30")
     assert status == 1 and "the loss is nan: try a lower --lr" in line and "epoch 1, step " in line
