@@ -1,4 +1,4 @@
-"""What torch.fx does not see is seen by running the module: it is refused, and what is innocent is not."""
+"""What tracing does not see is seen by running the module: it is refused, and what is innocent is not."""
 
 from __future__ import annotations
 

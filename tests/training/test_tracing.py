@@ -1,4 +1,4 @@
-"""What torch.fx finds is what the module computes, and what cannot be exported is refused by name."""
+"""What tracing finds is what the module computes, and what cannot be exported is refused by name."""
 
 from __future__ import annotations
 
