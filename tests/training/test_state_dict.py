@@ -99,7 +99,7 @@ SAID: dict[str, Callable[[dict[str, Any]], bytes]] = {
         lambda state: safetensors.torch.save({n: t.bfloat16() if t.ndim else t for n, t in state.items()})
     ),
     "its weights are torch.float16, torch.float64 and are converted": (
-        lambda state: saved({n: t.half() if n[0] == "c" else t.double() if t.ndim else t for n, t in state.items()})
+        lambda state: saved({n: t.half() if n[0] == "c" else t.double() for n, t in state.items()})
     ),
 }
 """What is logged of a file."""
