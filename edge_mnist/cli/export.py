@@ -15,7 +15,7 @@ from edge_mnist.system.errors import UsageError
 _LOG = logging.getLogger(__name__)
 
 
-@click.command()
+@click.command(context_settings=options.accept_former_names({"calibration": "method"}))
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="Write the int8 artifacts too, quantized after training.")
 @click.option(
@@ -30,8 +30,7 @@ _LOG = logging.getLogger(__name__)
 )
 @options.add_input_options
 @click.option(
-    "--calibration",
-    "method",
+    "--method",
     type=click.Choice(["mse", "minmax"]),
     default="mse",
     show_default=True,

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "a name that is not one of those listed": (
         "train --recipe slow", "train --device tpu", "experiments --device tpu", "evaluate --part nothing",
-        "export --format coreml", "export --calibration nothing", "predict page.png --rotate 45", "demo --view nothing",
+        "export --format coreml", "export --method nothing", "predict page.png --rotate 45", "demo --view nothing",
     ),
     "a file or folder to read that does not exist": (
         "train --data digits --init nothing", "train --data digits --teacher nothing", "train --user-digits nothing",
