@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from edge_mnist.export.c.tables import LANES, SLACK, FusedOperation
+from edge_mnist.export.c.tables import SLACK, FusedOperation
 from edge_mnist.graph.operations import QuantizedConv2d, Upsample
 
 _MOST_SIZES = 24
@@ -81,7 +81,7 @@ def place_values(operations: Sequence[FusedOperation]) -> list[_Ring]:
         right = max((_count_columns_after(fused) for fused in readers), default=0) * channels
         below = any(fused.window.padding[0] or fused.window.after[0] for fused in readers)
         zero = readers[0].input_quantization.zero_point + 128 if readers else 0
-        line = -(-(width * channels + left + right + LANES) // 4) * 4  # a multiple of 4 keeps each line aligned
+        line = -(-(width * channels + left + right + SLACK) // 4) * 4  # a multiple of 4 keeps each line aligned
         rings.append(_Ring(0, line, slots[value], height, width * channels, left, right, below, zero))
     places = _place([ring.line * (ring.slots + ring.below) for ring in rings], lifetimes)
     return [replace(ring, at=place) for ring, place in zip(rings, places, strict=True)]
