@@ -22,7 +22,7 @@ from edge_mnist.bundle.manifest import MANIFEST, REFERENCE, read_manifest, sha25
 from edge_mnist.data import strokes
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
-from edge_mnist.graph.layers import Shape, to_layer_shape
+from edge_mnist.graph.layers import LARGEST_SIZE, Shape, to_layer_shape
 from edge_mnist.graph.operations import (
     RELU,
     UNBOUNDED,
@@ -211,6 +211,8 @@ def deserialize(data: bytes, name: str) -> Reference:
             raise EdgeMnistError(
                 f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
             )
+        if not np.isfinite(arrays["golden/images"]).all():
+            raise ValueError("a golden input is infinite or not a number")
         return Reference(
             _unpack_float(structure["float"], arrays),
             _unpack_quantized(structure["int8"], arrays) if "int8" in structure else None,
@@ -329,8 +331,10 @@ def _unpack_quantized(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -
 def _unpack_fields(prefix: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an operation, those included that are arrays."""
     fields = {key: value for key, value in record.items() if key not in ("op", "relu")}
+    if ("output" in record) != (prefix == "int8") and record.get("op") in ("Add", "Multiply"):
+        raise ValueError(f"{record['name']}: only an int8 sum or product has a quantization")
     if "window" in fields:
-        pairs = {key: (vertical, horizontal) for key, (vertical, horizontal) in fields["window"].items()}
+        pairs = {key: _unpack_integers(pair, int("padding" not in key)) for key, pair in fields["window"].items()}
         fields["window"] = Window(**pairs)
     if "relu" in record:
         fields["bounds"] = RELU if record["relu"] else UNBOUNDED
@@ -339,14 +343,22 @@ def _unpack_fields(prefix: str, record: Mapping[str, Any], arrays: Mapping[str, 
     if "output" in fields:
         fields["output"] = Quantization(**fields["output"])
     if "factor" in fields:
-        vertical, horizontal = fields["factor"]
-        fields["factor"] = vertical, horizontal
+        fields["factor"] = _unpack_integers(fields["factor"], 1)
     if "sources" in fields:
-        fields["sources"] = tuple(fields["sources"])
+        fields["sources"] = _unpack_integers(fields["sources"], 0, None)
     keys = ["values"] if record.get("op") == "Table" else []
     if "groups" in record:  # a convolution
         keys = ["weight", "bias", *(["weight_scale"] if "output" in record else [])]
     return fields | {key: arrays[f"{prefix}/{record['name']}/{key}"] for key in keys}
+
+
+def _unpack_integers(values: list[int], least: int, count: int | None = 2) -> tuple[Any, ...]:
+    """Integers of at least `least`, as many as `count`, or any number of them."""
+    if not (all(type(value) is int and least <= value <= LARGEST_SIZE for value in values)):
+        raise ValueError(f"expected integers of at least {least}, found {values}")
+    if count is not None and len(values) != count:
+        raise ValueError(f"expected {count} integers, found {values}")
+    return tuple(values)
 
 
 def _unpack_bounds(bounds: list[float | None]) -> Bounds:

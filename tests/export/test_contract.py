@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from edge_mnist.graph.operations import (
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import Classifier
 from edge_mnist.system.errors import EdgeMnistError
+from tests.support.fuzz_artifacts import damage_safetensors
 from tests.support.networks import make_graphs_of_every_operation, random_features, random_graph, random_images
 
 PIXELS = Contract((3, 4, 5), "uint8", "NCHW", "uint8", 0.5, 128, "0123456789abcdef")
@@ -240,6 +242,44 @@ def test_a_reference_of_every_operation_is_read_back() -> None:
     np.testing.assert_array_equal(run_quantized(found.quantized_graph, found.images), reference.int8_logits)
     np.testing.assert_array_equal(run_float(found.float_graph, found.images), reference.float_logits)
     assert b'\\"format\\": 2' in data
+
+
+def test_a_damaged_reference_of_a_graph_is_refused_or_can_be_run() -> None:
+    data = serialize(make_reference(*make_graphs_of_every_operation(), (), None))
+    refused = 0
+    for seed in range(400):
+        try:
+            found = deserialize(damage_safetensors(data, random.Random(seed)), "x")
+            if found.quantized_graph is not None:
+                run_quantized(found.quantized_graph, found.images)
+        except EdgeMnistError:
+            refused += 1
+    assert 250 < refused < 390
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('{"kernel_size": [2, 2]', '{"kernel_size": [2.0, 2]'),
+        ('"stride": [1, 1]', '"stride": [0, 1]'),
+        ('"sources": [1, 2]', '"sources": [1, 2.0]'),
+        ('"factor": [1, 2]', '"factor": [1, -2]'),
+        ('"name": "sum", "relu": false, "sources": [1, 2], "output"', '"name": "sum", "sources": [1, 2], "other"'),
+        ('"op": "Table"', '"op": "Activation"'),
+        ('"ending": "log_softmax"', '"ending": "relu"'),
+    ],
+)
+def test_an_operation_that_cannot_be_is_refused(old: str, new: str) -> None:
+    data = serialize(make_reference(*make_graphs_of_every_operation(), (), None))
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    (key,) = header["__metadata__"]
+    text = header["__metadata__"][key]
+    assert old in text
+    header["__metadata__"][key] = text.replace(old, new)
+    packed = json.dumps(header).encode()
+    with pytest.raises(EdgeMnistError):
+        deserialize(len(packed).to_bytes(8, "little") + packed + data[8 + size :], "x")
 
 
 def test_a_reference_of_a_chain_to_classes_is_in_the_first_layout() -> None:
