@@ -57,6 +57,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPUS = ("cortex-a72", "cortex-a76")
 """The processors for which instructions are counted."""
 
+PARTS = ("export", "tools", "logits", "times", "instructions")
+"""What is measured of a network, in order."""
+
 Record = dict[str, Any]
 
 
@@ -369,13 +372,16 @@ def count_instructions(pi: emulator.Pi, folder: Path) -> Record:
     return counts
 
 
-def measure(keys: Sequence[str], folder: Path, effort: Effort, note: Callable[[str], None]) -> dict[str, Record]:
+def measure(
+    keys: Sequence[str], folder: Path, effort: Effort, anew: Sequence[str], note: Callable[[str], None]
+) -> dict[str, Record]:
     """Measure networks, and keep what is measured in the folder, a file for each network.
 
     Args:
         keys: the networks.
         folder: where artifacts and measurements are kept.
         effort: how much is measured.
+        anew: which of `PARTS` are measured although they were.
         note: is called with what cannot be measured.
 
     Returns:
@@ -397,6 +403,8 @@ def measure(keys: Sequence[str], folder: Path, effort: Effort, note: Callable[[s
             record: Record = json.loads(kept.read_text()) if kept.exists() else {}
             if record.get("effort") != [effort.seconds, effort.part]:
                 record = {"effort": [effort.seconds, effort.part]}
+            for part in PARTS if "export" in anew else anew:
+                record.pop(part, None)
             parts: dict[str, Callable[[], Record]] = {"export": functools.partial(export, network, effort, place)}
             if has_tools:
                 parts["tools"] = functools.partial(convert, network, effort, place)
@@ -519,7 +527,7 @@ def show_instructions(records: Mapping[str, Record], console: Console) -> None:
 @click.option("--quick", is_flag=True, help="Use a tenth of the images and of the time, and no emulator.")
 @click.option("--pi/--no-pi", default=True, show_default=True, help="Count instructions in an emulated Raspberry Pi.")
 @click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, help="Keep artifacts and measurements here.")
-@click.option("--anew", is_flag=True, help="Measure again what has been measured.")
+@click.option("--anew", multiple=True, type=click.Choice(PARTS), help="Measure this part again; export: all of them.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def main(
@@ -529,7 +537,7 @@ def main(
     quick: bool,
     pi: bool,
     folder: Path,
-    anew: bool,
+    anew: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Compare what is made of other people's networks with what other tools make of them."""
@@ -543,14 +551,11 @@ def main(
         )
     effort = Effort(seconds / 10, 0.1, False) if quick else Effort(seconds, 1.0, pi)
     chosen = keys or tuple(NETWORKS)
-    if anew:
-        for key in chosen:
-            (folder / key / "measured.json").unlink(missing_ok=True)
     notes: list[str] = []
     logging.getLogger("edge_mnist").propagate = False  # the tools write the log of all packages to stderr
     try:
         with progress.report_to_stderr():
-            records = measure(chosen, folder, effort, notes.append)
+            records = measure(chosen, folder, effort, anew, notes.append)
     except EdgeMnistError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
