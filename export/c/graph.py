@@ -16,6 +16,10 @@ _MOST_SIZES = 24
 """The most sizes of convolutions that have code of their own."""
 
 
+_SHORT_ROW = 6
+"""The most positions of a row of which two are computed at a time: half of the largest tile, that of AVX-512."""
+
+
 @dataclass(frozen=True)
 class _Ring:
     """The ring buffer of the rows of a value.
@@ -43,6 +47,15 @@ def find_last_readers(operations: Sequence[FusedOperation]) -> list[int]:
     return last
 
 
+def count_rows_at_once(fused: FusedOperation) -> int:
+    """How many rows of its output an operation computes at a time.
+
+    Two, where they are so short that their positions fill a tile only together.
+    """
+    _, height, width = fused.output_shape
+    return 2 if fused.kernel == "EM_CONV" and height > 1 and width <= _SHORT_ROW else 1
+
+
 def find_same_sizes(operations: Sequence[FusedOperation]) -> list[int]:
     """For each operation, the first convolution of the same sizes, with which it shares its code.
 
@@ -58,7 +71,10 @@ def find_same_sizes(operations: Sequence[FusedOperation]) -> list[int]:
         key: tuple[object, ...] = ()
         if isinstance(fused.operation, QuantizedConv2d) and fused.operation.groups == 1:
             window, (outputs, _, width) = fused.window, fused.output_shape
-            key = (fused.kernel, fused.operation.weight.shape, window.stride, window.dilation, outputs, width)
+            key = (
+                *(fused.kernel, fused.operation.weight.shape, window.stride, window.dilation),
+                *(outputs, width, count_rows_at_once(fused)),
+            )
             positions = fused.output_shape[1] * width * (4 if fused.pool else 1)
             products[key] = products.get(key, 0) + fused.operation.weight.size * positions
         keys.append(key)
@@ -125,24 +141,26 @@ def _run_in_order(operations: Sequence[FusedOperation]) -> Iterator[tuple[int, l
     """Follow the order in which rows are computed.
 
     Yields:
-        The value of which a row is computed, and how many rows of each value there are then; the list is changed later.
+        The value of which rows are computed, and how many rows of each value there are then; the list is changed later.
     """
     heights = [operations[0].input_shape[1], *(fused.output_shape[1] for fused in operations)]
     readers = find_last_readers(operations)
     done = [0] * len(heights)
     index = -1
     while index >= 0 or done[0] < heights[0]:
-        row = done[index + 1]
+        row, rows = done[index + 1], 1
+        if index >= 0:
+            rows = min(count_rows_at_once(operations[index]), heights[index + 1] - row)
         if index >= 0 and (
-            row == heights[index + 1]
+            rows == 0
             or any(
-                done[source] < operations[index].find_rows(row, heights[source])[1]
+                done[source] < operations[index].find_rows(row + rows - 1, heights[source])[1]
                 for source in operations[index].sources
             )
         ):
             index -= 1
             continue
-        done[index + 1] += 1
+        done[index + 1] += rows
         yield index + 1, done
         index = readers[index + 1]
 
@@ -211,7 +229,16 @@ def _format_layer(fused: FusedOperation, name: str, like: int, reader: int) -> s
         *(*kernel_size, *window.stride, *window.dilation, *window.padding, fused.input_rows),
         *(height, width, inputs, outputs, fused.output_quantization.zero_point + 128, groups),
     )
-    items = (fused.kernel, *numbers, *arrays.values(), f"{name}_sources", len(fused.sources), like, reader)
+    items = (
+        fused.kernel,
+        *numbers,
+        *arrays.values(),
+        f"{name}_sources",
+        len(fused.sources),
+        count_rows_at_once(fused),
+        like,
+        reader,
+    )
     return f"    {{{', '.join(map(str, items))}}},\n"
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from edge_mnist.export.c.chain import count_chain_values, format_chain_tables, is_chain, place_rings
 from edge_mnist.export.c.graph import (
     count_graph_values,
+    count_rows_at_once,
     find_last_readers,
     find_same_sizes,
     format_graph_tables,
@@ -158,6 +159,8 @@ def _format_macros(graph: QuantizedGraph, operations: Sequence[FusedOperation]) 
     rows, runs = (max(map(count, operations)) for count in (lambda fused: fused.input_rows, _count_runs))
     chain = is_chain(graph, operations)
     if not chain:
+        # Of two rows that are computed at once, the second one begins a stride further down.
+        rows = max(f.input_rows + (count_rows_at_once(f) - 1) * f.window.stride[0] for f in operations)
         same_sizes = find_same_sizes(operations)
         any_sizes = any(same_sizes[index] < 0 for index in convolutions)
         convolutions = sorted({same_sizes[index] for index in convolutions} - {-1})

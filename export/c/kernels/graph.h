@@ -11,13 +11,14 @@ static void em_begin(const em_ring *ring, em_value *arena) {
     for (i = 0; i < count; ++i) arena[ring->at + i] = EM_STORED(ring->zero);
 }
 
-/* A row of a layer that sees its input through windows, of which the first row is `first`. */
-static void em_window_row(int index, int32_t first, em_value *arena, em_value *out) {
+/* A row of a layer that sees its input through windows, of which the first row is `first`; or two, if there is `next`. */
+static void em_window_row(int index, int32_t first, em_value *arena, em_value *out, em_value *next) {
     const em_layer *layer = em_layers + index;
     const em_ring *from = em_rings + layer->sources[0];
     const em_value *seen[EM_ROWS];
+    const int32_t last = first + layer->extent + (next ? layer->down : 0);
     int32_t i, count = 0;
-    for (i = first; i < first + layer->extent; ++i) {
+    for (i = first; i < last; ++i) {
         if (layer->kind != EM_POOL) {
             seen[count++] = em_line(from, arena, i) - layer->before * layer->channels;
         } else if (i >= 0 && i < from->height && (i - first) % layer->row_step == 0) {
@@ -35,25 +36,27 @@ static void em_window_row(int index, int32_t first, em_value *arena, em_value *o
     case EM_POOL: em_clipped_pool_row(layer, seen, count, from->width / layer->channels, out); break;
 #endif
 #if EM_HAS_CONV
-    default: em_conv(index, seen, out); break;
+    default: em_conv(index, seen, out, next); break;
 #else
     default: break;
 #endif
     }
 }
 
-/* Computes the next row of a layer and returns 1, or returns 0 if there is none or rows of its inputs are missing. */
+/* Computes the next row of a layer, or the next two, and returns 1; or returns 0 if there is none or rows of its inputs are missing. */
 static int em_step(int index, em_value *arena, int32_t *done) {
     const em_layer *layer = em_layers + index;
     const em_ring *to = em_rings + index + 1;
     const int32_t row = done[index + 1];
     const int32_t stride = layer->kind == EM_CONV_POOL ? 2 * layer->down : layer->down;
     const int32_t first = layer->kind == EM_UPSAMPLE ? row / layer->rows : row * stride - layer->above;
+    const int32_t rows = to->height - row < layer->at_once ? to->height - row : layer->at_once;
     em_value *out;
     int32_t i;
     if (row == to->height) return 0;
     for (i = 0; i < layer->count; ++i) {
-        const int32_t height = em_rings[layer->sources[i]].height, last = first + layer->extent;
+        const int32_t height = em_rings[layer->sources[i]].height;
+        const int32_t last = first + layer->extent + (rows - 1) * stride;
         if (done[layer->sources[i]] < (last < height ? last : height)) return 0;
     }
     if (row == 0) em_begin(to, arena);
@@ -89,14 +92,18 @@ static int em_step(int index, em_value *arena, int32_t *done) {
     }
 #endif
 #undef EM_SOURCE
-    default: em_window_row(index, first, arena, out); break;
+    default: em_window_row(index, first, arena, out, rows > 1 ? em_line(to, arena, row + 1) : 0); break;
     }
-    /* A kernel may have written a few values beyond the last position. */
-    for (i = 0; i < to->right; ++i) out[to->width + i] = EM_STORED(to->zero);
+    for (i = row; i < row + rows; ++i) {
+        int32_t beyond;
+        out = em_line(to, arena, i);
+        /* A kernel may have written a few values beyond the last position. */
+        for (beyond = 0; beyond < to->right; ++beyond) out[to->width + beyond] = EM_STORED(to->zero);
 #if defined(EDGE_MNIST_TAP)
-    EDGE_MNIST_TAP(index, out, to->width);
+        EDGE_MNIST_TAP(index, out, to->width);
 #endif
-    ++done[index + 1];
+    }
+    done[index + 1] += rows;
     return 1;
 }
 

@@ -31,6 +31,7 @@ typedef struct {
     const uint8_t *table;   /* u of the output for each u of the input */
     const int32_t *sources; /* the values that it takes */
     int32_t count;          /* how many they are */
+    int32_t at_once;        /* rows of the output that are computed at a time, 1 or 2 */
     int32_t like;           /* the first convolution of the same sizes, whose code is used; -1: code for any sizes */
     int32_t reader;         /* the last layer that takes its output, or the layer itself for the last output */
 } em_layer;
