@@ -93,7 +93,7 @@ def test_an_archive_is_not_unpacked_beyond_its_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("input_shape", [1, 28]),
+        ("input_shape", [1, 1, 28, 28]),
         ("input_shape", [1, 28, -28]),
         ("input_shape", [1, 28.0, 28]),
         ("input_shape", [1, 1 << 20, 1 << 20]),
