@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,18 +97,24 @@ def compare(kind: str, networks: Sequence[Network]) -> None:
         pytest.importorskip("torch")
     compared = 0
     differing: Counter[int] = Counter()
-    for network in networks:
-        classifier = runtime.load_bytes(WRITERS[kind](network.quantized), kind)
-        outputs, expected = classifier.outputs(network.images), run_quantized(network.quantized, network.images)
-        assert outputs.dtype == np.int8 and outputs.shape == expected.shape
-        differing[network.seed] += int((outputs != expected).sum())
-        compared += expected.size
-        if "float" in FORMATS[kind].precisions:
-            real = runtime.load_bytes(WRITERS[kind](network.graph), kind).outputs(network.images)
-            expected_real = run_float(network.graph, network.images)
-            np.testing.assert_allclose(
-                real, expected_real, rtol=0, atol=compute_tolerance(expected_real), err_msg=str(network.seed)
-            )
+
+    def open_int8(network: Network) -> runtime.Classifier:
+        return runtime.load_bytes(WRITERS[kind](network.quantized), kind)
+
+    # Opening a model.c compiles it in a process of its own: one for each processor at a time.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        classifiers = pool.map(open_int8, networks) if kind == "c" else map(open_int8, networks)
+        for network, classifier in zip(networks, classifiers, strict=True):
+            outputs, expected = classifier.outputs(network.images), run_quantized(network.quantized, network.images)
+            assert outputs.dtype == np.int8 and outputs.shape == expected.shape
+            differing[network.seed] += int((outputs != expected).sum())
+            compared += expected.size
+            if "float" in FORMATS[kind].precisions:
+                real = runtime.load_bytes(WRITERS[kind](network.graph), kind).outputs(network.images)
+                expected_real = run_float(network.graph, network.images)
+                np.testing.assert_allclose(
+                    real, expected_real, rtol=0, atol=compute_tolerance(expected_real), err_msg=str(network.seed)
+                )
     print(f"\n{kind}: {len(networks)} networks, {compared} int8 logits compared, {differing.total()} differing")
     assert +differing == Counter()
 
