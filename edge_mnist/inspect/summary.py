@@ -317,7 +317,9 @@ def _describe_bundle(folder: Path) -> Facts:
         for name, entry in manifest["files"].items()
     ]
     # Layers without weights have no accumulator, so theirs is as far from the limit as the limit itself.
-    others = sum(layer.get("headroom") == ACCUMULATOR_LIMIT for layer in manifest["quantization"])
+    others = sum(
+        isinstance(layer, dict) and layer.get("headroom") == ACCUMULATOR_LIMIT for layer in manifest["quantization"]
+    )
     golden = {"golden_images": manifest["golden"]["images"], "quantized": len(manifest["quantization"]) - others}
     golden |= {"quantized_without_weights": others} if others else {}
     elsewhere = {"tool", "format", "files", "golden", "quantization"}
