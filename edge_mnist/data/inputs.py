@@ -66,7 +66,7 @@ class InputOptions:
             raise UsageError(f"resize {self.resize}: expected one or two sizes in pixels, up to {_LARGEST_SIDE}")
 
     def _numbers(self, name: str) -> tuple[float, ...]:
-        """The numbers of an option; empty if they are none."""
+        """The numbers that an option states, or nothing if its text is not a list of numbers."""
         value = getattr(self, name)
         try:
             return tuple(float(number) for number in (value if isinstance(value, Iterable) else (value,)))

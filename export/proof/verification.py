@@ -367,10 +367,13 @@ def _make_report(
 
 
 def _to_picture(values: NDArray[np.generic]) -> NDArray[np.uint8] | None:
-    """An input as a picture: (height, width) of its first channel, or (height, width, 3) of three; None if it is none.
+    """An input as a picture: (height, width) of its first channel, or (height, width, 3) of three.
 
     Args:
         values: uint8 pixels or float32 features, of the network's input shape.
+
+    Returns:
+        The picture, or None if the input is not an image of pixels.
     """
     if values.dtype != np.uint8 or values.ndim != 3:
         return None

@@ -232,7 +232,7 @@ def test_windows_may_be_padded_on_any_side(window: Window, size: Pair, groups: i
     convolutions = make_convolutions("conv", (8, 4 // groups, *window.kernel_size), window=window, groups=groups)
     for graph in make_graphs((4, *size), [convolutions[0]], [convolutions[1]]):
         check(open_graph, graph)
-    if window.dilation == (1, 1) and window.kernel_size != (1, 1):  # a pool over nothing but padding is none
+    if window.dilation == (1, 1) and window.kernel_size != (1, 1):  # a pool sees more than padding
         pool = MaxPool2d("pool", window)
         # -128 is the smallest value that there is, so padding with the zero point would be seen.
         for graph in make_graphs((4, *size), [pool], [pool], Quantization(2.0**-4, 100)):
