@@ -140,7 +140,7 @@ class Builder:
         raise AssertionError("there is no scale at which the product is exact")
 
     def tabulate(self, value: int, function: str, parameter: float = 0.0, output: Quantization | None = None) -> int:
-        """Add a table of a function, or, if there is none of that name, of random values."""
+        """Add a table of a function, or of random values if no function has that name."""
         source, output = self.quantizations[value], output or Quantization(2**-6, 0)
         values = self.rng.integers(-128, 128, 256).astype(np.int8)
         if function in ACTIVATIONS:
