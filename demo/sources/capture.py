@@ -156,7 +156,7 @@ class Capture:
                     if not self._repeat or self._frame is before:
                         break
                 except SourceLost as error:
-                    if self._frame is None:  # it never gave a frame: its name is probably wrong
+                    if self._frame is None:  # no frame has come: its name is probably wrong
                         raise no_camera_error(self._source.name) if self._source.kind == "v4l2" else error from error
                     attempt = 0 if self._frame is not before else attempt + 1
                     self._state = SourceState("lost", str(error))

@@ -283,7 +283,8 @@ def _try_quantizations(
             group.chosen = _choose(graph, statistics, group, operation, sources, mantissas, method)
             if group.chosen is None:
                 # Another choice for what is added or multiplied may leave one for the result.
-                free = [groups[source] for source in graph.sources(index - 1) if groups[source].chosen != pixels]
+                read = graph.sources(index - 1) if index else ()
+                free = [groups[source] for source in read if groups[source].chosen != pixels]
                 _refuse(free[-1] if free else group, operation, pixels)
         elif operation is not None and not _is_exact(operation, sources, group.chosen):
             _refuse(group, operation, pixels)
