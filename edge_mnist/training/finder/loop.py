@@ -31,19 +31,19 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import write_whole
 from edge_mnist.training.finder import network, pages, sources
 from edge_mnist.training.finder.network import SIDE, Finder
-from edge_mnist.training.finder.pages import Sources
+from edge_mnist.training.finder.pages import Picture, Sources
 from edge_mnist.training.runs import to_arrays
 from edge_mnist.training.tracing import trace_layers
 
-Chunk = tuple[NDArray[np.uint8], NDArray[np.float32]]
+Chunk = list[Picture]
 
-CROPS = 6
-"""Crops that are cut from one picture."""
 MOST_DIGITS = 96
 """Digits in a crop that are kept."""
-SIZES = (9.0, 38.0)
+SIZES = (6.0, 36.0)
 """The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
-AVERAGED = 0.998
+JOINED = 0.3
+"""The part of the crops that two pictures share, as two scales of a frame share the network's canvas."""
+AVERAGED = 0.999
 """The part of the averaged weights that a step leaves as it is."""
 SAVED = 60
 """Seconds between two writings of the state."""
@@ -60,24 +60,24 @@ class Settings:
     Attributes:
         steps: of gradient descent.
         batch: crops a step.
-        chunk: crops that are drawn together.
-        kept: chunks that batches are chosen from.
+        chunk: pictures that are drawn together.
+        kept: chunks that batches are cut from.
         steps_per_chunk: steps after which the next chunk takes the place of the oldest.
         rate: the highest learning rate; it falls to nearly 0 along a cosine.
         seed: of everything.
-        width: channels of the network's trunk.
-        blocks: of the network's trunk.
+        width: channels at an eighth of the resolution; the others follow.
+        blocks: of the network at an eighth and at a sixteenth.
     """
 
-    steps: int = 20_000
-    batch: int = 64
-    chunk: int = 256
+    steps: int = 40_000
+    batch: int = 16
+    chunk: int = 64
     kept: int = 64
-    steps_per_chunk: int = 4
-    rate: float = 3e-3
+    steps_per_chunk: int = 40
+    rate: float = 2e-3
     seed: int = 0
-    width: int = 72
-    blocks: int = 6
+    width: int = 64
+    blocks: int = 3
 
 
 _SOURCES: Sources | None = None
@@ -97,18 +97,54 @@ def _draw(seed: int, number: int, count: int) -> Chunk:
 
 
 def draw_chunk(made_from: Sources, seed: int, number: int, count: int) -> Chunk:
-    """One chunk: uint8 (count, SIDE, SIDE), and float32 (count, MOST_DIGITS, 5), see `network.targets`."""
+    """One chunk of pictures."""
     random = np.random.RandomState([seed, number])
+    return [pages.draw(random, made_from) for _ in range(count)]
+
+
+def cut_batch(
+    random: np.random.RandomState, kept: list[Chunk], count: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Crops of pictures that are chosen at random.
+
+    Returns:
+        uint8 (count, SIDE, SIDE), and float32 (count, N, 5) with N up to `MOST_DIGITS`, see `network.targets`.
+    """
     images = np.empty((count, SIDE, SIDE), np.uint8)
-    boxes = np.full((count, MOST_DIGITS, 5), -2, np.float32)
-    picture = pages.draw(random, made_from)
+    boxes = np.full((count, MOST_DIGITS, 5), network.NOTHING, np.float32)
+
+    def cut() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        chunk = kept[random.randint(len(kept))]
+        return pages.crop(random, chunk[random.randint(len(chunk))], SIDE, SIZES)
+
     for index in range(count):
-        if index and index % CROPS == 0:
-            picture = pages.draw(random, made_from)
-        images[index], own = pages.crop(random, picture, SIDE, SIZES)
-        own = own[:MOST_DIGITS]
-        boxes[index, : len(own)] = own
-    return images, boxes
+        images[index], rows = cut()
+        if random.rand() < JOINED:
+            images[index], rows = _joined(random, (images[index], rows), cut())
+        rows = rows[:MOST_DIGITS]
+        boxes[index, : len(rows)] = rows
+    most = int((boxes[..., 0] != network.NOTHING).sum(1).max(initial=1))
+    return images, boxes[:, :most]
+
+
+def _joined(
+    random: np.random.RandomState,
+    first: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    second: tuple[NDArray[np.uint8], NDArray[np.float32]],
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Two crops side by side or one above the other, with a strip between in which their edges are repeated."""
+    axis = random.randint(2)  # 0: one above the other
+    edge, gap = random.randint(SIDE // 4, 3 * SIDE // 4), pages.BORDER
+    image = np.concatenate([np.take(first[0], range(edge), axis), np.take(second[0], range(edge, SIDE), axis)], axis)
+    lines = image if axis == 0 else image.T
+    lines[edge - gap : edge] = lines[edge - gap - 1]
+    lines[edge : edge + gap] = lines[edge + gap]
+    low, high = (2, 4) if axis == 0 else (1, 3)
+    before, after = first[1].copy(), second[1].copy()
+    before[before[:, high] > edge - gap, 0] = network.MAY_BE_FOUND
+    after[after[:, low] < edge + gap, 0] = network.MAY_BE_FOUND
+    # what lies wholly beyond is not seen
+    return image, np.concatenate([before[before[:, low] < edge - gap], after[after[:, high] > edge + gap]])
 
 
 def chunks(pool: ProcessPoolExecutor, ahead: int, settings: Settings, first: int) -> Iterator[Chunk]:
@@ -158,7 +194,7 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
     sources.load("train", fonts, folder)  # a mistake there is then said once, and not by every worker
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
-    net = Finder(width=settings.width, blocks=settings.blocks).to(device)
+    net = Finder(widths(settings.width), settings.blocks).to(device).to(memory_format=torch.channels_last)
     mean = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
     average = AveragedModel(net, multi_avg_fn=mean, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=0.01)
@@ -166,8 +202,7 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
     if (run / STATE).exists():
         step = _restore(run / STATE, settings, net, average, optimizer)
     run.mkdir(parents=True, exist_ok=True)
-    images = torch.zeros((settings.kept, settings.chunk, SIDE, SIDE), dtype=torch.uint8, device=device)
-    boxes = torch.full((settings.kept, settings.chunk, MOST_DIGITS, 5), -2.0, device=device)
+    kept: list[Chunk] = []
     began = saved = time.monotonic()
     sums: dict[str, float] = {}
     count = 0
@@ -176,19 +211,17 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
         coming = chunks(pool, 3 * workers, settings, drawn)
         while step < settings.steps:
             while drawn <= step // settings.steps_per_chunk:
-                pixels, own = next(coming)
-                images[drawn % settings.kept].copy_(torch.from_numpy(pixels))
-                boxes[drawn % settings.kept].copy_(torch.from_numpy(own))
+                kept = [*kept, next(coming)][-settings.kept :]
                 drawn += 1
             for group in optimizer.param_groups:
                 group["lr"] = _rate(step, settings)
             random = np.random.RandomState([settings.seed, 1, step])
-            have = min(drawn, settings.kept) * settings.chunk
-            index = torch.from_numpy(random.randint(0, have, settings.batch)).to(device)
+            images, boxes = cut_batch(random, kept, settings.batch)
             generator = torch.Generator(device).manual_seed(int(random.randint(1 << 31)))
-            wanted = network.targets(boxes.flatten(0, 1)[index], SIDE)
+            wanted = network.targets(torch.from_numpy(boxes).to(device), SIDE)
+            pixels = augmented(torch.from_numpy(images).to(device), generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                output = net(augmented(images.flatten(0, 1)[index], generator))
+                output = net(pixels.contiguous(memory_format=torch.channels_last))
             value, parts = network.loss(output, wanted)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
@@ -208,6 +241,11 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
                 yield {"step": step, **means, "seconds": time.monotonic() - began}
                 sums, count = {}, 0
         pool.shutdown(cancel_futures=True)
+
+
+def widths(width: int) -> tuple[int, int, int, int]:
+    """The channels at each resolution, from those at an eighth."""
+    return width // 4, width // 2, width, width * 5 // 4
 
 
 def _rate(step: int, settings: Settings) -> float:
@@ -269,9 +307,9 @@ def load(path: Path) -> Finder:
     """
     weights = checkpoint.load(path).weights
     try:
-        second, width = (len(weights[f"layers.mix{number}_conv.weight"]) for number in (1, 2))
-        first, blocks = len(weights["layers.stem_conv.weight"]), sum("look" in name for name in weights) // 5
-        finder = Finder(first, second, width, blocks)
+        width = len(weights["eighth.1.0.weight"])
+        blocks = sum(name.startswith("eighth.") and name.endswith("depthwise.0.weight") for name in weights)
+        finder = Finder(widths(width), blocks)
         state = finder.state_dict()
         state |= {name: torch.from_numpy(array) for name, array in weights.items()}
         finder.load_state_dict(state)

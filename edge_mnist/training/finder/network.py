@@ -1,13 +1,11 @@
-"""The finder: a chain of depthwise separable convolutions whose output is a map, and what its numbers mean.
+"""The finder: a network with three resolutions whose output is a map, and what its numbers mean.
 
-The network has a cell for every 8 by 8 pixels. Each cell answers for four places of 4 by 4 pixels, so that digits that
-touch have places of their own; for each place it says how likely the middle of a digit is there, where its box lies,
-and which digit it is.
+The output has a place for every 4 by 4 pixels. For each place it says how likely the middle of a digit is there, where
+the digit's box lies, and which digit it is.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import torch
@@ -16,71 +14,102 @@ from torch import Tensor, nn
 
 SIDE = 160
 """Pixels along each side of the crops that it learns from."""
+CANVAS = 368
+"""Pixels along each side of the picture that the exported network takes: half and quarter of a frame of 640 by 480."""
+STEP = 16
+"""The height and width of a picture must be multiples of this, in pixels."""
 PLACE = 4
 """Pixels along each side of a place."""
 VALUES = 15
 """Of each place: one for the middle, four for the box, ten for the digit."""
 MEAN, STD = 0.5, 0.25
-"""What is taken off a pixel, 0 to 1, and what it is then divided by."""
-SIZE = 16.0
-"""The size of a box, in pixels, that is given as 0."""
+"""What is subtracted from a pixel, 0 to 1, and what the difference is divided by."""
+SIZE = 14.0
+"""The size of a box, in pixels, that the network gives as 0."""
 BOX_GAIN = 4.0
 """By which an offset, in places, is multiplied, so that int8 holds it finely enough."""
 SIZE_GAIN = 2.0
 """The same for the logarithm of a size."""
-FOUND = (10.0, 30.0)
-"""The longer side of the digits that are to be found at one scale, in pixels."""
-IGNORED = (7.5, 40.0)
-"""Digits with a longer side between these that are not to be found may be found: another scale has them as well."""
+FOUND = (7.0, 28.0)
+"""The longer side of the digits that are to be found at one scale, in pixels: each digit has such a size at two scales."""
+IGNORED = (5.0, 40.0)
+"""A digit with a longer side between these, but not between those of `FOUND`, may be found at this scale."""
+MAY_BE_FOUND = -3
+"""The label of a digit of which a part is missing: the network may find it."""
+NOTHING = -2
+"""The label of a row that holds no digit."""
+
+
+def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
+    """A convolution with batch normalisation and, unless a sum follows, a ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+class Block(nn.Module):
+    """A depthwise 3x3 and a 1x1 convolution, added to what they are given."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = _unit(width, width, 3, groups=width)
+        self.pointwise = _unit(width, width, 1, relu=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features of the same shape."""
+        return F.relu(features + self.pointwise(self.depthwise(features)))
+
+
+def _reduce(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    """Half the resolution, more channels, and blocks."""
+    halve = [_unit(inputs, inputs, 3, 2, inputs), _unit(inputs, outputs, 1)]
+    return nn.Sequential(*halve, *(Block(outputs) for _ in range(blocks)))
 
 
 class Finder(nn.Module):
-    """Maps float32 (N, 1, H, W), standardised, to (N, 4 * VALUES, H / 8, W / 8)."""
+    """Maps float32 (N, 1, H, W), standardised, to (N, VALUES, H / 4, W / 4); H and W are multiples of 16.
 
-    input_shape = (1, SIDE, SIDE)
-    """Channels, height and width of the crops that it learns from; it takes any multiple of 8."""
+    Features at a quarter, an eighth and a sixteenth of the resolution; the coarser ones are added to the finer ones (Lin et
+    al., "Feature Pyramid Networks for Object Detection", 2017), so that a place knows what lies around it.
+    """
 
-    def __init__(self, first: int = 16, second: int = 32, width: int = 72, blocks: int = 6) -> None:
+    input_shape = (1, CANVAS, CANVAS)
+    """Channels, height and width of the picture that the exported network takes."""
+
+    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 80), blocks: int = 3) -> None:
         """With random weights.
 
         Args:
-            first: channels at half the resolution.
-            second: channels at a quarter.
-            width: channels at an eighth, in all blocks.
-            blocks: pairs of a depthwise 3x3 and a 1x1 convolution at an eighth.
+            widths: channels at a half, a quarter, an eighth and a sixteenth of the resolution.
+            blocks: at an eighth and at a sixteenth, before the coarser features are added.
         """
         super().__init__()
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-
-        def add(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-            layers[f"{name}_conv"] = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-            layers[f"{name}_norm"] = nn.BatchNorm2d(outputs)
-            layers[f"{name}_relu"] = nn.ReLU()
-
-        add("stem", 1, first, 3, 2)
-        add("down1", first, first, 3, 2, first)
-        add("mix1", first, second, 1)
-        add("down2", second, second, 3, 2, second)
-        add("mix2", second, width, 1)
-        for block in range(blocks):
-            add(f"look{block}", width, width, 3, 1, width)
-            add(f"think{block}", width, width, 1)
-        head = nn.Conv2d(width, 4 * VALUES, 1)
+        half, quarter, eighth, sixteenth = widths
+        self.stem = _unit(1, half, 3, 2)
+        self.quarter = _reduce(half, quarter, 1)
+        self.eighth = _reduce(quarter, eighth, blocks)
+        self.sixteenth = _reduce(eighth, sixteenth, blocks)
+        self.to_eighth = _unit(sixteenth, eighth, 1, relu=False)
+        self.around_eighth = nn.Sequential(Block(eighth), Block(eighth))
+        self.to_quarter = _unit(eighth, quarter, 1, relu=False)
+        self.around_quarter = Block(quarter)
+        self.enlarge = nn.Upsample(scale_factor=2)
+        self.head = nn.Conv2d(quarter, VALUES, 1)
         with torch.no_grad():
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-            head.bias[:4] = -4.6  # type: ignore[index]  # one place in a hundred, at the start
-        layers["head"] = head
-        self.layers = nn.Sequential(layers)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+            self.head.bias[0] = -4.6  # type: ignore[index]  # one place in a hundred, at the start
 
     def forward(self, images: Tensor) -> Tensor:
         """The map of values of images."""
-        result: Tensor = self.layers(images)
+        quarter = self.quarter(self.stem(images))
+        eighth = self.eighth(quarter)
+        sixteenth = self.sixteenth(eighth)
+        eighth = self.around_eighth(F.relu(eighth + self.enlarge(self.to_eighth(sixteenth))))
+        quarter = self.around_quarter(F.relu(quarter + self.enlarge(self.to_quarter(eighth))))
+        result: Tensor = self.head(quarter)
         return result
-
-
-def places(output: Tensor) -> Tensor:
-    """A network's output (N, 4 * VALUES, h, w) as one vector a place: (N, VALUES, 2h, 2w)."""
-    return F.pixel_shuffle(output, 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +135,7 @@ def targets(boxes: Tensor, side: int) -> Targets:
     """The targets of square crops.
 
     Args:
-        boxes: float32 (N, M, 5): label, left, top, right, bottom; a label of -2 where there is no digit.
+        boxes: float32 (N, M, 5): label, left, top, right, bottom; a label of `NOTHING` where there is no digit.
         side: of the crops, in pixels.
     """
     count = side // PLACE
@@ -114,8 +143,8 @@ def targets(boxes: Tensor, side: int) -> Targets:
     middle = (corners[..., :2] + corners[..., 2:]) / 2  # (N, M, 2), x and y
     extent = (corners[..., 2:] - corners[..., :2]).clamp(min=1.0)
     longer = extent.amax(-1)
-    there = label > -1.5
-    wanted = there & (longer >= FOUND[0]) & (longer <= FOUND[1])
+    there = label != NOTHING
+    wanted = there & (label != MAY_BE_FOUND) & (longer >= FOUND[0]) & (longer <= FOUND[1])
     spared = there & ~wanted & (longer >= IGNORED[0]) & (longer <= IGNORED[1])
     grid = (torch.arange(count, device=boxes.device) + 0.5) * PLACE
     centre = (middle / PLACE).floor() * PLACE + PLACE / 2
@@ -142,7 +171,7 @@ def targets(boxes: Tensor, side: int) -> Targets:
 
 def loss(output: Tensor, wanted: Targets) -> tuple[Tensor, dict[str, Tensor]]:
     """How wrong an output is: CenterNet's focal loss of the middles (Zhou et al. 2019), and those of box and digit."""
-    values = places(output.float())
+    values = output.float()
     heat, target = values[:, 0], wanted.heat
     chance = torch.sigmoid(heat)
     middle = (target > 0.99).to(heat.dtype)

@@ -24,6 +24,10 @@ LEAST_SIZE = 11
 """The smallest digits that are written, in pixels."""
 LEAST_SEEN = 8
 """Digits that are smaller in a frame, in pixels, are not asked for."""
+BORDER = 8
+"""Pixels by which the edge of a picture is repeated around it, before anything else begins."""
+BEYOND = 128
+"""The grey of what lies beyond."""
 UPRIGHT = 50.0
 """A digit that is turned by more degrees is only to be found, not to be classified: a 6 would be a 9."""
 
@@ -253,7 +257,7 @@ def touching(random: _Random, page: Page) -> float:
     """Numbers whose digits touch."""
     size = _size(random, LEAST_SIZE + 5, page.height * 0.3)
     by = writer(random, page.sources)
-    by = Writer(by.hand, by.pen, by.depth, random.uniform(-0.18, 0.02))
+    by = Writer(by.hand, by.pen, by.depth, random.uniform(-0.12, 0.03))
     top = random.uniform(0.2, 1.2) * size
     while top + 1.1 * size < page.height:
         x = random.uniform(0.02, 0.4) * page.width
@@ -266,7 +270,7 @@ def touching(random: _Random, page: Page) -> float:
 def lone(random: _Random, page: Page) -> float:
     """A few digits far apart; often one that fills the page."""
     size = _size(random, 18, page.height * 0.9)
-    for _ in range(int(random.choice([1, 1, 2, 3, 6, 10]))):
+    for _ in range(int(random.choice([1, 1, 1, 2, 3, 6, 10]))):
         by = writer(random, page.sources)
         own = size * random.uniform(0.7, 1.2)
         x = random.uniform(0.02, 0.95) * max(page.width - 0.8 * own, 1)
@@ -446,8 +450,13 @@ def drawing(random: _Random, page: Page) -> float:
 
 
 def empty(random: _Random, page: Page) -> float:
-    """Nothing, or the edge of a cell."""
+    """Nothing, or the edges of cells."""
     size = _size(random, 12, page.height * 0.5)
+    if random.rand() < 0.5:
+        cell = size * random.uniform(1.1, 2.0)
+        rows, across = int(page.height / cell) + 1, int(page.width / cell) + 1
+        left, top = -random.uniform(0, 1, 2) * cell
+        _grid(random, page, left, top, cell, cell * random.uniform(0.8, 1.2), rows, across, random.choice([0, 3]))
     for _ in range(random.randint(0, 3)):
         a, b = random.uniform(-0.1, 1.1, (2, 2)) * (page.width, page.height)
         b = (a[0] + random.normal(0, 4), b[1]) if random.rand() < 0.4 else (b[0], a[1] + random.normal(0, 4))
@@ -456,8 +465,8 @@ def empty(random: _Random, page: Page) -> float:
 
 
 KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
-    "lines": (0.17, lines),
-    "touching": (0.07, touching),
+    "lines": (0.16, lines),
+    "touching": (0.06, touching),
     "lone": (0.12, lone),
     "columns": (0.07, columns),
     "grid": (0.09, grid),
@@ -465,10 +474,10 @@ KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
     "boxes": (0.08, boxes),
     "equations": (0.07, equations),
     "form": (0.09, form),
-    "words": (0.06, words),
+    "words": (0.07, words),
     "drawing": (0.05, drawing),
-    "empty": (0.03, empty),
-    "photograph": (0.02, empty),
+    "empty": (0.05, empty),
+    "photograph": (0.04, empty),
 }
 """How often each kind is drawn, and what draws it."""
 
@@ -574,18 +583,16 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
     labels, outlines, rows = [], [], []
     line = 0
     for number_of_sheet in range(sheets):
-        page, sheet, turned = _sheet(random, sources, kind, height, width)
+        page, ground, ink, shade, turned = _sheet(random, sources, kind, height, width)
         if flat:
-            way = _turn(random, sheet.shape, (height, width), turned, 1.0) if turned else np.eye(3)
-            if turned:
-                page_seen = cv2.warpPerspective(
-                    sheet, way, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-                )
-            else:
-                page_seen = sheet
-            frame = page_seen
+            way = _turn(random, ink.shape, (height, width), turned, 1.0) if turned else np.eye(3)
+            if turned:  # the paper goes on beyond the page; what is written on it does not
+                ground = cv2.warpPerspective(ground, way, (width, height), borderMode=cv2.BORDER_REFLECT)
+                ink = cv2.warpPerspective(ink, way, (width, height))
+            frame = ground + ink * (shade - ground)
         else:
-            way = _turn(random, sheet.shape, (height, width), turned, random.uniform(0.45, 0.98) / sheets**0.5)
+            sheet = ground + ink * (shade - ground)
+            way = _turn(random, sheet.shape, (height, width), turned, random.uniform(0.55, 0.98) / sheets**0.5)
             if sheets == 2:
                 shift = np.eye(3)
                 shift[0, 2] = (number_of_sheet - 0.5) * 0.45 * width
@@ -605,7 +612,12 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
         line += page.line + 1
     frame = surfaces.light(random, frame.astype(np.float32))
     if not labels:
-        return Picture(kind, surfaces.camera(random, frame), *_none())
+        picture = surfaces.camera(random, frame)
+        if random.rand() < 0.3:  # a cell, or whatever else somebody has cut out
+            wide, high = np.exp(random.uniform(np.log(24), np.log(240), 2)).astype(int)
+            x, y = random.randint(0, width - wide), random.randint(0, height - high)
+            picture = np.ascontiguousarray(picture[y : y + high, x : x + wide])
+        return Picture(kind, picture, *_none())
     points = np.stack(outlines)  # (N, 16, 2)
     found = np.concatenate([points.min(1), points.max(1)], 1).astype(np.float32)
     # a sheet on another, or the frame's edge, may have cut some off
@@ -647,8 +659,10 @@ def _none() -> tuple[NDArray[np.int64], _Floats, NDArray[np.int64]]:
     return np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.int64)
 
 
-def _sheet(random: _Random, sources: Sources, kind: str, height: int, width: int) -> tuple[Page, _Floats, float]:
-    """A page, what it looks like, float32 (H, W), and by how many degrees it is turned."""
+def _sheet(
+    random: _Random, sources: Sources, kind: str, height: int, width: int
+) -> tuple[Page, _Floats, _Floats, _Floats, float]:
+    """A page: what is written, its paper and its ink, float32 (H, W), the ink's shade, and degrees of its turn."""
     page = Page(np.zeros((height, width), np.float32), sources)
     size = KINDS[kind][1](random, page)
     _decorate(random, page, size)
@@ -665,17 +679,16 @@ def _sheet(random: _Random, sources: Sources, kind: str, height: int, width: int
     if random.rand() < 0.12:  # show-through: what is on the back, seen in a mirror
         back = cv2.GaussianBlur(np.roll(ink[:, ::-1], random.randint(5, 60), 0), (0, 0), 2.0)
         ground = ground * (1 - random.uniform(0.05, 0.2) * back)
-    if random.rand() < 0.1:
+    if random.rand() < 0.08:  # chalk, and screens
         ground = ground * np.float32(random.uniform(0.1, 0.35))
-        sheet = ground + np.clip(ink, 0, 1) * (random.uniform(0.75, 1) - ground)
+        shade = np.maximum(ground, np.float32(random.uniform(0.75, 1)))
     else:
-        dark = random.uniform(0, 0.3)
-        sheet = ground * (1 - np.clip(ink, 0, 1) * (1 - dark))
+        shade = ground * np.float32(random.uniform(0, 0.3))
     chance = random.rand()
-    turned = 0.0 if chance < 0.2 else random.normal(0, 5) if chance < 0.65 else random.uniform(-45, 45)
-    if chance > 0.92:
+    turned = 0.0 if chance < 0.25 else random.normal(0, 3) if chance < 0.7 else random.normal(0, 12)
+    if chance > 0.9:
         turned = random.uniform(-180, 180)
-    return page, sheet.astype(np.float32), turned
+    return page, ground, np.clip(ink, 0, 1), shade, turned
 
 
 def _turn(random: _Random, shape: tuple[int, ...], frame: tuple[int, int], degrees: float, scale: float) -> _Floats:
@@ -710,7 +723,11 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
         scale = min(float(np.exp(random.uniform(*np.log(sizes)))) / max(size, 1.0), 1.7)
         middle = (box[:2] + box[2:]) / 2
     half = side / 2
-    left, top = np.rint(middle * scale - half + random.uniform(-0.4, 0.4, 2) * side).astype(int)
+    corner = middle * scale - half + random.uniform(-0.4, 0.4, 2) * side
+    room = np.array([width, height]) * scale + BORDER - side
+    if random.rand() < 0.85:  # little is to be learned from what lies beyond a picture
+        corner = np.where(room > -BORDER, np.clip(corner, -BORDER, np.maximum(room, -BORDER)), corner)
+    left, top = np.rint(corner).astype(int)
     # the part of the picture that is needed, whole pixels, and the crop from it
     first = np.floor(np.array([left, top]) / scale).astype(int) - 1
     last = np.ceil(np.array([left + side, top + side]) / scale).astype(int) + 1
@@ -724,8 +741,13 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
     own = shape / (last - first)
     corner = np.array([left, top]) - np.rint(first * scale).astype(int)
     before, after = np.maximum(-corner, 0), np.maximum(corner + side - shape, 0)
+    near, far = np.minimum(before, BORDER), np.minimum(after, BORDER)
+    bordered = cv2.copyMakeBorder(
+        small, int(near[1]), int(far[1]), int(near[0]), int(far[0]), cv2.BORDER_REPLICATE
+    )
+    near, far = before - near, after - far
     padded = cv2.copyMakeBorder(
-        small, int(before[1]), int(after[1]), int(before[0]), int(after[0]), cv2.BORDER_REPLICATE
+        bordered, int(near[1]), int(far[1]), int(near[0]), int(far[0]), cv2.BORDER_CONSTANT, value=BEYOND
     )
     x, y = corner + before
     cut = padded[y : y + side, x : x + side]

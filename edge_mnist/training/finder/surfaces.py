@@ -138,7 +138,7 @@ def light(random: _Random, picture: _Floats) -> _Floats:
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     lit = np.full(
-        (height, width), random.uniform(0.65, 1.08) if random.rand() < 0.8 else random.uniform(0.3, 0.7), np.float32
+        (height, width), random.uniform(0.75, 1.08) if random.rand() < 0.85 else random.uniform(0.35, 0.75), np.float32
     )
     if random.rand() < 0.6:
         angle = random.uniform(0, 2 * np.pi)
@@ -174,7 +174,7 @@ def camera(random: _Random, picture: _Floats) -> NDArray[np.uint8]:
     if random.rand() < 0.1:
         picture = 1 - picture
     if random.rand() < 0.75:
-        grain = random.uniform(0.0, 0.03) if random.rand() < 0.85 else random.uniform(0.03, 0.09)
+        grain = random.uniform(0.0, 0.025) if random.rand() < 0.9 else random.uniform(0.025, 0.07)
         field = random.standard_normal(picture.shape).astype(np.float32)
         if random.rand() < 0.5:
             field = cv2.GaussianBlur(field, (0, 0), 0.8) * 2
