@@ -41,8 +41,9 @@ MOST_DIGITS = 96
 """Digits in a crop that are kept."""
 SIZES = (6.0, 36.0)
 """The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
-JOINED = 0.3
-"""The part of the crops that two pictures share, as two scales of a frame share the network's canvas."""
+JOINED = 0.2
+"""The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a picture
+would fill less than half of a crop, four share it as well."""
 AVERAGED = 0.999
 """The part of the averaged weights that a step leaves as it is."""
 SAVED = 60
@@ -113,14 +114,14 @@ def cut_batch(
     images = np.empty((count, SIDE, SIDE), np.uint8)
     boxes = np.full((count, MOST_DIGITS, 5), network.NOTHING, np.float32)
 
-    def cut() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def cut(side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         chunk = kept[random.randint(len(kept))]
-        return pages.crop(random, chunk[random.randint(len(chunk))], SIDE, SIZES)
+        return pages.crop(random, chunk[random.randint(len(chunk))], side, SIZES)
 
     for index in range(count):
-        images[index], rows = cut()
-        if random.rand() < JOINED:
-            images[index], rows = _joined(random, (images[index], rows), cut())
+        images[index], rows = cut(SIDE)
+        if random.rand() < JOINED or np.mean(images[index] == pages.BEYOND) > 0.5:
+            images[index], rows = _joined([cut(SIDE // 2) for _ in range(4)])
         rows = rows[:MOST_DIGITS]
         boxes[index, : len(rows)] = rows
     most = int((boxes[..., 0] != network.NOTHING).sum(1).max(initial=1))
@@ -128,23 +129,21 @@ def cut_batch(
 
 
 def _joined(
-    random: np.random.RandomState,
-    first: tuple[NDArray[np.uint8], NDArray[np.float32]],
-    second: tuple[NDArray[np.uint8], NDArray[np.float32]],
+    parts: list[tuple[NDArray[np.uint8], NDArray[np.float32]]],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Two crops side by side or one above the other, with a strip between in which their edges are repeated."""
-    axis = random.randint(2)  # 0: one above the other
-    edge, gap = random.randint(SIDE // 4, 3 * SIDE // 4), pages.BORDER
-    image = np.concatenate([np.take(first[0], range(edge), axis), np.take(second[0], range(edge, SIDE), axis)], axis)
-    lines = image if axis == 0 else image.T
-    lines[edge - gap : edge] = lines[edge - gap - 1]
-    lines[edge : edge + gap] = lines[edge + gap]
-    low, high = (2, 4) if axis == 0 else (1, 3)
-    before, after = first[1].copy(), second[1].copy()
-    before[before[:, high] > edge - gap, 0] = network.MAY_BE_FOUND
-    after[after[:, low] < edge + gap, 0] = network.MAY_BE_FOUND
-    # what lies wholly beyond is not seen
-    return image, np.concatenate([before[before[:, low] < edge - gap], after[after[:, high] > edge + gap]])
+    """Four crops as the quarters of one."""
+    half = SIDE // 2
+    image = np.empty((SIDE, SIDE), np.uint8)
+    found = []
+    for number, (pixels, rows) in enumerate(parts):
+        top, left = half * (number // 2), half * (number % 2)
+        image[top : top + half, left : left + half] = pixels
+        cut_off = (rows[:, 1:3] < 0).any(1) | (rows[:, 3:] > half).any(1)
+        middle = (rows[:, 1:3] + rows[:, 3:]) / 2
+        seen = ((middle > 0) & (middle < half)).all(1)
+        rows = np.where(cut_off[:, None] & (np.arange(5) == 0), network.MAY_BE_FOUND, rows)[seen]
+        found.append(rows + np.array([0, left, top, left, top], np.float32))
+    return image, np.concatenate(found).astype(np.float32)
 
 
 def chunks(pool: ProcessPoolExecutor, ahead: int, settings: Settings, first: int) -> Iterator[Chunk]:
