@@ -68,8 +68,8 @@ class Hand:
 def part_of(name: str) -> str:
     """Whether a source belongs to "train", "choose" or "judge", by its family alone: 70, 10 and 20 of a hundred.
 
-    The family is what stands before the first hyphen, underscore or space of a name, so that no part has the bold or the
-    slanted form of a font that another part has.
+    The family is what comes before the first hyphen, underscore or space of a name, so that no part has the bold or
+    the slanted form of a font that another part has.
     """
     family = re.split(r"[-_ ]", name, maxsplit=1)[0].lower()
     place = zlib.crc32(family.encode()) % 100

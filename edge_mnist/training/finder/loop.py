@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,10 +19,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from edge_mnist.data import finder_map
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import weight_shapes
@@ -42,8 +44,8 @@ MOST_DIGITS = 96
 SIZES = (6.0, 36.0)
 """The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
 JOINED = 0.2
-"""The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a picture
-would fill less than half of a crop, four share it as well."""
+"""The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a
+picture would fill less than half of a crop, four share it as well."""
 AVERAGED = 0.999
 """The part of the averaged weights that a step leaves as it is."""
 SAVED = 60
@@ -120,7 +122,7 @@ def cut_batch(
 
     for index in range(count):
         images[index], rows = cut(SIDE)
-        if random.rand() < JOINED or np.mean(images[index] == pages.BEYOND) > 0.5:
+        if random.rand() < JOINED or np.mean(images[index] == finder_map.BEYOND) > 0.5:
             images[index], rows = _joined([cut(SIDE // 2) for _ in range(4)])
         rows = rows[:MOST_DIGITS]
         boxes[index, : len(rows)] = rows
@@ -171,7 +173,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     pixels = torch.where(uniform(0, 1) < 0.06, 1 - pixels, pixels)
     noise = torch.randn(pixels.shape, device=images.device, generator=generator)
     pixels = pixels + torch.where(uniform(0, 1) < 0.7, 0.0, uniform(0, 0.04)) * noise
-    return (pixels.clamp(0, 1) - network.MEAN) / network.STD
+    return (pixels.clamp(0, 1) - finder_map.MEAN) / finder_map.STD
 
 
 def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
@@ -201,26 +203,22 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
     if (run / STATE).exists():
         step = _restore(run / STATE, settings, net, average, optimizer)
     run.mkdir(parents=True, exist_ok=True)
-    kept: list[Chunk] = []
     began = saved = time.monotonic()
     sums: dict[str, float] = {}
     count = 0
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (fonts, folder)) as pool:
-        drawn = max(0, step // settings.steps_per_chunk + 1 - settings.kept)
-        coming = chunks(pool, 3 * workers, settings, drawn)
+    with (
+        ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (fonts, folder)) as pool,
+        ThreadPoolExecutor(1) as ahead,  # cuts the next batch while the network learns from this one
+    ):
+        batches = _batches(pool, 3 * workers, settings, step)
+        coming = ahead.submit(next, batches)
         while step < settings.steps:
-            while drawn <= step // settings.steps_per_chunk:
-                kept = [*kept, next(coming)][-settings.kept :]
-                drawn += 1
+            pixels, wanted = (part.to(device) for part in coming.result())
+            coming = ahead.submit(next, batches)
             for group in optimizer.param_groups:
                 group["lr"] = _rate(step, settings)
-            random = np.random.RandomState([settings.seed, 1, step])
-            images, boxes = cut_batch(random, kept, settings.batch)
-            generator = torch.Generator(device).manual_seed(int(random.randint(1 << 31)))
-            wanted = network.targets(torch.from_numpy(boxes).to(device), SIDE)
-            pixels = augmented(torch.from_numpy(images).to(device), generator)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                output = net(pixels.contiguous(memory_format=torch.channels_last))
+                output = net(pixels)
             value, parts = network.loss(output, wanted)
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
@@ -239,12 +237,32 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
                 means = {name: total / count for name, total in sums.items()}
                 yield {"step": step, **means, "seconds": time.monotonic() - began}
                 sums, count = {}, 0
+        coming.cancel()
         pool.shutdown(cancel_futures=True)
 
 
-def widths(width: int) -> tuple[int, int, int, int]:
+def _batches(
+    pool: ProcessPoolExecutor, ahead: int, settings: Settings, step: int
+) -> Iterator[tuple[Tensor, network.Targets]]:
+    """The batches from a step on: what the network is given, float32 (N, 16, 40, 40), and what it should say."""
+    drawn = max(0, step // settings.steps_per_chunk + 1 - settings.kept)
+    coming = chunks(pool, ahead, settings, drawn)
+    kept: list[Chunk] = []
+    while True:
+        while drawn <= step // settings.steps_per_chunk:
+            kept = [*kept, next(coming)][-settings.kept :]
+            drawn += 1
+        random = np.random.RandomState([settings.seed, 1, step])
+        images, boxes = cut_batch(random, kept, settings.batch)
+        generator = torch.Generator().manual_seed(int(random.randint(1 << 31)))
+        pixels = F.pixel_unshuffle(augmented(torch.from_numpy(images), generator), finder_map.PLACE)
+        yield pixels.contiguous(memory_format=torch.channels_last), network.targets(torch.from_numpy(boxes), SIDE)
+        step += 1
+
+
+def widths(width: int) -> tuple[int, int, int]:
     """The channels at each resolution, from those at an eighth."""
-    return width // 4, width // 2, width, width * 5 // 4
+    return width // 2, width, width * 5 // 4
 
 
 def _rate(step: int, settings: Settings) -> float:
@@ -295,7 +313,7 @@ def to_checkpoint(finder: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
     layers = trace_layers(finder, Finder.input_shape)
     state = to_arrays(finder.state_dict())
     weights = {name: state[name] for name in weight_shapes(layers)}
-    return Checkpoint(layers, Finder.input_shape, network.MEAN, network.STD, weights, metadata=metadata)
+    return Checkpoint(layers, Finder.input_shape, finder_map.MEAN, finder_map.STD, weights, metadata=metadata)
 
 
 def load(path: Path) -> Finder:

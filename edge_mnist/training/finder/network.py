@@ -1,37 +1,19 @@
-"""The finder: a network with three resolutions whose output is a map, and what its numbers mean.
-
-The output has a place for every 4 by 4 pixels. For each place it says how likely the middle of a digit is there, where
-the digit's box lies, and which digit it is.
-"""
+"""The finder: a network with three resolutions whose output is the map that `finder_map` describes; its targets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edge_mnist.data.finder_map import BOX_GAIN, CANVAS, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
+
 SIDE = 160
 """Pixels along each side of the crops that it learns from."""
-CANVAS = 368
-"""Pixels along each side of the picture that the exported network takes: half and quarter of a frame of 640 by 480."""
 STEP = 16
 """The height and width of a picture must be multiples of this, in pixels."""
-PLACE = 4
-"""Pixels along each side of a place."""
-VALUES = 15
-"""Of each place: one for the middle, four for the box, ten for the digit."""
-MEAN, STD = 0.5, 0.25
-"""What is subtracted from a pixel, 0 to 1, and what the difference is divided by."""
-SIZE = 14.0
-"""The size of a box, in pixels, that the network gives as 0."""
-BOX_GAIN = 4.0
-"""By which an offset, in places, is multiplied, so that int8 holds it finely enough."""
-SIZE_GAIN = 2.0
-"""The same for the logarithm of a size."""
-FOUND = (7.0, 28.0)
-"""The longer side of the digits that are to be found at one scale, in pixels: each digit has such a size at two scales."""
 IGNORED = (5.0, 40.0)
 """A digit with a longer side between these, but not between those of `FOUND`, may be found at this scale."""
 MAY_BE_FOUND = -3
@@ -69,26 +51,28 @@ def _reduce(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class Finder(nn.Module):
-    """Maps float32 (N, 1, H, W), standardised, to (N, VALUES, H / 4, W / 4); H and W are multiples of 16.
+    """Maps float32 (N, 16, H / 4, W / 4), standardised, to (N, VALUES, H / 4, W / 4); H and W are multiples of 16.
 
-    Features at a quarter, an eighth and a sixteenth of the resolution; the coarser ones are added to the finer ones (Lin et
-    al., "Feature Pyramid Networks for Object Detection", 2017), so that a place knows what lies around it.
+    Each place is given the 16 pixels that it consists of as channels, see `finder_map.split_places`.
+
+    Features at a quarter, an eighth and a sixteenth of the resolution; the coarser ones are added to the finer (Lin
+    et al., "Feature Pyramid Networks for Object Detection", 2017), so that a place knows what lies around it.
     """
 
-    input_shape = (1, CANVAS, CANVAS)
-    """Channels, height and width of the picture that the exported network takes."""
+    input_shape = (PLACE * PLACE, CANVAS // PLACE, CANVAS // PLACE)
+    """Channels, height and width of what the exported network takes."""
 
-    def __init__(self, widths: tuple[int, int, int, int] = (16, 32, 64, 80), blocks: int = 3) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (32, 64, 80), blocks: int = 3) -> None:
         """With random weights.
 
         Args:
-            widths: channels at a half, a quarter, an eighth and a sixteenth of the resolution.
+            widths: channels at a quarter, an eighth and a sixteenth of the resolution.
             blocks: at an eighth and at a sixteenth, before the coarser features are added.
         """
         super().__init__()
-        half, quarter, eighth, sixteenth = widths
-        self.stem = _unit(1, half, 3, 2)
-        self.quarter = _reduce(half, quarter, 1)
+        quarter, eighth, sixteenth = widths
+        self.patches = _unit(PLACE * PLACE, quarter, 1)
+        self.quarter = Block(quarter)
         self.eighth = _reduce(quarter, eighth, blocks)
         self.sixteenth = _reduce(eighth, sixteenth, blocks)
         self.to_eighth = _unit(sixteenth, eighth, 1, relu=False)
@@ -101,9 +85,9 @@ class Finder(nn.Module):
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
             self.head.bias[0] = -4.6  # type: ignore[index]  # one place in a hundred, at the start
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The map of values of images."""
-        quarter = self.quarter(self.stem(images))
+    def forward(self, pixels: Tensor) -> Tensor:
+        """The map of values of canvases."""
+        quarter = self.quarter(self.patches(pixels))
         eighth = self.eighth(quarter)
         sixteenth = self.sixteenth(eighth)
         eighth = self.around_eighth(F.relu(eighth + self.enlarge(self.to_eighth(sixteenth))))
@@ -129,6 +113,10 @@ class Targets:
     index: Tensor
     box: Tensor
     label: Tensor
+
+    def to(self, device: torch.device) -> Targets:
+        """The same on a device."""
+        return Targets(*(getattr(self, one.name).to(device) for one in fields(self)))
 
 
 def targets(boxes: Tensor, side: int) -> Targets:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.data.finder_map import BEYOND, BORDER
 from edge_mnist.training.finder import glyphs, surfaces
 from edge_mnist.training.finder.glyphs import Character, Hand, Pen
 
@@ -24,10 +25,6 @@ LEAST_SIZE = 11
 """The smallest digits that are written, in pixels."""
 LEAST_SEEN = 8
 """Digits that are smaller in a frame, in pixels, are not asked for."""
-BORDER = 8
-"""Pixels by which the edge of a picture is repeated around it, before anything else begins."""
-BEYOND = 128
-"""The grey of what lies beyond."""
 UPRIGHT = 50.0
 """A digit that is turned by more degrees is only to be found, not to be classified: a 6 would be a 9."""
 
@@ -474,7 +471,7 @@ KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
     "boxes": (0.08, boxes),
     "equations": (0.07, equations),
     "form": (0.09, form),
-    "words": (0.07, words),
+    "words": (0.09, words),
     "drawing": (0.05, drawing),
     "empty": (0.05, empty),
     "photograph": (0.04, empty),
@@ -717,7 +714,7 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
     height, width = picture.frame.shape
     scale, middle = float(np.exp(random.uniform(np.log(0.15), np.log(1.2)))), random.uniform(0, 1, 2) * (width, height)
     seen = np.flatnonzero((picture.boxes[:, 2:] - picture.boxes[:, :2]).max(1, initial=0) >= LEAST_SEEN)
-    if len(seen) and random.rand() < 0.85:
+    if len(seen) and random.rand() < 0.75:
         box = picture.boxes[seen[random.randint(len(seen))]]
         size = max(box[2] - box[0], box[3] - box[1])
         scale = min(float(np.exp(random.uniform(*np.log(sizes)))) / max(size, 1.0), 1.7)
@@ -742,9 +739,7 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
     corner = np.array([left, top]) - np.rint(first * scale).astype(int)
     before, after = np.maximum(-corner, 0), np.maximum(corner + side - shape, 0)
     near, far = np.minimum(before, BORDER), np.minimum(after, BORDER)
-    bordered = cv2.copyMakeBorder(
-        small, int(near[1]), int(far[1]), int(near[0]), int(far[0]), cv2.BORDER_REPLICATE
-    )
+    bordered = cv2.copyMakeBorder(small, int(near[1]), int(far[1]), int(near[0]), int(far[0]), cv2.BORDER_REPLICATE)
     near, far = before - near, after - far
     padded = cv2.copyMakeBorder(
         bordered, int(near[1]), int(far[1]), int(near[0]), int(far[0]), cv2.BORDER_CONSTANT, value=BEYOND

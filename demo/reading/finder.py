@@ -1,0 +1,264 @@
+"""Finds the digits in a frame with a small network that looks at it at several scales.
+
+Each scale halves the one before. The coarse scales share one canvas, and the network runs once for all of them; finer
+scales are cut into tiles, each of which fills a canvas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_mnist.data import finder_map
+from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS, FOUND, PLACE, VALUES
+from edge_mnist.runtime import Classifier
+
+TILE = CANVAS - 2 * BORDER
+"""The largest side of a picture that fills a canvas, in pixels."""
+COARSE = 320
+"""The longer side, in pixels, of the finest scale that shares the canvas with the coarser ones."""
+SHARED = 48
+"""Pixels that neighbouring tiles share: a digit that one of them cuts lies wholly on the other."""
+SMALLEST = 12
+"""The longer side, in pixels, of the coarsest scale: a digit that fills the frame is then found there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found in a frame, the most confident first.
+
+    Attributes:
+        boxes: float32 (N, 4), left, top, right, bottom of each digit in pixels of the frame.
+        confidence: float32 (N,), 0 to 1, that a digit is there.
+        logits: float32 (N, 10), which digit the network takes it for.
+    """
+
+    boxes: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """How many were found."""
+        return len(self.boxes)
+
+    def take(self, index: NDArray[np.intp] | list[int]) -> Found:
+        """Some of them, by index or mask."""
+        return Found(self.boxes[index], self.confidence[index], self.logits[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture on a canvas.
+
+    Attributes:
+        pixels: uint8 (h, w) grey, no larger than `TILE`.
+        scale: pixels of it for one pixel of the frame, across and down.
+        corner: where it begins in its scale, across and down, in pixels of the scale.
+        edges: of a tile, how far from its left, top, right and bottom edge the middle of a digit must lie, in pixels; 0
+            at the edges of the frame. What lies nearer is found on the neighbouring tile.
+    """
+
+    pixels: NDArray[np.uint8]
+    scale: tuple[float, float]
+    corner: tuple[int, int] = (0, 0)
+    edges: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A picture, the number of its canvas, and where its first pixel lies there."""
+
+    picture: Picture
+    canvas: int
+    left: int
+    top: int
+
+
+class Finder:
+    """The network that finds digits, and how finely it looks.
+
+    It is called with frames only, and keeps nothing of them.
+    """
+
+    def __init__(self, network: Classifier, *, least: float, finest: int, looks: int) -> None:
+        """With a network that takes a canvas and gives a map, see `finder_map`.
+
+        Args:
+            network: the opened artifact.
+            least: the confidence, 0 to 1, below which nothing is given.
+            finest: the longer side, in pixels, of the finest scale; a larger frame is reduced to it.
+            looks: the most canvases beyond the first that are looked at for one frame; where more would be needed,
+                those on which the coarse scales show the most small digits are chosen.
+        """
+        self.network = network
+        self.least = least
+        self.finest = finest
+        self.looks = looks
+
+    def find(self, grey: NDArray[np.uint8]) -> Found:
+        """Find the digits in a frame, uint8 (H, W) grey."""
+        coarse, fine = _scales(grey, self.finest)
+        rows = self._look(_pack([Picture(*scale) for scale in coarse]))
+        tiles = [tile for scale in fine for tile in _tiles(*scale)]
+        if len(tiles) > self.looks:
+            tiles = _worth_a_look(tiles, rows, self.looks)
+        found = np.concatenate([rows, self._look(_pack(tiles))]) if tiles else rows
+        kept = found[_suppress(found)]
+        return Found(kept[:, :4], kept[:, 4], kept[:, 5:])
+
+    def _look(self, placed: list[Placed]) -> NDArray[np.float32]:
+        """What is found on pictures: float32 (N, 15), the box in the frame, the confidence, ten logits."""
+        canvases = np.full((placed[-1].canvas + 1, CANVAS, CANVAS), BEYOND, np.uint8)
+        for one in placed:
+            height, width = one.picture.pixels.shape
+            below, right = (min(BORDER, CANVAS - end) for end in (one.top + height, one.left + width))
+            canvases[
+                one.canvas, one.top - BORDER : one.top + height + below, one.left - BORDER : one.left + width + right
+            ] = cv2.copyMakeBorder(one.picture.pixels, BORDER, below, BORDER, right, cv2.BORDER_REPLICATE)
+        lowest = float(np.log(self.least / (1 - self.least)))
+        found = [np.zeros((0, 5 + 10), np.float32)]
+        for number, canvas in enumerate(canvases):
+            side = CANVAS // PLACE
+            values = self.network.logits(finder_map.split_places(canvas[None])).reshape(VALUES, side, side)
+            heat = values[0]
+            is_peak = (heat >= lowest) & (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8)))
+            down, across = np.nonzero(is_peak)
+            boxes = finder_map.decode(values, down, across)
+            middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+            confidence = 1 / (1 + np.exp(-heat[down, across]))
+            table = np.concatenate([boxes, confidence[:, None], values[5:, down, across].T], 1)
+            found += [_inside(one, table, middle) for one in placed if one.canvas == number]
+        return np.concatenate(found)
+
+
+def _inside(one: Placed, table: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows whose middle lies on a picture, with their boxes in pixels of the frame."""
+    height, width = one.picture.pixels.shape
+    left, top, right, bottom = one.picture.edges
+    low = np.array([one.left + left, one.top + top])
+    high = np.array([one.left + width - right, one.top + height - bottom])
+    rows = table[((middle >= low) & (middle < high)).all(1)]
+    shift = np.array([one.picture.corner[0] - one.left, one.picture.corner[1] - one.top] * 2, np.float32)
+    rows[:, :4] = (rows[:, :4] + shift) / np.array(one.picture.scale * 2, np.float32)
+    return rows
+
+
+Scale = tuple[NDArray[np.uint8], tuple[float, float]]
+
+
+def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Scale]]:
+    """A frame at the scales that share a canvas, and at the finer ones, each with its pixels for one of the frame."""
+    height, width = grey.shape
+
+    def at(longer: float) -> Scale:
+        ratio = longer / max(height, width)
+        size = max(1, round(width * ratio)), max(1, round(height * ratio))
+        if size == (width, height):
+            return grey, (1.0, 1.0)
+        way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        pixels = np.asarray(cv2.resize(grey, size, interpolation=way), np.uint8)
+        return pixels, (size[0] / width, size[1] / height)
+
+    longest = max(height, width)
+    coarse, fine = [], []
+    longer = float(COARSE) if longest > COARSE else float(longest)
+    while True:
+        coarse.append(at(longer))
+        if longer / 2 < SMALLEST:
+            break
+        longer /= 2
+    longer = max(map(max, (coarse[0][0].shape,))) * 2.0
+    if longest <= COARSE:  # a small picture: its digits may be small, too
+        fine.append(at(longer))
+    else:
+        while longer <= min(finest, 1.5 * longest):
+            fine.append(at(min(longer, longest)))
+            longer *= 2
+    return coarse, fine
+
+
+def _tiles(pixels: NDArray[np.uint8], scale: tuple[float, float]) -> list[Picture]:
+    """A scale, cut into tiles that a canvas holds."""
+    spans = [_spans(side) for side in reversed(pixels.shape)]
+    half = SHARED // 2
+    return [
+        Picture(
+            pixels[top:bottom, left:right],
+            scale,
+            (left, top),
+            (
+                half * (left > 0),
+                half * (top > 0),
+                half * (right < pixels.shape[1]),
+                half * (bottom < pixels.shape[0]),
+            ),
+        )
+        for top, bottom in spans[1]
+        for left, right in spans[0]
+    ]
+
+
+def _spans(side: int) -> list[tuple[int, int]]:
+    """Where tiles along a side begin and end."""
+    if side <= TILE:
+        return [(0, side)]
+    count = -(-(side - SHARED) // (TILE - SHARED))
+    starts = [round(number * (side - TILE) / (count - 1)) for number in range(count)]
+    return [(start, start + TILE) for start in starts]
+
+
+def _pack(pictures: list[Picture]) -> list[Placed]:
+    """Places pictures on canvases: in rows, each as high as its first picture."""
+    placed = []
+    canvas, left, top, height = 0, 0, 0, 0
+    for picture in pictures:
+        rows, columns = (side + 2 * BORDER for side in picture.pixels.shape)
+        if left + columns > CANVAS or (height and top + rows > CANVAS):
+            left, top, height = 0, top + height, 0
+        if top + rows > CANVAS:
+            canvas, left, top, height = canvas + 1, 0, 0, 0
+        placed.append(Placed(picture, canvas, left + BORDER, top + BORDER))
+        left, height = left + columns, max(height, rows)
+    return placed
+
+
+def _worth_a_look(tiles: list[Picture], rows: NDArray[np.float32], most: int) -> list[Picture]:
+    """The tiles on which the coarse scales show the most that would have a good size there."""
+    middle = (rows[:, :2] + rows[:, 2:4]) / 2
+    size = (rows[:, 2:4] - rows[:, :2]).max(1, initial=0)
+    promise = []
+    for tile in tiles:
+        scale = np.array(tile.scale)
+        low = np.array(tile.corner) / scale
+        high = low + np.array(tile.pixels.shape[::-1]) / scale
+        there = ((middle >= low) & (middle < high)).all(1) & (size * scale[0] < FOUND[1])
+        promise.append(float(rows[there, 4].sum()))
+    order = np.argsort(-np.array(promise), kind="stable")[:most]
+    return [tiles[index] for index in sorted(order) if promise[index] > 0]
+
+
+OVERLAP = 0.4
+"""Of two boxes that share this part of their union, the more confident one stays."""
+INSIDE = 0.7
+"""So it does where they share this part of the smaller one."""
+
+
+def _suppress(table: NDArray[np.float32]) -> list[int]:
+    """The rows that stay where several boxes show one digit, the most confident first."""
+    order = np.argsort(-table[:, 4], kind="stable")
+    boxes = table[order, :4]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    left = np.ones(len(order), bool)
+    kept = []
+    for index in range(len(order)):
+        if not left[index]:
+            continue
+        kept.append(int(order[index]))
+        low = np.maximum(boxes[index, :2], boxes[:, :2])
+        shared = np.clip(np.minimum(boxes[index, 2:], boxes[:, 2:]) - low, 0, None).prod(1)
+        smaller = np.minimum(areas[index], areas)
+        left &= ~((shared > OVERLAP * (areas[index] + areas - shared)) | (shared > INSIDE * smaller))
+    return kept
