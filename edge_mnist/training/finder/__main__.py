@@ -1,4 +1,4 @@
-"""Trains and judges the network that finds digits: `python -m edge_mnist.training.finder train|judge --help`."""
+"""Trains the network that finds digits: `python -m edge_mnist.training.finder --help`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError
-from edge_mnist.training.finder import judging, loop, sources
+from edge_mnist.training.finder import loop
 
 _FONTS = click.option(
     "--fonts",
@@ -24,12 +22,7 @@ _FONTS = click.option(
 _DATA = click.option("--data", type=click.Path(path_type=Path), help="Where MNIST is.")
 
 
-@click.group()
-def main() -> None:
-    """Train and judge the network that finds digits."""
-
-
-@main.command()
+@click.command()
 @click.argument("run", type=click.Path(file_okay=False, path_type=Path))
 @_FONTS
 @_DATA
@@ -37,27 +30,10 @@ def main() -> None:
 @click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting: steps, batch, width, ..."
 )
-def train(run: Path, fonts: Path, data: Path | None, workers: int, changes: tuple[str, ...]) -> None:
+def main(run: Path, fonts: Path, data: Path | None, workers: int, changes: tuple[str, ...]) -> None:
     """Train a finder in the folder RUN, or go on with one that was interrupted."""
     for record in loop.train(run, fonts, data, _settings(changes), workers):
         click.echo(json.dumps({name: round(value, 4) for name, value in record.items()}))
-
-
-@main.command()
-@click.argument("checkpoint", type=click.Path(dir_okay=False, exists=True, path_type=Path))
-@_FONTS
-@_DATA
-@click.option("--part", type=click.Choice(["choose", "judge"]), default="choose", show_default=True)
-@click.option("--count", type=click.IntRange(1), default=20, show_default=True, help="Pictures of each kind.")
-@click.option("--least", type=click.FloatRange(0, 1), default=0.4, show_default=True, help="The confidence needed.")
-def judge(checkpoint: Path, fonts: Path, data: Path | None, part: str, count: int, least: float) -> None:
-    """Print, by kind of picture, how many digits the finder in CHECKPOINT finds, reads and invents."""
-    finder = loop.load(checkpoint)
-    table = Table("kind", "pictures", "digits", "found", "of these read right", "invented a picture")
-    for kind, row in judging.judge(finder, sources.load(part, fonts, data), count, least).items():
-        numbers = [f"{row.found / row.digits:.1%}", f"{row.right / max(row.told, 1):.1%}"] if row.digits else ["-", "-"]
-        table.add_row(kind, str(row.pictures), str(row.digits), *numbers, f"{row.invented / row.pictures:.2f}")
-    Console(width=100).print(table)
 
 
 def _settings(changes: tuple[str, ...]) -> loop.Settings:
