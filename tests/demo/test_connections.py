@@ -215,10 +215,10 @@ def test_a_token_cannot_be_guessed_often(tmp_path: Path, monkeypatch: pytest.Mon
             return ask(page.port, client=client, Cookie=f"edge_mnist_{page.port}={token}")[0]
 
         assert try_token(TOKEN, "127.0.0.9") == 200
-        assert {try_token("of-the-day-before") for _ in range(30)} == {403}  # a page that was left open
+        assert {try_token("of-the-day-before") for _ in range(30)} == {401}  # a page that was left open
         assert try_token(TOKEN) == 200
-        assert [try_token(f"guess-{n}") for n in range(12)] == [403] * 9 + [429] * 3
-        assert try_token(TOKEN) == 429 and ask(page.port)[0] == 403
+        assert [try_token(f"guess-{n}") for n in range(12)] == [401] * 9 + [429] * 3
+        assert try_token(TOKEN) == 429 and ask(page.port)[0] == 401
         assert try_token(TOKEN, "127.0.0.2") == 200
         for n in range(10, 30):
             [try_token(f"guess-{n}-{m}", f"127.0.1.{n}") for m in range(10)]
@@ -233,8 +233,9 @@ def test_a_token_may_contain_any_bytes(tmp_path: Path) -> None:
     with serve(tmp_path, "0.0.0.0") as (page, lines):
         with closing(connect(page.port, b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: ")) as connection:
             connection.sendall(f"edge_mnist_{page.port}=".encode() + b"\xff\xfe\r\n\r\n")
-            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 403")
-        assert ask(page.port, "/?token=%ff%ed%a0%80")[0] == 403
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401")
+        assert ask(page.port, "/?token=%ff%ed%a0%80")[0] == 401
+        assert ask(page.port, Authorization="Bearer \xff\xed")[0] == 401
         assert len(lines) == 1
 
 

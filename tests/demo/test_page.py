@@ -310,8 +310,8 @@ def test_beyond_this_machine_a_token_is_needed(tmp_path: Path, monkeypatch: pyte
     try:
         assert lines[0].endswith(f":{page.port}/?token={TOKEN}")
         for path in ("/", "/live.mjpg", "/events", "/?token=wrong", "/?token="):
-            assert client("GET", path)[0] == 403
-        assert client("POST", "/snapshot", b"")[0] == 403
+            assert client("GET", path)[0] == 401
+        assert client("POST", "/snapshot", b"")[0] == 401
         status, headers, _ = client("GET", f"/?token={TOKEN}")
         cookie = headers["Set-Cookie"]
         assert status == 303 and headers["Location"] == "/" and "HttpOnly" in cookie and "SameSite=Strict" in cookie

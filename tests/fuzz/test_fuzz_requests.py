@@ -18,7 +18,7 @@ KEY = b'{"key": "0123456789abcdef", "label": "3"}'
 SEEDS = [
     *(
         f"GET {path} HTTP/1.1\r\n{HEAD}\r\n".encode()
-        for path in ("/", "/app.js", "/?token=abc", "/events", "/live.mjpg")
+        for path in ("/", "/app.js", "/?token=abc", "/events", "/live.mjpg", "/health", "/openapi.json")
     ),
     *(
         f"POST {path} HTTP/1.1\r\n{HEAD}Origin: http://localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
@@ -63,6 +63,7 @@ PIECES = [
     *(
         b'Cookie: \xff=\xfe; a="\r\n',
         b"Range: bytes=9-1\r\n",
+        b"Authorization: Bearer \xff\xed\xa0\x80\r\n",
         b"Content-Type: multipart/form-data\r\n",
         b"http://x:y@[::",
     ),

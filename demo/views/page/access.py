@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 from collections import OrderedDict, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -170,16 +171,18 @@ class Gate:
         if not self._rules.allows_host(host):
             return refuse(403, "this machine is not known by that name: use its address, or localhost")
         cookie = f"edge_mnist_{port}"
-        token = request.query.get("token") or request.cookies.get(cookie)
+        token = _find_token(request, cookie)
         if self._rules.token is not None and token and self._guesses.is_blocked(client):
             self._notices.add(
                 "guesses", f"the page refuses tokens for some time: too many wrong ones, the last from {client}"
             )
-            return refuse(429, "too many wrong tokens: wait a minute")
+            seconds = round(1 / _GUESS_RATE)
+            return refuse(429, f"too many wrong tokens: wait {seconds} seconds", {"Retry-After": str(seconds)})
         if not self._rules.allows_token(token):
             if token:
                 self._guesses.add_wrong(client, token)
-            return refuse(403, "the link that the demo printed contains a token, which is missing here or wrong")
+            reason = "the link that the demo printed contains a token, which is missing here or wrong"
+            return refuse(401, reason, {"WWW-Authenticate": 'Bearer realm="edge-mnist"'})  # RFC 6750, section 3
         self._guesses.add_right(client)
         if "token" in request.query and self._rules.token is not None:
             response = web.Response(status=303, headers={"Location": "/"})
@@ -191,6 +194,19 @@ class Gate:
         return None
 
 
-def refuse(status: int, reason: str) -> web.Response:
-    """Make a response with a status and, as JSON, an error that the page shows."""
-    return web.json_response({"error": reason}, status=status)
+def refuse(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Make a response with a status, further headers and, as JSON, an error that the page shows."""
+    return web.json_response({"error": reason}, status=status, headers=headers)
+
+
+def refuse_too_many() -> web.Response:
+    """Make the response to a client that sends requests too fast."""
+    return refuse(429, "too many requests: wait a second", {"Retry-After": "1"})
+
+
+def _find_token(request: web.Request, cookie: str) -> str | None:
+    """Find the token of a request in the header Authorization, else in its query, else in the cookie of this name."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return request.query.get("token") or request.cookies.get(cookie)

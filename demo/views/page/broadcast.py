@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections import deque
 from concurrent.futures import Executor
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import cv2
 from aiohttp import web
 
+from edge_mnist import __version__
 from edge_mnist.demo.live.events import describe_event
 from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
@@ -31,6 +33,8 @@ _HISTORY = 60
 """The number of events that a new viewer gets."""
 _STATUS_SECONDS = 0.1
 """Seconds between two messages with the status."""
+_STALLED_SECONDS, _STALLED_FRAMES = 10.0, 3
+"""The demo has stalled if for so many seconds, and in the usual time of so many frames, no frame was read."""
 
 
 class Broadcast:
@@ -67,11 +71,14 @@ class Broadcast:
         self._event_count = 0  # the last event's "count", which counts all events of this run
         self._run = secrets.token_hex(4)  # tells a page that was left open that the count began anew
         self._picture: tuple[int, bytes] = (0, b"")  # its number and its JPEG
+        self._last_frame = time.monotonic()  # when the last frame was read; before the first one, when the page began
         self._has_result, self._has_picture = _Signal(loop), _Signal(loop)
 
     def take(self, result: FrameResult) -> None:
         """Take a new result."""
         self.result, self.model = result, result.model
+        if result.is_new:
+            self._last_frame = time.monotonic()
         for event in result.events:
             self._event_count += 1
             number = event.number
@@ -123,6 +130,26 @@ class Broadcast:
             await response.write(f"data: {message}\n\n".encode())
             await asyncio.sleep(_STATUS_SECONDS)
             await self._has_result.wait()
+
+    async def send_health(self, request: web.Request) -> web.Response:
+        """Send whether frames are read at this moment, with status 200 if they are and 503 if not."""
+        silence = time.monotonic() - self._last_frame
+        rate = 0.0 if self.result is None else self.result.rate
+        state, trouble = "opening", ""
+        if self.result is not None:
+            state, trouble = self.result.state.kind, self.result.state.text
+            if state == "live" and silence > max(_STALLED_SECONDS, _STALLED_FRAMES / (rate or 1.0)):
+                state, trouble = "stalled", f"no frame was read for {silence:.0f} s"
+        is_ok = state == "live"
+        health = {
+            "ok": is_ok,
+            "state": state,
+            "trouble": trouble,
+            "silence": round(silence, 3),
+            "rate": round(rate, 1),
+            "version": __version__,
+        }
+        return web.json_response(health, status=200 if is_ok else 503)
 
     def _describe_status(self) -> dict[str, Any]:
         """Describe what is read now, by which network, and how fast."""

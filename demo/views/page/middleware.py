@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from edge_mnist.demo.views.notices import Notices
-from edge_mnist.demo.views.page.access import SECURITY_HEADERS, Gate, refuse
+from edge_mnist.demo.views.page.access import SECURITY_HEADERS, Gate, refuse, refuse_too_many
 from edge_mnist.demo.views.page.connections import find_connection
 from edge_mnist.demo.views.page.rate_limits import RateLimiter
 from edge_mnist.system.errors import EdgeMnistError
@@ -66,7 +66,7 @@ def make_middleware(gate: Gate, notices: Notices, find_port: Callable[[], int]) 
                 await connection.read_body(request, max_bytes)
                 limiter = limiters.get(request.path)
                 if limiter is not None and not limiter.find_bucket(connection.client).take():
-                    return refuse(429, "too many requests: wait a second")
+                    return refuse_too_many()
             with connection.answer():
                 response = await handler(request)
                 await response.prepare(request)

@@ -18,13 +18,19 @@ from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.demo.views import snapshots
 from edge_mnist.demo.views.drawing import draw_result
-from edge_mnist.demo.views.page.access import refuse
+from edge_mnist.demo.views.page.access import refuse, refuse_too_many
 from edge_mnist.demo.views.page.broadcast import Broadcast
 from edge_mnist.demo.views.page.connections import find_connection
 from edge_mnist.demo.views.page.corrections import Corrections
 from edge_mnist.demo.views.page.uploads import UploadReader
 
-_TYPES = {"index.html": "text/html", "style.css": "text/css", "app.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_TYPES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "app.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "openapi.json": "application/json",
+}
 """The content types of the files in demo/web."""
 _MAX_WAITING = 4
 """Drawings, and photographs, that may wait at once; further ones are refused."""
@@ -66,6 +72,7 @@ class Routes:
             (f"/{{name:{names}}}", self._send_file),
             ("/live.mjpg", self._broadcast.send_picture),
             ("/events", self._broadcast.send_events),
+            ("/health", self._broadcast.send_health),
         ):
             app.router.add_get(path, get, expect_handler=_ignore_expect)
         for path, post in (
@@ -95,8 +102,10 @@ class Routes:
         self, read: Callable[[bytes, OpenedModel], dict[str, Any]], request: web.Request, executor: Executor
     ) -> web.Response:
         """Read the body of a request in a thread of an executor, unless too many wait for that."""
+        if request.content_type.startswith("multipart/"):
+            return refuse(415, "expected the image itself as the body, found a form: curl --data-binary @FILE sends it")
         if self._waiting[request.path] >= _MAX_WAITING:
-            return refuse(429, "too many requests: wait a second")
+            return refuse_too_many()
         self._waiting[request.path] += 1
         try:
             return web.json_response(await _run(executor, read, find_connection(request).body, self._broadcast.model))
