@@ -49,6 +49,8 @@ class DemoOptions:
         mirror: exchange left and right in the window and in recordings.
         page: the options of the page.
         mqtt: the address and topic of a broker that events are sent to; None sends none.
+        mqtt_discovery: the prefix under which the camera is described to Home Assistant through that broker; None if it
+            is not.
     """
 
     camera: str = "0"
@@ -65,3 +67,4 @@ class DemoOptions:
     mirror: bool = False
     page: PageOptions = field(default_factory=PageOptions)
     mqtt: str | None = None
+    mqtt_discovery: str | None = None

@@ -21,7 +21,7 @@ from edge_mnist.demo.views import snapshots
 from edge_mnist.demo.views.drawing import draw_result, to_bgr
 from edge_mnist.demo.views.recording import Recording
 from edge_mnist.system import stderr
-from edge_mnist.system.errors import EdgeMnistError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 from edge_mnist.system.files import check_folder
 from edge_mnist.system.progress import is_quiet
 
@@ -52,6 +52,8 @@ def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
         UsageError: an option has a wrong value.
         EdgeMnistError: there is no camera or no window, the port is in use, or the model is damaged.
     """
+    if options.mqtt_discovery is not None and options.mqtt is None:
+        raise UsageError("--mqtt-discovery: needs a broker: add --mqtt mqtt://host:1883/topic")
     source = parse_source(options.camera, options.settings)
     if options.snapshots is not None:
         check_folder(options.snapshots, "--snapshot-dir")
@@ -88,7 +90,8 @@ def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
         if options.mqtt is not None:
             from edge_mnist.demo.views.mqtt import MqttView
 
-            mqtt = stack.enter_context(closing(MqttView(options.mqtt, model, source.name, report)))
+            mqtt = MqttView(options.mqtt, model, source.name, report, options.mqtt_discovery)
+            stack.callback(mqtt.close)
         results = loop.read_live(
             capture,
             model,

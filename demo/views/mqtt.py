@@ -2,7 +2,7 @@
 
 Below the topic of the address there are: `availability`, online or offline, which the broker itself sets to offline for
 a camera that is cut off; `state`, that of the camera; `numbers`, those that are there now, with `?` for a doubtful
-digit; and `events`, each event. All but the events are retained.
+digit; `confidences`, theirs in the same order; and `events`, each event. All but the events are retained.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import re
 import socket
 import ssl
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 from edge_mnist.demo.live.events import describe_event
 from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
+from edge_mnist.demo.views import discovery
 from edge_mnist.demo.views.notices import Notices
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 
@@ -38,6 +41,8 @@ _KEEPALIVE_SECONDS = 30
 """Seconds without a message after which the broker is asked whether it is still there."""
 _RETRY_SECONDS = 1, 30
 """Seconds between the attempts to connect again, which grow from the first value to the second."""
+_CONFIDENCE_SECONDS = 10.0
+"""Seconds between two messages with the confidences of the same numbers, which change with each frame."""
 _MAX_PACKET = 1024
 """Bytes of a packet from the broker. Nothing is subscribed to: only acknowledgements of a few bytes come."""
 
@@ -72,7 +77,8 @@ def parse_address(address: str) -> Broker:
     topic = parts.path.strip("/")
     if parts.username or parts.password:
         raise UsageError(f"--mqtt: a password there shows in the list of processes: set {USER} and {PASSWORD}")
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not topic or re.search(r"[+#\0]", address):
+    is_wrong = not parts.hostname or not topic or re.search(r"[+#\0]", address)
+    if parts.scheme not in ("mqtt", "mqtts") or is_wrong or len(topic.encode()) > discovery.MAX_TOPIC:
         raise UsageError(f"--mqtt {address}: expected mqtt://host:1883/topic, or mqtts:// for TLS")
     is_encrypted = parts.scheme == "mqtts"
     return Broker(parts.hostname, port or (_TLS_PORT if is_encrypted else _PORT), topic, is_encrypted)
@@ -81,7 +87,14 @@ def parse_address(address: str) -> Broker:
 class MqttView:
     """Publishes results. A broker that cannot be reached is tried again and again, and nothing waits for it."""
 
-    def __init__(self, address: str, model: OpenedModel, source: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        model: OpenedModel,
+        source: str,
+        report: Callable[[str], None],
+        discovery_prefix: str | None = None,
+    ) -> None:
         """Begin to connect.
 
         Args:
@@ -89,19 +102,26 @@ class MqttView:
             model: the network that reads.
             source: the name of the camera.
             report: is called with a line when the broker is lost or back.
+            discovery_prefix: the prefix under which the camera is described to Home Assistant; None if it is not.
 
         Raises:
-            UsageError: the address is wrong.
+            UsageError: the address or the prefix is wrong.
             EdgeMnistError: paho-mqtt is not installed, or the certificates cannot be read.
         """
         self._broker = parse_address(address)
+        self._descriptions: dict[str, str] = {}
+        if discovery_prefix is not None:
+            prefix = discovery.parse_prefix(discovery_prefix)
+            self._descriptions = discovery.make_messages(prefix, self._broker.topic, model.path.name)
         try:
             import paho.mqtt.client  # noqa: F401
         except ImportError as error:
             raise missing_package("paho-mqtt", "mqtt") from error
         self._notices, self._source = Notices(report), source
-        self._numbers: str | None = None
-        self._state = ""
+        self._retained: dict[str, str] = {}  # the last message of each topic that is retained
+        self._lock = threading.Lock()  # is held while a retained message is changed and published
+        self._next_confidences = 0.0  # when those of the same numbers may be published, on the monotonic clock
+        self._was_connected = False
         self._problem = ""
         # Each camera has a name of its own: a broker cuts off the older of two clients of the same name.
         name = f"edge-mnist-{socket.gethostname()}-{os.getpid()}"
@@ -123,16 +143,16 @@ class MqttView:
         client.loop_start()
 
     def show(self, result: FrameResult) -> None:
-        """Publish the events of a result, and the numbers and the state if they have changed."""
+        """Publish the events of a result, and the numbers, their confidences and the state if they have changed."""
         for event in result.events:
             self._publish("events", json.dumps({**describe_event(event), "camera": self._source}), retain=False)
-        numbers = json.dumps([number.text for number in result.numbers])
-        if numbers != self._numbers:
-            self._numbers = numbers
-            self._publish("numbers", numbers, retain=True)
-        if result.state.kind != self._state:
-            self._state = result.state.kind
-            self._publish("state", self._state, retain=True)
+        has_changed = self._publish_retained("numbers", json.dumps([number.text for number in result.numbers]))
+        now = time.monotonic()
+        if has_changed or now >= self._next_confidences:
+            confidences = [round(number.confidence, 3) for number in result.numbers]
+            self._publish_retained("confidences", json.dumps(confidences))
+            self._next_confidences = now + _CONFIDENCE_SECONDS
+        self._publish_retained("state", result.state.kind)
 
     def close(self) -> None:
         """Publish that the camera is offline, and disconnect; what is not sent within 2 seconds is lost."""
@@ -146,6 +166,15 @@ class MqttView:
     def _publish(self, name: str, text: str, *, retain: bool) -> Any:
         return self._client.publish(f"{self._broker.topic}/{name}", text, qos=1, retain=retain)
 
+    def _publish_retained(self, name: str, text: str) -> bool:
+        """Publish a retained message unless it is the one that was published last; return whether it is another."""
+        with self._lock:
+            if self._retained.get(name) == text:
+                return False
+            self._retained[name] = text
+            self._publish(name, text, retain=True)
+            return True
+
     def _on_connect(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._report_problem("refused", f"refuses: {reason} ({USER} and {PASSWORD} give the credentials)")
@@ -153,7 +182,14 @@ class MqttView:
         if self._problem:
             self._notices.add("back", "--mqtt: the broker is back")
         self._problem = ""
+        for topic, text in self._descriptions.items():
+            client.publish(topic, text, qos=1, retain=True)
         self._publish("availability", "online", retain=True)
+        with self._lock:
+            # A broker that was restarted may have forgotten what it retained. The first time, all is queued already.
+            for name, text in self._retained.items() if self._was_connected else ():
+                self._publish(name, text, retain=True)
+        self._was_connected = True
 
     def _on_connect_fail(self, client: Any, data: Any) -> None:
         error = sys.exc_info()[1]  # paho calls this while it handles the error, but does not pass the error on

@@ -60,6 +60,14 @@ from edge_mnist.system.files import check_folder
     help="Let the page save corrected digits in this folder, for train --user-digits.  [default: corrections]",
 )
 @click.option("--mqtt", help="Send the events to this broker too: mqtt://host:1883/topic, or mqtts://.")
+@click.option(
+    "--mqtt-discovery",
+    metavar="[PREFIX]",
+    is_flag=False,
+    flag_value="homeassistant",
+    help="Describe the camera to Home Assistant through the broker of --mqtt, below PREFIX, homeassistant if none is "
+    "given.",
+)
 def demo(
     camera: str,
     view: Literal["auto", "window", "web", "none"],
@@ -79,6 +87,7 @@ def demo(
     port: int,
     corrections: Path | None,
     mqtt: str | None,
+    mqtt_discovery: str | None,
 ) -> None:
     """Read numbers live from a camera, in a window or in a browser.
 
@@ -115,6 +124,7 @@ def demo(
         mirror=mirror,
         page=PageOptions(host, port, corrections or Path("corrections"), threshold),
         mqtt=mqtt,
+        mqtt_discovery=mqtt_discovery,
     )
     if not program.run_demo(options, stop):
         sys.exit(1)
