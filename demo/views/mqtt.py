@@ -77,8 +77,8 @@ def parse_address(address: str) -> Broker:
     topic = parts.path.strip("/")
     if parts.username or parts.password:
         raise UsageError(f"--mqtt: a password there shows in the list of processes: set {USER} and {PASSWORD}")
-    is_wrong = not parts.hostname or not topic or re.search(r"[+#\0]", address)
-    if parts.scheme not in ("mqtt", "mqtts") or is_wrong or len(topic.encode()) > discovery.MAX_TOPIC:
+    is_topic = topic and not re.search(r"[+#\0]", address) and len(topic.encode()) <= discovery.MAX_TOPIC
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not is_topic:
         raise UsageError(f"--mqtt {address}: expected mqtt://host:1883/topic, or mqtts:// for TLS")
     is_encrypted = parts.scheme == "mqtts"
     return Broker(parts.hostname, port or (_TLS_PORT if is_encrypted else _PORT), topic, is_encrypted)
