@@ -10,9 +10,18 @@ from typing import Literal
 import click
 
 from edge_mnist.cli import options as cli_options
+from edge_mnist.cli.config import add_config
 from edge_mnist.system import signals
 from edge_mnist.system.errors import UsageError, missing_picture_package
 from edge_mnist.system.files import check_folder
+
+
+def _parse_size(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
+    """Read a width and a height in pixels."""
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if match is None:
+        raise UsageError(f"--size {text}: expected WIDTHxHEIGHT, such as 640x480")
+    return int(match[1]), int(match[2])
 
 
 @click.command()
@@ -33,18 +42,25 @@ from edge_mnist.system.files import check_folder
 @cli_options.reading_model
 @cli_options.trust_model
 @cli_options.threshold
-@click.option("--size", default="640x480", show_default=True, help="Ask the camera for frames of this size.")
+@click.option(
+    "--size",
+    metavar="WIDTHxHEIGHT",
+    callback=_parse_size,
+    default="640x480",
+    show_default=True,
+    help="Ask the camera for frames of this size.",
+)
 @click.option(
     "--fps",
     type=click.FloatRange(0),
     help="Read so many frames a second; 0 reads a file as fast as possible.  [default: 30]",
 )
-@click.option("--mirror", is_flag=True, help="Exchange left and right in the picture; text stays readable.")
-@click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one object on each line.")
+@click.option("--mirror/--no-mirror", help="Exchange left and right in the picture; text stays readable.")
+@click.option("--json/--no-json", "as_json", help="Print events as JSON, one object on each line.")
 @click.option("--duration", type=click.FloatRange(0, min_open=True), help="End the demo after so many seconds.")
 @click.option("--max-frames", type=click.IntRange(1), help="End the demo after so many frames.")
 @click.option("--record", type=click.Path(path_type=Path), help="Record the picture in this MP4 file.")
-@click.option("--record-plain", is_flag=True, help="Record the picture as it comes from the camera, without boxes.")
+@click.option("--record-plain/--no-record-plain", help="Record the picture as it comes from the camera, without boxes.")
 @click.option(
     "--snapshot-dir", type=click.Path(path_type=Path), help="Save snapshots in this folder.  [default: snapshots]"
 )
@@ -74,7 +90,7 @@ def demo(
     model: Path | None,
     trust: bool,
     threshold: float | None,
-    size: str,
+    size: tuple[int, int],
     fps: float | None,
     mirror: bool,
     as_json: bool,
@@ -97,9 +113,6 @@ def demo(
     Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """
     stop = click.get_current_context().with_resource(signals.collect())  # here, as loading the libraries takes a while
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    if match is None:
-        raise UsageError(f"--size {size}: expected WIDTHxHEIGHT, such as 640x480")
     try:
         from edge_mnist.demo import program
         from edge_mnist.demo.live.loop import Limits
@@ -111,7 +124,7 @@ def demo(
         check_folder(corrections, "--corrections")
     options = DemoOptions(
         camera=camera,
-        settings=CameraSettings(int(match[1]), int(match[2]), 30.0 if fps is None else fps),
+        settings=CameraSettings(*size, 30.0 if fps is None else fps),
         view=view,
         model=model,
         trust=trust,
@@ -128,3 +141,6 @@ def demo(
     )
     if not program.run_demo(options, stop):
         sys.exit(1)
+
+
+add_config(demo)

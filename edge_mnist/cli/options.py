@@ -47,7 +47,11 @@ def _choose_verbosity(context: click.Context, option: click.Parameter, is_given:
     chosen: Verbosity = "quiet" if option.name == "quiet" else "verbose"
     if not is_given:
         return
-    if context.meta.setdefault(__name__, chosen) != chosen:
+    is_from_file = context.get_parameter_source(str(option.name)) is click.core.ParameterSource.DEFAULT_MAP
+    earlier, was_from_file = context.meta.setdefault(__name__, (chosen, is_from_file))
+    if is_from_file and not was_from_file:  # what the command line names is looked at first, and beats a file
+        return
+    if earlier != chosen:
         raise click.UsageError("--verbose and --quiet exclude each other: leave one out")
     progress.choose_verbosity(chosen)
 
@@ -210,8 +214,7 @@ reading_model = click.option(
 """An option of commands that read numbers."""
 
 trust_model = click.option(
-    "--trust",
-    is_flag=True,
+    "--trust/--no-trust",
     help="Open --model although no manifest beside it holds its hash: TorchScript archives and C carry code.",
 )
 """An option of commands that read numbers."""

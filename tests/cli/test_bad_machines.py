@@ -73,7 +73,9 @@ def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_pa
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_the_unit_holds_no_mistake(tmp_path: Path) -> None:
-    unit = Path(shutil.copy(ROOT / "docs" / "edge-mnist@.service", tmp_path / "edge-mnist@pi.service"))
+    unit = Path(
+        shutil.copy(ROOT / "examples" / "raspberry-pi" / "edge-mnist@.service", tmp_path / "edge-mnist@pi.service")
+    )
     result = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     told = [line for line in result.stderr.splitlines() if "edge-mnist" in line]
     # all that is wrong with it here is that nobody called pi has installed the package

@@ -35,12 +35,15 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "train --recipe slow", "train --device tpu", "experiments --device tpu", "evaluate --part nothing",
         "export --format coreml", "export --method nothing", "predict page.png --rotate 45", "demo --view nothing",
     ),
+    "a file of options with an unknown key or a wrong value": (
+        "demo --config unknown.toml", "demo --config wrong.toml",
+    ),
     "a file or folder to read that does not exist": (
         "train --data digits --init nothing", "train --data digits --teacher nothing", "train --user-digits nothing",
         "train --resume --out nothing", "evaluate nothing", "evaluate nothing.safetensors", "export nothing",
         "export --calibrate nothing", "export --calibrate nothing.npz", "export --int8 --calibrate nothing",
         "verify nothing", "bench nothing", "predict nothing", "predict page.png --model nothing",
-        f"{DEMO} --camera nothing", f"{DEMO} --camera sample --model nothing", "info nothing",
+        f"{DEMO} --camera nothing", f"{DEMO} --camera sample --model nothing", "demo --config nothing", "info nothing",
     ),
     "a folder of data that does not exist": tuple(f"{command} --data nothing" for command in DATA),
     "a module or a factory that does not exist, as `--network`": (
@@ -49,7 +52,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     "a folder where a file is expected": (
         "train --data digits --init digits", "evaluate digits", "export digits", "export --bundle digits",
-        "predict page.png --model digits", f"{DEMO} --camera sample --model digits",
+        "predict page.png --model digits", f"{DEMO} --camera sample --model digits", "demo --config digits",
     ),
     "a file where a folder is expected": (
         *(f"{command} --data text" for command in DATA), "train --user-digits text", "train --data digits --out text",
@@ -63,7 +66,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "a path that is too long": (
         f"train --data {LONG}", f"train --data digits --init {LONG}", f"evaluate {LONG}", f"export --out {LONG}",
         f"export {LONG}", f"verify {LONG}", f"bench {LONG}", f"predict {LONG}", f"predict page.png --model {LONG}",
-        f"{DEMO} --camera {LONG}", f"info {LONG}",
+        f"{DEMO} --camera {LONG}", f"demo --config {LONG}", f"info {LONG}",
     ),
     "a place for results that holds other files": (
         "train --data digits --out full", "experiments --data digits --runs full", "export --out full",
@@ -79,6 +82,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "a file of another kind": (
         "train --data digits --init text", "evaluate text", "evaluate text.safetensors", "export text", "predict text",
         "predict page.png --model text", f"{DEMO} --camera text.png", f"{DEMO} --camera sample --model text",
+        "demo --config text",
         "info text", *(f"{command} text.npz" for command in ARRAYS),
     ),
     "a file that is empty": (
@@ -122,6 +126,8 @@ def here(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (here / name).write_text("only words\n" * 20)
     for name in ("empty", "empty.safetensors", "empty.png", "empty.npz"):
         (here / name).write_bytes(b"")
+    (here / "unknown.toml").write_text("prot = 8090\n")
+    (here / "wrong.toml").write_text('port = "8090"\n')
     (here / "cut.safetensors").write_bytes(SHIPPED.read_bytes()[:100_000])
     (here / "cut.tflite").write_bytes(SHIPPED_INT8.read_bytes()[:10_000])
     cv2 = pytest.importorskip("cv2")
