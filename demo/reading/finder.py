@@ -164,13 +164,15 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
 
     longest = max(height, width)
     coarse, fine = [], []
-    longer = float(COARSE) if longest > COARSE else float(longest)
+    # the first two scales lie one beside or below the other
+    shortest = min(height, width)
+    longer = float(min(COARSE, longest, (CANVAS - 4 * BORDER) / 1.5 * longest / shortest))
     while True:
         coarse.append(at(longer))
         if longer / 2 < SMALLEST:
             break
         longer /= 2
-    longer = max(map(max, (coarse[0][0].shape,))) * 2.0
+    longer = 2.0 * max(coarse[0][0].shape)
     if longest <= COARSE:  # a small picture: its digits may be small, too
         fine.append(at(longer))
     else:
@@ -211,17 +213,24 @@ def _spans(side: int) -> list[tuple[int, int]]:
 
 
 def _pack(pictures: list[Picture]) -> list[Placed]:
-    """Places pictures on canvases: in rows, each as high as its first picture."""
+    """Places pictures on canvases: in rows, or in columns where that takes fewer canvases."""
+    ways = [_pack_along(pictures, axis) for axis in (1, 0)]
+    return min(ways, key=lambda placed: placed[-1].canvas)
+
+
+def _pack_along(pictures: list[Picture], axis: int) -> list[Placed]:
+    """Places pictures in rows (axis 1), each as high as its highest picture, or in columns (axis 0)."""
     placed = []
-    canvas, left, top, height = 0, 0, 0, 0
+    canvas, along, across, depth = 0, 0, 0, 0
     for picture in pictures:
-        rows, columns = (side + 2 * BORDER for side in picture.pixels.shape)
-        if left + columns > CANVAS or (height and top + rows > CANVAS):
-            left, top, height = 0, top + height, 0
-        if top + rows > CANVAS:
-            canvas, left, top, height = canvas + 1, 0, 0, 0
+        length, breadth = (picture.pixels.shape[side] + 2 * BORDER for side in (axis, 1 - axis))
+        if along + length > CANVAS:
+            along, across, depth = 0, across + depth, 0
+        if across + breadth > CANVAS:
+            canvas, along, across, depth = canvas + 1, 0, 0, 0
+        left, top = (along, across) if axis == 1 else (across, along)
         placed.append(Placed(picture, canvas, left + BORDER, top + BORDER))
-        left, height = left + columns, max(height, rows)
+        along, depth = along + length, max(depth, breadth)
     return placed
 
 

@@ -1,0 +1,125 @@
+"""Finding digits at all scales, with a network that finds white rectangles."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from edge_mnist.data.finder_map import BORDER, BOX_GAIN, CANVAS, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
+from edge_mnist.demo.reading import finder
+from edge_mnist.demo.reading.finder import Finder
+
+SIDE = CANVAS // PLACE
+
+
+class Rectangles:
+    """Finds white rectangles of the sizes that the network finds, wherever they lie on the canvas."""
+
+    canvases = 0
+
+    def logits(self, places: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The map of one canvas."""
+        self.canvases += 1
+        canvas = places.reshape(PLACE, PLACE, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(CANVAS, CANVAS)
+        values = np.full((VALUES, SIDE, SIDE), -9, np.float32)
+        count, _, stats, _ = cv2.connectedComponentsWithStats((canvas > 127).astype(np.uint8))
+        for x, y, width, height, _ in stats[1:count]:
+            if not FOUND[0] <= max(width, height) <= FOUND[1]:
+                continue
+            middle = np.array([x + width / 2, y + height / 2]) / PLACE
+            across, down = middle.astype(int)
+            offset = (middle - (across, down) - 0.5) * BOX_GAIN
+            size = np.log(np.array([width, height]) / SIZE) * SIZE_GAIN
+            values[:5, down, across] = (9, *offset, *size)
+            values[5 + 7, down, across] = 9
+        return values.reshape(1, -1)
+
+
+def draw(shape: tuple[int, int], *boxes: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """A black frame with white rectangles: left, top, right, bottom."""
+    frame = np.zeros(shape, np.uint8)
+    for left, top, right, bottom in boxes:
+        frame[round(top) : round(bottom), round(left) : round(right)] = 255
+    return frame
+
+
+def make(**changes: float) -> Finder:
+    """A finder of white rectangles."""
+    options = {"least": 0.2, "finest": 1600, "looks": 100, **changes}
+    return Finder(Rectangles(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [12, 19, 28, 60, 140, 400])
+@pytest.mark.parametrize("place", [(40, 30), (203, 55)])
+@pytest.mark.parametrize("shape", [(480, 640), (640, 480)])
+def test_a_digit_of_any_size_is_found_once_and_where_it_is(
+    size: int, place: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    box = (place[0], place[1], place[0] + 0.6 * size, place[1] + size)
+    found = make().find(draw(shape, box))
+    assert len(found) == 1
+    assert found.boxes[0] == pytest.approx(box, abs=0.1 * size)
+    assert int(found.logits[0].argmax()) == 7 and found.confidence[0] > 0.99
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (28, 28), (60, 200), (481, 641), (2000, 30), (3000, 4000)])
+def test_frames_of_any_shape_are_looked_at_wholly(shape: tuple[int, int]) -> None:
+    assert len(make().find(np.zeros(shape, np.uint8))) == 0
+    height, width = shape
+    if min(shape) < 60:
+        return
+    size = max(10.0, max(shape) / 60)
+    middles = [(x, y) for y in (0.8 * size, height / 2, height - 0.8 * size) for x in (size, width / 2, width - size)]
+    boxes = [(x - 0.3 * size, y - size / 2, x + 0.3 * size, y + size / 2) for x, y in middles]
+    found = make().find(draw(shape, *boxes))
+    assert len(found) == len(boxes)
+    order = np.lexsort(np.round(found.boxes[:, :2].T / size / 3))
+    assert found.boxes[order] == pytest.approx(np.array(boxes), abs=0.2 * size)
+
+
+def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
+    for shape in ((376, 376), (377, 900), (1056, 1408), (100, 2000)):
+        seen = np.zeros(shape, int)
+        for tile in finder._tiles(np.zeros(shape, np.uint8), (1.0, 1.0)):
+            height, width = tile.pixels.shape
+            assert max(height, width) <= finder.TILE
+            left, top, right, bottom = tile.edges
+            x, y = tile.corner
+            seen[y + top : y + height - bottom, x + left : x + width - right] += 1
+        assert (seen >= 1).all()
+
+
+def test_pictures_on_a_canvas_do_not_overlap() -> None:
+    coarse, _ = finder._scales(np.zeros((480, 640), np.uint8), 1600)
+    for shapes in ([scale[0].shape for scale in coarse], [(240, 320), (376, 376), (10, 376), (5, 5), (370, 370)]):
+        placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
+        taken = np.zeros((placed[-1].canvas + 1, CANVAS, CANVAS), int)
+        for one in placed:
+            height, width = one.picture.pixels.shape
+            taken[
+                one.canvas,
+                one.top - BORDER : one.top + height + BORDER,
+                one.left - BORDER : one.left + width + BORDER,
+            ] += 1
+            assert one.left >= BORDER and one.top >= BORDER
+            assert one.left + width + BORDER <= CANVAS and one.top + height + BORDER <= CANVAS
+        assert taken.max() == 1
+    assert placed[-1].canvas == 3
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (640, 480), (480, 480)])
+def test_a_frame_of_a_camera_takes_one_canvas_and_the_closer_looks_that_are_allowed(shape: tuple[int, int]) -> None:
+    for looks in (0, 1, 2):
+        one = make(looks=looks)
+        assert len(one.find(draw(shape, (20, 20, 40, 50), (400, 400, 412, 420)))) == 2
+        assert one.network.canvases <= 1 + looks  # type: ignore[attr-defined]
+    blank = make(looks=1)
+    blank.find(np.zeros(shape, np.uint8))
+    assert blank.network.canvases == 1, "there is nothing that is worth a closer look"  # type: ignore[attr-defined]
+
+
+def test_of_boxes_that_show_one_digit_the_most_confident_stays() -> None:
+    rows = np.array([[0, 0, 10, 20, 0.5], [1, 1, 11, 21, 0.9], [2, 6, 8, 14, 0.4], [9, 0, 19, 20, 0.3]], np.float32)
+    assert finder._suppress(rows) == [1, 3]
