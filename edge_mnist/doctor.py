@@ -156,6 +156,7 @@ def _check_packages() -> Iterator[Finding]:
         ("aiohttp", "aiohttp", "demo", "the demo's page"),
         ("ONNX Runtime", "onnxruntime", "onnx", "ONNX models"),
         ("PyTorch", "torch", "train", "training and TorchScript"),
+        ("Wasmtime", "wasmtime", "wasm", "WebAssembly models"),
         ("paho-mqtt", "paho-mqtt", "mqtt", "demo --mqtt"),
     ):
         found = _find_version(package)

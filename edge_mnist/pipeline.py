@@ -66,7 +66,7 @@ class Artifact:
 
     Attributes:
         path: the file.
-        format: "torchscript", "onnx", "tflite" or "c".
+        format: "torchscript", "onnx", "tflite", "c" or "wasm".
         precision: "float" or "int8".
         bytes: the size of the file.
         sha256: the SHA-256 of its content, hexadecimal.
@@ -172,7 +172,7 @@ def export_model(
             exported.
         out: the folder to write. It may hold an earlier export, which is replaced as a whole.
         int8: write the int8 artifacts too.
-        formats: names out of "torchscript", "onnx", "tflite" and "c"; None for all but "c".
+        formats: names out of "torchscript", "onnx", "tflite", "c" and "wasm"; None for all but the last two.
         network: a factory of the network, "package.module:factory"; `model` is then the path of its state_dict, or
             None for the weights that the factory gives it.
         input_shape: the shape of a module's input: (channels, height, width), (channels, length) or (features,). None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_mnist.export.c.writer import write_c
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.export.c.writer import write_c, write_header
 from edge_mnist.export.onnx_writer import write_onnx
 from edge_mnist.export.tflite.writer import write_tflite
+from edge_mnist.export.wasm.page import write_page
+from edge_mnist.export.wasm.writer import write_wasm
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.system.errors import EdgeMnistError, missing_package
 
 Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
+CompanionWriter = Callable[[Reference, bytes], bytes]
 
 
 def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
@@ -23,10 +27,21 @@ def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     return write_torchscript(graph)
 
 
+def _write_header(reference: Reference, artifact: bytes) -> bytes:
+    """Write model.h."""
+    if reference.quantized_graph is None:
+        raise EdgeMnistError("the header declares the int8 network: export --int8")
+    return write_header(reference.quantized_graph)
+
+
 WRITERS: dict[str, Writer] = {
     "torchscript": _write_torchscript,
     "onnx": write_onnx,
     "tflite": write_tflite,
     "c": write_c,
+    "wasm": write_wasm,
 }
 """The function that writes a graph as the bytes of an artifact, by the name of its format in `FORMATS`."""
+
+COMPANION_WRITERS: dict[str, CompanionWriter] = {"c": _write_header, "wasm": write_page}
+"""The function that writes the file beside a format's int8 artifact, from the reference and the artifact's bytes."""

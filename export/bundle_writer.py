@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_mnist import __version__
-from edge_mnist.bundle.manifest import FILE_NAMES, HEADER, MANIFEST, MANIFEST_FORMAT, PARITY, REFERENCE, REPORT, sha256
+from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, MANIFEST_FORMAT, PARITY, REFERENCE, REPORT, sha256
 from edge_mnist.bundle.reference import Reference, serialize
-from edge_mnist.export import WRITERS
-from edge_mnist.export.c.writer import write_header
-from edge_mnist.formats.table import FORMATS, Format
+from edge_mnist.export import COMPANION_WRITERS, WRITERS
+from edge_mnist.formats.table import Format
 from edge_mnist.system.errors import UsageError
 from edge_mnist.system.files import path_error, write_whole
 
@@ -48,9 +47,10 @@ def make_bundle(reference: Reference, formats: Sequence[Format], details: Mappin
             files[name] = WRITERS[record.name](graph)
             entries[name] = {"format": record.name, "precision": precision, **_describe_content(files[name])}
             entries[name]["contract"] = json.loads(record.make_contract(graph).to_json())
-    if FORMATS["c"] in formats and reference.quantized_graph is not None:
-        files[HEADER] = write_header(reference.quantized_graph)
-        entries[HEADER] = _describe_content(files[HEADER])
+        if record.companion_name and reference.quantized_graph is not None:
+            companion = COMPANION_WRITERS[record.name](reference, files[record.artifact_name("int8")])
+            files[record.companion_name] = companion
+            entries[record.companion_name] = _describe_content(companion)
     files[REFERENCE] = serialize(reference)
     entries[REFERENCE] = _describe_content(files[REFERENCE])
     golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": sha256(reference.images.tobytes())}

@@ -22,15 +22,15 @@ REPORT = "report.html"
 """The name of the file with the report of the last verification."""
 PARITY = "parity.json"
 """The name of the file with the results of the last verification in JSON."""
-HEADER = "model_int8.h"
-"""The name of the header that declares the functions of model_int8.c."""
+COMPANIONS = tuple(filter(None, (kind.companion_name for kind in FORMATS.values())))
+"""The names of the files that an export writes beside artifacts, such as model_int8.h for model_int8.c."""
 
 MANIFEST_FORMAT = 1
 """The version of the manifest's layout. A manifest of a higher version is refused."""
 
 FILE_NAMES = (
     *(kind.artifact_name(precision) for kind in FORMATS.values() for precision in kind.precisions),
-    *(HEADER, REFERENCE, REPORT, PARITY, MANIFEST),
+    *(*COMPANIONS, REFERENCE, REPORT, PARITY, MANIFEST),
 )
 """The name of every file that a bundle may hold."""
 
@@ -93,7 +93,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     files = manifest["files"]
     return (
         REFERENCE in files
-        and files.keys() <= {*artifacts, HEADER, REFERENCE}
+        and files.keys() <= {*artifacts, *COMPANIONS, REFERENCE}
         and all(type(entry["bytes"]) is int and isinstance(entry["sha256"], str) for entry in files.values())
         and all(
             (files[name]["format"], files[name]["precision"]) == expected

@@ -22,7 +22,8 @@ _LOG = logging.getLogger(__name__)
     "--format",
     "formats",
     multiple=True,
-    help="Write this format: torchscript, onnx, tflite or c (with --int8); may be repeated.  [default: all but c]",
+    help="Write this format: torchscript, onnx, tflite, or with --int8 c or wasm; may be repeated.  "
+    "[default: all but c and wasm]",
 )
 @click.option(
     "--network",

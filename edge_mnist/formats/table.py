@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader
+from edge_mnist.formats import c_reader, onnx_reader, tflite_reader, torchscript_reader, wasm_reader
 from edge_mnist.formats.contract import Contract, IntegerType, Layout, Precision, make_contract
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
 from edge_mnist.system.archives import TORCH_SAVE_HINT, is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import METADATA_KEY
 
-FormatName = Literal["torchscript", "onnx", "tflite", "c"]
+FormatName = Literal["torchscript", "onnx", "tflite", "c", "wasm"]
 
 Constant = tuple[str, str, bytes]
 """A part of an artifact that is compared with a fresh export: the name of its layer, what it is, and its bytes."""
@@ -39,6 +39,9 @@ class Format:
         output_type: the type of the logits that an int8 artifact gives.
         carries_code: whether opening a file runs code that is inside it, so that only a trusted file may be opened.
         is_default: whether an export writes it if no format is named.
+        is_single_threaded: whether its runtime uses one thread, whatever number is asked for.
+        companion_suffix: the end of the name of the file that an export writes beside the int8 artifact, or "" if it
+            writes none. The writer of that file is in `edge_mnist.export.COMPANION_WRITERS`.
     """
 
     name: FormatName
@@ -53,6 +56,13 @@ class Format:
     output_type: IntegerType = "uint8"
     carries_code: bool = False
     is_default: bool = True
+    is_single_threaded: bool = False
+    companion_suffix: str = ""
+
+    @property
+    def companion_name(self) -> str:
+        """The name of the file that an export writes beside the int8 artifact, such as model_int8.h; or ""."""
+        return self.companion_suffix and f"model_int8{self.companion_suffix}"
 
     def make_contract(self, graph: FloatGraph | QuantizedGraph) -> Contract:
         """The contract of this format's artifact of a graph."""
@@ -114,6 +124,22 @@ FORMATS: dict[str, Format] = {
             output_type="int8",
             carries_code=True,
             is_default=False,  # running it takes a compiler, which many machines that run the others do not have
+            is_single_threaded=True,
+            companion_suffix=".h",
+        ),
+        Format(
+            name="wasm",
+            title="WebAssembly",
+            suffix=".wasm",
+            sniff=wasm_reader.is_wasm,
+            read_metadata=wasm_reader.read_metadata,
+            read_constants=wasm_reader.read_constants,
+            precisions=("int8",),
+            layout="NHWC",
+            output_type="int8",
+            is_default=False,  # writing it takes clang
+            is_single_threaded=True,
+            companion_suffix=".html",
         ),
     )
 }

@@ -175,7 +175,7 @@ def _map_size(shape: Shape, size: Pair) -> Pair:
 
 
 def describe(file: str | os.PathLike[str] | None = None) -> Facts:
-    """Describe a checkpoint, an artifact (.pt, .onnx, .tflite, .c) or a bundle's folder, recognised by its content.
+    """Describe a checkpoint, an artifact of any format or a bundle's folder, recognised by its content.
 
     Args:
         file: the path; None for the shipped checkpoint.
@@ -205,7 +205,7 @@ def describe(file: str | os.PathLike[str] | None = None) -> Facts:
     kind = detect_format(data)
     if kind is None:
         raise EdgeMnistError(
-            f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite, .c) or a bundle's "
+            f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite, .c, .wasm) or a bundle's "
             f"folder, found {len(data)} other bytes"
         )
     return facts | _describe_artifact(data, kind, str(path))

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from edge_mnist import runtime
 from edge_mnist.formats.table import read_contract, require_format
+from edge_mnist.formats.wasm_reader import SIMD_SECTION, read_metadata
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.child_processes import JsonLinesProcess, module_command
 from edge_mnist.system.errors import EdgeMnistError
@@ -157,7 +158,7 @@ def measure_artifacts(
             Path(scratch, path.name).write_bytes(data)
         for threads in thread_counts:
             for path, data in contents.items():
-                if threads == 1 or require_format(data, str(path)).name != "c":  # the C code uses a single thread
+                if threads == 1 or not require_format(data, str(path)).is_single_threaded:
                     arguments = (Path(scratch, path.name), images_file, threads)
                     commands[_label(path, threads)] = module_command("edge_mnist.measure.timing_worker", *arguments)
         timings, missing = time_in_turns(commands, report, seconds)
@@ -203,7 +204,12 @@ def _measure_memory(path: Path, data: bytes, inputs: NDArray[Any], scratch: Path
     """Measure the memory of a process that only runs the model, and the time until its first result."""
     inputs_file = scratch / "inputs.npy"
     np.save(inputs_file, inputs)
-    model = compiled_c.open_library(data, str(path)).path if require_format(data, str(path)).name == "c" else path
+    kind, model = require_format(data, str(path)).name, path
+    if kind == "c":
+        model = compiled_c.open_library(data, str(path)).path
+    elif kind == "wasm":
+        model = scratch / "simd.wasm"
+        model.write_bytes(read_metadata(data, SIMD_SECTION) or data)
     command = module_command("edge_mnist.measure.memory_worker", model, inputs_file)
     with JsonLinesProcess(path.name, command) as process:
         return process.request()

@@ -45,6 +45,8 @@ def open_model(path: str) -> Run:
         return _open_library(path)
     if path.endswith(".tflite"):
         return _open_tflite(path)
+    if path.endswith(".wasm"):
+        return _open_wasm(path)
     if path.endswith(".onnx"):
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
@@ -90,6 +92,20 @@ def _open_tflite(path: str) -> Run:
         interpreter.set_tensor(source, inputs)
         interpreter.invoke()
         return interpreter.get_tensor(target)
+
+    return run
+
+
+def _open_wasm(path: str) -> Run:
+    import wasmtime
+
+    store = wasmtime.Store()
+    exports: Any = wasmtime.Instance(store, wasmtime.Module.from_file(store.engine, path), []).exports(store)
+    memory, compute, source = exports["memory"], exports["run"], exports["input"](store)
+
+    def run(inputs: NDArray[Any]) -> object:
+        memory.write(store, bytearray(inputs), source)
+        return compute(store)
 
     return run
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import MANIFEST, is_listed
-from edge_mnist.formats.table import detect_format, read_contract, require_format
+from edge_mnist.formats.table import FORMATS, detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding
 from edge_mnist.system.errors import EdgeMnistError, first_line
 from edge_mnist.system.files import read_bytes
@@ -29,6 +29,7 @@ RUNTIMES: dict[str, str] = {
     "onnx": "edge_mnist.runtime.onnx_runtime:OnnxClassifier",
     "tflite": "edge_mnist.runtime.tflite:TFLiteClassifier",
     "c": "edge_mnist.runtime.compiled_c:CClassifier",
+    "wasm": "edge_mnist.runtime.wasm:WasmClassifier",
 }
 """The class that opens artifacts of each format of `FORMATS`, as MODULE:CLASS. Its module is imported on first use.
 
@@ -37,12 +38,18 @@ The class is called with the content of the artifact, the name that errors use f
 MICRO = "tflite-micro"
 """The name of TensorFlow Lite Micro as a runtime, which is also the name of its package."""
 
-_MICRO_CLASS = "edge_mnist.runtime.tflite:MicroClassifier"
-"""The class that opens TFLite artifacts in TensorFlow Lite Micro, as in `RUNTIMES`."""
+SCALAR = "scalar"
+"""The name of the runtime that runs a WebAssembly artifact as engines without SIMD128 do."""
+
+OTHER_RUNTIMES: dict[str, tuple[str, str]] = {
+    MICRO: ("tflite", "edge_mnist.runtime.tflite:MicroClassifier"),
+    SCALAR: ("wasm", "edge_mnist.runtime.wasm:ScalarWasmClassifier"),
+}
+"""The runtimes beside those of `RUNTIMES`, by name: the format that they run, and the class as in `RUNTIMES`."""
 
 
 def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False) -> Classifier:
-    """Open an artifact in its runtime. The format (TorchScript, ONNX, TFLite or C) is recognised by the content.
+    """Open an artifact in its runtime. Its format, one of `FORMATS`, is recognised by the content.
 
     Args:
         path: the file.
@@ -86,16 +93,17 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
         data: the content of the artifact.
         name: the name that errors use for it.
         threads: the number of threads that the runtime may use, at least 1.
-        runtime: `MICRO` to run a TFLite artifact in TensorFlow Lite Micro; "" for the usual runtime of the format.
+        runtime: a name in `OTHER_RUNTIMES`, or "" for the usual runtime of the format.
 
     Raises:
         EdgeMnistError: as in `load`, or the runtime does not run this format.
     """
     kind = require_format(data, name).name
-    if runtime and (runtime, kind) != (MICRO, "tflite"):
-        raise EdgeMnistError(f"{name}: expected a TFLite artifact for {MICRO}, found {kind} for {runtime}")
+    expected, place = OTHER_RUNTIMES[runtime] if runtime else (kind, RUNTIMES[kind])
+    if kind != expected:
+        raise EdgeMnistError(f"{name}: expected a {FORMATS[expected].title} artifact for {runtime}, found {kind}")
     try:
-        open_artifact = pkgutil.resolve_name(_MICRO_CLASS if runtime else RUNTIMES[kind])
+        open_artifact = pkgutil.resolve_name(place)
         classifier: Classifier = open_artifact(data, name, threads)
     except EdgeMnistError:
         raise

@@ -233,7 +233,7 @@ def _choose_flags(compiler: str, name: str) -> tuple[str, ...]:
 def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) -> Path:
     """Return the path of a source's shared library, which is compiled if source, compiler or flags are new."""
     # The macros that the compiler predefines contain its version, and depend on what the flags mean on this machine.
-    macros = _run([compiler, *flags, "-dM", "-E", "-x", "c", os.devnull], name)
+    macros = run_compiler([compiler, *flags, "-dM", "-E", "-x", "c", os.devnull], name)
     key = hashlib.sha256(b"\0".join([source, compiler.encode(), " ".join(flags).encode(), macros])).hexdigest()
     path = Path(platformdirs.user_cache_dir("edge-mnist"), "c", f"{key[:32]}.so")
     if path.exists():
@@ -242,7 +242,7 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
             Path(scratch, "model.c").write_bytes(source)
-            _run([compiler, *flags, "-o", f"{scratch}/model.so", f"{scratch}/model.c"], name)
+            run_compiler([compiler, *flags, "-o", f"{scratch}/model.so", f"{scratch}/model.c"], name)
             os.replace(f"{scratch}/model.so", path)
     except OSError as error:
         raise EdgeMnistError(
@@ -251,8 +251,12 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
     return path
 
 
-def _run(command: list[str], name: str) -> bytes:
-    """Run a compiler and return its output."""
+def run_compiler(command: list[str], name: str) -> bytes:
+    """Run a compiler and return its output.
+
+    Raises:
+        EdgeMnistError: it fails, with its first error, or takes too long; `name` is what the text calls the result.
+    """
     try:
         result = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
     except subprocess.TimeoutExpired as error:

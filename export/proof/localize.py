@@ -137,8 +137,8 @@ def _run_layers(
     """Compute the output of each operation of an artifact.
 
     Yields:
-        int8 or float32 (N, channels, height, width), or (N, classes) of the logits. None for a convolution whose sums
-        the C kernels pool before they requantize them: its own output is never computed.
+        int8 or float32 (N, channels, height, width), or (N, classes) of the logits. None for what cannot be seen: a
+        convolution whose sums the C kernels pool before they requantize them, the inner operations of WebAssembly.
     """
     contract = read_contract(data, "the artifact")
     inputs = contract.convert_images(images)
@@ -153,6 +153,9 @@ def _run_layers(
     names = graph.identifiers()
     for operation in graph.operations:
         name = names[operation.name]
+        if kind == "wasm" and operation is not graph.operations[-1]:
+            yield None  # the module gives nothing but the last output
+            continue
         if kind == "onnx":
             values = OnnxClassifier(add_output(data, name, contract.output_type), name, 1, name).run(inputs)
         else:

@@ -36,6 +36,7 @@ from edge_mnist.graph.interpreter import (
 )
 from edge_mnist.graph.operations import FloatGraph, Quantization, QuantizedConv2d, arrange_inputs
 from edge_mnist.measure.significance import mcnemar_exact
+from edge_mnist.runtime import MICRO, OTHER_RUNTIMES, SCALAR
 from edge_mnist.runtime.tflite import import_micro_interpreter
 from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
@@ -105,15 +106,14 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
 
 def _list_runs(folder: Path, manifest: dict[str, Any], runtime: str) -> list[tuple[str, dict[str, Any], str]]:
     """List what is run: the name of an artifact, its entry in the manifest, and its runtime ("" for the usual one)."""
+    others = [SCALAR, *filter(None, [runtime])]
     runs = []
     for name, entry in manifest["files"].items():
         if "format" in entry:
-            runs.append((name, entry, ""))
-            if runtime and entry["format"] == "tflite":
-                runs.append((name, entry, runtime))
+            runs += [(name, entry, ""), *((name, entry, o) for o in others if OTHER_RUNTIMES[o][0] == entry["format"])]
     if runtime:
         import_micro_interpreter()
-        if all(not chosen for *_, chosen in runs):
+        if all(chosen != MICRO for *_, chosen in runs):
             raise EdgeMnistError(f"{folder}: holds no TFLite artifact, and {runtime} runs no other format")
     return runs
 

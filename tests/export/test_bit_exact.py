@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +34,7 @@ from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import torchscript
 from edge_mnist.runtime.tflite import TFLiteClassifier
 from edge_mnist.system.errors import EdgeMnistError
+from tests.support.c_programs import COMPILERS, require_compiler
 from tests.support.networks import random_checkpoint, random_features, random_graph, random_images
 
 NETWORKS = 220
@@ -97,18 +97,22 @@ def compare(kind: str, networks: Sequence[Network]) -> None:
         pytest.importorskip("torch")
     compared = 0
     differing: Counter[int] = Counter()
+    runtimes = ("", runtime.SCALAR) if kind == "wasm" else ("",)
 
-    def open_int8(network: Network) -> runtime.Classifier:
-        return runtime.load_bytes(WRITERS[kind](network.quantized), kind)
+    def open_int8(network: Network) -> list[runtime.Classifier]:
+        data = WRITERS[kind](network.quantized)
+        return [runtime.load_bytes(data, kind, runtime=name) for name in runtimes]
 
-    # Opening a model.c compiles it in a process of its own: one for each processor at a time.
+    # Opening a model.c, and writing WebAssembly, compiles in processes of their own: one for each processor at a time.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        classifiers = pool.map(open_int8, networks) if kind == "c" else map(open_int8, networks)
-        for network, classifier in zip(networks, classifiers, strict=True):
-            outputs, expected = classifier.outputs(network.images), run_quantized(network.quantized, network.images)
-            assert outputs.dtype == np.int8 and outputs.shape == expected.shape
-            differing[network.seed] += int((outputs != expected).sum())
-            compared += expected.size
+        opened = pool.map(open_int8, networks) if kind in COMPILERS else map(open_int8, networks)
+        for network, classifiers in zip(networks, opened, strict=True):
+            expected = run_quantized(network.quantized, network.images)
+            for classifier in classifiers:
+                outputs = classifier.outputs(network.images)
+                assert outputs.dtype == np.int8 and outputs.shape == expected.shape
+                differing[network.seed] += int((outputs != expected).sum())
+                compared += expected.size
             if "float" in FORMATS[kind].precisions:
                 real = runtime.load_bytes(WRITERS[kind](network.graph), kind).outputs(network.images)
                 expected_real = run_float(network.graph, network.images)
@@ -136,21 +140,19 @@ def test_a_few_random_graphs_give_the_oracles_logits(kind: str, few_graphs: list
 def test_random_graphs_give_the_oracles_logits(
     kind: str, graphs: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind == "c":
-        if not shutil.which("cc"):
-            pytest.skip("there is no C compiler")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    require_compiler(kind)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert len(graphs) >= 200
     compare(kind, graphs)
 
 
-def test_a_few_random_graphs_in_c_give_the_oracles_logits(
-    few_graphs: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", COMPILERS)
+def test_a_few_random_graphs_that_are_compiled_give_the_oracles_logits(
+    kind: str, few_graphs: list[Network], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not shutil.which("cc"):
-        pytest.skip("there is no C compiler")
+    require_compiler(kind)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compare("c", few_graphs[:4])
+    compare(kind, few_graphs[:4])
 
 
 @pytest.mark.slow

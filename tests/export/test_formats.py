@@ -7,20 +7,23 @@ from pathlib import Path
 import pytest
 
 from edge_mnist.bundle.reference import Reference
-from edge_mnist.export import WRITERS
+from edge_mnist.export import COMPANION_WRITERS, WRITERS
 from edge_mnist.formats.table import FORMATS, choose_formats, detect_format, read_contract, require_format
 from edge_mnist.runtime import RUNTIMES
 from edge_mnist.system.errors import EdgeMnistError, UsageError
+from tests.support.c_programs import require_compiler
 
 
 def test_every_format_has_a_writer_and_a_runtime_and_no_other_has() -> None:
     assert FORMATS.keys() == WRITERS.keys() == RUNTIMES.keys()
+    assert {name for name, record in FORMATS.items() if record.companion_name} == COMPANION_WRITERS.keys()
     assert all(name == record.name for name, record in FORMATS.items())
     assert len({record.suffix for record in FORMATS.values()}) == len(FORMATS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_writer_writes_is_recognised_and_holds_the_tables_contract(name: str, reference: Reference) -> None:
+    require_compiler(*({name} & {"wasm"}))  # model.c is only written
     record = FORMATS[name]
     for precision, graph in (("float", reference.float_graph), ("int8", reference.quantized_graph)):
         if precision not in record.precisions or graph is None:
@@ -35,9 +38,10 @@ def test_what_a_writer_writes_is_recognised_and_holds_the_tables_contract(name: 
 def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
     assert [record.name for record in choose_formats()] == ["torchscript", "onnx", "tflite"]
     assert choose_formats(["c", "onnx"]) == (FORMATS["onnx"], FORMATS["c"])
-    with pytest.raises(UsageError, match="--format caffe: expected one of torchscript, onnx, tflite, c"):
+    with pytest.raises(UsageError, match="--format caffe: expected one of torchscript, onnx, tflite, c, wasm"):
         choose_formats(["caffe"])
-    assert FORMATS["tflite"].artifact_name("int8") == "model_int8.tflite"
+    assert FORMATS["tflite"].artifact_name("int8") == "model_int8.tflite" and not FORMATS["tflite"].companion_name
+    assert [FORMATS[name].companion_name for name in ("c", "wasm")] == ["model_int8.h", "model_int8.html"]
 
 
 def test_other_content_is_refused_with_what_was_expected() -> None:

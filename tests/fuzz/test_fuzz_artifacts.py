@@ -15,6 +15,7 @@ from edge_mnist.formats.table import FORMATS
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError
 from tests.support import fuzz_artifacts
+from tests.support.c_programs import require_compiler
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +31,7 @@ CASES = {
     "model_int8.pt": "artifact",
     "model_float.pt": "artifact",
     "model_int8.c": "source",
+    "model_int8.wasm": "artifact",
     "digitnet.safetensors": "checkpoint",
     "reference.safetensors": "reference",
     "manifest.json": "bundle",
@@ -39,6 +41,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def bundle_with_c(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle in every format."""
+    require_compiler("wasm")
     folder = tmp_path_factory.mktemp("bundle") / "artifacts"
     write_bundle(folder, make_bundle(reference, list(FORMATS.values()), {}))
     return folder

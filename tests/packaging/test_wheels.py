@@ -23,7 +23,7 @@ UV = shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv"
 
 SYSTEMS = ("x86_64", "aarch64")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-EXTRAS = ("", "onnx", "headless", "demo", "mqtt", "micro", "train")
+EXTRAS = ("", "onnx", "headless", "demo", "mqtt", "micro", "wasm", "train")
 LIMIT = 120e6
 """Bytes that a Raspberry Pi downloads at most for the base and [headless]."""
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from edge_mnist.export.c.writer import write_c, write_header
 from edge_mnist.graph.operations import QuantizedGraph
+
+COMPILERS = {"c": ("cc",), "wasm": ("clang", "wasm-ld")}
+"""The programs that it takes to write and run an artifact of a format that is compiled."""
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
@@ -35,6 +40,15 @@ int main(void) {
     return 0;
 }
 """
+
+
+def require_compiler(*kinds: str) -> None:
+    """Skip the test if what compiles one of these formats is missing."""
+    for program in (program for kind in kinds for program in COMPILERS.get(kind, ())):
+        if not shutil.which(program):
+            pytest.skip(f"needs {program}")
+    if "wasm" in kinds:
+        pytest.importorskip("wasmtime")
 
 
 def run_program(

@@ -1,0 +1,70 @@
+"""Writes the page beside a WebAssembly module: one HTML file that runs the network in any browser, without a network.
+
+What the page's script does is in page.js, how it looks in page.css. It gets the module and the golden inputs as JSON;
+all else that it needs to know is in the module's contract.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from html import escape
+from importlib.resources import files
+from string import Template
+
+import numpy as np
+
+from edge_mnist.bundle.manifest import sha256
+from edge_mnist.bundle.reference import Reference
+from edge_mnist.formats.contract import Contract
+from edge_mnist.formats.table import read_contract
+from edge_mnist.system.errors import EdgeMnistError
+
+_MOST_GOLDEN_BYTES = 1 << 21
+"""The most bytes of golden inputs in a page, 2 MiB, so that the page of a network with large inputs stays small."""
+
+
+def write_page(reference: Reference, module: bytes) -> bytes:
+    """Write the page of an int8 network.
+
+    Args:
+        reference: the golden inputs, with the oracle's logits.
+        module: the WebAssembly artifact.
+
+    Returns:
+        An HTML document in UTF-8 that loads nothing.
+
+    Raises:
+        EdgeMnistError: the reference has no int8 network.
+    """
+    if reference.int8_logits is None:
+        raise EdgeMnistError("the page runs the int8 network: export --int8")
+    contract = read_contract(module, "model_int8.wasm")
+    inputs = np.ascontiguousarray(contract.convert_images(reference.images))  # as the module takes them
+    count = max(1, min(len(inputs), _MOST_GOLDEN_BYTES // inputs[0].size))
+    logits = reference.int8_logits[:count]
+    data = {
+        "module": b64encode(module).decode(),
+        "golden": {
+            "count": count,
+            "of": len(inputs),
+            "inputs": b64encode(inputs[:count].tobytes()).decode(),
+            "inputs_sha256": sha256(inputs[:count].tobytes()),
+            "outputs_sha256": sha256(logits.tobytes()),
+        },
+    }
+    package = files("edge_mnist.export.wasm")
+    style, script, page = ((package / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    text = Template(page).substitute(
+        title=escape(_describe(contract)),
+        style=style,
+        # In JSON no character of "</script>" can end the element: base64 has no "<".
+        data=json.dumps(data),
+        script=script,
+    )
+    return text.encode()
+
+
+def _describe(contract: Contract) -> str:
+    """Name a network by its input and the beginning of its hash."""
+    return f"edge-mnist {'x'.join(map(str, contract.input_shape))} {contract.model[:8]}"
