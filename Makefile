@@ -1,4 +1,4 @@
-# Two commands for a fresh machine with Python 3.10 to 3.13, its venv module and make: `make export` and `make test`.
+# Two commands for a fresh machine with Python 3.10 to 3.14, its venv module and make: `make export` and `make test`.
 # Everything is installed into .venv; nothing outside this folder is touched.
 
 PYTHON ?= python3
@@ -12,11 +12,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo test-pythons coverage pi lint best peers networks benchmarks demo predict lock clean
+.PHONY: help export test test-slow test-demo test-pythons coverage pi lint release-check best peers networks benchmarks demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 	@echo
 	@echo 'PYTHON=python3.12   the Python that makes .venv (now $(PYTHON))'
 	@echo 'TORCH_INDEX=URL     a package index with the torch to take, for example the CPU build:'
@@ -34,8 +34,8 @@ test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated H
 test-demo: $(VENV)/installed-dev ## run the slow tests of the demo: browser, window, broker; EDGE_MNIST_SOAK=10 minutes of full speed
 	$(BIN)/python -m pytest -m slow -rs tests/demo/test_demo.py tests/demo/test_browser.py tests/demo/test_window.py tests/demo/test_mqtt.py tests/demo/test_connections.py tests/fuzz/test_fuzz_requests.py
 
-test-pythons: $(VENV)/installed-dev ## run the tests without torch under the oldest and the newest Python that is supported and that is here
-	BIN='$(BIN)' .ci/test-pythons 3.10 3.13
+test-pythons: $(VENV)/installed-dev ## run the tests without torch under the oldest and the newest Pythons, as far as they are here
+	BIN='$(BIN)' .ci/test-pythons 3.10 3.13 3.14
 
 coverage: $(VENV)/installed-dev ## run the tests and measure which lines they reach; fails below the floor in pyproject.toml
 	$(BIN)/coverage run -m pytest
@@ -50,11 +50,20 @@ demo: $(VENV)/installed-demo ## read numbers live from a drawn scene, on a page 
 predict: $(VENV)/installed-demo ## read the numbers in IMAGE, by default docs/desk.jpg
 	$(BIN)/edge-mnist predict '$(IMAGE)'
 
-lint: $(VENV)/installed-dev ## check style, formatting and types
+lint: $(VENV)/installed-dev ## check style, formatting, types and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline .github/workflows
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+
+release-check: $(VENV)/installed-dev ## build the sdist and the wheel, and try the wheel in a new environment, as a release does
+	$(BIN)/python .ci/release.py check $(TAG)
+	rm -rf dist
+	$(BIN)/python .ci/release.py build dist
+	$(BIN)/python .ci/release.py try dist
 
 best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
@@ -109,9 +118,9 @@ $(VENV)/torch-chosen: $(VENV)/made $(NEEDS)
 $(VENV)/made:
 	@command -v '$(PYTHON)' > /dev/null || \
 		{ echo 'make: $(PYTHON) is not there: apt install python3 python3-venv, or make PYTHON=python3.12' >&2; exit 1; }
-	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	@'$(PYTHON)' -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' || \
 		{ found=$$('$(PYTHON)' --version 2> /dev/null | head -n 1); \
-		echo "make: $(PYTHON) is $${found:-no Python that runs}, 3.10 to 3.13 is needed: make PYTHON=python3.12" >&2; exit 1; }
+		echo "make: $(PYTHON) is $${found:-no Python that runs}, 3.10 to 3.14 is needed: make PYTHON=python3.12" >&2; exit 1; }
 	@'$(PYTHON)' -c 'import ensurepip, venv' 2> /dev/null || \
 		{ echo 'make: $(PYTHON) cannot make virtual environments: apt install python3-venv' >&2; exit 1; }
 	'$(PYTHON)' -m venv --clear $(VENV)

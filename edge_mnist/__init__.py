@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from edge_mnist.runtime import Classifier, load
     from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, UsageError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Artifact",

@@ -81,8 +81,8 @@ def check_python() -> Finding:
     found = f"{platform.python_version()}, {8 * struct.calcsize('P')} bits, {sys.executable}"
     if struct.calcsize("P") < 8:
         return Finding("Python", "broken", found, "there are no wheels for 32 bits: install a 64-bit system")
-    if not (3, 10) <= sys.version_info < (3, 14):
-        return Finding("Python", "broken", found, "expected 3.10 to 3.13")
+    if not (3, 10) <= sys.version_info < (3, 15):
+        return Finding("Python", "broken", found, "expected 3.10 to 3.14")
     return Finding("Python", "good", found)
 
 

@@ -95,7 +95,7 @@ def test_without_the_symlinks_a_checkout_does_not_see_its_own_modules(tmp_path: 
 @pytest.mark.parametrize(
     ("script", "advice"),
     [
-        ('case "$2" in *version_info*) exit 1;; esac; echo Python 3.9.2', "is Python 3.9.2, 3.10 to 3.13"),
+        ('case "$2" in *version_info*) exit 1;; esac; echo Python 3.9.2', "is Python 3.9.2, 3.10 to 3.14"),
         ("exit 127", "is no Python that runs"),
         ('case "$2" in *ensurepip*) exit 1;; esac', "apt install python3-venv"),
         (None, "apt install python3 python3-venv"),

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 UV = shutil.which("uv", path=sysconfig.get_path("scripts")) or shutil.which("uv")
 
 SYSTEMS = ("x86_64", "aarch64")
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 EXTRAS = ("", "onnx", "headless", "demo", "mqtt", "micro", "wasm", "train")
 LIMIT = 120e6
 """Bytes that a Raspberry Pi downloads at most for the base and [headless]."""
