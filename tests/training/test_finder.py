@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edge_mnist.data import finder_map, mnist, strokes
 from edge_mnist.data.finder_map import PLACE, VALUES
+from edge_mnist.graph.checkpoint import load as load_checkpoint
 from edge_mnist.graph.tensor_file import read_tensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
@@ -179,6 +180,13 @@ def test_a_setting_that_does_not_exist_is_refused(change: str, fonts: Path, tmp_
     assert not (tmp_path / "run").exists()
 
 
+class _Here(ThreadPoolExecutor):
+    """Workers in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
 def test_batches_and_weights_are_the_same_after_an_interruption(
     made_from: Sources, fonts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +200,9 @@ def test_batches_and_weights_are_the_same_after_an_interruption(
 
     monkeypatch.setattr(loop, "chunks", drawn)
     monkeypatch.setattr(loop.sources, "load", lambda *_: made_from)
+    monkeypatch.setattr(loop, "ProcessPoolExecutor", lambda *_: _Here())
+    monkeypatch.setattr(loop, "_SOURCES", made_from)
+    monkeypatch.setattr(loop, "CALIBRATED", 2)
     records = list(loop.train(tmp_path / "whole", fonts, None, settings, 1))
     assert [record["step"] for record in records] == [6]
 
@@ -211,6 +222,7 @@ def test_batches_and_weights_are_the_same_after_an_interruption(
     list(loop.train(tmp_path / "parts", fonts, None, settings, 1))
     for name in (loop.STATE, loop.CHECKPOINT):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    assert load_checkpoint(tmp_path / "whole" / loop.CHECKPOINT).statistics
     finder = loop.load(tmp_path / "whole" / loop.CHECKPOINT)
     assert loop.to_checkpoint(finder, {}).weights.keys() == finder.state_dict().keys() - {
         name for name in finder.state_dict() if name.endswith("num_batches_tracked")

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edge_mnist.data import finder_map
-from edge_mnist.graph import checkpoint
+from edge_mnist.graph import checkpoint, folding
+from edge_mnist.graph.calibration import collect
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import weight_shapes
 from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
@@ -50,6 +51,10 @@ AVERAGED = 0.999
 """The part of the averaged weights that a step leaves as it is."""
 SAVED = 60
 """Seconds between two writings of the state."""
+CALIBRATED = 24
+"""Canvases from which the ranges of the activations are taken when the training is over."""
+LAST_CHUNK = 1 << 30
+"""The number of the chunk that they are cut from: training draws none of so high a number."""
 STATE = "state.safetensors"
 """Everything that training needs to go on, in the run's folder."""
 CHECKPOINT = "finder.safetensors"
@@ -116,26 +121,35 @@ def cut_batch(
     images = np.empty((count, SIDE, SIDE), np.uint8)
     boxes = np.full((count, MOST_DIGITS, 5), network.NOTHING, np.float32)
 
-    def cut(side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        chunk = kept[random.randint(len(kept))]
-        return pages.crop(random, chunk[random.randint(len(chunk))], side, SIZES)
-
     for index in range(count):
-        images[index], rows = cut(SIDE)
+        images[index], rows = _cut(random, kept, SIDE)
         if random.rand() < JOINED or np.mean(images[index] == finder_map.BEYOND) > 0.5:
-            images[index], rows = _joined([cut(SIDE // 2) for _ in range(4)])
+            images[index], rows = _joined([_cut(random, kept, SIDE // 2) for _ in range(4)])
         rows = rows[:MOST_DIGITS]
         boxes[index, : len(rows)] = rows
     most = int((boxes[..., 0] != network.NOTHING).sum(1).max(initial=1))
     return images, boxes[:, :most]
 
 
+def _cut(random: np.random.RandomState, kept: list[Chunk], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A crop of one of the pictures."""
+    chunk = kept[random.randint(len(kept))]
+    return pages.crop(random, chunk[random.randint(len(chunk))], side, SIZES)
+
+
+def draw_canvases(pictures: Chunk, count: int) -> NDArray[np.uint8]:
+    """Canvases that four crops share, uint8 (count, CANVAS, CANVAS), to calibrate with."""
+    random = np.random.RandomState(0)
+    canvases = [_joined([_cut(random, [pictures], finder_map.CANVAS // 2) for _ in range(4)])[0] for _ in range(count)]
+    return np.stack(canvases)
+
+
 def _joined(
     parts: list[tuple[NDArray[np.uint8], NDArray[np.float32]]],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Four crops as the quarters of one."""
-    half = SIDE // 2
-    image = np.empty((SIDE, SIDE), np.uint8)
+    half = len(parts[0][0])
+    image = np.empty((2 * half, 2 * half), np.uint8)
     found = []
     for number, (pixels, rows) in enumerate(parts):
         top, left = half * (number // 2), half * (number % 2)
@@ -233,6 +247,9 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
             if last or time.monotonic() - saved > SAVED:
                 _save(run, settings, step, net, average, optimizer)
                 saved = time.monotonic()
+            if last:
+                pictures = pool.submit(_draw, settings.seed, LAST_CHUNK, settings.chunk).result()
+                calibrate(run / CHECKPOINT, draw_canvases(pictures, CALIBRATED))
             if last or step % 100 == 0:
                 means = {name: total / count for name, total in sums.items()}
                 yield {"step": step, **means, "seconds": time.monotonic() - began}
@@ -314,6 +331,18 @@ def to_checkpoint(finder: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
     state = to_arrays(finder.state_dict())
     weights = {name: state[name] for name in weight_shapes(layers)}
     return Checkpoint(layers, Finder.input_shape, finder_map.MEAN, finder_map.STD, weights, metadata=metadata)
+
+
+def calibrate(path: Path, canvases: NDArray[np.uint8]) -> None:
+    """Add the statistics of the activations to a checkpoint, so that it can be exported as int8 without any pictures.
+
+    Args:
+        path: the checkpoint.
+        canvases: uint8 (N, CANVAS, CANVAS).
+    """
+    source = checkpoint.load(path)
+    statistics = collect(folding.fold(source), finder_map.split_places(canvases))
+    checkpoint.save(path, replace(source, statistics=statistics))
 
 
 def load(path: Path) -> Finder:
