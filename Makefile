@@ -5,6 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 CAMERA ?= sample
 IMAGE ?= docs/desk.jpg
+ONLY ?=
 VENV := .venv
 PEERS := .venv-peers
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo test-pythons coverage pi lint release-check best peers networks benchmarks demo predict lock clean
+.PHONY: help export test test-slow test-demo test-pythons coverage pi lint docs release-check best peers networks evidence demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -48,6 +49,7 @@ demo: $(VENV)/installed-demo ## read numbers live from a drawn scene, on a page 
 	$(BIN)/edge-mnist demo --camera '$(CAMERA)'
 
 predict: $(VENV)/installed-demo ## read the numbers in IMAGE, by default docs/desk.jpg
+	@$(if $(filter docs/desk.jpg,$(IMAGE)),echo 'written on docs/desk.jpg: 39021 584288 00869')
 	$(BIN)/edge-mnist predict '$(IMAGE)'
 
 lint: $(VENV)/installed-dev ## check style, formatting, types and the workflows
@@ -65,6 +67,11 @@ release-check: $(VENV)/installed-dev ## build the sdist and the wheel, and try t
 	$(BIN)/python .ci/release.py build dist
 	$(BIN)/python .ci/release.py try dist
 
+# The page with the network as WebAssembly needs clang; without it, the site is built without that page.
+docs: $(VENV)/installed-dev ## build the site into build/site: open build/site/index.html; a broken link is an error
+	-$(BIN)/edge-mnist --quiet export --int8 --format wasm --no-verify --out build/wasm
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
 	PYTHON=$(BIN)/python benchmarks/best.sh runs/best
@@ -75,8 +82,9 @@ peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DA
 networks: $(PEERS)/installed ## measure other people's networks against other tools; keeps what it has measured in .networks
 	$(PEERS)/bin/python benchmarks/networks.py
 
-benchmarks: $(VENV)/installed-dev $(PEERS)/installed ## print the tables of docs/benchmarks.md anew into it, on an idle machine: 8 minutes
-	PATH="$(CURDIR)/$(BIN):$$PATH" COLUMNS=120 $(BIN)/python benchmarks/fill.py docs/benchmarks.md
+evidence: $(VENV)/installed-dev $(PEERS)/installed ## renew the figures and pictures of the documents: an hour, idle, as root; or ONLY=docs/NAME
+	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
+	$(BIN)/python -m benchmarks.evidence $(ONLY)
 
 # uv resolves for all supported Pythons and systems at once. The CUDA libraries are left out: torch pins its own.
 lock: $(VENV)/installed-dev ## renew requirements.lock

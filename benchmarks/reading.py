@@ -142,7 +142,7 @@ def main() -> None:
     table = Table(
         "group", "images", "digits", "wrong digits", "error rate", "doubtful digits", "all right", "wrong an image"
     )
-    for group, row in rows.items():
+    for group, row in sorted(rows.items(), key=lambda item: item[0] == "all"):
         rate = f"{row['wrong'] / row['digits']:.2%}" if row["digits"] else "-"
         counts = (f"{row[name]:.0f}" for name in ("images", "digits", "wrong"))
         right, each = f"{row['right'] / row['images']:.1%}", f"{row['wrong'] / row['images']:.3f}"

@@ -6,13 +6,16 @@ and its truth is known; misread.jpg: scenes to judge by, of MNIST's digits, that
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from benchmarks.evidence import save_picture
 from benchmarks.reading import scenes as scenes_to_judge_by
 from edge_mnist.data import strokes
 from edge_mnist.demo.reading import ink, view
@@ -38,8 +41,9 @@ def main(folder: str) -> None:
         SystemExit: it is not read as it is written.
     """
     scene = desk()
-    written = cv2.imencode(".jpg", scene.frame, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    frame = np.asarray(cv2.imdecode(written, cv2.IMREAD_COLOR), np.uint8)
+    written = io.BytesIO()
+    _to_image(scene.frame).save(written, "JPEG", quality=QUALITY)
+    frame = np.asarray(cv2.imdecode(np.frombuffer(written.getvalue(), np.uint8), cv2.IMREAD_COLOR), np.uint8)
     reading = Reader().read(frame)
     if reading.lines != scene.lines:
         raise SystemExit(f"written: {' '.join(scene.lines)}, read: {' '.join(reading.lines)}: choose another seed")
@@ -58,10 +62,15 @@ def main(folder: str) -> None:
     ]
     tiles = [_tile(title, picture) for title, picture in stages]
     sheet_of_stages = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:]), _crops([d.image for d in reading.digits])])
-    cv2.imwrite(str(Path(folder) / "reading.jpg"), sheet_of_stages, [cv2.IMWRITE_JPEG_QUALITY, 88])
-    (Path(folder) / "desk.jpg").write_bytes(written.tobytes())
-    cv2.imwrite(str(Path(folder) / "misread.jpg"), _misread(), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    save_picture(_to_image(sheet_of_stages), Path(folder) / "reading.jpg", quality=88)
+    save_picture(_to_image(scene.frame), Path(folder) / "desk.jpg", quality=QUALITY)
+    save_picture(_to_image(_misread()), Path(folder) / "misread.jpg", quality=QUALITY)
     print("written and read:", " ".join(scene.lines))
+
+
+def _to_image(frame: NDArray[np.uint8]) -> Image.Image:
+    """A picture of OpenCV, whose channels are blue, green, red, as one of Pillow."""
+    return Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
 def _misread() -> NDArray[np.uint8]:

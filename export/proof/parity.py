@@ -90,6 +90,40 @@ class LayerSignal:
 
 
 @dataclass(frozen=True, eq=False)
+class LayerWeights:
+    """The int8 weights of a layer.
+
+    Attributes:
+        name: the name of the layer.
+        integers: int8 (number of weights,), the weights of all its channels.
+    """
+
+    name: str
+    integers: NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class WeightRounding:
+    """A few weights of one output channel of a layer, and the integers that they became.
+
+    Attributes:
+        layer: the name of the layer.
+        channel: the index of the output channel.
+        scale: the real number that one integer step of this channel stands for.
+        first: the first of the integers that are looked at.
+        last: the last of them.
+        pairs: each weight in steps, that is divided by `scale`, with its integer, in the order of the weights.
+    """
+
+    layer: str
+    channel: int
+    scale: float
+    first: int
+    last: int
+    pairs: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
 class ChangedImage:
     """An input for which float and int8 predict different classes.
 
@@ -134,6 +168,8 @@ class ParityReport:
         output_snr_db: if the outputs are not classes, the power of the float outputs over that of the int8 outputs'
             error, in decibels, over the inputs without the golden ones. None if they are classes, or without an int8
             graph.
+        weights: the int8 weights of each layer that has some. They are not part of the JSON.
+        rounding: an example of how weights were rounded, None if there is none. It is not part of the JSON.
     """
 
     dataset: str
@@ -154,6 +190,8 @@ class ParityReport:
     is_pixels: bool = True
     has_classes: bool = True
     output_snr_db: float | None = None
+    weights: tuple[LayerWeights, ...] = ()
+    rounding: WeightRounding | None = None
 
     @property
     def accuracy_drop(self) -> float | None:

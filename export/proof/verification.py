@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from edge_mnist.bundle.manifest import REFERENCE
 from edge_mnist.bundle.reference import Reference, read_bundle
 from edge_mnist.data.images import Images
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
+from edge_mnist.export.proof.parity import (
+    ChangedImage,
+    LayerSignal,
+    LayerWeights,
+    ParityReport,
+    VariantResult,
+    WeightRounding,
+)
 from edge_mnist.export.proof.run_artifact import NOT_INSTALLED, compute_tolerance
 from edge_mnist.formats.table import detect_format
 from edge_mnist.graph.arithmetic import dequantize
@@ -34,7 +41,14 @@ from edge_mnist.graph.interpreter import (
     run_quantized,
     split_batches,
 )
-from edge_mnist.graph.operations import FloatGraph, Quantization, QuantizedConv2d, arrange_inputs
+from edge_mnist.graph.operations import (
+    Conv2d,
+    FloatGraph,
+    Quantization,
+    QuantizedConv2d,
+    QuantizedGraph,
+    arrange_inputs,
+)
 from edge_mnist.measure.significance import mcnemar_exact
 from edge_mnist.runtime import MICRO, OTHER_RUNTIMES, SCALAR
 from edge_mnist.runtime.tflite import import_micro_interpreter
@@ -43,6 +57,9 @@ from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
 
 _LOG = logging.getLogger(__name__)
+
+_STRETCH = 12
+"""The length in integer steps of the stretch of the number line that the report shows."""
 
 _MEASURED = 64
 """The number of inputs over which the effect of quantization on each layer is measured."""
@@ -363,7 +380,36 @@ def _make_report(
         is_pixels=reference.float_graph.is_pixels,
         has_classes=oracle.has_classes,
         output_snr_db=snr_db,
+        weights=_list_weights(reference.quantized_graph),
+        rounding=_choose_rounding(reference),
     )
+
+
+def _list_weights(graph: QuantizedGraph | None) -> tuple[LayerWeights, ...]:
+    """List the int8 weights of each convolution."""
+    operations = () if graph is None else graph.operations
+    return tuple(LayerWeights(o.name, o.weight.reshape(-1)) for o in operations if isinstance(o, QuantizedConv2d))
+
+
+def _choose_rounding(reference: Reference) -> WeightRounding | None:
+    """Choose an example of rounding: a stretch of the number line on which about nine weights of one channel are.
+
+    It is in the first channel of the first layer that has at least 30 weights in a channel.
+    """
+    real = {o.name: o for o in reference.float_graph.operations if isinstance(o, Conv2d)}
+    for operation in reference.quantized_graph.operations if reference.quantized_graph else ():
+        if not isinstance(operation, QuantizedConv2d) or operation.weight[0].size < 30 or operation.name not in real:
+            continue
+        scale = float(operation.weight_scale[0])
+        steps = real[operation.name].weight[0].reshape(-1).astype(np.float64) / scale
+        integers = operation.weight[0].reshape(-1).astype(int)
+        starts = range(integers.min(), max(integers.max() - _STRETCH, integers.min()) + 1)
+        counts = [int(((integers >= start) & (integers <= start + _STRETCH)).sum()) for start in starts]
+        first = min(zip(starts, counts, strict=True), key=lambda pair: (abs(pair[1] - 9), abs(pair[0])))[0]
+        shown = (integers >= first) & (integers <= first + _STRETCH)
+        pairs = zip(steps[shown].tolist(), integers[shown].tolist(), strict=True)
+        return WeightRounding(operation.name, 0, scale, first, first + _STRETCH, tuple(pairs))
+    return None
 
 
 def _to_picture(values: NDArray[np.generic]) -> NDArray[np.uint8] | None:

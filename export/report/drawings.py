@@ -71,6 +71,47 @@ def draw_tick_labels(limits: tuple[float, float], ticks: list[float]) -> str:
     return f'<svg class="ticks" width="100%" height="16" aria-hidden="true">{texts}</svg>'
 
 
+def draw_histogram(integers: NDArray[np.int8]) -> str:
+    """Draw how often int8 weights have each value, as bars of neighbouring values, with 0 in the middle, as SVG."""
+    limit = max(int(np.abs(integers.astype(int)).max(initial=0)), 16)
+    width = limit // 16  # values a bar, so that there are 33 to 37 bars
+    places = np.rint(integers.astype(int) / width).astype(int)
+    last = -(-limit // width)
+    counts = np.bincount(places + last, minlength=2 * last + 1)
+    share = 100 / len(counts)
+    bars = "".join(
+        f'<rect class="full" x="{share * place:.2f}%" width="{0.8 * share:.2f}%" y="{60 - height:.1f}" '
+        f'height="{height:.1f}"/>'
+        for place, height in enumerate(60 * counts / max(int(counts.max()), 1))
+    )
+    labels = "".join(
+        f'<text x="{place}%" y="76" style="text-anchor:{anchor}">{text}</text>'
+        for place, anchor, text in ((0, "start", f"−{limit}"), (50, "middle", "0"), (100, "end", str(limit)))
+    )
+    return f'<svg class="ticks" width="100%" height="80" aria-hidden="true">{bars}{labels}</svg>'
+
+
+def draw_rounding(first: int, last: int, pairs: tuple[tuple[float, int], ...]) -> str:
+    """Draw a number line of integer steps with real values above it, each with a line to its integer, as SVG."""
+
+    def place(value: float) -> str:
+        return f"{100 * (value - first + 0.5) / (last - first + 1):.2f}%"
+
+    axis = '<line class="axis" x1="0" x2="100%" y1="70" y2="70"/>'
+    ticks = "".join(
+        f'<line class="axis" x1="{place(step)}" x2="{place(step)}" y1="65" y2="75"/>'
+        + (f'<text x="{place(step)}" y="92">{str(step).replace("-", "−")}</text>' if (step - first) % 2 == 0 else "")
+        for step in range(first, last + 1)
+    )
+    dots = "".join(
+        f'<line class="bar" x1="{place(real)}" x2="{place(integer)}" y1="18" y2="70"/>'
+        f'<circle class="dot" cx="{place(real)}" cy="18" r="4"/>'
+        f'<circle class="stop" cx="{place(integer)}" cy="70" r="4"/>'
+        for real, integer in pairs
+    )
+    return f'<svg class="ticks" width="100%" height="98" aria-hidden="true">{axis}{ticks}{dots}</svg>'
+
+
 def draw_bar(share: float) -> str:
     """Draw a bar that fills a share 0..1 of its width as SVG."""
     width = 100 * min(max(share, 0.0), 1.0)

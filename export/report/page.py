@@ -8,7 +8,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
+import numpy as np
+
+from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult, WeightRounding
 from edge_mnist.export.report import drawings
 from edge_mnist.export.report.wording import (
     describe_accuracy,
@@ -33,6 +35,9 @@ _MOST_PICTURES = 120
 _PICTURE_PIXELS = 112
 """The width and height in pixels at which a picture is shown: whole multiples of smaller images, a part of the rows and
 columns of larger ones."""
+
+_MOST_HISTOGRAMS = 24
+"""The most layers whose weights are shown, so that the page of a deep network stays readable."""
 
 _MOST_ITEMS = 12
 """The most items of a list in the manifest that are shown without a click."""
@@ -65,6 +70,7 @@ def render_html(report: ParityReport, manifest: dict[str, Any]) -> str:
         noun="Images" if report.is_pixels else "Inputs",
         changed=_render_changed(report),
         layers=_render_layers(report.layers),
+        weights=_render_weights(report),
         # The table of layers already shows the quantization.
         manifest=_render_manifest({key: value for key, value in manifest.items() if key != "quantization"}),
     )
@@ -224,6 +230,47 @@ def _render_layer(layer: LayerSignal, full_bar: float) -> str:
             ("number", format_percent(layer.clipped)),
         ],
     )
+
+
+def _render_weights(report: ParityReport) -> str:
+    """Render the section on the weights: their histograms, and some of them on a number line; "" without weights."""
+    if not report.weights:
+        return ""
+    figures = "".join(
+        f"<figure>{drawings.draw_histogram(layer.integers)}<figcaption><b>{escape(layer.name)}</b>"
+        f"<small>{layer.integers.size:,} weights, {len(np.unique(layer.integers)):,} different</small></figcaption>"
+        "</figure>"
+        for layer in report.weights[:_MOST_HISTOGRAMS]
+    )
+    more = len(report.weights) - _MOST_HISTOGRAMS
+    rest = f"<p>{more:,} more layers are not shown.</p>" if more > 0 else ""
+    return f"""<section aria-labelledby="weights">
+<h2 id="weights">The weights as integers</h2>
+{_render_rounding(report.rounding)}<p class="about">How often each integer is a weight, layer by layer. Each channel
+has a scale of its own, so that its largest weight is near the end of the range.</p>
+<div class="histograms">{figures}</div>{rest}
+</section>
+"""
+
+
+def _render_rounding(rounding: WeightRounding | None) -> str:
+    """Render the number line on which some weights are rounded; "" without an example."""
+    if rounding is None:
+        return ""
+    real, integer = max(rounding.pairs, key=lambda pair: abs(pair[0] - pair[1]))
+    line = drawings.draw_rounding(rounding.first, rounding.last, rounding.pairs)
+    return f"""<p>A weight is stored as an integer: it is divided by the scale of its channel, and rounded. In layer
+{escape(rounding.layer)}, channel {rounding.channel}, one step is {rounding.scale:.5f}. The weight
+{_sign(f"{real * rounding.scale:.5f}")} is {_sign(f"{real:.2f}")} steps; {_sign(str(integer))} is stored, and the
+network computes with {_sign(f"{integer * rounding.scale:.5f}")}.</p>
+<figure class="intervals">{line}<figcaption>{len(rounding.pairs)} weights of this channel, in steps, and the integers
+that they become. Rounding moves them by at most {abs(real - integer):.2f} steps.</figcaption></figure>
+"""
+
+
+def _sign(number: str) -> str:
+    """Write a number with a minus sign instead of a hyphen."""
+    return number.replace("-", "−")
 
 
 def _render_manifest(manifest: dict[str, Any]) -> str:

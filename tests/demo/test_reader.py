@@ -237,6 +237,7 @@ def test_the_desk_of_the_readme_is_read_as_it_is_written() -> None:
     assert (
         f"on which {', '.join(scene.lines[:-1])} and {scene.lines[-1]} are written" in (root / "README.md").read_text()
     )
+    assert f"written on docs/desk.jpg: {' '.join(scene.lines)}'" in (root / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(

@@ -201,15 +201,13 @@ def test_torchscript_needs_only_torch(
 
 
 def _read_examples() -> list[str]:
-    """The Python blocks of the README's section on using an artifact without this package."""
-    _, _, section = (
-        (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Use an artifact without this package")
-    )
-    return re.findall(r"^```python\n(.*?)^```", section.partition("\n## ")[0], re.DOTALL | re.MULTILINE)
+    """The Python blocks of the page on using the files without this package."""
+    text = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("code", _read_examples())
-def test_the_code_in_the_readme_works(
+def test_the_code_for_using_a_file_without_this_package_works(
     code: str, bundle_folder: Path, reference: Reference, images: np.ndarray, tmp_path: Path
 ) -> None:
     if "import torch" in code:
@@ -225,7 +223,7 @@ def test_the_code_in_the_readme_works(
     assert int(result.stdout) == expected(reference, "int8", images)[3].argmax()
 
 
-def test_the_readme_has_code_for_each_format() -> None:
+def test_there_is_code_for_using_each_format() -> None:
     assert [re.findall(r"artifacts/model_int8(\.\w+)", code) for code in _read_examples()] == [
         [".tflite"],
         [".onnx"],

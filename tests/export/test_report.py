@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
-from edge_mnist.export.proof.parity import ChangedImage, LayerSignal, ParityReport, VariantResult
+from edge_mnist.export.proof.parity import (
+    ChangedImage,
+    LayerSignal,
+    LayerWeights,
+    ParityReport,
+    VariantResult,
+    WeightRounding,
+)
+from edge_mnist.export.proof.verification import _choose_rounding, _list_weights
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
 from edge_mnist.export.report.wording import describe_verdict, format_percent, format_scale
@@ -402,6 +411,39 @@ def test_the_page_loads_nothing_and_states_the_same_as_the_terminal(make: Any) -
     assert "edge-mnist verify DIR" in page.text
     for text in ("weight_range 64", "14 values", "9f" * 32, "uint8 pixels, 0 is black", "corrected yes"):
         assert text in page.text
+
+
+def test_the_weights_are_drawn_as_integers() -> None:
+    weights = np.array([-64, -64, -1, 0, 0, 0, 1, 63], np.int8)
+    rounding = WeightRounding("conv<1>", 2, 0.5, -3, 3, ((-2.25, -2), (0.75, 1)))
+    report = replace(sample(), weights=(LayerWeights("conv<1>", weights),) * 30, rounding=rounding)
+    html = render_html(report, {})
+    page = Page(html)
+    assert "8 weights, 5 different" in page.text and "6 more layers are not shown" in page.text
+    # 33 bars of four values each: -64 is in the first, -1, 0 and 1 are in the middle, 63 is in the last.
+    heights = [float(a["height"]) for a in page.having("rect") if a.get("class") == "full" and "y" in a][:33]
+    assert [(place, round(height)) for place, height in enumerate(heights) if height] == [(0, 24), (16, 60), (32, 12)]
+    # On a line of seven steps -2.25 is 1.25 steps to the right of the middle of the first one.
+    dots = {a["class"]: a["cx"] for a in page.having("circle") if a.get("cy") in ("18", "70")}
+    assert dots == {"dot": f"{100 * 4.25 / 7:.2f}%", "stop": f"{100 * 4.5 / 7:.2f}%"}
+    assert f'cx="{100 * 1.25 / 7:.2f}%" cy="18"' in html
+    assert "The weight −1.12500 is −2.25 steps; −2 is stored, and the network computes with −1.00000" in page.text
+    assert "by at most 0.25 steps" in page.text
+    assert "The weights as integers" not in render_html(sample(), {})
+
+
+def test_the_example_of_rounding_is_of_the_network(reference: Reference) -> None:
+    rounding = _choose_rounding(reference)
+    assert rounding is not None and 4 <= len(rounding.pairs) <= 16
+    assert reference.quantized_graph is not None
+    layers = {layer.name: layer.integers for layer in _list_weights(reference.quantized_graph)}
+    assert set(layers) == {layer.name for layer in reference.layers}
+    real = next(o for o in reference.float_graph.operations if o.name == rounding.layer)
+    for steps, integer in rounding.pairs:
+        assert abs(steps - integer) <= 0.5 and rounding.first <= integer <= rounding.last
+        assert integer in layers[rounding.layer]
+        assert np.isclose(real.weight[0], steps * rounding.scale).any()  # type: ignore[attr-defined]
+    assert _choose_rounding(replace(reference, quantized_graph=None)) is None
 
 
 def test_of_many_changed_images_only_some_are_shown() -> None:
