@@ -70,7 +70,7 @@ release-check: $(VENV)/installed-dev ## build the sdist and the wheel, and try t
 # The page with the network as WebAssembly needs clang; without it, the site is built without that page.
 docs: $(VENV)/installed-dev ## build the site into build/site: open build/site/index.html; a broken link is an error
 	-$(BIN)/edge-mnist --quiet export --int8 --format wasm --no-verify --out build/wasm
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'

@@ -84,7 +84,7 @@ def test_the_site_has_every_page() -> None:
 
 
 def build(checkout: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet"]
+    command = [sys.executable, "-m", "mkdocs", "build"]
     return subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
 
 
