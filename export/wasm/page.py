@@ -1,7 +1,7 @@
 """Writes the page beside a WebAssembly module: one HTML file that runs the network in any browser, without a network.
 
-What the page's script does is in page.js, how it looks in page.css. It gets the module and the golden inputs as JSON;
-all else that it needs to know is in the module's contract.
+How the page runs a module is in network.js, what else it does in page.js, how it looks in page.css. It gets the module
+and the golden inputs as JSON; all else that it needs to know is in the module's contract.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ def write_page(reference: Reference, module: bytes) -> bytes:
         },
     }
     package = files("edge_mnist.export.wasm")
-    style, script, page = ((package / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html"))
+    style, network, script, page = (
+        (package / name).read_text("utf-8") for name in ("page.css", "network.js", "page.js", "page.html")
+    )
     text = Template(page).substitute(
         title=escape(_describe(contract)),
         style=style,
         # In JSON no character of "</script>" can end the element: base64 has no "<".
         data=json.dumps(data),
+        network=network,
         script=script,
     )
     return text.encode()
