@@ -2,7 +2,7 @@
 
 Everything follows from the boxes of single digits, without their image:
 
-1. The page is leveled: its tilt, and how its lines converge where it is seen in perspective, are taken out.
+1. The page is leveled: its tilt, its perspective, and the bow of a curled sheet are taken out.
 2. Runs: digits whose gaps are narrow, each beside the line that the last few digits before it make, so that a run may
    be bowed.
 3. Lines: runs are joined across a wide gap where the rows on both sides of it line up, as in a table.
@@ -12,6 +12,7 @@ Everything follows from the boxes of single digits, without their image:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -92,7 +93,11 @@ def estimate_tilt(boxes: ArrayLike) -> float:
         The tilt; 0 where there are fewer than three digits, or where their directions do not agree.
     """
     centres, extents = _measure(boxes)
-    first, second = _find_neighbours(centres, extents)
+    return _vote(centres, extents, *_find_neighbours(centres, extents))
+
+
+def _vote(centres: _Floats, extents: _Floats, first: _Indices, second: _Indices) -> float:
+    """The tilt for which pairs of neighbours, indices (P,) and (P,), vote, see `estimate_tilt`."""
     if len(centres) < 3 or not len(first):
         return 0.0
     steps = centres[second] - centres[first]  # (P, 2)
@@ -140,7 +145,8 @@ def arrange(boxes: ArrayLike, confidences: ArrayLike, parameters: LayoutParamete
     Args:
         boxes: (N, 4), left, top, right and bottom of each digit, in pixels. Time and memory grow with N squared: a
             caller leaves all but some thousand out.
-        confidences: (N,), 0 to 1, that a box holds a digit.
+        confidences: (N,), 0 to 1, that a box holds a digit. Doubtful digits have a place in their line as well, so that
+            a number with a doubtful digit is not taken for a shorter one; so far none counts less than another.
         parameters: None for the usual ones.
     """
     parameters = parameters or LayoutParameters()
@@ -174,21 +180,42 @@ def _subtract_directions(some: ArrayLike, others: ArrayLike) -> _Floats:
     return 90 - (90 - (np.asarray(some, np.float64) - np.asarray(others, np.float64))) % 180
 
 
+def _find_pairs(count: int, test: Callable[[slice], NDArray[np.bool_]]) -> tuple[_Indices, _Indices]:
+    """The pairs of digits or runs for which a test holds: indices (P,) and (P,).
+
+    Args:
+        count: N, of digits or runs.
+        test: bool (R, N), of each of the R ones in a slice with all. A slice bounds the memory that it takes.
+    """
+    rows = max(1, 2**18 // max(count, 1))
+    found = [np.nonzero(test(slice(start, start + rows))) for start in range(0, max(count, 1), rows)]
+    first = [start * rows + one for start, (one, _) in enumerate(found)]
+    return np.concatenate(first), np.concatenate([other for _, other in found])
+
+
 def _find_neighbours(centres: _Floats, extents: _Floats) -> tuple[_Indices, _Indices]:
     """The pairs of each digit with the nearest ones of similar size: indices (P,) and (P,)."""
     sizes = extents.max(1)
-    distances = np.hypot(*(centres[:, None] - centres).T)  # (N, N)
-    larger, smaller = np.maximum(sizes[:, None], sizes), np.minimum(sizes[:, None], sizes)
-    near = (distances > 0) & (distances < REACH * larger) & (larger < 2 * smaller)
-    nearest = np.argsort(np.where(near, distances, np.inf), 1)[:, :NEIGHBOURS]
-    rows, places = np.nonzero(np.take_along_axis(near, nearest, 1))
-    return rows, nearest[rows, places]
+    x, y = centres.T
+
+    def are_near(some: slice) -> NDArray[np.bool_]:
+        size = sizes[some, None]
+        squares = (x[some, None] - x) ** 2 + (y[some, None] - y) ** 2
+        near = (squares > 0) & (squares < (REACH * np.maximum(size, sizes)) ** 2)
+        return near & (sizes < 2 * size) & (size < 2 * sizes)
+
+    first, second = _find_pairs(len(sizes), are_near)
+    order = np.lexsort((np.hypot(*(centres[second] - centres[first]).T), first))
+    first, second = first[order], second[order]
+    nearest = np.arange(len(first)) - np.searchsorted(first, first) < NEIGHBOURS
+    return first[nearest], second[nearest]
 
 
 def _level(boxes: ArrayLike) -> _Places:
-    """Turn the page by its tilt, and make lines that converge in perspective parallel."""
+    """Turn the page by its tilt, and make lines that converge in perspective, or are bowed alike, level."""
     centres, extents = _measure(boxes)
-    tilt = np.radians(np.clip(estimate_tilt(boxes), -MOST_TILT, MOST_TILT))
+    first, second = _find_neighbours(centres, extents)
+    tilt = np.radians(np.clip(_vote(centres, extents, first, second), -MOST_TILT, MOST_TILT))
     cosine, sine = np.cos(tilt), np.sin(tilt)
     turned = (centres - centres.mean(0)) @ np.array([[cosine, -sine], [sine, cosine]])
     # The sides of the rectangle that touches its box's sides when it is turned by the tilt.
@@ -197,40 +224,47 @@ def _level(boxes: ArrayLike) -> _Places:
     width = np.maximum((wide * cosine - high * abs(sine)) / np.cos(2 * tilt), least)
     height = np.maximum((high * cosine - wide * abs(sine)) / np.cos(2 * tilt), least)
     x, y = turned.T
-    slope, convergence = _fit_vanishing_point(turned, extents)
+    slope, convergence, bow = _fit_lines(turned, first, second)
     # Each line is moved along itself, to where it crosses x = 0.
-    middle = y - x * (slope - convergence * y) / (1 - convergence * x)
+    middle = y - x * (slope - convergence * y) / (1 - convergence * x) - 0.5 * bow * x**2
     return _Places(x - width / 2, x + width / 2, middle, height / (1 - convergence * x))
 
 
-def _fit_vanishing_point(centres: _Floats, extents: _Floats) -> tuple[float, float]:
-    """The slope of the line through (0, 0), and the convergence per pixel, of lines through one vanishing point.
+def _fit_lines(centres: _Floats, first: _Indices, second: _Indices) -> tuple[float, float, float]:
+    """The slope of the line through (0, 0), the convergence and the bow, each per pixel, of the lines of a page.
 
-    The line through (x, y) has the slope (slope - convergence * y) / (1 - convergence * x). It is fitted by least
-    squares to neighbours that are nearly level; where these are few it stays close to parallel.
+    The lines of a flat page go through one vanishing point: the one through (x, y) has the slope
+    (slope - convergence * y) / (1 - convergence * x). Those of a sheet that is curled are bowed alike: bow * x is
+    added. Fitted by least squares to neighbours that are nearly level; where these are few, lines stay nearly parallel.
     """
-    first, second = _find_neighbours(centres, extents)
     steps = centres[second] - centres[first]
-    level = np.abs(steps[:, 1]) < 0.27 * np.abs(steps[:, 0])  # 15 degrees
+    level = np.abs(steps[:, 1]) < 0.36 * np.abs(steps[:, 0])  # 20 degrees
     if not level.any():
-        return 0.0, 0.0
+        return 0.0, 0.0, 0.0
     page = float(np.ptp(centres, axis=0).max())
     slopes = steps[level, 1] / steps[level, 0]
     x, y = (centres[first] + centres[second])[level].T / (2 * page)
-    system = np.stack([np.ones_like(x), x * slopes - y], 1)
-    slope, convergence = np.linalg.solve(system.T @ system + 0.5 * np.eye(2), system.T @ slopes)
-    return float(slope), float(np.clip(convergence, -0.8, 0.8)) / page
+    system = np.stack([np.ones_like(x), x * slopes - y, x], 1)
+    # The fewer neighbours there are, the more these priors count: most sheets are flat.
+    priors = np.diag([0.5, 0.5, 20.0])
+    slope, convergence, bow = np.linalg.solve(system.T @ system + priors, system.T @ slopes)
+    return float(slope), float(np.clip(convergence, -0.8, 0.8)) / page, float(bow) / page
 
 
 def _link_digits(places: _Places, parameters: LayoutParameters) -> list[list[int]]:
     """Link digits whose gaps are narrow to runs, the nearest ones first; each run from left to right."""
     height, middle = places.height, places.middle
     centre = (places.left + places.right) / 2
-    larger = np.maximum(height[:, None], height)
-    gap = (places.left - places.right[:, None]) / larger  # (N, N), from each digit to those that may follow
-    offset = np.abs(middle[:, None] - middle) / larger
-    first, second = np.nonzero((centre[:, None] < centre) & (gap <= parameters.near) & (offset <= parameters.offset))
-    order = np.argsort((gap + offset)[first, second], kind="stable")
+
+    def may_follow(some: slice) -> NDArray[np.bool_]:
+        larger = np.maximum(height[some, None], height)
+        near = places.left - places.right[some, None] <= parameters.near * larger
+        level = np.abs(middle - middle[some, None]) <= parameters.offset * larger
+        return near & level & (centre[some, None] < centre)
+
+    first, second = _find_pairs(len(height), may_follow)
+    distance = places.left[second] - places.right[first] + np.abs(middle[second] - middle[first])
+    order = np.argsort(distance / np.maximum(height[first], height[second]), kind="stable")
     runs = {index: [index] for index in range(len(height))}
     ends, starts = list(runs), list(runs)  # by digit, the run that ends or starts with it; -1 for none
     for one, other in zip(first[order].tolist(), second[order].tolist(), strict=True):
@@ -265,16 +299,21 @@ def _join_runs(
     start = np.array([places.middle[run[:BAND]].mean() for run in runs])
     end = np.array([places.middle[run[-BAND:]].mean() for run in runs])
     height = np.array([np.median(places.height[run]) for run in runs])
-    offset = np.abs(end[:, None] - start) / (0.5 * (height[:, None] + height))  # (R, R)
+
     # Two runs face each other if they overlap in height, and nothing is between them: the nearest one, and others
     # beside that one, seen from both.
-    facing = (right[:, None] + left[:, None] < left + right) & (left[:, None] < left) & (offset < 0.9)
-    nearest_right = np.where(facing, right, np.inf).min(1, keepdims=True)
-    nearest_left = np.where(facing, left[:, None], -np.inf).max(0)
-    first, second = np.nonzero(facing & (left < nearest_right) & (right[:, None] > nearest_left))
-    order = np.argsort(end[first] + start[second], kind="stable")
-    first, second = first[order], second[order]
-    offsets = offset[first, second]
+    def may_face(some: slice) -> NDArray[np.bool_]:
+        overlap = np.abs(end[some, None] - start) < 0.45 * (height[some, None] + height)
+        return overlap & (left[some, None] < left) & (left[some, None] + right[some, None] < left + right)
+
+    first, second = _find_pairs(len(runs), may_face)
+    nearest_right, nearest_left = np.full(len(runs), np.inf), np.full(len(runs), -np.inf)
+    np.minimum.at(nearest_right, first, right[second])
+    np.maximum.at(nearest_left, second, left[first])
+    facing = (left[second] < nearest_right[first]) & (right[first] > nearest_left[second])
+    order = np.argsort((end[first] + start[second])[facing], kind="stable")
+    first, second = first[facing][order], second[facing][order]
+    offsets = np.abs(end[first] - start[second]) / (0.5 * (height[first] + height[second]))
     gutters = _find_gutters(right[first], left[second])
     means = np.bincount(gutters, offsets, len(gutters)) / np.maximum(np.bincount(gutters, minlength=len(gutters)), 1)
     aligned = means[gutters] <= parameters.aligned
@@ -358,14 +397,15 @@ def _split_lines(
 ) -> tuple[list[list[int]], list[int]]:
     """Split lines into numbers at wide gaps; returns the digits of each number, and the index of its line."""
     gaps = [(places.left[line[1:]] - places.right[line[:-1]]) / np.median(places.height[line]) for line in lines]
-    every = np.concatenate(gaps)
     # A quarter of the gaps are narrower, so that the gaps between many short numbers do not count as usual.
-    usual = np.quantile(every, 0.25) if len(every) else 0.0
+    every = sorted(np.concatenate(gaps).tolist())
+    usual = every[len(every) // 4] if every else 0.0
     numbers: list[list[int]] = []
     number_lines: list[int] = []
     for index, (line, between) in enumerate(zip(lines, gaps, strict=True)):
         # One gap of the page's usual width is added, which decides in lines of few digits.
-        limit = min(np.quantile([*between, usual], 0.25) + parameters.space, parameters.widest)
+        among = sorted([*between.tolist(), usual])
+        limit = min(among[len(among) // 4] + parameters.space, parameters.widest)
         parts = np.split(np.array(line), np.flatnonzero(between > limit) + 1)
         numbers += [part.tolist() for part in parts]
         number_lines += [index] * len(parts)

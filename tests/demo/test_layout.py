@@ -111,7 +111,7 @@ def test_two_thousand_boxes_take_a_bounded_time() -> None:
     boxes = np.concatenate([corners, corners + random.uniform(20, 60, (2000, 2))], 1).astype(np.float32)
     start = time.process_time()
     arranged(boxes)
-    assert time.process_time() - start < 30  # a loop over triples would take hours
+    assert time.process_time() - start < 10  # a loop over triples would take hours
 
 
 @pytest.mark.parametrize("degrees", [-89, -60, -40, -20, -5, 0, 5, 20, 40, 60, 90])
@@ -151,7 +151,7 @@ def test_a_page_in_perspective_is_read_line_by_line() -> None:
 def test_bowed_lines_are_read_line_by_line() -> None:
     random = np.random.RandomState(5)
     boxes, lines = page(*(write(random, "27182818284590", 0, 80 * row) for row in range(5)))
-    boxes[:, [1, 3]] += 50 * ((boxes[:, :1] - 300) / 300) ** 2
+    boxes[:, [1, 3]] += 60 * ((boxes[:, :1] - 300) / 300) ** 2
     assert arranged(boxes).lines == lines
 
 

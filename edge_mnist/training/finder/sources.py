@@ -84,7 +84,7 @@ def photographs(part: str) -> list[NDArray[np.uint8]]:
         except (OSError, ImportError):  # scikit-image would download it, and cannot
             continue
         if picture.dtype != np.uint8:
-            picture = picture.astype(np.float64)
+            picture = picture.astype(np.float64)  # "horse" is bool, which cannot be subtracted
             picture = np.rint(255 * (picture - picture.min()) / np.ptp(picture).clip(1e-9)).astype(np.uint8)
         if picture.ndim == 3:
             picture = np.asarray(cv2.cvtColor(np.ascontiguousarray(picture[..., :3]), cv2.COLOR_RGB2GRAY))
