@@ -202,7 +202,7 @@ def _find_neighbours(centres: _Floats, extents: _Floats) -> tuple[_Indices, _Ind
         size = sizes[some, None]
         squares = (x[some, None] - x) ** 2 + (y[some, None] - y) ** 2
         near = (squares > 0) & (squares < (REACH * np.maximum(size, sizes)) ** 2)
-        return near & (sizes < 2 * size) & (size < 2 * sizes)
+        return np.asarray(near & (sizes < 2 * size) & (size < 2 * sizes), np.bool_)
 
     first, second = _find_pairs(len(sizes), are_near)
     order = np.lexsort((np.hypot(*(centres[second] - centres[first]).T), first))
@@ -304,7 +304,8 @@ def _join_runs(
     # beside that one, seen from both.
     def may_face(some: slice) -> NDArray[np.bool_]:
         overlap = np.abs(end[some, None] - start) < 0.45 * (height[some, None] + height)
-        return overlap & (left[some, None] < left) & (left[some, None] + right[some, None] < left + right)
+        follows = (left[some, None] < left) & (left[some, None] + right[some, None] < left + right)
+        return np.asarray(overlap & follows, np.bool_)
 
     first, second = _find_pairs(len(runs), may_face)
     nearest_right, nearest_left = np.full(len(runs), np.inf), np.full(len(runs), -np.inf)
