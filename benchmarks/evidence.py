@@ -166,7 +166,7 @@ def caption_pictures(path: Path) -> None:
 
 
 PICTURE = re.compile(
-    r"^(?P<image>(?:!\[[^\]]*\]\(|<img src=\")(?P<target>[^)\"]+\.(?:png|jpe?g|webp))[^\n]*)\n"
+    r"^(?P<image>!\[[^\]]*\]\((?P<target>[^)]+\.(?:png|jpe?g|webp))[^\n]*)\n"
     r"(?:\n(?P<stamp>\*M.+\*)\n)?",
     re.MULTILINE,
 )
