@@ -616,8 +616,18 @@ def evaluate(
     return result
 
 
-def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: bool = False) -> dict[str, Any]:
-    """Measure the latency, throughput, loading time, memory and size of every artifact in a folder.
+def benchmark(
+    folder: StrPath = "artifacts",
+    *,
+    seconds: float = 2.0,
+    trust: bool = False,
+    data: StrPath | None = None,
+    images: int | None = None,
+    accuracy_seconds: float = 10.0,
+    resize: int | tuple[int, int] | None = None,
+    skip_bad: bool = False,
+) -> dict[str, Any]:
+    """Measure the latency, throughput, loading time, memory, size and accuracy of every artifact in a folder.
 
     Each artifact runs in a process of its own, one image and 32 at a time, on one thread and on all, taking turns.
 
@@ -625,10 +635,16 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
         folder: the folder that an export wrote.
         seconds: how long each artifact runs for each size of batch and number of threads.
         trust: run TorchScript archives and C that were changed since the export; they carry code.
+        data: labelled inputs for the accuracy, as of `evaluate`. None for MNIST in EDGE_MNIST_DATA or the cache, if it
+            is there and the network has MNIST's ten classes; otherwise no accuracy is measured.
+        images: the largest number of inputs for the accuracy; None for 10,000, or fewer if the network is large.
+        accuracy_seconds: how long all artifacts together may classify them; 0 measures no accuracy.
+        resize: how pictures are resized, as of `export_model`.
+        skip_bad: skip pictures that cannot be opened.
 
     Returns:
-        What `edge-mnist bench --json` prints: "machine" and "machine_after", what the speed depends on; "seconds"; and
-        the measurements, see `edge_mnist.measure.bench.measure_artifacts`.
+        What `edge-mnist bench --json` prints: "machine" and "machine_after", what the speed depends on; "seconds" and
+        "accuracy_seconds"; and the measurements, see `edge_mnist.measure.bench.measure_artifacts`.
 
     Raises:
         EdgeMnistError: the folder holds no artifact, or one that cannot be run.
@@ -643,11 +659,26 @@ def benchmark(folder: StrPath = "artifacts", *, seconds: float = 2.0, trust: boo
         raise EdgeMnistError(f"{folder}: holds no artifact: export again")
     if missing := [path for path in paths if not path.is_file()]:
         raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
+    _check_count(images)
+    labelled, graph = None, reference.float_graph
+    is_mnist_at_hand = graph.input_shape == MNIST_SHAPE and graph.is_pixels and mnist.is_available(None, "test")
+    if accuracy_seconds > 0 and (data is not None or is_mnist_at_hand):
+        with progress.show_step("reading labelled images"):
+            labelled = _load_test_images(reference, data, images, resize, skip_bad=skip_bad)
     before = [asdict(finding) for finding in doctor.examine_machine()]
     with progress.show_fraction() as report:
-        facts = measure_artifacts(paths, reference.images, report, seconds, trust=trust)
+        facts = measure_artifacts(
+            paths,
+            reference.images,
+            report,
+            seconds,
+            trust=trust,
+            labelled=labelled,
+            accuracy_seconds=accuracy_seconds,
+        )
     after = [asdict(finding) for finding in doctor.examine_machine()]
-    return {"machine": before, **facts, "seconds": seconds, "machine_after": after}
+    limits = {"seconds": seconds, "accuracy_seconds": accuracy_seconds}
+    return {"machine": before, **facts, **limits, "machine_after": after}
 
 
 def _prepare(

@@ -79,7 +79,9 @@ def load_test_images(
     if is_folder_named(source) or mnist.is_available(source):
         digits = mnist.load("test", source, download=False)
         name = "MNIST test" if digits.source == "mnist" else f"{digits.source} test"
-        return Images(name, digits.images[:count], digits.labels[:count])
+        # A network of another number of classes that the user has not named MNIST for reads other things than digits.
+        is_theirs = classes == 10 or (source is not None and classes is not None and classes > 10)
+        return Images(name, digits.images[:count], digits.labels[:count] if is_theirs else None)
     return Images("strokes", strokes.draw(count, seed=3).images, None)
 
 

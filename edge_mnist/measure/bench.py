@@ -1,4 +1,4 @@
-"""Measures the latency, loading time and memory of artifacts, and prints the tables of `edge-mnist bench`.
+"""Measures the latency, loading time, memory and accuracy of artifacts, and prints the tables of `edge-mnist bench`.
 
 Every model runs in a process of its own, and the processes take turns, so that whatever else disturbs the machine
 disturbs all of them alike.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_mnist import runtime
+from edge_mnist.data.images import Images
 from edge_mnist.formats.table import read_contract, require_format
 from edge_mnist.formats.wasm_reader import SIMD_SECTION, read_metadata
 from edge_mnist.runtime import compiled_c
@@ -35,6 +37,10 @@ BATCH_SIZES = (1, 32)
 """Images per call of the runtime: one, as a camera delivers them, and enough to keep several cores busy."""
 TURN = 0.1
 """Seconds that a model runs before the next one's turn: long against a call, short against a disturbance."""
+_LEAST_BATCH, _LARGEST_BATCH = 8, 256
+"""Inputs that each artifact classifies in its turn, at first and at most: a large network has time for few."""
+_ORDER_SEED = 3
+"""The seed of the order in which inputs are classified. MNIST's own begins with the easier half."""
 
 JsonObject = dict[str, Any]
 """A JSON object."""
@@ -127,9 +133,16 @@ def summarize_latency(nanoseconds: Sequence[int], batch_size: int) -> JsonObject
 
 
 def measure_artifacts(
-    paths: Sequence[Path], images: NDArray[np.generic], report: ReportProgress, seconds: float, *, trust: bool
+    paths: Sequence[Path],
+    images: NDArray[np.generic],
+    report: ReportProgress,
+    seconds: float,
+    *,
+    trust: bool,
+    labelled: Images | None = None,
+    accuracy_seconds: float = 0.0,
 ) -> JsonObject:
-    """Time artifacts on one thread and on all cores, and measure the memory of their processes.
+    """Time artifacts on one thread and on all cores, and measure the memory of their processes and their accuracy.
 
     Args:
         paths: the artifacts.
@@ -137,11 +150,15 @@ def measure_artifacts(
         report: is called before each step.
         seconds: how long each artifact runs with each batch size and number of threads.
         trust: whether TorchScript archives and C sources are run although no manifest beside them lists them.
+        labelled: inputs with the labels of the network's classes; None to measure no accuracy.
+        accuracy_seconds: how long all artifacts together classify these inputs; each classifies at least some.
 
     Returns:
         "threads" and "batches", the numbers of threads and the batch sizes; "artifacts", for each file "file",
         "format", "precision", "bytes", "runtime", "load_ms", "start_ms" (including the import of the runtime), "python"
-        and "memory" (see `memory_worker`), and "latency" by "threads" and "batch"; "not_run", what is missing by file.
+        and "memory" (see `memory_worker`), "latency" by "threads" and "batch", and "accuracy", 0 to 1 or None;
+        "accuracy", None or the "data" of the accuracy, the number of "images" that all artifacts classified, and the
+        "seconds" that it took; "not_run", what is missing by file.
 
     Raises:
         EdgeMnistError: an artifact cannot be run, or this machine lacks the runtimes of all of them.
@@ -188,7 +205,62 @@ def measure_artifacts(
                     ],
                 }
             )
-    return {"threads": thread_counts, "batches": list(BATCH_SIZES), "artifacts": rows, "not_run": not_run}
+        accuracies: dict[str, float] = {}
+        accuracy = None
+        if labelled is not None and labelled.labels is not None and accuracy_seconds > 0:
+            files = {row["file"]: Path(scratch, row["file"]) for row in rows}
+            accuracies, accuracy = _measure_accuracy(files, labelled, Path(scratch), report, accuracy_seconds)
+        for row in rows:
+            row["accuracy"] = accuracies.get(row["file"])
+    facts: JsonObject = {"threads": thread_counts, "batches": list(BATCH_SIZES), "artifacts": rows}
+    return {**facts, "accuracy": accuracy, "not_run": not_run}
+
+
+def _measure_accuracy(
+    files: Mapping[str, Path], labelled: Images, scratch: Path, report: ReportProgress, seconds: float
+) -> tuple[dict[str, float], JsonObject]:
+    """Measure the accuracy of artifacts on the same inputs: they take turns until the time is over.
+
+    Returns:
+        The share of the inputs, 0 to 1, that each artifact classifies as labelled, by name; and "accuracy" as in
+        `measure_artifacts`.
+    """
+    labels = np.asarray(labelled.labels)
+    order = np.random.Generator(np.random.PCG64(_ORDER_SEED)).permutation(len(labels))
+    labels, inputs_file = labels[order], scratch / "labelled.npy"
+    np.save(inputs_file, labelled.pixels[order])
+    with ExitStack() as stack:
+        processes = {}
+        for name, path in files.items():
+            command = module_command("edge_mnist.measure.accuracy_worker", path, inputs_file)
+            processes[name] = stack.enter_context(JsonLinesProcess(name, command))
+            _request(processes[name])
+        right, count, batch = dict.fromkeys(files, 0), 0, _LEAST_BATCH
+        start, turn_seconds = time.monotonic(), 0.0
+        # All artifacts classify the same inputs: a turn that would take too long is not begun.
+        while count < len(labels) and (count == 0 or time.monotonic() - start + turn_seconds <= seconds):
+            stop, turn_start = min(count + batch, len(labels)), time.monotonic()
+            report(f"accuracy: {stop:,} images", stop / len(labels))
+            for name, process in processes.items():
+                classes = _request(process, f"{count} {stop}")["classes"]
+                right[name] += int((np.asarray(classes) == labels[count:stop]).sum())
+            next_batch = min(2 * batch, _LARGEST_BATCH)
+            turn_seconds = (time.monotonic() - turn_start) * next_batch / batch
+            count, batch = stop, next_batch
+    accuracy = {"data": labelled.name, "images": count, "seconds": round(time.monotonic() - start, 2)}
+    return {name: found / count for name, found in right.items()}, accuracy
+
+
+def _request(process: JsonLinesProcess, line: str | None = None) -> JsonObject:
+    """Request an answer of a process.
+
+    Raises:
+        EdgeMnistError: the process answers with an error, or has ended.
+    """
+    answer = process.request(line)
+    if "error" in answer:
+        raise EdgeMnistError(answer["error"])
+    return answer
 
 
 def count_usable_cores() -> int:
@@ -222,6 +294,12 @@ def print_tables(result: JsonObject, console: Console) -> None:
         for threads in result["threads"]:
             print_table(_make_latency_table(result, threads, batch_size), console)
     print_table(_make_memory_table(result), console)
+    if accuracy := result["accuracy"]:
+        text = f"on {accuracy['images']:,} images of {accuracy['data']}, in {accuracy['seconds']:.1f} s"
+        console.print(f"accuracy: {text}", soft_wrap=True)
+    elif result["accuracy_seconds"]:
+        text = "not measured: no labelled images that fit the network are at hand; --data names some"
+        console.print(f"accuracy: {text}", soft_wrap=True)
     for reason in result["not_run"].values():
         console.print(f"not run: {reason}", soft_wrap=True)
 
@@ -250,14 +328,15 @@ def _make_latency_table(result: JsonObject, threads: int, batch_size: int) -> Ta
 
 
 def _make_memory_table(result: JsonObject) -> Table:
-    headings = ("bytes", "load\nms", "with\nimport", "Rss\nMB", "private\nMB")
-    title = "\nSize; loading; memory of a process that only runs the model, one thread"
+    headings = ("bytes", "load\nms", "with\nimport", "Rss\nMB", "private\nMB", "accuracy")
+    title = "\nSize; loading; memory of a process that only runs the model, one thread; accuracy"
     table = make_table(title, ("artifact", "runtime"), headings, wraps=("runtime",))
     for row in result["artifacts"]:
         cells = [f"{row['bytes']:,}", f"{row['load_ms']:.1f}", f"{row['start_ms']:,.0f}"]
-        table.add_row(row["file"], row["runtime"], *cells, *_format_megabytes(row["memory"]))
+        accuracy = "-" if row["accuracy"] is None else f"{row['accuracy']:.2%}"
+        table.add_row(row["file"], row["runtime"], *cells, *_format_megabytes(row["memory"]), accuracy)
     table.add_section()
-    table.add_row("Python and NumPy", "", "", "", "", *_format_megabytes(result["artifacts"][0]["python"]))
+    table.add_row("Python and NumPy", "", "", "", "", *_format_megabytes(result["artifacts"][0]["python"]), "")
     return table
 
 

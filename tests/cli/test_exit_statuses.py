@@ -19,8 +19,8 @@ from tests.support.digits import idx, put_digits
 from tests.support.without_torch import skip_without_torch
 
 DEMO = "demo --view none --max-frames 1"
-DATA = ("train", "experiments", "evaluate", "export", "verify bundle")
-ARRAYS = ("export --calibrate", "export --data", "verify bundle --data", "evaluate --data")
+DATA = ("train", "experiments", "evaluate", "export", "verify bundle", "bench bundle")
+ARRAYS = ("export --calibrate", "export --data", "verify bundle --data", "evaluate --data", "bench bundle --data")
 LONG = "x" * 300
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -91,7 +91,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         f"{DEMO} --camera sample --model empty", "info empty", *(f"{command} empty.npz" for command in ARRAYS),
     ),
     "a file that is cut short": (
-        *(f"{command} --data cut" for command in ("train", "evaluate", "export", "verify bundle")),
+        *(f"{command} --data cut" for command in ("train", "evaluate", "export", "verify bundle", "bench bundle")),
         "train --data digits --init cut.safetensors", "evaluate cut.safetensors", "export cut.safetensors",
         "predict cut.png", f"{DEMO} --camera cut.png", "info cut.safetensors", "info cut.tflite",
         *(f"{command} cut.npz" for command in ARRAYS), "export --int8 --calibrate cut.npy",

@@ -220,6 +220,18 @@ def test_labels_of_other_classes_are_left_out_and_noted(tmp_path: Path, caplog: 
     assert "are left out" in second
 
 
+def test_digits_are_labels_for_networks_of_ten_classes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = put_digits(tmp_path / "digits")
+    monkeypatch.setenv("EDGE_MNIST_DATA", str(folder))
+    shape = (1, 28, 28)
+    for classes, source, is_labelled in (
+        (10, None, True), (10, folder, True), (5, None, False), (5, folder, False), (26, None, False),
+        (11, folder, True), (None, None, False), (None, folder, False),
+    ):  # fmt: skip
+        found = load_test_images(shape, source, 10, classes=classes)
+        assert (found.labels is not None) == is_labelled and len(found.pixels) == 10, (classes, source)
+
+
 def test_a_source_without_inputs_for_the_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGE_MNIST_DATA", raising=False)
     put_digits(tmp_path / "digits")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from edge_mnist import benchmark, runtime
 from edge_mnist.bundle.reference import Reference
+from edge_mnist.data import strokes
+from edge_mnist.data.images import Images
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.formats.table import choose_formats
 from edge_mnist.measure import bench
 from edge_mnist.measure.timing_worker import TimedModel, time_calls
+from edge_mnist.system.child_processes import JsonLinesProcess
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+from tests.support.digits import put_digits
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +41,8 @@ for line in sys.stdin:
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edge_mnist", "bench", "--quiet", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+    variables = {**os.environ, "EDGE_MNIST_DATA": "nothing", **environment}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=variables)
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +78,10 @@ def test_runs_are_of_whole_batches_and_the_warm_up_does_not_count() -> None:
     assert len(times) == 1 and times[0] > 0
 
 
-def test_a_bundle_is_measured(small: Path) -> None:
-    result = run(small, "--seconds", 0.05, "--json")
+def test_a_bundle_is_measured(small: Path, tmp_path: Path) -> None:
+    digits = strokes.draw(40, seed=9)
+    np.savez(tmp_path / "digits.npz", images=digits.images, labels=digits.labels)
+    result = run(small, "--seconds", 0.05, "--json", "--data", tmp_path / "digits.npz", "--accuracy-seconds", 600)
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)
     rows = {row["file"]: row for row in facts["artifacts"]}
@@ -86,9 +98,62 @@ def test_a_bundle_is_measured(small: Path) -> None:
     if Path("/proc/self/smaps_rollup").exists():  # C brings no runtime
         assert rows["model_int8.c"]["memory"]["rss_mb"] < rows["model_int8.tflite"]["memory"]["rss_mb"]
     assert {finding["name"] for finding in facts["machine"]} >= {"Processor", "Load"}
+    assert facts["accuracy"]["images"] == 40 and all(row["accuracy"] > 0.8 for row in rows.values())
+    shown = Console(file=StringIO(), width=200)
+    bench.print_tables(facts, shown)
+    printed = shown.file.getvalue()  # type: ignore[attr-defined]
+    assert "accuracy: on 40 images of digits.npz, in " in printed
+    assert re.search(rf"model_int8.c .* {rows['model_int8.c']['accuracy']:.2%}\n", printed)
     text = run(small, "--seconds", 0.01).stdout
+    assert "accuracy: not measured: no labelled images" in text and re.search(r"model_int8.c .* -\n", text)
     assert "1 image at a time, 1 thread" in text and "32 images at a time" in text and "private" in text
     assert text.count("model_int8.tflite") == 2 * len(threads) + 1
+
+
+def test_the_accuracy_is_that_of_the_same_images_and_takes_no_longer_than_is_allowed(
+    small: Path, tmp_path: Path
+) -> None:
+    digits = strokes.draw(300, seed=9)
+    labels = np.where(np.arange(300) % 10 == 0, (digits.labels + 1) % 10, digits.labels)  # some are wrong
+    labelled = Images("digits", digits.images, labels)
+    files = {path.name: path for path in (small / "model_int8.c", small / "model_int8.tflite")}
+    found, facts = bench._measure_accuracy(files, labelled, tmp_path, lambda *_: None, 600)
+    assert (facts["data"], facts["images"]) == ("digits", 300) and facts["seconds"] > 0
+    right = runtime.load(small / "model_int8.tflite").predict(digits.images) == labels
+    assert found == dict.fromkeys(files, right.mean()) and 0.5 < right.mean() < 0.95
+    found, facts = bench._measure_accuracy(files, labelled, tmp_path, lambda *_: None, 1e-6)
+    assert facts["images"] == bench._LEAST_BATCH and len(set(found.values())) == 1
+    assert found["model_int8.c"] * bench._LEAST_BATCH % 1 == 0
+
+
+def test_only_labels_that_fit_the_network_are_used(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Images | None] = []
+    monkeypatch.setattr(bench, "measure_artifacts", lambda *_, labelled, **__: used.append(labelled) or {})
+    monkeypatch.setenv("EDGE_MNIST_DATA", str(tmp_path / "nothing"))
+    digits = strokes.draw(30, seed=9)
+    for name, labels in (("digits", digits.labels), ("letters", np.arange(30))):
+        np.savez(tmp_path / f"{name}.npz", images=digits.images, labels=labels)
+    np.save(tmp_path / "unlabelled.npy", digits.images)
+    benchmark(small)
+    benchmark(small, data=tmp_path / "digits.npz", accuracy_seconds=0)
+    assert used == [None, None]
+    for name in ("digits.npz", "letters.npz", "unlabelled.npy"):
+        benchmark(small, data=tmp_path / name, images=20)
+    assert [found is not None and found.labels is not None for found in used[2:]] == [True, False, False]
+    assert used[2] is not None and len(used[2].pixels) == 20
+    monkeypatch.setenv("EDGE_MNIST_DATA", str(put_digits(tmp_path / "mnist")))
+    benchmark(small)
+    assert used[-1] is not None and used[-1].labels is not None
+    with pytest.raises(UsageError, match="no such folder"):
+        benchmark(small, data=tmp_path / "no such data")
+
+
+def test_an_artifact_that_cannot_classify_is_one_line() -> None:
+    command = [sys.executable, "-c", "import json; print(json.dumps({'error': 'a: cannot'}), flush=True); input()"]
+    with JsonLinesProcess("a", command) as process, pytest.raises(EdgeMnistError, match="a: cannot"):
+        bench._request(process)
 
 
 def test_what_is_missing_is_reported_and_the_rest_measured(small: Path, tmp_path: Path) -> None:
