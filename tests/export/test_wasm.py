@@ -11,12 +11,13 @@ from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_mnist import runtime
-from edge_mnist.bundle.manifest import read_manifest
+from edge_mnist.bundle.manifest import read_manifest, sha256
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
 from edge_mnist.data.images import Images
@@ -263,12 +264,30 @@ def test_without_wasmtime_one_line_says_how_to_install_it(artifact: bytes, monke
         runtime.load_bytes(b"/* edge_mnist: {} */\n", "model", runtime=SCALAR)
 
 
-def test_the_page_is_complete(folder: Path, reference: Reference, artifact: bytes) -> None:
-    page = (folder / "model_int8.html").read_text("utf-8")
-    assert not re.search(r"(src|href)=|https?://(?!www\.w3\.org)|@import|\bfetch\(", page)
+def read_page(page: str) -> dict[str, Any]:
+    """Read what the page's script gets."""
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page)
     assert found
-    data = json.loads(found[1])
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def test_the_page_of_large_inputs_holds_fewer(
+    reference: Reference, artifact: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reference.int8_logits is not None
+    for limit, count in ((5 * 784 + 1, 5), (10, 1)):
+        monkeypatch.setattr("edge_mnist.export.wasm.page._MOST_GOLDEN_BYTES", limit)
+        golden = read_page(write_page(reference, artifact).decode())["golden"]
+        assert (golden["count"], golden["of"]) == (count, 64)
+        assert b64decode(golden["inputs"]) == reference.images[:count].tobytes()
+        assert golden["outputs_sha256"] == sha256(reference.int8_logits[:count].tobytes())
+
+
+def test_the_page_is_complete(folder: Path, artifact: bytes) -> None:
+    page = (folder / "model_int8.html").read_text("utf-8")
+    assert not re.search(r"(src|href)=|https?://|@import|\bfetch\(", page)
+    data = read_page(page)
     golden, manifest = data["golden"], read_manifest(folder)
     assert b64decode(data["module"]) == artifact
     assert (golden["count"], golden["outputs_sha256"]) == (64, manifest["golden"]["int8_logits_sha256"])
