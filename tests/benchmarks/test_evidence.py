@@ -36,6 +36,7 @@ is not renewed yet. It should be empty in a release."""
 SETTINGS = {
     "docs/bit-exactness.md": ("what may differ", "mode", "tool", "what"),
     "docs/c-export.md": ("kernels",),
+    "docs/comparison.md": ("network",),
     "docs/raspberry-pi.md": ("what you see",),
     "docs/reading.md": ("stage",),
     "docs/training.md": ("name", "option", "file"),
