@@ -37,9 +37,10 @@ SETTINGS = {
     "docs/bit-exactness.md": ("what may differ", "mode", "tool", "what"),
     "docs/c-export.md": ("kernels",),
     "docs/comparison.md": ("network",),
+    "docs/demo.md": ("what",),
     "docs/raspberry-pi.md": ("what you see",),
     "docs/reading.md": ("stage",),
-    "docs/training.md": ("name", "option", "file"),
+    "docs/training.md": ("name", "option", "file", "augmentation"),
 }
 """Tables that hold settings, versions and limits rather than measured figures, by document and the first cell of their
 header."""
