@@ -15,7 +15,7 @@ from edge_mnist.cli import options
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), default=Path("artifacts"))
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01, 3600),
+    type=options.FloatRange(0.01, 3600),
     default=2.0,
     show_default=True,
     help="Run each artifact so long for each size of batch and number of threads.",
@@ -34,7 +34,7 @@ from edge_mnist.cli import options
 )
 @click.option(
     "--accuracy-seconds",
-    type=click.FloatRange(0, 3600),
+    type=options.FloatRange(0, 3600),
     default=10.0,
     show_default=True,
     help="Let all artifacts together classify them for so long; 0 measures no accuracy.",

@@ -94,7 +94,7 @@ def _check(option: click.Option, value: Any, context: click.Context, where: str)
     elif isinstance(option.type, click.types.IntParamType):
         is_right = type(value) is int
     elif isinstance(option.type, click.types.FloatParamType):
-        is_right = type(value) in (int, float) and abs(value) < float("inf")
+        is_right = type(value) in (int, float)
     elif isinstance(value, bool) and _has_optional_value(option):
         return option.flag_value if value else None
     else:

@@ -52,12 +52,12 @@ def _parse_size(context: click.Context, option: click.Parameter, text: str) -> t
 )
 @click.option(
     "--fps",
-    type=click.FloatRange(0),
+    type=cli_options.FloatRange(0),
     help="Read so many frames a second; 0 reads a file as fast as possible.  [default: 30]",
 )
 @click.option("--mirror/--no-mirror", help="Exchange left and right in the picture; text stays readable.")
 @click.option("--json/--no-json", "as_json", help="Print events as JSON, one object on each line.")
-@click.option("--duration", type=click.FloatRange(0, min_open=True), help="End the demo after so many seconds.")
+@click.option("--duration", type=cli_options.FloatRange(0, min_open=True), help="End the demo after so many seconds.")
 @click.option("--max-frames", type=click.IntRange(1), help="End the demo after so many frames.")
 @click.option("--record", type=click.Path(path_type=Path), help="Record the picture in this MP4 file.")
 @click.option("--record-plain/--no-record-plain", help="Record the picture as it comes from the camera, without boxes.")

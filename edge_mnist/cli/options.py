@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
@@ -12,6 +13,17 @@ import click
 
 from edge_mnist.system import progress
 from edge_mnist.system.progress import Verbosity
+
+
+class FloatRange(click.FloatRange):
+    """A range of numbers. Unlike click's, it holds neither nan, which is in no range, nor infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read a number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def accept_former_names(names: Mapping[str, str]) -> dict[str, Any]:
@@ -194,7 +206,7 @@ images = click.option(
 
 max_drop = click.option(
     "--max-drop",
-    type=click.FloatRange(0, 100),
+    type=FloatRange(0, 100),
     default=0.1,
     show_default=True,
     help="Allow an accuracy drop of so many percentage points.",
@@ -221,7 +233,7 @@ trust_model = click.option(
 
 threshold = click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=FloatRange(0, 1),
     # reader.THRESHOLD, without importing OpenCV
     help="Take no digit whose confidence is lower.  [default: 0.65]",
 )

@@ -21,7 +21,7 @@ from edge_mnist.system import signals
 @click.option("--batch-size", type=click.IntRange(2), help="Put so many images into a batch instead of the recipe's.")
 @click.option(
     "--lr",
-    type=click.FloatRange(0, min_open=True),
+    type=options.FloatRange(0, min_open=True),
     help="Use this as the highest learning rate instead of the recipe's.",
 )
 @click.option(

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "a number outside its range": (
         "train --epochs 0", "experiments --seeds 0", "export --weight-range 3", "verify bundle --images 0",
         "bench --seconds 0", "predict page.png --threshold 2", "demo --threshold 2",
+        "bench --seconds nan", "verify bundle --max-drop nan", "predict page.png --threshold nan", "demo --fps inf",
     ),
     "a name that is not one of those listed": (
         "train --recipe slow", "train --device tpu", "experiments --device tpu", "evaluate --part nothing",
