@@ -127,9 +127,9 @@ class Finder:
             is_peak = (heat >= lowest) & (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8)))
             down, across = np.nonzero(is_peak)
             boxes = finder_map.decode(values, down, across)
-            middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+            middle = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
             confidence = 1 / (1 + np.exp(-heat[down, across]))
-            table = np.concatenate([boxes, confidence[:, None], values[5:, down, across].T], 1)
+            table = np.concatenate([boxes, confidence[:, None], values[5:, down, across].T], 1).astype(np.float32)
             found += [_inside(one, table, middle) for one in placed if one.canvas == number]
         return np.concatenate(found)
 

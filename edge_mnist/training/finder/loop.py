@@ -154,10 +154,9 @@ def _joined(
     for number, (pixels, rows) in enumerate(parts):
         top, left = half * (number // 2), half * (number % 2)
         image[top : top + half, left : left + half] = pixels
-        cut_off = (rows[:, 1:3] < 0).any(1) | (rows[:, 3:] > half).any(1)
         middle = (rows[:, 1:3] + rows[:, 3:]) / 2
-        seen = ((middle > 0) & (middle < half)).all(1)
-        rows = np.where(cut_off[:, None] & (np.arange(5) == 0), network.MAY_BE_FOUND, rows)[seen]
+        rows = rows[((middle > 0) & (middle < half)).all(1)]
+        rows[np.logical_or((rows[:, 1:3] < 0).any(1), (rows[:, 3:] > half).any(1)), 0] = network.MAY_BE_FOUND
         found.append(rows + np.array([0, left, top, left, top], np.float32))
     return image, np.concatenate(found).astype(np.float32)
 
@@ -209,7 +208,8 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
     sources.load("train", fonts, folder)  # a mistake there is then said once, and not by every worker
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
-    net = Finder(widths(settings.width), settings.blocks).to(device).to(memory_format=torch.channels_last)
+    net = Finder(widths(settings.width), settings.blocks).to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
     average = AveragedModel(net, multi_avg_fn=mean, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=0.01)
@@ -227,7 +227,8 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
         batches = _batches(pool, 3 * workers, settings, step)
         coming = ahead.submit(next, batches)
         while step < settings.steps:
-            pixels, wanted = (part.to(device) for part in coming.result())
+            pixels, wanted = coming.result()
+            pixels, wanted = pixels.to(device), wanted.to(device)
             coming = ahead.submit(next, batches)
             for group in optimizer.param_groups:
                 group["lr"] = _rate(step, settings)

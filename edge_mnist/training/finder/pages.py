@@ -609,12 +609,12 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
         line += page.line + 1
     frame = surfaces.light(random, frame.astype(np.float32))
     if not labels:
-        picture = surfaces.camera(random, frame)
+        taken = surfaces.camera(random, frame)
         if random.rand() < 0.3:  # a cell, or whatever else somebody has cut out
             wide, high = np.exp(random.uniform(np.log(24), np.log(240), 2)).astype(int)
             x, y = random.randint(0, width - wide), random.randint(0, height - high)
-            picture = np.ascontiguousarray(picture[y : y + high, x : x + wide])
-        return Picture(kind, picture, *_none())
+            taken = np.ascontiguousarray(taken[y : y + high, x : x + wide])
+        return Picture(kind, taken, *_none())
     points = np.stack(outlines)  # (N, 16, 2)
     found = np.concatenate([points.min(1), points.max(1)], 1).astype(np.float32)
     # a sheet on another, or the frame's edge, may have cut some off
