@@ -22,6 +22,7 @@ OUTSIDE = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "LICENSE": "LICENSE",
+    "examples/README.md": "examples/index.md",
     **{
         path.relative_to(ROOT).as_posix(): f"examples/{path.parent.name}.md"
         for path in sorted(ROOT.glob("examples/*/README.md"))
