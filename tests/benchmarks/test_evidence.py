@@ -38,6 +38,7 @@ SETTINGS = {
     "docs/c-export.md": ("kernels",),
     "docs/comparison.md": ("network",),
     "docs/demo.md": ("what",),
+    "docs/model-cards.md": ("reads",),
     "docs/raspberry-pi.md": ("what you see",),
     "docs/reading.md": ("stage",),
     "docs/training.md": ("name", "option", "file", "augmentation"),
