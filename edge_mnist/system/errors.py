@@ -53,7 +53,9 @@ def choose_opencv_build() -> tuple[str, str]:
 
 def format_install_command(package: str, extra: str) -> str:
     """Format the command that installs a package, and what else of its extra this Python lacks."""
-    from importlib import metadata  # slow to import, and rarely needed by the commands that import this module
+    # Slow to import, and rarely needed by the commands that import this module.
+    from importlib import metadata
+    from importlib.util import find_spec
 
     requirements = {}
     try:
@@ -68,7 +70,9 @@ def format_install_command(package: str, extra: str) -> str:
     missing += [
         requirement for name, requirement in requirements.items() if name != package and not _is_installed(name)
     ]
-    return shlex.join([sys.executable, "-m", "pip", "install", *missing])
+    # uv makes environments without pip, and installs into them from outside.
+    pip = [sys.executable, "-m", "pip", "install"]
+    return shlex.join([*(pip if find_spec("pip") else ["uv", "pip", "install", "--python", sys.executable]), *missing])
 
 
 def _is_installed(package: str) -> bool:

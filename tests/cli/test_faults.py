@@ -24,6 +24,7 @@ import torch
 from edge_mnist.bundle.reference import read_bundle
 from edge_mnist.formats.torchscript_reader import read_metadata
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.errors import format_install_command
 from edge_mnist.system.files import METADATA_KEY
 from tests.support.digits import put_digits
 
@@ -237,6 +238,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     assert errors.startswith(f"edge-mnist: {package} is not installed: {sys.executable} -m pip install ")
     assert re.search(rf"install '?{package}\b", errors)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_environment_without_pip_is_installed_into_by_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert format_install_command("torch", "train").startswith(f"{sys.executable} -m pip install ")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert format_install_command("torch", "train").startswith(f"uv pip install --python {sys.executable} ")
 
 
 def test_predict_and_demo_name_the_same_build_of_opencv(
