@@ -67,9 +67,9 @@ release-check: $(VENV)/installed-dev ## build the sdist and the wheel, and try t
 	$(BIN)/python .ci/release.py build dist
 	$(BIN)/python .ci/release.py try dist
 
-# The page with the network as WebAssembly needs clang; without it, the site is built without that page.
+# The page with the network as WebAssembly needs clang and lld; without them, the site is built without that page.
 docs: $(VENV)/installed-dev ## build the site into build/site: open build/site/index.html; a broken link is an error
-	-$(BIN)/edge-mnist --quiet export --int8 --format wasm --no-verify --out build/wasm
+	@if command -v clang && command -v wasm-ld; then $(BIN)/edge-mnist export --quiet --int8 --format wasm --no-verify --out build/wasm; fi > /dev/null
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores

@@ -33,7 +33,7 @@ OUTSIDE = {
 BROWSER_PAGE = ROOT / "build" / "wasm" / "model_int8.html"
 """The network as WebAssembly in a page, which `make docs` exports where clang is installed."""
 
-_FRAME = f'<iframe src="{BROWSER_PAGE.name}" title="The network in this page" width="100%" height="760"></iframe>'
+_FRAME = f'<iframe src="{BROWSER_PAGE.name}" title="The network" width="100%" height="760" style="border: 0"></iframe>'
 
 _LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 

@@ -12,6 +12,7 @@ import pytest
 
 import edge_mnist
 from edge_mnist.cli.commands import commands
+from edge_mnist.formats.table import FORMATS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -49,7 +50,13 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 def test_the_readme_is_short_and_begins_with_what_it_is_for() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 150
-    parts = ["# edge-mnist", "**For people who ", "](docs/badges.svg)", "](docs/demo.webp)", "- **The same integers"]
+    parts = [
+        "# edge-mnist",
+        "**For people who ",
+        "](docs/badges/python.svg)",
+        "](docs/demo.webp)",
+        "- **The same integers",
+    ]
     parts += [
         "## Install",
         "```python",
@@ -63,11 +70,12 @@ def test_the_readme_is_short_and_begins_with_what_it_is_for() -> None:
 
 
 def test_the_badges_say_what_the_project_says() -> None:
-    badges = (ROOT / "docs" / "badges.svg").read_text("utf-8")
+    badges = "".join(path.read_text("utf-8") for path in (ROOT / "docs" / "badges").glob("*.svg"))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     pythons = re.findall(r"Python :: (3\.\d+)", project)
     assert f">{pythons[0]} – {pythons[-1]}<" in badges
     assert 'license = "Apache-2.0"' in project and ">Apache-2.0<" in badges
+    assert f">{' · '.join(record.title for record in FORMATS.values())}<" in badges
     assert "[tool.mypy]\nstrict = true" in project and ">mypy --strict<" in badges
 
 
@@ -76,6 +84,23 @@ def test_every_name_and_every_command_is_documented() -> None:
     assert sorted(re.findall(r"^::: edge_mnist\.(\w+)$", page, re.MULTILINE)) == sorted(edge_mnist.__all__)
     table = (ROOT / "docs" / "commands.md").read_text("utf-8")
     assert {name.split()[0] for name in re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)} == set(commands.commands)
+
+
+def test_every_command_line_has_options_that_exist() -> None:
+    found = 0
+    for path in [*DOCUMENTS, ROOT / "Makefile"]:
+        text = path.read_text("utf-8").replace("\\\n", " ")
+        assert not re.search(r"edge-mnist --(?!help|version)", text), f"{path.name}: options follow the command"
+        for line in re.finditer(r"edge-mnist (?P<name>[a-z]+)(?P<rest>[^\n`#|;>]*)", text):
+            command = commands.commands.get(line["name"])
+            if command is None:  # a sentence
+                assert " --" not in line["rest"], f"{path.name}: {line[0]}"
+                continue
+            known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+            used = set(re.findall(r"(?<= )--[a-z][a-z0-9-]*", line["rest"].partition("--run-with")[0]))
+            assert used <= known, f"{path.name}: {line[0]}: no {', '.join(used - known)}"
+            found += 1
+    assert found > 60
 
 
 def test_the_site_has_every_page() -> None:
@@ -106,8 +131,13 @@ def test_the_site_fetches_nothing_and_a_broken_link_is_an_error(tmp_path: Path) 
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     for name in ("edge_mnist", "export", "demo"):
         (tmp_path / name).symlink_to(ROOT / name)
+    page = tmp_path / "build" / "wasm" / "model_int8.html"  # as `make docs` exports it
+    page.parent.mkdir(parents=True)
+    page.write_text("<p>a network</p>")
     result = build(tmp_path)
     assert result.returncode == 0, result.stderr
+    assert (tmp_path / "build" / "site" / page.name).read_text() == page.read_text()
+    assert f'<iframe src="{page.name}"' in (tmp_path / "build" / "site" / "try-it.html").read_text("utf-8")
     pages = sorted((tmp_path / "build" / "site").rglob("*.html"))
     assert len(pages) > 15
     for page in pages:
