@@ -173,8 +173,15 @@ PICTURE = re.compile(
 """A picture in a document, and the stamp below it."""
 
 
+def list_old_stamps(path: Path) -> list[str]:
+    """List the stamps in a document that name another network than the shipped ones: tables that people write."""
+    shipped = {f"{file.name} {hash_network(file.name)}" for file in SHIPPED.parent.iterdir() if file.is_file()}
+    stamps = [stamp for stamp in STAMP.finditer(path.read_text("utf-8")) if stamp["kind"] == "Made"]
+    return [stamp[0] for stamp in stamps if not {*stamp["networks"].split(", ")} <= {*shipped, "no shipped network"}]
+
+
 def main(*names: str) -> None:
-    """Renew the documents and pictures that are named, or all of them."""
+    """Renew the documents and pictures that are named, or all of them, and say what is to be renewed by hand."""
     if "EDGE_MNIST_DATA" not in os.environ:
         sys.exit("EDGE_MNIST_DATA is not set: it names the folder with MNIST, on which accuracy is measured")
     chosen = [(ROOT / name).relative_to(ROOT).as_posix() for name in names]
@@ -189,6 +196,8 @@ def main(*names: str) -> None:
         print(run(command), end="", file=sys.stderr)
     for path in list_documents():
         caption_pictures(path)
+        for stamp in list_old_stamps(path):
+            print(f"{path.relative_to(ROOT)}: renew by hand what is above {stamp}", file=sys.stderr)
 
 
 if __name__ == "__main__":

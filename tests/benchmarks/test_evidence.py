@@ -26,6 +26,7 @@ STALE = {
     ): IDLE,
     ("docs/benchmarks.md", "edge-mnist bench"): IDLE,
     ("docs/benchmarks.md", "make --silent peers"): IDLE,
+    ("docs/study.md", "the study"): "its times and memory are those of docs/benchmarks.md; renew it by hand after that",
     ("README.md", "docs/demo.webp"): IDLE,
     ("docs/demo.md", "docs/demo.webp"): IDLE,
     ("docs/demo.md", "docs/demo.png"): IDLE,
@@ -107,6 +108,15 @@ def test_a_picture_keeps_its_stamp(tmp_path: Path) -> None:
         assert evidence.read_stamp(tmp_path / name) == evidence.make_stamp(evidence.READER)
     Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
     assert evidence.read_stamp(tmp_path / "other.png") == ""
+
+
+def test_what_is_renewed_by_hand_is_listed(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    old = "*Made with edge-mnist 0.0.1 and digitnet_int8.tflite 000000000000.*"
+    path.write_text(
+        f"{evidence.make_stamp(evidence.DIGITNET)}\n{old}\n{evidence.make_stamp(())}\n{old.replace('Made', 'M')}"
+    )
+    assert evidence.list_old_stamps(path) == [old]
 
 
 def test_a_document_or_picture_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
