@@ -60,7 +60,7 @@ def ask(
     **headers: str,
 ) -> Answer:
     """Send a request; of an endless response only the first line is received."""
-    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=10, source_address=(f"127.0.0.{client}", 0))
+    connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=60, source_address=(f"127.0.0.{client}", 0))
     with closing(connection):
         given = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(method, path, body, given | {name.replace("_", "-"): text for name, text in headers.items()})
@@ -269,7 +269,7 @@ def test_the_curl_lines_of_the_docs_work(page: PageView) -> None:
                 os.killpg(process.pid, 15)
             process.communicate(timeout=10)
             continue
-        output, errors = process.communicate(DRAWING, timeout=30)
+        output, errors = process.communicate(DRAWING, timeout=60)
         assert process.returncode == 0, errors
         check_schema(json.loads(output), resolve(OPERATIONS["POST" if path in SHOWN else "GET", path]
                      ["responses"]["200"])["content"]["application/json"]["schema"])  # fmt: skip
