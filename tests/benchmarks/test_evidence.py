@@ -155,6 +155,11 @@ def test_everything_that_is_measured_has_a_stamp() -> None:
     assert [f"{item.document}: {item.what}" for item in EVIDENCE if not evidence.STAMP.fullmatch(item.stamp)] == []
 
 
+def test_a_stamp_is_below_the_whole_of_a_table() -> None:
+    for path in evidence.list_documents():
+        assert not re.search(r"^\*M.+\*\n+(\||\*M|```$)", path.read_text("utf-8"), re.MULTILINE), path.name
+
+
 def is_current(item: SimpleNamespace) -> bool:
     """Whether something was made with the networks that are shipped, or is the record of what was measured once."""
     found = evidence.STAMP.fullmatch(item.stamp)
