@@ -59,6 +59,7 @@ class PictureResult:
             "image": self.name,
             "lines": list(self.reading.lines),
             "complete": [is_complete(line) for line in self.reading.lines],
+            "numbers": [number.to_dict() for number in self.reading.numbers],
             "digits": _list_digits(self.reading.digits),
             "unsure": _list_digits(self.reading.unsure),
             "milliseconds": {stage: round(spent, 3) for stage, spent in self.reading.milliseconds.items()},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,6 +73,7 @@ class Digit:
         place: its index in the line's text, from 0: doubtful digits are counted too.
         image: uint8 (28, 28), what the network was given.
         features: what the confidence was made from, see `credit.NAMES`.
+        number: the index of its number in the line, from 0.
     """
 
     label: int
@@ -81,6 +83,36 @@ class Digit:
     place: int
     image: NDArray[np.uint8]
     features: tuple[float, ...] = ()
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class WrittenNumber:
+    """A number that was read: digits side by side in a line, without a wide gap between them.
+
+    Attributes:
+        text: its labels, and `?` in the place of each doubtful digit.
+        box: x, y, width, height around its digits, in pixels of the frame.
+        confidence: the mean confidence, 0 to 1, of the digits that are not doubtful; 0 if all are.
+        line: the number of its line, from 0.
+        complete: whether no digit is doubtful.
+    """
+
+    text: str
+    box: tuple[int, int, int, int]
+    confidence: float
+    line: int
+    complete: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The number, as JSON holds it."""
+        return {
+            "text": self.text,
+            "box": list(self.box),
+            "confidence": round(self.confidence, 4),
+            "line": self.line,
+            "complete": self.complete,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +133,24 @@ class Reading:
     def lines(self) -> tuple[str, ...]:
         """The text of each line: the labels of its digits, and `?` in the place of each doubtful one: 641937?6."""
         return tuple(self._texts(DOUBTFUL).values())
+
+    @property
+    def numbers(self) -> tuple[WrittenNumber, ...]:
+        """The numbers, in reading order."""
+        sure = {id(digit) for digit in self.digits}
+        groups: dict[tuple[int, int], list[Digit]] = {}
+        for digit in in_order([*self.digits, *self.unsure]):
+            groups.setdefault((digit.line, digit.number), []).append(digit)
+        numbers = []
+        for (line, _), digits in groups.items():
+            text = "".join(str(digit.label) if id(digit) in sure else DOUBTFUL for digit in digits)
+            left, top = min(digit.box[0] for digit in digits), min(digit.box[1] for digit in digits)
+            right = max(digit.box[0] + digit.box[2] for digit in digits)
+            bottom = max(digit.box[1] + digit.box[3] for digit in digits)
+            confidences = [digit.confidence for digit in digits if id(digit) in sure]
+            mean = sum(confidences) / len(confidences) if confidences else 0.0
+            numbers.append(WrittenNumber(text, (left, top, right - left, bottom - top), mean, line, is_complete(text)))
+        return tuple(numbers)
 
     def doubtful(self) -> dict[int, str]:
         """The lines, by number, that have a doubtful digit, with its most probable label in brackets: 641937(9)6."""

@@ -84,7 +84,8 @@ class UploadReader:
             model: the network.
 
         Returns:
-            The lines, the digits, the milliseconds, and the size in pixels at which the photograph was read.
+            The lines, the numbers, the digits, the milliseconds, and the size in pixels at which the photograph was
+            read.
 
         Raises:
             EdgeMnistError: the data is not an image, or takes too much memory or time.
@@ -94,6 +95,7 @@ class UploadReader:
             reading = Reader(self._open_classifier(model), threshold=self._threshold).read(image)
         return {
             "lines": list(reading.lines),
+            "numbers": [number.to_dict() for number in reading.numbers],
             "digits": self._corrections.describe_digits(reading.digits, reading.unsure),
             "milliseconds": round(reading.milliseconds["total"], 1),
             "width": image.shape[1],
