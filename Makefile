@@ -82,7 +82,7 @@ peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DA
 networks: $(PEERS)/installed ## measure other people's networks against other tools; keeps what it has measured in .networks
 	$(PEERS)/bin/python benchmarks/networks.py
 
-evidence: $(VENV)/installed-dev $(PEERS)/installed ## renew the figures and pictures of the documents: an hour, idle, as root; or ONLY=docs/NAME
+evidence: $(VENV)/installed-dev $(if $(filter-out docs/benchmarks.md docs/comparison.md,$(ONLY)),,$(PEERS)/installed) ## renew the figures and pictures of the documents: an hour, idle, as root; or ONLY=docs/NAME
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
 	$(BIN)/python -m benchmarks.evidence $(ONLY)
 
