@@ -92,7 +92,7 @@ def try_wheel(folder: str) -> None:
             sys.exit(f"expected version {read_version()}")
         run("edge-mnist", "doctor")
         run("edge-mnist", "export", "--int8", "--no-verify", "--format", "onnx", "--format", "tflite")
-        run("edge-mnist", "verify", "artifacts")
+        run("edge-mnist", "verify", "artifacts", "--images", "1000")
         lines = json.loads(run("edge-mnist", "predict", "--json", str(ROOT / "docs" / "desk.jpg")))["lines"]
         if lines != WRITTEN:
             sys.exit(f"desk.jpg: expected {' '.join(WRITTEN)}, read {' '.join(lines)}")
