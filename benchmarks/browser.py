@@ -191,7 +191,8 @@ def main(bundle: Path | None, seconds: float, as_json: bool) -> None:
         return
     console = make_console()
     bench.print_machine({"machine": [vars(finding) for finding in machine], "machine_after": []}, console)
-    title = f"\nChromium {measured['browser']}, {PACKAGE} {version}; one input at a time, one thread"
+    chromium = measured["browser"].partition(".")[0]
+    title = f"\nChromium {chromium}, {PACKAGE} {version}; one input at a time, one thread"
     headings = ("median\nµs", "times\nedge-mnist", "bytes", "with\ngzip", "outputs\ndiffering")
     table = make_table(title, ("side",), headings)
     for name, row in result.items():

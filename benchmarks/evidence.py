@@ -47,6 +47,7 @@ COMMANDS = {
     "edge-mnist evaluate": DIGITNET,
     "python benchmarks/sizes.py": DIGITNET,
     "python benchmarks/outliers.py": DIGITNET,
+    "python benchmarks/browser.py": DIGITNET,
     "make --silent peers": DIGITNET,
     "python -m benchmarks.reading ": READER,
     "python -m benchmarks.pi": READER,

@@ -205,7 +205,7 @@ function findQuantile(values, part) {
 // How strong the ink is at each position, 0 to 255: how much it differs from the mean around it. Ink is what differs
 // more, in one direction or the other: dark on light paper, or light on dark.
 function findInk(grey) {
-  const around = grey.blur(Math.round(Math.max(grey.width, grey.height) / 12));
+  const around = grey.blur(Math.round(Math.max(grey.width, grey.height) / 4));
   const [dark, light] = [1, -1].map((sign) => {
     const plane = new Plane(grey.width, grey.height);
     for (let i = 0; i < plane.values.length; ++i) {
@@ -259,9 +259,11 @@ function findDigits(ink) {
   const threshold = Math.max(24, 0.45 * findQuantile(ink.values, 0.002));
   const { width, height } = ink;
   const touchesEdge = (area) => area.left === 0 || area.top === 0 || area.right === width || area.bottom === height;
-  const areas = findAreas(ink, threshold).filter((area) => area.positions.length >= 12 && !touchesEdge(area));
+  const areas = findAreas(ink, threshold).filter((area) => area.positions.length >= 12);
   const tall = (area) => area.bottom - area.top;
-  const candidates = areas.filter((area) => tall(area) >= 0.03 * height && area.right - area.left < 2 * tall(area));
+  let candidates = areas.filter((area) => tall(area) >= 0.03 * height && area.right - area.left < 2 * tall(area));
+  // What the picture's edge cuts is rarely a digit, unless the picture was cut to the digits.
+  if (!candidates.every(touchesEdge)) candidates = candidates.filter((area) => !touchesEdge(area));
   if (!candidates.length) return [];
   const first = candidates.reduce((a, b) => (b.positions.length > a.positions.length ? b : a));
   const isBeside = (area) => {

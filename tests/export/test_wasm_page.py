@@ -91,6 +91,9 @@ def test_a_visitor_draws_drops_a_picture_and_sees_the_proof(chromium: Any, page:
     chromium.execute_script(DROP, "photo.png", encode(draw_number("402")))
     wait(lambda: read_text(chromium, "number") == "402")
     assert len(find_element(chromium, "crops").find_elements("tag name", "figure")) == 3
+    filling = cv2.resize(draw_number("4")[190:274, 60:144], (400, 400), interpolation=cv2.INTER_CUBIC)
+    chromium.execute_script(DROP, "photo.png", encode(filling))
+    wait(lambda: read_text(chromium, "number") == "4")
     light_on_dark = 255 - draw_number("71")
     chromium.execute_script(DROP, "photo.png", encode(light_on_dark))
     wait(lambda: read_text(chromium, "number") == "71")
