@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -13,11 +12,6 @@ import click
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _MAX_BYTES = 1 << 20
 """The most bytes of a file: a thousand times more than one with every option has."""
@@ -65,6 +59,10 @@ def _parse(path: Path) -> dict[str, Any]:
         UsageError: there is no such file.
         EdgeMnistError: it cannot be read, or is not TOML.
     """
+    if sys.version_info >= (3, 11):  # imported here, as on a Pi it takes memory that few need
+        import tomllib
+    else:
+        import tomli as tomllib
     data = read_bytes(path, _MAX_BYTES)
     try:
         return tomllib.loads(data.decode())
@@ -76,6 +74,8 @@ def _parse(path: Path) -> dict[str, Any]:
 def _explain_unknown(key: str, value: object, options: Mapping[str, click.Option]) -> str:
     if isinstance(value, dict):
         return "is a table: expected options as lines such as port = 8090, without a heading"
+    import difflib
+
     close = difflib.get_close_matches(key.replace("_", "-").lower(), options, n=1)
     return (
         f"is not an option: did you mean {close[0]}?" if close else f"is not an option: expected {', '.join(options)}"
