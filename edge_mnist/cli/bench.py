@@ -44,7 +44,7 @@ from edge_mnist.cli import options
 @options.trust_changed
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def bench(folder: Path, as_json: bool, **others: Any) -> None:
-    """Measure speed, memory, size and accuracy of the artifacts in DIR.
+    """Measure speed, memory, size and accuracy of artifacts in DIR.
 
     DIR is a folder that `edge-mnist export` wrote, [default: artifacts]. Those artifacts are measured that this machine
     can run: one image and 32 at a time, on one thread and on all, the artifacts taking turns. What is timed is the
