@@ -1,6 +1,7 @@
 """How well digits are arranged: `python -m benchmarks.layout --fonts FOLDER [--count N] [--sensitivity]`.
 
-Pages of eight kinds are drawn, with the fonts, writers and seeds that are kept for judging, and seen in five ways.
+Pages of eight kinds are drawn, and seen in five ways. The layout was developed on these pages, so the figures are not
+those of pages that it never saw.
 Their boxes are disturbed as a finder disturbs them: each side by 4 % of the digit, 3 % of the digits are missing, and
 as many boxes are false. Prints by kind and by view: the digits out of order (those that must move to make the order
 right), the lines that are not exactly right, and the pages whose tilt is wrong by more than 6 degrees. The columns of a

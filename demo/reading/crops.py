@@ -10,18 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.demo.reading.digit_images import place_digit
 from edge_mnist.demo.reading.pieces import Piece
 
-SIZE = 28
-FIT = 20
 PAPER = 0.15
 """Ink weaker than this part of the digit's strongest is paper."""
 LARGE = 80
 """Twice this many pixels are reduced to it before anything is done with them."""
 THIN = 0.085
 """A stroke thinner than this part of the digit's longer side is thickened: MNIST's pens were about a tenth."""
-OFF_MIDDLE = 1 / 512
-"""What is added before rounding: far more than the last bits in which processors differ, far less than matters."""
 
 _DISK = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
 
@@ -53,7 +50,7 @@ def normalize(strength: NDArray[np.uint8], piece: Piece) -> NDArray[np.uint8]:
     low = PAPER * peak
     ink = cv2.convertScaleAbs(cv2.subtract(ink, round(low)), alpha=255 / max(peak - low, 1))
     left, top, width, height = cv2.boundingRect(ink)
-    return _placed(ink[top : top + height, left : left + width])
+    return place_digit(ink[top : top + height, left : left + width])
 
 
 def _peak(ink: NDArray[np.uint8], own: NDArray[np.uint8]) -> float:
@@ -63,32 +60,3 @@ def _peak(ink: NDArray[np.uint8], own: NDArray[np.uint8]) -> float:
         return float(ink.max(initial=1))
     place = len(values) * 9 // 10
     return float(np.partition(values, place)[place])
-
-
-def _placed(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Ink in its box, uint8 (h, w), fitted and centred."""
-    height, width = ink.shape
-    if not ink.size:
-        return np.zeros((SIZE, SIZE), np.uint8)
-    scale = FIT / max(height, width, 1)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    # In float32 and rounded off the middle, so that ARM and x86 agree: in integers they round otherwise.
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    small = cv2.max(cv2.resize(ink.astype(np.float32), size, interpolation=way), 0)
-    small = cv2.convertScaleAbs(small, beta=OFF_MIDDLE)
-    highest = int(small.max(initial=0))
-    if 0 < highest < 255:
-        small = cv2.convertScaleAbs(small, alpha=255 / highest)
-    moments = cv2.moments(small)
-    mass = moments["m00"] or 1.0
-    image = np.zeros((SIZE, SIZE), np.uint8)
-    rows, columns = small.shape
-    left = _place(moments["m10"] / mass, columns)
-    top = _place(moments["m01"] / mass, rows)
-    image[top : top + rows, left : left + columns] = small
-    return image
-
-
-def _place(centre: float, length: int) -> int:
-    """Where a row of so many pixels begins, so that its centre of mass lies in the middle of the image."""
-    return min(max(round((SIZE - 1) / 2 - centre), 0), SIZE - length)

@@ -201,7 +201,9 @@ def _cut(window: _Window, index: int, boxes: _Floats, light: bool, parameters: C
     around = np.array(cv2.boundingRect(own), np.float32)
     around[2:] += around[:2]
     return DigitImage(
-        _place(shown[y : y + height, x : x + width]), around / np.float32(window.scale) + corner, (peak - paper) / 255
+        place_digit(shown[y : y + height, x : x + width]),
+        around / np.float32(window.scale) + corner,
+        (peak - paper) / 255,
     )
 
 
@@ -341,9 +343,11 @@ def _thickness(mask: _Bytes) -> float:
     return 2 * cv2.countNonZero(mask) / max(sum(map(len, outlines)), 1)
 
 
-def _place(ink: _Bytes) -> _Bytes:
+def place_digit(ink: _Bytes) -> _Bytes:
     """Ink in its box, uint8 (h, w), fitted into 20x20 pixels and centred in 28x28."""
     height, width = ink.shape
+    if not ink.size:
+        return np.zeros((SIZE, SIZE), np.uint8)
     scale = FIT / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     # In float32 and rounded off the middle, so that ARM and x86 agree: in integers they round otherwise.

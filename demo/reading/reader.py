@@ -19,6 +19,7 @@ from edge_mnist import runtime
 from edge_mnist.demo.reading import confidence as credit
 from edge_mnist.demo.reading import crops, ink, levels, lines, pieces, segmentation, view
 from edge_mnist.demo.reading import sheet as paper
+from edge_mnist.demo.reading.digit_images import SIZE
 from edge_mnist.demo.reading.ink import Ink
 from edge_mnist.demo.reading.lines import Line
 from edge_mnist.demo.reading.pieces import Piece
@@ -223,7 +224,7 @@ class Reader:
         written = _written(lines.group(marks, LEAST_HEIGHT, tilt))
         clock.tick("segmentation")
         considered = [candidate.piece for own in written for candidate in own.candidates]
-        images = np.zeros((len(considered), crops.SIZE, crops.SIZE), np.uint8)
+        images = np.zeros((len(considered), SIZE, SIZE), np.uint8)
         for image, piece in zip(images, considered, strict=True):
             image[:] = crops.normalize(found.strength, piece)
         clock.tick("crops")

@@ -25,7 +25,7 @@ LINK = re.compile(r"\]\((?!https?://|mailto:)([^)\s#]*)(?:#([^)\s]+))?\)|(?:src|
 
 
 def strip_code(text: str) -> str:
-    """The text without fenced, indented and inline code, in which a link is none."""
+    """The text without fenced, indented and inline code: what looks like a link there is not a link."""
     text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"^ {4}.*$|`[^`\n]*`", lambda found: "" if found[0].startswith(" ") else "code", text, flags=re.M)
 
@@ -93,7 +93,7 @@ def test_every_command_line_has_options_that_exist() -> None:
         assert not re.search(r"edge-mnist --(?!help|version)", text), f"{path.name}: options follow the command"
         for line in re.finditer(r"edge-mnist (?P<name>[a-z]+)(?P<rest>[^\n`#|;>]*)", text):
             command = commands.commands.get(line["name"])
-            if command is None:  # a sentence
+            if command is None:  # the line is a sentence, not a command
                 assert " --" not in line["rest"], f"{path.name}: {line[0]}"
                 continue
             known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
