@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,7 +24,8 @@ from torch import Tensor, nn
 from edge_mnist.data import finder_map, mnist, strokes
 from edge_mnist.data.finder_map import PLACE, VALUES
 from edge_mnist.graph.checkpoint import load as load_checkpoint
-from edge_mnist.graph.tensor_file import read_tensors
+from edge_mnist.graph.checkpoint import save as save_checkpoint
+from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.training.finder import __main__ as program
@@ -59,6 +66,12 @@ def test_every_kind_that_should_have_digits_has_some_and_the_others_none(made_fr
     none = {"words", "empty", "photograph"}
     assert {kind for kind, count in counts.items() if not count} <= none | {"drawing"}
     assert not any(counts[kind] for kind in none)
+
+
+def test_a_box_without_area_is_not_visible() -> None:
+    boxes = np.array([(10, 10, 30, 20), (-10, 0, 10, 10), (5, 5, 5, 25)], np.float32)
+    inside = np.clip(boxes, 0, 25)
+    assert pages._measure_visible(boxes, inside).tolist() == [0.75, 0.5, 0.0]
 
 
 def test_a_box_is_where_the_ink_is(made_from: Sources) -> None:
@@ -108,7 +121,23 @@ def test_decoding_gives_back_the_boxes_that_the_targets_were_made_from() -> None
     values = _say(boxes).numpy()[0]
     down, across = np.nonzero(values[0] > 0)
     found = finder_map.decode(values, down, across)
-    assert found[np.argsort(found[:, 0])] == pytest.approx(boxes[0, :, 1:].numpy(), abs=1e-3)
+    labels = values[5:, down, across].argmax(0)
+    for label, *box in boxes[0].tolist():
+        assert (labels == label).any()
+        assert found[labels == label] == pytest.approx(np.tile(box, ((labels == label).sum(), 1)), abs=1e-3)
+
+
+def test_every_place_in_the_core_of_a_digit_is_to_say_it_and_of_two_the_nearer() -> None:
+    wanted = network.targets(torch.tensor([[[3.0, 20, 20, 40, 44], [4.0, 100, 100, 110, 120]]]), network.SIDE)
+    places = [(row, column) for _, row, column in wanted.index[wanted.label == 3].tolist()]
+    middles = [(4 * row + 2, 4 * column + 2) for row, column in places]
+    assert len(places) > 2 and all(abs(y - 32) <= 4.8 and abs(x - 30) <= 4 for y, x in middles)
+    assert bool((wanted.heat[0, [row for row, _ in places], [column for _, column in places]] == 1).all())
+    assert 0 < float(wanted.heat[0, 8, 9]) < 1, "beside the core, silence is asked for less"
+    touching = network.targets(torch.tensor([[[5.0, 20, 20, 28, 40], [6.0, 24, 20, 48, 40]]]), network.SIDE)
+    for (_, _, column), label in zip(touching.index.tolist(), touching.label.tolist(), strict=True):
+        assert label == (5 if abs(4 * column + 2 - 24) / 8 < abs(4 * column + 2 - 36) / 24 else 6)
+    assert set(touching.label.tolist()) == {5, 6}
 
 
 def test_the_network_is_given_the_pixels_of_each_place_as_training_gives_them() -> None:
@@ -137,7 +166,7 @@ def test_what_is_too_small_or_too_large_for_a_scale_may_be_found_there_but_need_
 
 
 def test_a_digit_of_which_a_part_is_missing_may_be_found_but_need_not() -> None:
-    wanted = network.targets(torch.tensor([[[network.MAY_BE_FOUND, 20, 20, 34, 40]]]).float(), network.SIDE)
+    wanted = network.targets(torch.tensor([[[pages.MAY_BE_FOUND, 20, 20, 34, 40]]]).float(), network.SIDE)
     assert len(wanted.index) == 0 and float(wanted.heat.max()) == 0
     assert float(wanted.weight[0, 7, 6]) == 0
 
@@ -172,7 +201,7 @@ def test_fonts_are_kept_apart_by_name_and_a_folder_without_them_is_one_clear_lin
         sources.load("judge", fonts)
 
 
-@pytest.mark.parametrize("change", ["speed=3", "steps=many", "batch=0", "rate=nan"])
+@pytest.mark.parametrize("change", ["speed=3", "steps=many", "batch=0", "rate=nan", "without=grid"])
 def test_a_setting_that_does_not_exist_is_refused(change: str, fonts: Path, tmp_path: Path) -> None:
     arguments = [str(tmp_path / "run"), "--fonts", str(fonts), "--set", change]
     result = CliRunner().invoke(program.main, arguments)
@@ -195,7 +224,7 @@ def test_batches_and_weights_are_the_same_after_an_interruption(
     def drawn(pool: object, ahead: int, used: loop.Settings, first: int) -> Iterator[loop.Chunk]:
         number = first
         while True:
-            yield loop.draw_chunk(made_from, used.seed, number, used.chunk)
+            yield loop.draw_chunk(made_from, used, number)
             number += 1
 
     monkeypatch.setattr(loop, "chunks", drawn)
@@ -234,6 +263,17 @@ def test_batches_and_weights_are_the_same_after_an_interruption(
     with pytest.raises(UsageError, match="began with"):
         list(loop.train(tmp_path / "parts", fonts, None, loop.Settings(steps=7), 1))
 
+    # It may be stopped after its last step and before its calibration; and earlier runs have no setting `without`.
+    path, whole = tmp_path / "parts" / loop.CHECKPOINT, load_checkpoint(tmp_path / "parts" / loop.CHECKPOINT)
+    save_checkpoint(path, replace(whole, statistics={}))
+    arrays, description = read_tensors(tmp_path / "parts" / loop.STATE)
+    del description["settings"]["without"]
+    (tmp_path / "parts" / loop.STATE).write_bytes(encode_tensors(arrays, description))
+    assert not loop.is_complete(tmp_path / "parts", settings)
+    list(loop.train(tmp_path / "parts", fonts, None, settings, 1))
+    assert path.read_bytes() == (tmp_path / "whole" / loop.CHECKPOINT).read_bytes()
+    assert loop.is_complete(tmp_path / "parts", settings)
+
 
 def test_the_checkpoint_of_another_network_is_refused() -> None:
     with pytest.raises(EdgeMnistError, match="is not a checkpoint of a finder"):
@@ -250,5 +290,22 @@ def test_worker_processes_draw_the_chunks_in_order(fonts: Path) -> None:
         pool.shutdown(cancel_futures=True)
     made = sources.load("train", fonts)
     for number, chunk in enumerate(drawn, 5):
-        expected = loop.draw_chunk(made, settings.seed, number, settings.chunk)
+        expected = loop.draw_chunk(made, settings, number)
         assert all(np.array_equal(one.frame, other.frame) for one, other in zip(chunk, expected, strict=True))
+
+
+def _become_a_parent_that_is_killed(fonts: Path) -> None:
+    pool = ProcessPoolExecutor(1, get_context("spawn"), loop._prepare, (fonts, None))
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_workers_of_a_training_that_was_killed_end_too(fonts: Path) -> None:
+    code = f"from tests.training import test_finder as t; t._become_a_parent_that_is_killed(t.Path({str(fonts)!r}))"
+    command = [sys.executable, "-c", f"if __name__ == '__main__': {code}"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300)  # it ends when the worker does, too
+    worker = int(run.stdout)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert run.returncode == -signal.SIGKILL and not Path(f"/proc/{worker}").exists()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
 import numpy as np
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError
-from edge_mnist.training.finder import loop
+from edge_mnist.training.finder import loop, pages
 
 _FONTS = click.option(
     "--fonts",
@@ -28,17 +28,32 @@ _DATA = click.option("--data", type=click.Path(path_type=Path), help="Where MNIS
 @_DATA
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that draw pictures.")
 @click.option(
+    "--init",
+    type=click.Path(dir_okay=False, exists=True, path_type=Path),
+    help="The checkpoint of a finder whose weights a new run begins with.",
+)
+@click.option(
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a setting: steps, batch, width, ..."
 )
-def main(run: Path, fonts: Path, data: Path | None, workers: int, changes: tuple[str, ...]) -> None:
+@click.option("--without", type=click.Choice([*pages.KINDS]), help="Draw no pages of this kind.")
+def main(
+    run: Path,
+    fonts: Path,
+    data: Path | None,
+    workers: int,
+    init: Path | None,
+    changes: tuple[str, ...],
+    without: str | None,
+) -> None:
     """Train a finder in the folder RUN, or go on with one that was interrupted."""
-    for record in loop.train(run, fonts, data, _settings(changes), workers):
+    settings = replace(_settings(changes), without=without or "")
+    for record in loop.train(run, fonts, data, settings, workers, init):
         click.echo(json.dumps({name: round(value, 4) for name, value in record.items()}))
 
 
 def _settings(changes: tuple[str, ...]) -> loop.Settings:
     """The settings with changes such as "steps=1000"."""
-    kinds: dict[str, type] = {one.name: type(one.default) for one in fields(loop.Settings)}
+    kinds: dict[str, type] = {one.name: type(one.default) for one in fields(loop.Settings) if one.name != "without"}
     changed = {}
     for change in changes:
         name, _, value = change.partition("=")

@@ -8,11 +8,13 @@ an interruption, they are the same.
 from __future__ import annotations
 
 import math
+import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ Chunk = list[Picture]
 
 MOST_DIGITS = 96
 """Digits in a crop that are kept."""
-SIZES = (6.0, 36.0)
+SIZES = (6.5, 34.0)
 """The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
 JOINED = 0.2
 """The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a
@@ -75,6 +77,7 @@ class Settings:
         seed: of everything.
         width: channels at an eighth of the resolution; the others follow.
         blocks: of the network at an eighth and at a sixteenth.
+        without: the kind of pages, of `pages.KINDS`, that none is drawn of; "" for all kinds.
     """
 
     steps: int = 40_000
@@ -86,6 +89,7 @@ class Settings:
     seed: int = 0
     width: int = 64
     blocks: int = 3
+    without: str = ""
 
 
 _SOURCES: Sources | None = None
@@ -94,20 +98,29 @@ _SOURCES: Sources | None = None
 
 def _prepare(fonts: Path, folder: Path | None) -> None:
     global _SOURCES
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     _SOURCES = sources.load("train", fonts, folder)
 
 
-def _draw(seed: int, number: int, count: int) -> Chunk:
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: one that was killed does not end its workers."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _draw(settings: Settings, number: int) -> Chunk:
     if _SOURCES is None:
         raise RuntimeError("the worker was not prepared")
-    return draw_chunk(_SOURCES, seed, number, count)
+    return draw_chunk(_SOURCES, settings, number)
 
 
-def draw_chunk(made_from: Sources, seed: int, number: int, count: int) -> Chunk:
+def draw_chunk(made_from: Sources, settings: Settings, number: int) -> Chunk:
     """One chunk of pictures."""
-    random = np.random.RandomState([seed, number])
-    return [pages.draw(random, made_from) for _ in range(count)]
+    random = np.random.RandomState([settings.seed, number])
+    return [pages.draw(random, made_from, without=settings.without) for _ in range(settings.chunk)]
 
 
 def cut_batch(
@@ -156,7 +169,7 @@ def _joined(
         image[top : top + half, left : left + half] = pixels
         middle = (rows[:, 1:3] + rows[:, 3:]) / 2
         rows = rows[((middle > 0) & (middle < half)).all(1)]
-        rows[np.logical_or((rows[:, 1:3] < 0).any(1), (rows[:, 3:] > half).any(1)), 0] = network.MAY_BE_FOUND
+        rows[np.logical_or((rows[:, 1:3] < 0).any(1), (rows[:, 3:] > half).any(1)), 0] = pages.MAY_BE_FOUND
         found.append(rows + np.array([0, left, top, left, top], np.float32))
     return image, np.concatenate(found).astype(np.float32)
 
@@ -167,7 +180,7 @@ def chunks(pool: ProcessPoolExecutor, ahead: int, settings: Settings, first: int
     number = first
     while True:
         while len(waiting) < ahead:
-            waiting.append(pool.submit(_draw, settings.seed, number, settings.chunk))
+            waiting.append(pool.submit(_draw, settings, number))
             number += 1
         yield waiting.pop(0).result()
 
@@ -189,7 +202,9 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
     return (pixels.clamp(0, 1) - finder_map.MEAN) / finder_map.STD
 
 
-def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, workers: int) -> Iterator[dict[str, Any]]:
+def train(
+    run: Path, fonts: Path, folder: Path | None, settings: Settings, workers: int, init: Path | None = None
+) -> Iterator[dict[str, Any]]:
     """Train a finder, or go on with a run that was interrupted.
 
     Args:
@@ -198,6 +213,7 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
         folder: where MNIST is.
         settings: of the run; one that goes on must have those that it began with.
         workers: processes that draw pictures.
+        init: the checkpoint whose weights a new run begins with; None for random ones.
 
     Yields:
         After every hundred steps and the last: the step, the mean losses since, and seconds.
@@ -209,6 +225,8 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
     net = Finder(widths(settings.width), settings.blocks).to(device)
+    if init is not None:
+        net.load_state_dict(load(init).state_dict())
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
     average = AveragedModel(net, multi_avg_fn=mean, use_buffers=True)
@@ -225,11 +243,11 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
         ThreadPoolExecutor(1) as ahead,  # cuts the next batch while the network learns from this one
     ):
         batches = _batches(pool, 3 * workers, settings, step)
-        coming = ahead.submit(next, batches)
-        while step < settings.steps:
+        coming = ahead.submit(next, batches) if step < settings.steps else None
+        while coming is not None:
             pixels, wanted = coming.result()
             pixels, wanted = pixels.to(device), wanted.to(device)
-            coming = ahead.submit(next, batches)
+            coming = ahead.submit(next, batches) if step + 1 < settings.steps else None
             for group in optimizer.param_groups:
                 group["lr"] = _rate(step, settings)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -248,14 +266,13 @@ def train(run: Path, fonts: Path, folder: Path | None, settings: Settings, worke
             if last or time.monotonic() - saved > SAVED:
                 _save(run, settings, step, net, average, optimizer)
                 saved = time.monotonic()
-            if last:
-                pictures = pool.submit(_draw, settings.seed, LAST_CHUNK, settings.chunk).result()
-                calibrate(run / CHECKPOINT, draw_canvases(pictures, CALIBRATED))
             if last or step % 100 == 0:
                 means = {name: total / count for name, total in sums.items()}
                 yield {"step": step, **means, "seconds": time.monotonic() - began}
                 sums, count = {}, 0
-        coming.cancel()
+        if not checkpoint.load(run / CHECKPOINT).statistics:  # it may also have been stopped just here before
+            pictures = pool.submit(_draw, settings, LAST_CHUNK).result()
+            calibrate(run / CHECKPOINT, draw_canvases(pictures, CALIBRATED))
         pool.shutdown(cancel_futures=True)
 
 
@@ -298,8 +315,18 @@ def _save(
     for index, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": tensor for name, tensor in values.items()}
     description = {"settings": asdict(settings), "step": step}
-    write_whole(run / STATE, encode_tensors(to_arrays(tensors), description))
+    # The state last: a run that is stopped between the two goes on with the state before, and writes both again.
     checkpoint.save(run / CHECKPOINT, to_checkpoint(average.module, {"training": description}))
+    write_whole(run / STATE, encode_tensors(to_arrays(tensors), description))
+
+
+def is_complete(run: Path, settings: Settings) -> bool:
+    """Whether a run with these settings has come to its end, so that its checkpoint can be exported as int8."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    found = checkpoint.load(run / CHECKPOINT)
+    expected = {"settings": asdict(settings), "step": settings.steps}
+    return bool(found.statistics) and found.metadata.get("training") == expected
 
 
 def _restore(
@@ -307,10 +334,9 @@ def _restore(
 ) -> int:
     """Load what `_save` wrote; returns the step."""
     arrays, description = read_tensors(path)
-    if description.get("settings") != asdict(settings):
-        raise UsageError(
-            f"{path}: began with {description.get('settings')}, expected {asdict(settings)}: use another folder"
-        )
+    began_with = {"without": "", **description.get("settings", {})}  # earlier runs had pages of all kinds
+    if began_with != asdict(settings):
+        raise UsageError(f"{path}: began with {began_with}, expected {asdict(settings)}: use another folder")
     own: dict[str, dict[str, Tensor]] = {"network": {}, "average": {}}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, array in arrays.items():

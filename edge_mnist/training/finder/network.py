@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_mnist.data.finder_map import BOX_GAIN, CANVAS, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
+from edge_mnist.training.finder.pages import MAY_BE_FOUND
 
 SIDE = 160
 """Pixels along each side of the crops that it learns from."""
@@ -16,8 +17,10 @@ STEP = 16
 """The height and width of a picture must be multiples of this, in pixels."""
 IGNORED = (5.0, 40.0)
 """A digit with a longer side between these, but not between those of `FOUND`, may be found at this scale."""
-MAY_BE_FOUND = -3
-"""The label of a digit of which a part is missing: the network may find it."""
+CORE = 0.2
+"""Places whose middle is not farther from a digit's, in parts of its width and height, are to say that it is there."""
+FALL = 2.0
+"""Pixels around them over which silence is asked for less: the standard deviation of a Gaussian."""
 NOTHING = -2
 """The label of a row that holds no digit."""
 
@@ -101,10 +104,10 @@ class Targets:
     """What a network should say of crops.
 
     Attributes:
-        heat: (N, h, w), 1 in the middle of a digit, falling around it.
+        heat: (N, h, w), 1 in the core of a digit, falling around it.
         weight: (N, h, w), 0 where a digit may be found and need not.
-        index: int64 (K, 3), crop, row and column of each digit that is to be found.
-        box: (K, 4), what is to be said of its box.
+        index: int64 (K, 3), crop, row and column of each place in the core of a digit that is to be found.
+        box: (K, 4), what is to be said of the digit's box there.
         label: int64 (K,), which digit; -1 where that cannot be told.
     """
 
@@ -135,25 +138,29 @@ def targets(boxes: Tensor, side: int) -> Targets:
     wanted = there & (label != MAY_BE_FOUND) & (longer >= FOUND[0]) & (longer <= FOUND[1])
     spared = there & ~wanted & (longer >= IGNORED[0]) & (longer <= IGNORED[1])
     grid = (torch.arange(count, device=boxes.device) + 0.5) * PLACE
-    centre = (middle / PLACE).floor() * PLACE + PLACE / 2
-    sigma = (0.11 * extent / PLACE).clamp(0.45, 1.0) * PLACE  # (N, M, 2)
-    down = torch.exp(-(((grid - centre[..., 1:]) / sigma[..., 1:]) ** 2) / 2)  # (N, M, h)
-    across = torch.exp(-(((grid - centre[..., :1]) / sigma[..., :1]) ** 2) / 2)  # (N, M, w)
-    bumps = down[..., :, None] * across[..., None, :] * wanted[..., None, None]
+    across = (grid - middle[..., :1]).abs()  # (N, M, w)
+    down = (grid - middle[..., 1:]).abs()  # (N, M, h)
+    core = (CORE * extent).clamp(min=PLACE / 2)  # the place that holds the middle always belongs to it
+    beyond = ((across - core[..., :1]).clamp(min=0) ** 2)[..., None, :]
+    beyond = beyond + ((down - core[..., 1:]).clamp(min=0) ** 2)[..., :, None]  # (N, M, h, w)
+    bumps = torch.exp(-beyond / (2 * FALL**2)) * wanted[..., None, None]
     heat = bumps.amax(1)
     inside = (
-        ((grid - middle[..., 1:]).abs() < 0.3 * extent[..., 1:] + 2)[..., :, None]
-        & ((grid - middle[..., :1]).abs() < 0.3 * extent[..., :1] + 2)[..., None, :]
+        (down < 0.3 * extent[..., 1:] + 2)[..., :, None]
+        & (across < 0.3 * extent[..., :1] + 2)[..., None, :]
         & spared[..., None, None]
     ).any(1)
-    weight = (~inside | (heat > 0.99)).to(heat.dtype)
-    cell = (middle / PLACE).floor().long()
-    wanted &= ((cell >= 0) & (cell < count)).all(-1)
-    crop, which = wanted.nonzero(as_tuple=True)
-    cell = cell[crop, which]
-    offset = (middle[crop, which] / PLACE - cell - 0.5) * BOX_GAIN
+    positive = heat == 1
+    weight = (~inside | positive).to(heat.dtype)
+    crop, row, column = positive.nonzero(as_tuple=True)
+    # A place in the cores of two digits speaks of the one whose middle is nearer, in parts of its size.
+    apart = (across / extent[..., :1])[..., None, :] ** 2 + (down / extent[..., 1:])[..., :, None] ** 2
+    apart = torch.where(bumps == 1, apart, torch.inf)
+    which = apart[crop, :, row, column].argmin(1)
+    place = torch.stack([column, row], 1).to(middle.dtype)
+    offset = (middle[crop, which] / PLACE - place - 0.5) * BOX_GAIN
     size = torch.log(extent[crop, which] / SIZE) * SIZE_GAIN
-    index = torch.stack([crop, cell[:, 1], cell[:, 0]], 1)
+    index = torch.stack([crop, row, column], 1)
     return Targets(heat, weight, index, torch.cat([offset, size], 1), label[crop, which].long())
 
 
@@ -162,7 +169,7 @@ def loss(output: Tensor, wanted: Targets) -> tuple[Tensor, dict[str, Tensor]]:
     values = output.float()
     heat, target = values[:, 0], wanted.heat
     chance = torch.sigmoid(heat)
-    middle = (target > 0.99).to(heat.dtype)
+    middle = (target == 1).to(heat.dtype)
     found = -F.logsigmoid(heat) * (1 - chance) ** 2 * middle
     silent = -F.logsigmoid(-heat) * chance**2 * (1 - target) ** 4 * (1 - middle)
     count = middle.sum().clamp(min=1.0)

@@ -21,10 +21,18 @@ _Bytes = NDArray[np.uint8]
 _Floats = NDArray[np.float32]
 _Random = np.random.RandomState
 
-LEAST_SIZE = 11
+LEAST_SIZE = 12
 """The smallest digits that are written, in pixels."""
 LEAST_SEEN = 8
 """Digits that are smaller in a frame, in pixels, are not asked for."""
+LEAST_CONTRAST = 28.0
+"""Ink that differs less from the paper around it, in steps of 1/255, cannot be read,"""
+CLEAR = 2.0
+"""nor can ink that differs by less than so many standard deviations of that paper."""
+MAY_BE_FOUND = -3
+"""The label of a digit that cannot be read, or of which a part is missing: it may be found, and need not."""
+SMALLEST = 12
+"""The longer side, in pixels, of the coarsest scale at which a picture is looked at."""
 UPRIGHT = 50.0
 """A digit that is turned by more degrees is only to be found, not to be classified: a 6 would be a 9."""
 
@@ -36,7 +44,8 @@ class Picture:
     Attributes:
         kind: how the page was laid out.
         frame: uint8 (H, W) grey.
-        labels: int64 (N,), the digits; -1 where it is turned too far to be told.
+        labels: int64 (N,), the digits; -1 where it is turned too far to say which, `MAY_BE_FOUND` where it cannot be
+            read.
         boxes: float32 (N, 4), left, top, right, bottom of each digit's ink, in pixels.
         lines: int64 (N,), number of the line that each digit was written in.
     """
@@ -109,7 +118,7 @@ def writer(random: _Random, sources: Sources, kind: str = "digits") -> Writer:
     gap = random.uniform(0.03, 0.15) if hand.printed else float(random.choice([0.02, 0.1, 0.2, 0.4, 0.7]))
     if not hand.printed:
         gap += random.uniform(-0.06, 0.06)
-    return Writer(hand, glyphs.pen(random, hand.printed), random.uniform(0.25, 0.97), gap)
+    return Writer(hand, glyphs.pen(random, hand.printed), random.uniform(0.4, 0.97), gap)
 
 
 def put(random: _Random, page: Page, text: str, x: float, baseline: float, size: float, by: Writer) -> float:
@@ -419,22 +428,24 @@ def form(random: _Random, page: Page) -> float:
 
 
 def words(random: _Random, page: Page) -> float:
-    """Text without a digit."""
-    size = _size(random, 7, page.height * 0.3)
-    by = writer(random, page.sources, "print" if random.rand() < 0.5 else "words")
-    top = random.uniform(0, 1.2) * size
-    while top + size < page.height:
-        x = random.uniform(0.0, 0.2) * page.width
-        while x < page.width * 0.9:
-            x = put(random, page, word(random, by.hand), x, top + size, size, by) + 0.5 * size
-        top += size * random.uniform(1.3, 2)
+    """Text without a digit; sometimes a second one is written over it."""
+    size = 0.0
+    for _ in range(1 if random.rand() < 0.7 else 2):
+        size = _size(random, 7, page.height * 0.3)
+        by = writer(random, page.sources, "print" if random.rand() < 0.35 else "words")
+        top = random.uniform(0, 1.2) * size
+        while top + size < page.height:
+            x = random.uniform(0.0, 0.2) * page.width
+            while x < page.width * 0.9:
+                x = put(random, page, word(random, by.hand), x, top + size, size, by) + 0.5 * size
+            top += size * random.uniform(0.8, 2)
     return size
 
 
 def drawing(random: _Random, page: Page) -> float:
     """Scribbles, arrows, circles, ticks, plots, signatures."""
     size = _size(random, 12, page.height * 0.4)
-    for _ in range(random.randint(1, 14)):
+    for _ in range(random.randint(1, 24)):
         _doodle(random, page, size)
     if random.rand() < 0.5:
         by = writer(random, page.sources)
@@ -462,17 +473,17 @@ def empty(random: _Random, page: Page) -> float:
 
 
 KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
-    "lines": (0.16, lines),
+    "lines": (0.13, lines),
     "touching": (0.06, touching),
-    "lone": (0.12, lone),
-    "columns": (0.07, columns),
-    "grid": (0.09, grid),
-    "sudoku": (0.08, sudoku),
-    "boxes": (0.08, boxes),
-    "equations": (0.07, equations),
-    "form": (0.09, form),
-    "words": (0.09, words),
-    "drawing": (0.05, drawing),
+    "lone": (0.16, lone),
+    "columns": (0.06, columns),
+    "grid": (0.07, grid),
+    "sudoku": (0.07, sudoku),
+    "boxes": (0.07, boxes),
+    "equations": (0.06, equations),
+    "form": (0.08, form),
+    "words": (0.12, words),
+    "drawing": (0.08, drawing),
     "empty": (0.05, empty),
     "photograph": (0.04, empty),
 }
@@ -508,7 +519,7 @@ def _doodle(random: _Random, page: Page, size: float) -> None:
     half = size * random.uniform(0.5, 2)
     if not is_free(page, middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half):
         return
-    depth, thick = random.uniform(0.2, 0.95), max(1, round(size * random.uniform(0.02, 0.12)))
+    depth, thick = random.uniform(0.2, 0.95), max(1, round(size * np.exp(random.uniform(np.log(0.02), np.log(0.25)))))
     kind = random.randint(6)
     if kind == 0:  # scribble
         points = middle + np.cumsum(random.normal(0, 0.25 * half, (random.randint(8, 40), 2)), 0)
@@ -562,10 +573,10 @@ def _decorate(random: _Random, page: Page, size: float) -> None:
         cv2.ellipse(page.ink, middle, around, random.uniform(-20, 20), 0, 360, 0.7, max(1, int(0.05 * size)), 16)
 
 
-def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
-    """One picture, of a kind or of any."""
+def draw(random: _Random, sources: Sources, kind: str | None = None, without: str = "") -> Picture:
+    """One picture, of a kind, or of any but one."""
     names = list(KINDS)
-    weights = np.array([KINDS[name][0] for name in names])
+    weights = np.array([KINDS[name][0] * (name != without) for name in names])
     kind = kind or names[random.choice(len(names), p=weights / weights.sum())]
     height, width = (480, 640) if random.rand() < 0.8 else (640, 480)
     if kind == "photograph" and sources.photographs:
@@ -579,6 +590,7 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
     )
     labels, outlines, rows = [], [], []
     line = 0
+    written = np.zeros((height, width), np.float32)  # the ink that can be seen, 0 to 1
     for number_of_sheet in range(sheets):
         page, ground, ink, shade, turned = _sheet(random, sources, kind, height, width)
         if flat:
@@ -586,7 +598,7 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
             if turned:  # the paper goes on beyond the page; what is written on it does not
                 ground = cv2.warpPerspective(ground, way, (width, height), borderMode=cv2.BORDER_REFLECT)
                 ink = cv2.warpPerspective(ink, way, (width, height))
-            frame = ground + ink * (shade - ground)
+            frame, written = ground + ink * (shade - ground), ink
         else:
             sheet = ground + ink * (shade - ground)
             way = _turn(random, sheet.shape, (height, width), turned, random.uniform(0.55, 0.98) / sheets**0.5)
@@ -601,6 +613,7 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
                 moved = np.roll(soft, tuple(random.randint(-6, 7, 2)), (0, 1))
                 frame = frame * (1 - random.uniform(0.1, 0.7) * moved)
             frame = frame * (1 - covered) + seen
+            written = written * (1 - covered) + cv2.warpPerspective(ink, way, (width, height), flags=cv2.INTER_AREA)
         angle = abs(turned) > UPRIGHT
         for label, outline, row in zip(page.labels, page.outlines, page.lines, strict=True):
             labels.append(-1 if angle else label)
@@ -617,17 +630,53 @@ def draw(random: _Random, sources: Sources, kind: str | None = None) -> Picture:
         return Picture(kind, taken, *_none())
     points = np.stack(outlines)  # (N, 16, 2)
     found = np.concatenate([points.min(1), points.max(1)], 1).astype(np.float32)
-    # a sheet on another, or the frame's edge, may have cut some off
     inside = np.clip(found, 0, (width, height, width, height))
-    whole = (inside[:, 2:] - inside[:, :2]).prod(1) > 0.75 * (found[:, 2:] - found[:, :2]).prod(1)
+    visible = _measure_visible(found, inside)
+    taken = surfaces.camera(random, frame)
+    # What the frame's edge, another sheet, darkness or blur leave too little of can be read by nobody.
+    readable = [part > 0.75 and _is_legible(taken, written, box) for part, box in zip(visible, inside, strict=True)]
+    whole = visible > 0.1
     picture = Picture(
         kind,
-        surfaces.camera(random, frame),
-        np.array(labels, np.int64)[whole],
+        taken,
+        np.where(readable, np.array(labels, np.int64), MAY_BE_FOUND)[whole],
         inside[whole],
         np.array(rows, np.int64)[whole],
     )
     return cut_out(random, picture) if random.rand() < 0.12 and whole.any() else picture
+
+
+def _measure_visible(boxes: _Floats, inside: _Floats) -> _Floats:
+    """The part, float32 (N,), of the area of boxes (N, 4) that lies in the frame; 0 of a box without area.
+
+    Args:
+        boxes: left, top, right, bottom, in pixels.
+        inside: what the frame shows of them.
+    """
+    areas, shown = ((some[:, 2:] - some[:, :2]).prod(1) for some in (boxes, inside))
+    visible: _Floats = np.divide(shown, areas, out=np.zeros_like(areas), where=areas > 0)
+    return visible
+
+
+def _is_legible(frame: _Bytes, written: _Floats, box: _Floats) -> bool:
+    """Whether the ink in a box, left, top, right, bottom, can be told from the paper around it.
+
+    Args:
+        frame: uint8 (H, W).
+        written: float32 (H, W), the ink that is there, 0 to 1.
+        box: float32 (4,), in pixels.
+    """
+    room = 0.2 * float((box[2:] - box[:2]).max())
+    left, top = np.maximum(np.floor(box[:2] - room), 0).astype(int)
+    right, bottom = np.ceil(box[2:] + room).astype(int)
+    step = max(1, int(room / 8))
+    pixels = frame[top:bottom:step, left:right:step].astype(np.float32)
+    ink = written[top:bottom:step, left:right:step]
+    drawn, paper = pixels[ink > max(0.6 * float(ink.max(initial=0)), 0.1)], pixels[ink < 0.05]
+    if len(drawn) < 6 or len(paper) < 6:
+        return False
+    contrast = abs(float(np.median(drawn)) - float(np.median(paper)))
+    return contrast > LEAST_CONTRAST and contrast > CLEAR * float(paper.std())
 
 
 def cut_out(random: _Random, picture: Picture) -> Picture:
@@ -647,9 +696,10 @@ def cut_out(random: _Random, picture: Picture) -> Picture:
     moved = picture.boxes - (left, top, left, top)
     shape = (right - left, bottom - top)
     inside = np.clip(moved, 0, (*shape, *shape)).astype(np.float32)
-    whole = (inside[:, 2:] - inside[:, :2]).prod(1) > 0.75 * (moved[:, 2:] - moved[:, :2]).prod(1)
+    visible = (inside[:, 2:] - inside[:, :2]).prod(1) / (moved[:, 2:] - moved[:, :2]).prod(1)
+    labels, whole = np.where(visible > 0.75, picture.labels, MAY_BE_FOUND), visible > 0.1
     frame = np.ascontiguousarray(picture.frame[top:bottom, left:right])
-    return Picture(picture.kind, frame, picture.labels[whole], inside[whole], picture.lines[whole])
+    return Picture(picture.kind, frame, labels[whole], inside[whole], picture.lines[whole])
 
 
 def _none() -> tuple[NDArray[np.int64], _Floats, NDArray[np.int64]]:
@@ -712,9 +762,11 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
         uint8 (side, side), and float32 (N, 5): label, left, top, right, bottom of the digits that reach into it.
     """
     height, width = picture.frame.shape
-    scale, middle = float(np.exp(random.uniform(np.log(0.15), np.log(1.2)))), random.uniform(0, 1, 2) * (width, height)
+    # any scale at which a frame is looked at: nothing may be found at one that was never seen
+    scale = float(np.exp(random.uniform(np.log(SMALLEST / max(height, width)), np.log(1.2))))
+    middle = random.uniform(0, 1, 2) * (width, height)
     seen = np.flatnonzero((picture.boxes[:, 2:] - picture.boxes[:, :2]).max(1, initial=0) >= LEAST_SEEN)
-    if len(seen) and random.rand() < 0.75:
+    if len(seen) and random.rand() < 0.65:
         box = picture.boxes[seen[random.randint(len(seen))]]
         size = max(box[2] - box[0], box[3] - box[1])
         scale = min(float(np.exp(random.uniform(*np.log(sizes)))) / max(size, 1.0), 1.7)

@@ -174,7 +174,7 @@ def camera(random: _Random, picture: _Floats) -> NDArray[np.uint8]:
     if random.rand() < 0.1:
         picture = 1 - picture
     if random.rand() < 0.75:
-        grain = random.uniform(0.0, 0.025) if random.rand() < 0.9 else random.uniform(0.025, 0.07)
+        grain = random.uniform(0.0, 0.018) if random.rand() < 0.9 else random.uniform(0.018, 0.06)
         field = random.standard_normal(picture.shape).astype(np.float32)
         if random.rand() < 0.5:
             field = cv2.GaussianBlur(field, (0, 0), 0.8) * 2
