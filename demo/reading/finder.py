@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import finder_map
-from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS, FOUND, PLACE, VALUES
+from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS, FOUND, PLACE, SMALLEST, VALUES
 from edge_mnist.runtime import Classifier
 
 TILE = CANVAS - 2 * BORDER
@@ -22,8 +22,6 @@ COARSE = 320
 """The longer side, in pixels, of the finest scale that shares the canvas with the coarser ones."""
 SHARED = 48
 """Pixels that neighbouring tiles share: a digit that one of them cuts lies wholly on the other."""
-SMALLEST = 12
-"""The longer side, in pixels, of the coarsest scale: a digit that fills the frame is then found there."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,8 @@ SIZE_GAIN = 2.0
 """By which the logarithm of a size is multiplied, for the same reason."""
 FOUND = (7.0, 28.0)
 """The longer side, in pixels of the canvas, of the digits that the network has learned to find."""
+SMALLEST = 12
+"""The longer side, in pixels, of the coarsest scale of a picture: a digit that fills the picture is found there."""
 
 
 def split_places(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:

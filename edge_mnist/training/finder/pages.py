@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.data.finder_map import BEYOND, BORDER
+from edge_mnist.data.finder_map import BEYOND, BORDER, SMALLEST
 from edge_mnist.training.finder import glyphs, surfaces
 from edge_mnist.training.finder.glyphs import Character, Hand, Pen
 
@@ -31,8 +31,6 @@ CLEAR = 2.0
 """nor can ink that differs by less than so many standard deviations of that paper."""
 MAY_BE_FOUND = -3
 """The label of a digit that cannot be read, or of which a part is missing: it may be found, and need not."""
-SMALLEST = 12
-"""The longer side, in pixels, of the coarsest scale at which a picture is looked at."""
 UPRIGHT = 50.0
 """A digit that is turned by more degrees is only to be found, not to be classified: a 6 would be a 9."""
 
@@ -659,12 +657,12 @@ def _measure_visible(boxes: _Floats, inside: _Floats) -> _Floats:
 
 
 def _is_legible(frame: _Bytes, written: _Floats, box: _Floats) -> bool:
-    """Whether the ink in a box, left, top, right, bottom, can be told from the paper around it.
+    """Whether the ink in a box is clearly darker or lighter than the paper around it.
 
     Args:
         frame: uint8 (H, W).
         written: float32 (H, W), the ink that is there, 0 to 1.
-        box: float32 (4,), in pixels.
+        box: float32 (4,), left, top, right, bottom, in pixels.
     """
     room = 0.2 * float((box[2:] - box[:2]).max())
     left, top = np.maximum(np.floor(box[:2] - room), 0).astype(int)
@@ -696,7 +694,7 @@ def cut_out(random: _Random, picture: Picture) -> Picture:
     moved = picture.boxes - (left, top, left, top)
     shape = (right - left, bottom - top)
     inside = np.clip(moved, 0, (*shape, *shape)).astype(np.float32)
-    visible = (inside[:, 2:] - inside[:, :2]).prod(1) / (moved[:, 2:] - moved[:, :2]).prod(1)
+    visible = _measure_visible(moved, inside)
     labels, whole = np.where(visible > 0.75, picture.labels, MAY_BE_FOUND), visible > 0.1
     frame = np.ascontiguousarray(picture.frame[top:bottom, left:right])
     return Picture(picture.kind, frame, labels[whole], inside[whole], picture.lines[whole])
