@@ -311,11 +311,13 @@ def _make_checkpoint(network: nn.Module, metadata: dict[str, Any]) -> Checkpoint
 
 @contextmanager
 def _reproducible(settings: TrainingSettings) -> Iterator[None]:
-    """Use one thread, because threads split sums, and on a CPU only operations that repeat their bits."""
+    """Use one thread, because threads split sums, on a CPU only operations that repeat their bits, and no denormals."""
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     # filling new memory takes 6 % of the time, and everything is written before it is read
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # its stub lacks it
     torch.set_num_threads(1)
+    # Weights of filters that nothing uses decay to denormal numbers, with which a processor computes many times slower.
+    torch.set_flush_denormal(True)
     # CUDA has no deterministic form of some backward passes: there, equal bits are not promised
     torch.use_deterministic_algorithms(settings.device == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -323,6 +325,7 @@ def _reproducible(settings: TrainingSettings) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
         torch.use_deterministic_algorithms(strict)
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 

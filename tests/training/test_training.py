@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from edge_mnist.data import strokes
 from edge_mnist.data.mnist import Digits
 from edge_mnist.graph import checkpoint, folding, interpreter
 from edge_mnist.graph.tensor_file import read_tensors
-from edge_mnist.training import curves
+from edge_mnist.training import curves, steps
 from edge_mnist.training.runs import TrainingSettings, recorded_settings
 
 EPOCHS, BATCH = 4, 24
@@ -239,6 +240,39 @@ def test_two_equal_runs_with_dropout_end_with_equal_weights(
     assert recorded_settings(tmp_path / "one") == TrainingSettings(**{
         **vars(recorded_settings(tmp_path / "two")), "everything": True
     })  # fmt: skip
+
+
+def test_training_computes_with_no_denormal_number(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def double_the_smallest() -> float:
+        return float(torch.full((8,), 1e-40).mul(2)[0])
+
+    seen = []
+    take_step = steps.Stepper.step
+
+    def observe(self: steps.Stepper, *arguments: Any) -> int:
+        seen.append(double_the_smallest())
+        return take_step(self, *arguments)
+
+    monkeypatch.setattr(steps.Stepper, "step", observe)
+    options = [
+        "--recipe",
+        "quick",
+        "--epochs",
+        "1",
+        "--workers",
+        "1",
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    monkeypatch.setattr(sys, "argv", ["edge-mnist", "train", *options])
+    main()
+    # Hundreds of weights of a network that had learned for long were such numbers: a step took seven times as long.
+    assert seen and set(seen) == {0.0}
+    assert double_the_smallest() > 0
 
 
 def test_a_class_without_images_is_reported(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
