@@ -398,7 +398,7 @@ def train(
     seed: int | None = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     workers: int | None = None,
-    precision: Literal["bfloat16", "float32"] | None = None,
+    precision: Literal["auto", "bfloat16", "float32"] | None = None,
     network: str | None = None,
     everything: bool = False,
     user_digits: StrPath | None = None,
@@ -422,7 +422,9 @@ def train(
         seed: the same seed gives the same weights on a CPU.
         device: "cpu", "cuda", or "auto" for CUDA where there is a GPU.
         workers: the number of processes that share each batch; None for the number of physical cores.
-        precision: of the convolutions; None for bfloat16 where the device has it.
+        precision: of the convolutions. "auto", or None for a new run, takes bfloat16 where the device multiplies it
+            and is clearly faster with it; this is measured once and remembered, and the logger says what was chosen.
+            A resumed run keeps its precision.
         network: a factory of another network, "package.module:factory".
         everything: learn from all 60,000 images and validate with none.
         user_digits: a folder with images of the user's own, in folders 0 to 9 and none, to learn from as well.
@@ -465,7 +467,7 @@ def train(
         changes={**parse_changes(texts), "epochs": epochs, "batch_size": batch_size, "lr": lr},
         seed=seed,
         device=device,
-        bfloat16=None if precision is None else precision == "bfloat16",
+        bfloat16=None if precision in (None, "auto") else precision == "bfloat16",
         network=network,
         everything=everything or None,
         init=_digest(first) if first else None,
@@ -484,6 +486,7 @@ def train(
             user_digits=own_digits,
             teachers=loaded,
             resume=resume,
+            choose_precision=precision in (None, "auto"),
             worker_count=workers,
             collect_signals=collect_signals,
         )
@@ -528,6 +531,7 @@ def run_experiments(
         import torch
 
         from edge_mnist.training import experiments, experiments_report
+        from edge_mnist.training.precision import choose_bfloat16
         from edge_mnist.training.runs import choose_settings
         from edge_mnist.training.workers import is_under_torchrun
 
@@ -535,6 +539,8 @@ def run_experiments(
         raise UsageError("experiments starts its own workers: run it without torchrun")
     base = choose_settings(changes={}, device=device)
     train_part = mnist.load("train", _path(data))
+    recorded = experiments.find_recorded_precision(Path(runs))
+    base = dataclasses.replace(base, bfloat16=choose_bfloat16(base) if recorded is None else recorded)
     plan = experiments.plan_runs(seeds, interpretations, base, epochs)
     histories = experiments.run_experiments(
         plan,

@@ -36,8 +36,8 @@ from edge_mnist.system import signals
 @options.workers
 @click.option(
     "--precision",
-    type=click.Choice(["bfloat16", "float32"]),
-    help="Compute the convolutions in this precision.  [default: bfloat16 where the device has it]",
+    type=click.Choice(["auto", "bfloat16", "float32"]),
+    help="Compute the convolutions in this precision; auto takes the faster one.  [default: auto]",
 )
 @click.option("--network", help="Train the network of a factory, package.module:factory.")
 @click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images and validate with none.")

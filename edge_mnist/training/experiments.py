@@ -56,6 +56,12 @@ def plan_runs(seeds: int, interpretations: bool, base: TrainingSettings, epochs:
     return plan
 
 
+def find_recorded_precision(out: Path) -> bool | None:
+    """Find whether the first of the runs in a folder is trained in bfloat16; None if it has not been started."""
+    folder = out / EXPERIMENTS[0].folder_name(0)
+    return recorded_settings(folder).bfloat16 if (folder / STATE).is_file() else None
+
+
 def run_experiments(
     plan: Sequence[PlannedRun],
     train_part: Digits,

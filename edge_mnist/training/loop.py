@@ -12,7 +12,7 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,6 +36,7 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import lock, write_whole
 from edge_mnist.training import curves, distillation, recipes, tracing, workers
 from edge_mnist.training.network import CLASSES, MEAN, STD, build_network, set_weights
+from edge_mnist.training.precision import choose_bfloat16
 from edge_mnist.training.progress import TrainingProgress
 from edge_mnist.training.runs import (
     TrainingSettings,
@@ -94,6 +95,7 @@ def train(
     user_digits: UserDigits | None = None,
     teachers: Sequence[Checkpoint] = (),
     resume: bool = False,
+    choose_precision: bool = False,
     worker_count: int | None = None,
     collect_signals: SignalCollector | None = None,
 ) -> Checkpoint:
@@ -108,6 +110,8 @@ def train(
         user_digits: the user's own images, to learn from as well.
         teachers: trained networks, whose mean output is learned as well.
         resume: continue the run in `out`.
+        choose_precision: train in the precision that `precision.choose_bfloat16` chooses instead of the one in
+            `settings`, unless a run is resumed, which keeps its own.
         worker_count: how many workers share each batch, which changes no bit of the result. If None, as many as there
             are physical cores and as can share a batch evenly. Under torchrun it is the number of processes.
         collect_signals: makes a context that collects the signals which stop the run between two steps; without it, no
@@ -128,8 +132,7 @@ def train(
         set_weights(network, init.weights, "--init: its weights are of another network than --network builds")
     state = TrainingState(network, make_optimizer(settings.recipe, network))
     data_hash = train_part.sha256 + (f"+{user_digits.sha256}" if user_digits else "")
-    # From here on a signal ends the run at a step, with its state saved.
-    with lock(out), collect_signals() if collect_signals is not None else nullcontext(()) as caught:
+    with lock(out), ExitStack() as stack:
         if resume:
             restore(state, out, settings.network, data_hash)
         elif out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -138,6 +141,11 @@ def train(
         arrays = _collect_images(train_part, test_part, user_digits) | teacher_arrays
         plan = make_plan(settings, arrays, distillation.unpack_teacher(arrays, factories, settings.device))
         count = workers.choose_size(plan.ghost_batches, worker_count, settings.device)
+        if choose_precision and not resume:
+            settings = dataclasses.replace(settings, bfloat16=choose_bfloat16(settings))
+            plan = dataclasses.replace(plan, settings=settings)
+        # From here on a signal ends the run at a step, with its state saved.
+        caught = stack.enter_context(collect_signals()) if collect_signals is not None else ()
         _LOG.info("starting to train in %s with %s worker%s", out, count, "s" if count > 1 else "")
         save_state(state, out, settings, data_hash)  # so that a folder that cannot be written fails now
         with TrainingProgress(settings.recipe.epochs) as progress:

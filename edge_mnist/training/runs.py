@@ -103,7 +103,7 @@ def choose_settings(
     """
     if recorded is None or device is not None:
         device = _find_device(device or "auto")
-    base = recorded or TrainingSettings(recipe or RECIPES["adam-onecycle"], bfloat16=has_bfloat16(device))
+    base = recorded or TrainingSettings(recipe or RECIPES["adam-onecycle"])
     changed_recipe = change_recipe(recipe or base.recipe, _drop_none(changes))
     if base.teachers and not others.get("teachers"):
         raise UsageError("--resume: the run learns from another network: name its --teacher again")
@@ -234,8 +234,8 @@ def _find_device(name: str) -> str:
     return "cpu"
 
 
-def has_bfloat16(device: str | None) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; emulated, it is slower than float32."""
+def has_bfloat16(device: str) -> bool:
+    """Check whether the device multiplies bfloat16 in hardware; emulated, it is slower than float32."""
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported())
