@@ -50,19 +50,19 @@ def choose_bfloat16(settings: TrainingSettings) -> bool:
     """
     if not has_bfloat16(settings.device):
         return False
-    batch_size = settings.recipe.batch_size
+    images = settings.recipe.batch_size // count_ghost_batches(settings, settings.recipe.batch_size)
     key = {
         "processor": _identify_processor(settings.device),
         "torch": str(torch.__version__),
         "network": settings.network,
-        "images": batch_size // count_ghost_batches(settings, batch_size),
+        "images": images,
     }
     path = _find_file(key)
     milliseconds, origin = _read_times(path, key), f"remembered in {path}"
     if milliseconds is None:
         _LOG.info("timing steps in bfloat16 and in float32")
         try:
-            measured = _measure_times(settings, key["images"])
+            measured = _measure_times(settings, images)
         except EdgeMnistError as error:
             _LOG.warning("note: training in float32, because the speed of bfloat16 could not be measured: %s", error)
             return False
@@ -76,7 +76,7 @@ def choose_bfloat16(settings: TrainingSettings) -> bool:
     chosen = milliseconds["float32"] >= ADVANTAGE * milliseconds["bfloat16"]
     _LOG.warning(
         "note: training in %s: a step of %d images takes %.4g ms in float32 and %.4g ms in bfloat16 (%s)",
-        "bfloat16" if chosen else "float32", key["images"], milliseconds["float32"], milliseconds["bfloat16"], origin,
+        "bfloat16" if chosen else "float32", images, milliseconds["float32"], milliseconds["bfloat16"], origin,
     )  # fmt: skip
     return chosen
 
