@@ -6,14 +6,16 @@ TORCH_INDEX ?=
 CAMERA ?= sample
 IMAGE ?= docs/desk.jpg
 ONLY ?=
+FONTS ?=
 VENV := .venv
 PEERS := .venv-peers
+READING_PEERS := .venv-reading-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help export test test-slow test-demo test-pythons coverage pi lint docs release-check best peers networks evidence demo predict lock clean
+.PHONY: help export test test-slow test-demo test-pythons coverage pi lint docs release-check best peers networks reading-peers evidence demo predict lock clean
 .DELETE_ON_ERROR:
 
 help: ## say what can be made
@@ -72,17 +74,20 @@ docs: $(VENV)/installed-dev ## build the site into build/site: open build/site/i
 	@if command -v clang && command -v wasm-ld; then $(BIN)/edge-mnist export --quiet --int8 --format wasm --no-verify --out build/wasm; fi > /dev/null
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best: about 3 hours on 2 cores
+best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best, with the fonts in FONTS: 4 hours on 2 cores
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
-	PYTHON=$(BIN)/python benchmarks/best.sh runs/best
+	PYTHON=$(BIN)/python FONTS='$(FONTS)' benchmarks/best.sh runs/best
 
 peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DATA), in an environment of its own of 2 GB
 	$(PEERS)/bin/python benchmarks/peers.py
 
+reading-peers: $(READING_PEERS)/installed ## read the photographs in EDGE_MNIST_PHOTOS with RapidOCR and Tesseract too: half an hour
+	$(READING_PEERS)/bin/python -m benchmarks.reading_peers '$(EDGE_MNIST_PHOTOS)/truth.json'
+
 networks: $(PEERS)/installed ## measure other people's networks against other tools; keeps what it has measured in .networks
 	$(PEERS)/bin/python benchmarks/networks.py
 
-evidence: $(VENV)/installed-dev $(if $(filter-out docs/benchmarks.md docs/comparison.md,$(ONLY)),,$(PEERS)/installed) ## renew the figures and pictures of the documents: an hour, idle, as root; or ONLY=docs/NAME
+evidence: $(VENV)/installed-dev $(if $(filter-out docs/benchmarks.md docs/comparison.md,$(ONLY)),,$(PEERS)/installed) $(if $(filter-out docs/reading.md,$(ONLY)),,$(READING_PEERS)/installed) ## renew the figures and pictures of the documents: an hour, idle, as root; or ONLY=docs/NAME
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
 	$(BIN)/python -m benchmarks.evidence $(ONLY)
 
@@ -94,7 +99,7 @@ lock: $(VENV)/installed-dev ## renew requirements.lock
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) $(VENV)-3.* $(PEERS) .networks .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PEERS) $(READING_PEERS) .networks .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)
@@ -116,6 +121,13 @@ $(PEERS)/installed: requirements.lock benchmarks/peers.txt | $(VENV)/made
 	grep -E '^(torch|torchvision|numpy|onnxruntime|ai-edge-litert)==' requirements.lock > $(PEERS)/constraints.txt
 	$(if $(TORCH_INDEX),$(PEERS)/bin/pip install --constraint $(PEERS)/constraints.txt --index-url '$(TORCH_INDEX)' --no-deps torch torchvision)
 	$(PEERS)/bin/pip install --disable-pip-version-check --constraint $(PEERS)/constraints.txt --requirement benchmarks/peers.txt --editable .
+	@touch $@
+
+# OpenCV and NumPy are those of the lock, which has OpenCV's other build.
+$(READING_PEERS)/installed: requirements.lock benchmarks/reading_peers.txt | $(VENV)/made
+	'$(PYTHON)' -m venv --clear $(READING_PEERS)
+	sed -nE 's/^opencv-python-headless==/opencv-python==/p; /^(numpy|onnxruntime|ai-edge-litert)==/p' requirements.lock > $(READING_PEERS)/constraints.txt
+	$(READING_PEERS)/bin/pip install --disable-pip-version-check --constraint $(READING_PEERS)/constraints.txt --requirement benchmarks/reading_peers.txt --editable .
 	@touch $@
 
 # Installed first and alone, torch satisfies the requirement that would otherwise bring the package index's own build.

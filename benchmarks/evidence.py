@@ -50,6 +50,8 @@ COMMANDS = {
     "python benchmarks/browser.py": DIGITNET,
     "make --silent peers": DIGITNET,
     "python -m benchmarks.reading ": READER,
+    "make --silent reading-peers": READER,
+    "python -m benchmarks.finding ": READER,
     "python -m benchmarks.pi": READER,
     "python benchmarks/accumulators.py": (),
     ".venv-peers/bin/python benchmarks/networks.py": (),

@@ -3,15 +3,17 @@
 Pages are those of `edge_mnist.training.finder.pages`, made from fonts, images of MNIST and photographs that the finder
 has not learned from. Each digit that is read is matched with the true box that it overlaps most. Prints, by kind of
 page: true digits, those that are read right, doubtful (`?` in place of the digit), read as another digit, and missed;
-and digits that are read where none is written. Digits whose longer side is below 10 pixels are not counted, nor are
-digits that are turned by more than 50 degrees.
+digits that are read where none is written; and the error rate: wrong, missed and invented digits over true ones, see
+`benchmarks/reading.py`. Digits whose longer side is below 10 pixels are not counted, nor are digits that are turned by
+more than 50 degrees.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import cv2
@@ -62,6 +64,29 @@ def intersection_over_union(some: NDArray[np.float32], others: NDArray[np.float3
     return result
 
 
+def draw_pages(
+    part: str, fonts: Path, folder: Path | None, count: int, kinds: Container[str] = tuple(pages.KINDS)
+) -> Iterator[pages.Picture]:
+    """`count` pages of each of some kinds, from a part of the sources, see `sources.load`."""
+    made_from = sources.load(part, fonts, folder)
+    for number, kind in enumerate(pages.KINDS):
+        for index in range(count if kind in kinds else 0):
+            yield pages.draw(np.random.RandomState([1, number, index]), made_from, kind)
+
+
+def print_counts(title: str, counts: dict[str, Counter[str]]) -> None:
+    """Print what was read, by kind and in all."""
+    columns = ("right", "doubtful", "wrong", "missed")
+    table = Table("kind", "pages", "digits", *columns, "invented a page", "error rate", "with ?", title=title)
+    for kind, row in [*counts.items(), ("all", sum(counts.values(), Counter()))]:
+        wrong = row["wrong"] + row["missed"] + row["invented"]
+        parts = (*(row[name] for name in columns), wrong, wrong + row["doubtful"])
+        shares = [f"{part / row['digits']:.1%}" if row["digits"] else "-" for part in parts]
+        invented = f"{row['invented'] / row['pages']:.2f}"
+        table.add_row(kind, str(row["pages"]), str(row["digits"]), *shares[:4], invented, *shares[4:])
+    make_console().print(table)
+
+
 def main() -> None:
     """Read all pages, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,26 +97,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    made_from = sources.load(options.part, options.fonts, options.data)
     reader = Reader()
-    counts: dict[str, Counter[str]] = {}
-    for number, kind in enumerate(pages.KINDS):
-        for index in range(options.count):
-            picture = pages.draw(np.random.RandomState([1, number, index]), made_from, kind)
-            reading = reader.read(picture.frame)
-            row = compare(picture, reading.digits, reading.unsure) + Counter(pages=1)
-            for name in (kind, "all"):
-                counts[name] = counts.get(name, Counter()) + row
-    counts["all"] = counts.pop("all")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for picture in draw_pages(options.part, options.fonts, options.data, options.count):
+        reading = reader.read(picture.frame)
+        counts[picture.kind] += compare(picture, reading.digits, reading.unsure) + Counter(pages=1)
     if options.as_json:
         print(json.dumps(counts))
-        return
-    columns = ("right", "doubtful", "wrong", "missed")
-    table = Table("kind", "pages", "digits", *columns, "invented a page")
-    for kind, row in counts.items():
-        shares = (f"{row[name] / row['digits']:.1%}" if row["digits"] else "-" for name in columns)
-        table.add_row(kind, str(row["pages"]), str(row["digits"]), *shares, f"{row['invented'] / row['pages']:.2f}")
-    make_console().print(table)
+    else:
+        print_counts(f"drawn pages, {options.part}", counts)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Makes digits as the reader cuts them, to train on: `python -m benchmarks.hands FOLDER [--strings N] [--seed S]`.
+"""Makes digits as the reader cuts them, to train on: `python -m benchmarks.hands FOLDER [--fonts FONTS]`.
 
 Numbers are written of MNIST's digits and of digits drawn in styles that MNIST hardly knows (a one with a long flag, a
-crossed seven, a five whose bar stands apart), slanted, joined, faint and uneven; the reader divides them in all ways
-that it considers. What covers one digit goes into a folder 0 to 9, what covers part of one, or several, into `none`,
-for `edge-mnist train --user-digits FOLDER`.
+crossed seven, a five whose bar stands apart), slanted, joined, faint and uneven. The reader cuts them out by boxes that
+are as inexact as those of a finder. They go into folders 0 to 9. What boxes beside the digits show, and what the finder
+takes for a digit in frames without any, goes into `none`, for `edge-mnist train --user-digits FOLDER`.
+
+With `--fonts`, pages are drawn as for the training of the finder, with handwritten and printed fonts, and what the
+finder sees on them goes into the same folders.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import negatives
+from benchmarks.finding import intersection_over_union
+from edge_mnist import runtime
 from edge_mnist.data import mnist, strokes
-from edge_mnist.demo.reading import crops, lines, pieces, segmentation
-from edge_mnist.demo.reading import ink as ink_on
-from edge_mnist.demo.reading.pieces import Piece
+from edge_mnist.demo.reading.digit_images import cut_digits
+from edge_mnist.demo.reading.finder import Finder
+from edge_mnist.demo.reading.reader import ReaderParameters
+from edge_mnist.pretrained import SHIPPED_FINDER
+from edge_mnist.training.finder import pages, sources
 
 STYLES: dict[int, tuple[str, ...]] = {
     0: ("50,4 16,-6 -4,40 6,100 50,104 70,50 56,0 30,8 58,8 84,2", "36,0 4,-4 -10,52 8,104 60,104 78,48 60,-4 36,0"),
@@ -71,14 +78,20 @@ DRAWN = 0.5
 """The part of the numbers that is drawn, not MNIST's."""
 ROUND, MARKED = 0.3, 0.12
 """Numbers that end in zeros, and digits that a comma, a dot or a dash follows: parts of all."""
-ONE = 0.75
-"""What shares so much of its ink with a digit shows it; what shares less than"""
-NONE = 0.5
-"""with each shows none."""
-
-
+INEXACT = 0.04
+"""The standard deviation of the sides of boxes, as a part of the digit: so inexact is the finder."""
+NONE = 0.4
+"""A box shows no digit if it shares less than this part of the area that both cover with each of them."""
 MISTAKEN = 24
 """So many images are taken of a frame without digits."""
+FOUND_DIGIT, NO_DIGIT = 0.5, 0.2
+"""What is found on a page shows a digit from this intersection over union on, and none below that one."""
+NOTHING = -9
+"""The label, until it is known to be of no digit, of what is found where none is."""
+MOST_BESIDE = 10
+"""So many images are taken of what the finder sees beside the digits of a page."""
+LEAST = 0.02
+"""The confidence, 0 to 1, from which on what the finder sees in such a frame is taken."""
 
 
 def write_number(
@@ -157,42 +170,52 @@ def _worn(random: np.random.RandomState, ink: NDArray[np.uint8], height: int) ->
 def cut(
     ink: NDArray[np.uint8], owner: NDArray[np.int8], random: np.random.RandomState
 ) -> list[tuple[int, NDArray[np.uint8]]]:
-    """All that the reader considers in a number: the index of the digit that it shows, or -1, and its image."""
-    mask = cv2.compare(ink, float(random.uniform(0.3, 0.5) * np.quantile(ink[owner >= 0], 0.9)), cv2.CMP_GT)
-    totals = np.bincount(owner[(owner >= 0) & (mask > 0)], minlength=8)
-    found = []
-    for line in lines.group(pieces.components(mask, 8, 200), 12):
-        parts = segmentation.parts(line)
-        for candidate in segmentation.candidates(parts, line.height):
-            share = _share(candidate.piece, owner, totals)
-            best = int(share.argmax())
-            if share[best] >= ONE:
-                found.append((best, crops.normalize(ink, candidate.piece)))
-            elif share[best] < NONE:
-                found.append((-1, crops.normalize(ink, candidate.piece)))
-    return found
+    """What the reader cuts out of a number: the index of the digit that it shows, or -1, and its image."""
+    indices = [int(index) for index in np.unique(owner[owner >= 0])]
+    rectangles = np.array([cv2.boundingRect((owner == index).astype(np.uint8)) for index in indices], np.float32)
+    boxes = np.hstack([rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]])
+    sides = np.tile(rectangles[:, 2:], 2)
+    beside = boxes + np.tile(random.uniform(-1, 1, (len(boxes), 2)), 2) * sides
+    # A box may show parts of two digits, but not most of one.
+    beside = beside[(intersection_over_union(beside.astype(np.float32), boxes) < NONE).all(1)]
+    inexact = boxes + random.normal(0, INEXACT, boxes.shape) * sides
+    labels = [*indices, *[-1] * len(beside)]
+    images = cut_digits(cv2.bitwise_not(ink), np.concatenate([inexact, beside]).astype(np.float32), light=False)
+    return [(label, one.image) for label, one in zip(labels, images, strict=True) if one.image.any()]
 
 
-def _mistaken(frame: NDArray[np.uint8], random: np.random.RandomState) -> list[NDArray[np.uint8]]:
-    """Some of what the reader considers in a frame without digits."""
-    grey = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    found = ink_on.find(grey)
-    pieces_found = pieces.components(found.mask, 8, 200)
-    considered = [
-        candidate.piece
-        for line in lines.group(pieces_found, 12)
-        for candidate in segmentation.candidates(segmentation.parts(line), line.height)
+def cut_page(
+    picture: pages.Picture, finder: Finder, random: np.random.RandomState
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """What the reader cuts out of a drawn page: the label, or -1 where no digit is, and the image.
+
+    Digits that the finder misses are cut by inexact boxes. What is nearly a digit is left out, and so is what cannot be
+    read.
+    """
+    seen = finder.find(picture.frame).boxes
+    overlaps = intersection_over_union(seen, picture.boxes)
+    best = overlaps.max(1, initial=0)
+    digits = best >= FOUND_DIGIT
+    owners = overlaps[digits].argmax(1) if digits.any() else np.zeros(0, np.intp)
+    nothing = np.flatnonzero(best < NO_DIGIT)[:MOST_BESIDE]
+    missed = np.setdiff1d(np.arange(len(picture.boxes)), owners)
+    sides = np.tile(picture.boxes[missed, 2:] - picture.boxes[missed, :2], 2)
+    inexact = picture.boxes[missed] + random.normal(0, INEXACT, sides.shape) * sides
+    boxes = np.concatenate([seen[digits], inexact, seen[nothing]]).astype(np.float32)
+    labels = [*picture.labels[owners].tolist(), *picture.labels[missed].tolist(), *[NOTHING] * len(nothing)]
+    images = cut_digits(picture.frame, boxes)
+    return [
+        (-1 if label == NOTHING else label, one.image)
+        for label, one in zip(labels, images, strict=True)
+        if one.image.any() and (label >= 0 or label == NOTHING)
     ]
-    chosen = random.permutation(len(considered))[:MISTAKEN]
-    return [crops.normalize(found.strength, considered[index]) for index in chosen]
 
 
-def _share(piece: Piece, owner: NDArray[np.int8], totals: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of a piece with each digit."""
-    own = owner[piece.y : piece.bottom, piece.x : piece.right][piece.mask > 0]
-    common = np.bincount(own[own >= 0], minlength=len(totals))
-    result: NDArray[np.float64] = common / np.maximum(totals + piece.area - common, 1)
-    return result
+def _mistaken(frame: NDArray[np.uint8], finder: Finder, random: np.random.RandomState) -> list[NDArray[np.uint8]]:
+    """Some of what the finder takes for a digit in a frame without digits."""
+    grey = np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
+    images = [one.image for one in cut_digits(grey, finder.find(grey).boxes) if one.image.any()]
+    return [images[index] for index in random.permutation(len(images))[:MISTAKEN]]
 
 
 def main() -> None:
@@ -201,6 +224,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--strings", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fonts", type=Path, help="a folder with fonts in its folders hand and print")
+    parser.add_argument("--pages", type=int, default=3000, help="pages that are drawn with the fonts")
     parser.add_argument("--data", type=Path)
     options = parser.parse_args()
     random = np.random.RandomState(options.seed)
@@ -214,14 +239,24 @@ def main() -> None:
         ink, owner, labels = write_number(random, digits)
         for index, (digit, image) in enumerate(cut(ink, owner, random)):
             label = labels[digit] if digit >= 0 else 10
-            if label == 10 and random.random_sample() < 0.4:
-                continue
             counts[label] += 1
             cv2.imwrite(str(options.folder / ("none" if label == 10 else str(label)) / f"{number}-{index}.png"), image)
+    usual = ReaderParameters()
+    finder = Finder(runtime.load(SHIPPED_FINDER), least=LEAST, finest=usual.finest, looks=usual.looks)
     for number, (_, frame) in enumerate(negatives.make_frames("train")):
-        for index, image in enumerate(_mistaken(frame, random)):
+        for index, image in enumerate(_mistaken(frame, finder, random)):
             counts[10] += 1
             cv2.imwrite(str(options.folder / "none" / f"frame-{number}-{index}.png"), image)
+    if options.fonts:
+        cv2.setNumThreads(1)
+        made_from = sources.load("train", options.fonts, options.data)
+        for number in range(options.pages):
+            page_random = np.random.RandomState([options.seed, 3, number])
+            picture = pages.draw(page_random, made_from)
+            for index, (label, image) in enumerate(cut_page(picture, finder, page_random)):
+                counts[label] += 1
+                name = "none" if label < 0 else str(label)
+                cv2.imwrite(str(options.folder / name / f"page-{number}-{index}.png"), image)
     print("digits", *counts[:10], "none", counts[10])
 
 

@@ -43,7 +43,6 @@ class Case:
         kind: of the page.
         view: how it is seen.
         boxes: float32 (N, 4), left, top, right, bottom in pixels.
-        confidences: float32 (N,).
         places: int64 (N,), the place of each in the reading order; -1 where it is false.
         lines: int64 (N,), the line of each.
         tilt: in degrees.
@@ -52,7 +51,6 @@ class Case:
     kind: str
     view: str
     boxes: NDArray[np.float32]
-    confidences: NDArray[np.float32]
     places: NDArray[np.int64]
     lines: NDArray[np.int64]
     tilt: float
@@ -131,11 +129,10 @@ def disturb(
     high = np.minimum(invented[:, None, 2:], boxes[:, 2:])
     invented = invented[~(high > low).all(2).any(1)]  # a finder gives no two boxes for one place
     everything = np.concatenate([found[kept], invented]).astype(np.float32)
-    confidences = np.concatenate([random.uniform(0.6, 1, kept.sum()), random.uniform(0.2, 0.6, len(invented))])
     places = np.concatenate([np.flatnonzero(kept), np.full(len(invented), -1)])
     order = random.permutation(len(everything))
     return Case(
-        kind, view, everything[order], confidences[order].astype(np.float32), places[order],
+        kind, view, everything[order], places[order],
         np.array([*lines, -1])[places][order], tilt,
     )  # fmt: skip
 
@@ -153,7 +150,7 @@ def judge(cases: list[Case], parameters: LayoutParameters) -> dict[str, Count]:
     """What is wrong by kind, by view, and in all."""
     counts: dict[str, Count] = defaultdict(Count)
     for case in cases:
-        arranged = layout.arrange(case.boxes, case.confidences, parameters)
+        arranged = layout.arrange(case.boxes, parameters)
         lines = [[int(case.places[index]) for index in line if case.places[index] >= 0] for line in arranged.lines]
         read = [place for line in lines for place in line]
         true = [np.sort(case.places[case.lines == line]).tolist() for line in np.unique(case.lines[case.places >= 0])]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -18,15 +19,15 @@ from PIL import Image
 from benchmarks.evidence import save_picture
 from benchmarks.reading import scenes as scenes_to_judge_by
 from edge_mnist.data import strokes
-from edge_mnist.demo.reading import ink, view
-from edge_mnist.demo.reading import sheet as paper
-from edge_mnist.demo.reading.reader import Reader
+from edge_mnist.demo.reading.finder import Found
+from edge_mnist.demo.reading.reader import Reader, Reading, in_order
 from edge_mnist.demo.sources import scenes
 from edge_mnist.demo.views import drawing
 
 SEED = 1
 QUALITY = 85
 WIDTH = 500
+_BLUE = (190, 90, 0)
 
 
 def desk() -> scenes.Scene:
@@ -44,28 +45,55 @@ def main(folder: str) -> None:
     written = io.BytesIO()
     _to_image(scene.frame).save(written, "JPEG", quality=QUALITY)
     frame = np.asarray(cv2.imdecode(np.frombuffer(written.getvalue(), np.uint8), cv2.IMREAD_COLOR), np.uint8)
-    reading = Reader().read(frame)
+    reader = Reader()
+    reading = reader.read(frame)
     if reading.lines != scene.lines:
         raise SystemExit(f"written: {' '.join(scene.lines)}, read: {' '.join(reading.lines)}: choose another seed")
-    seen = view.view(frame)
-    found = ink.find(seen.grey)
-    sheet = paper.sheet(seen.grey)
-    mask = found.mask if sheet is None else cv2.min(found.mask, paper.within(sheet, seen.grey.shape))
-    outlined = frame.copy()
-    if sheet is not None:
-        cv2.polylines(outlined, [np.rint(sheet).astype(np.int32)], True, (0, 200, 255), 3)
+    found = reader.finder.find(np.asarray(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8))
     stages = [
-        ("1  written: " + "  ".join(scene.lines), outlined),
-        ("2  how much darker than the paper", cv2.cvtColor(found.strength, cv2.COLOR_GRAY2BGR)),
-        ("3  ink, on the sheet", cv2.cvtColor(mask, cv2.COLOR_GRAY2BGR)),
-        ("4  read: " + "  ".join(reading.lines), drawing.draw_digits(frame, reading.digits, reading.unsure)),
+        ("1  written: " + "  ".join(scene.lines), frame),
+        ("2  what the finder found, in percent", draw_found(frame, found)),
+        ("4  lines, from left to right, and numbers", draw_numbers(frame, reading)),
+        ("5  read: " + "  ".join(reading.lines), drawing.draw_digits(frame, reading.digits, reading.unsure)),
     ]
     tiles = [_tile(title, picture) for title, picture in stages]
-    sheet_of_stages = np.vstack([np.hstack(tiles[:2]), np.hstack(tiles[2:]), _crops([d.image for d in reading.digits])])
-    save_picture(_to_image(sheet_of_stages), Path(folder) / "reading.jpg", quality=88)
+    crops = _crops([digit.image for digit in reading.digits])
+    save_picture(
+        _to_image(np.vstack([np.hstack(tiles[:2]), crops, np.hstack(tiles[2:])])),
+        Path(folder) / "reading.jpg",
+        quality=88,
+    )
     save_picture(_to_image(scene.frame), Path(folder) / "desk.jpg", quality=QUALITY)
-    save_picture(_to_image(_misread()), Path(folder) / "misread.jpg", quality=QUALITY)
+    save_picture(_to_image(_misread(reader)), Path(folder) / "misread.jpg", quality=QUALITY)
     print("written and read:", " ".join(scene.lines))
+
+
+def draw_found(frame: NDArray[np.uint8], found: Found) -> NDArray[np.uint8]:
+    """Draw each box that the finder found and its confidence in percent; a doubtful one is orange."""
+    picture = frame.copy()
+    for box, confidence in zip(np.rint(found.boxes).astype(int), found.confidence, strict=True):
+        colour = drawing.GREEN if confidence >= 0.5 else drawing.ORANGE
+        left, top, right, bottom = box.tolist()
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, 1)
+        place = left, top - 3 if top > 12 else bottom + 12
+        cv2.putText(picture, f"{confidence:.0%}"[:-1], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def draw_numbers(frame: NDArray[np.uint8], reading: Reading) -> NDArray[np.uint8]:
+    """Draw a line through the digits of each line, and a box around each number."""
+    picture = frame.copy()
+    middles: dict[int, list[tuple[int, int]]] = {}
+    for digit in in_order([*reading.digits, *reading.unsure]):
+        x, y, width, height = digit.box
+        middles.setdefault(digit.line, []).append((x + width // 2, y + height // 2))
+    for places in middles.values():
+        for start, end in pairwise(places):
+            cv2.arrowedLine(picture, start, end, _BLUE, 1, cv2.LINE_AA, tipLength=0.3)
+    for number in reading.numbers:
+        x, y, width, height = number.box
+        cv2.rectangle(picture, (x - 4, y - 4), (x + width + 3, y + height + 3), drawing.GREEN, 2)
+    return picture
 
 
 def _to_image(frame: NDArray[np.uint8]) -> Image.Image:
@@ -73,12 +101,14 @@ def _to_image(frame: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
-def _misread() -> NDArray[np.uint8]:
+def _misread(reader: Reader) -> NDArray[np.uint8]:
     """The first scene of each condition that is not read as it is written, with what was read instead."""
     tiles: dict[str, NDArray[np.uint8]] = {}
     for condition, scene in scenes_to_judge_by("held-out", 8, None):
-        reading = Reader().read(scene.frame)
-        if condition not in tiles and reading.lines != scene.lines:
+        if condition in tiles:
+            continue
+        reading = reader.read(scene.frame)
+        if reading.lines != scene.lines:
             picture = drawing.draw_digits(scene.frame, reading.digits, reading.unsure)
             tiles[condition] = _tile(f"{condition}: {' '.join(scene.lines)}"[:48], picture)
     rows = [list(tiles.values())[first : first + 3] for first in range(0, len(tiles), 3)]
@@ -107,7 +137,7 @@ def _tile(title: str, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _crops(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """What the network was given, side by side."""
     row = np.full((104, 2 * (WIDTH + 12), 3), 255, np.uint8)
-    title = "5  what the network sees: 28x28, as MNIST's makers cut them"
+    title = "3  what DigitNet is given: 28x28, as MNIST's makers cut them"
     cv2.putText(row, title, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (40, 40, 40), 1, cv2.LINE_AA)
     for place, image in enumerate(images[: row.shape[1] // 60 - 1]):
         large = cv2.resize(image, (56, 56), interpolation=cv2.INTER_NEAREST)

@@ -55,14 +55,15 @@ def inference(model: str) -> list[list[object]]:
 
 
 def reading(frame: str) -> dict[str, object]:
-    """Read a frame, uint8 (H, W, 3) in an .npy file, with warm caches: the lines that are read, and the stages."""
+    """Read a frame, uint8 (H, W, 3) in an .npy file, as the demo does, with warm caches: its lines, and the stages."""
     import cv2
     import numpy as np
 
     cv2.setNumThreads(1)
+    from edge_mnist.demo.live.recognition import PARAMETERS
     from edge_mnist.demo.reading import reader
 
-    reads, image = reader.Reader(), np.load(frame)
+    reads, image = reader.Reader(parameters=PARAMETERS), np.load(frame)
     for _ in range(2):
         reads.read(image)
     names = ["start"]
@@ -85,6 +86,7 @@ def calls(frame: str) -> list[str]:
     import numpy as np
 
     cv2.setNumThreads(1)
+    from edge_mnist.demo.live.recognition import PARAMETERS
     from edge_mnist.demo.reading import reader
 
     names = ["start"]
@@ -102,14 +104,15 @@ def calls(frame: str) -> list[str]:
 
         return marked
 
-    reads, image = reader.Reader(), np.load(frame)
+    reads, image = reader.Reader(parameters=PARAMETERS), np.load(frame)
     for _ in range(2):
         reads.read(image)
     for name in dir(cv2):
         call = getattr(cv2, name)
         if callable(call) and not isinstance(call, type) and name[0].islower():
             setattr(cv2, name, counted(name, call))
-    reads.classifier.run = counted("run", reads.classifier.run)
+    for network in (reads.classifier, reads.finder.network):
+        network.run = counted("run", network.run)
     os.getppid()
     reads.read(image)
     os.getppid()

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from edge_mnist.demo.live.events import Event, Number
 from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker
-from edge_mnist.demo.reading.reader import THRESHOLD, Reader, Reading
+from edge_mnist.demo.reading.reader import THRESHOLD, Reader, ReaderParameters, Reading
 from edge_mnist.demo.sources.capture import Frame, SourceState
 
+PARAMETERS = ReaderParameters(looks=1)
+"""A frame has one closer look, where small digits are most likely: its time is bounded, and the next frame follows."""
 _RATE_FRAMES = 60
 """How many of the last frames the rate is measured over: two seconds of a usual camera."""
 _NEWEST_WEIGHT = 0.05
@@ -67,7 +69,8 @@ class Recognizer:
         """Read with another network from the next frame on."""
         self._model = model
         # The reader also gives digits a little below the threshold; the tracker decides which of them are kept.
-        self._reader = Reader(model.classifier, threshold=self._threshold - HYSTERESIS)
+        threshold = self._threshold - HYSTERESIS
+        self._reader = Reader(model.classifier, threshold=threshold, parameters=PARAMETERS)
 
     def read(self, frame: Frame, refused: str = "") -> FrameResult:
         """Read a frame; `refused` is passed on in the result."""

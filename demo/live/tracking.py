@@ -10,6 +10,7 @@ other, with `?` in the place of that digit, but it is never reported as read.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -38,7 +39,9 @@ REPLACED_SECONDS = 0.3
 COVERED = 0.1
 """The share of the smaller of two boxes that must overlap for a number to take the place of one out of sight."""
 MAX_SPEED = 4.0
-"""The speed, in heights of the number per second, above which a number is not steady."""
+"""The speed, in heights of a digit per second, above which half of its digits make a number not steady."""
+TREMOR = 0.15
+"""How far, in its heights, a digit may move from frame to frame without moving: boxes are not exact."""
 _SAME_DISTANCE, _SAME_OVERLAP = 0.6, 0.3
 """Two boxes in two frames are the same thing if their centres are closer than this many heights, or if the area that
 they share is this part of the area that they cover together."""
@@ -55,16 +58,21 @@ class _DigitTrack:
         last_seen: the time of that frame, in seconds.
         votes: by label, the decayed sum of the confidences that the label had.
         weight: the decayed number of all votes.
+        speed: of its middle, in its heights per second; infinite in its first frame.
     """
 
     digit: Digit
     last_seen: float
     votes: dict[int, float] = field(default_factory=dict)
     weight: float = 0.0
+    speed: float = math.inf
 
     def vote(self, digit: Digit, now: float) -> None:
         """Take in what the digit is in a frame."""
-        decay = math.exp(-(now - self.last_seen) / DECAY_SECONDS)
+        elapsed, height = now - self.last_seen, max(digit.box[3], 1)
+        if elapsed > 0:
+            self.speed = max(_distance(self.digit.box, digit.box) / height - TREMOR, 0.0) / elapsed
+        decay = math.exp(-elapsed / DECAY_SECONDS)
         self.votes = {label: weight * decay for label, weight in self.votes.items()}
         self.votes[digit.label] = self.votes.get(digit.label, 0.0) + digit.confidence
         self.weight = self.weight * decay + 1.0
@@ -117,7 +125,8 @@ class _NumberTrack:
     def make_number(self) -> Number:
         """Describe the number by the text that was reported, or else by the leading one."""
         text = self.reported_text or self.leading_text
-        pairs = list(zip(self.digits_of_text[text], text, strict=True))
+        digits_of_text = [replace(digit, place=place) for place, digit in enumerate(self.digits_of_text[text])]
+        pairs = list(zip(digits_of_text, text, strict=True))
         digits = tuple(digit for digit, sign in pairs if sign != DOUBTFUL)
         unsure = tuple(digit for digit, sign in pairs if sign == DOUBTFUL)
         return Number(self.id, text, self.confidence, self.box, digits, unsure, self.first_seen)
@@ -131,27 +140,27 @@ class _NumberTrack:
         self.digits_of_text = {text: digits for text, digits in self.digits_of_text.items() if text in remembered}
 
     def add_sighting(
-        self, digits: Sequence[Digit], elected: Mapping[Digit, tuple[int, float]], box: Box, now: float
+        self, digits: Sequence[Digit], followed: Mapping[Digit, _DigitTrack], box: Box, now: float
     ) -> None:
         """Take in a frame that shows the number.
 
         Args:
             digits: its digits from left to right, with the doubtful ones.
-            elected: the label and confidence, by vote, of each digit that is not doubtful.
+            followed: the track of each digit that is not doubtful.
             box: the box around the digits.
             now: the time of the frame.
         """
+        self.digits = tuple(digit for digit in digits if digit in followed)
+        elected = {digit: followed[digit].elect() for digit in self.digits}
         text = "".join(str(elected[digit][0]) if digit in elected else DOUBTFUL for digit in digits)
-        confidences = [elected[digit][1] for digit in digits if digit in elected]
-        elapsed, height = now - self.last_seen, box[3]
-        if elapsed > 0 and _distance(self.box, box) > MAX_SPEED * max(height, 1) * elapsed + 0.15 * height:
+        # The box of a number also moves when a digit at its end is missed, its digits do not.
+        if statistics.median(followed[digit].speed for digit in self.digits) > MAX_SPEED:
             self.steady_since = now
         self.votes[text] = self.votes.get(text, 0.0) + 1.0
         self.seen_weight += 1.0
         self.sightings += 1
-        self.confidence = sum(confidences) / len(confidences)
+        self.confidence = statistics.fmean(confidence for _, confidence in elected.values())
         self.box, self.last_seen = box, now
-        self.digits = tuple(digit for digit in digits if digit in elected)
         self.digits_of_text[text] = tuple(digits)
         # The labels of this frame tell whether another number took its place: the votes are still the old ones.
         frame_text = "".join(str(digit.label) if digit in elected else DOUBTFUL for digit in digits)
@@ -232,18 +241,20 @@ class Tracker:
         self._now = now
         for track in self._tracks:
             track.decay(decay)
-        elected = dict(zip(reading.digits, self._vote(reading.digits, now), strict=True))
-        lines: dict[int, list[Digit]] = {}
+        followed = dict(zip(reading.digits, self._follow(reading.digits, now), strict=True))
+        groups: dict[tuple[int, int], list[Digit]] = {}
         for digit in in_order([*reading.digits, *reading.unsure]):
-            lines.setdefault(digit.line, []).append(digit)
-        boxes = {line: _bounding_box([digit.box for digit in digits]) for line, digits in lines.items()}
-        pairs = _match_boxes([track.box for track in self._tracks], list(boxes.values()))
-        track_of_line = {list(boxes)[new]: self._tracks[old] for old, new in pairs.items()}
-        for line, digits in lines.items():
-            if line not in track_of_line:
-                track_of_line[line] = _NumberTrack(self._new_id(), boxes[line], now, now, now)
-                self._tracks.append(track_of_line[line])
-            track_of_line[line].add_sighting(digits, elected, boxes[line], now)
+            groups.setdefault((digit.line, digit.number), []).append(digit)
+        # Nothing is known of a number that has only doubtful digits.
+        numbers = [digits for digits in groups.values() if any(digit in followed for digit in digits)]
+        boxes = [_bounding_box([digit.box for digit in digits]) for digits in numbers]
+        pairs = _match_boxes([track.box for track in self._tracks], boxes)
+        track_of_number = {new: self._tracks[old] for old, new in pairs.items()}
+        for index, (digits, box) in enumerate(zip(numbers, boxes, strict=True)):
+            if index not in track_of_number:
+                track_of_number[index] = _NumberTrack(self._new_id(), box, now, now, now)
+                self._tracks.append(track_of_number[index])
+            track_of_number[index].add_sighting(digits, followed, box, now)
         return self._remove_gone(now) + [event for track in self._tracks for event in self._report(track, now)]
 
     def clear(self, now: float) -> list[Event]:
@@ -263,8 +274,8 @@ class Tracker:
         self._last_id += 1
         return self._last_id
 
-    def _vote(self, digits: Sequence[Digit], now: float) -> list[tuple[int, float]]:
-        """Follow the digits of a frame, and give the label and confidence that each of them has by vote."""
+    def _follow(self, digits: Sequence[Digit], now: float) -> list[_DigitTrack]:
+        """Follow the digits of a frame, and give the track of each of them."""
         pairs = _match_boxes([track.digit.box for track in self._digits], [digit.box for digit in digits])
         old_of_new = {new: old for old, new in pairs.items()}
         tracks = []
@@ -275,7 +286,7 @@ class Tracker:
         current = set(map(id, tracks))
         hidden = [t for t in self._digits if id(t) not in current and now - t.last_seen <= GONE_SECONDS]
         self._digits = hidden + tracks
-        return [track.elect() for track in tracks]
+        return tracks
 
     def _remove_gone(self, now: float) -> list[Event]:
         """Stop following the numbers that are gone, and report those that had been reported."""

@@ -1,122 +1,78 @@
-"""How far a digit can be believed: what the network says of it, and how it stands on the paper.
+"""How likely it is that a digit was read right, from what both networks say of it.
 
-A network for digits is sure of many a shadow, leaf and fold. Ink on paper is sharp, stands apart from what surrounds
-it, is thin for its height, and does not stand alone among a hundred other marks. A logistic regression weighs these
-(Hosmer, Lemeshow, "Applied Logistic Regression", 2000); `benchmarks/credit.py` fits its weights on rendered scenes and
-on pictures without digits. Its result is a probability, the confidence that the reader gives.
+A logistic regression weighs four features (Hosmer, Lemeshow, "Applied Logistic Regression", 2000). Its weights were
+fitted by `benchmarks/confidence.py` on drawn pages from which neither network has learned; its result is a probability,
+the confidence that the reader gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.demo.reading import levels
-from edge_mnist.demo.reading.ink import Ink
-from edge_mnist.demo.reading.pieces import Piece
+from edge_mnist.demo.reading.finder import Found
+from edge_mnist.demo.reading.layout import find_neighbours
 
-NAMES = (
-    "network", "sharp", "clutter", "thick", "border", "company", "line", "skipped", "marks", "faint", "low", "hair",
-)  # fmt: skip
-"""The features, each 0 to about 1: see `features`."""
-HAIR = 0.07
-"""Strokes thinner than this part of a digit are rare."""
-WEIGHTS = np.array([-9.845, 1.992, 3.936, -3.224, 0.552, -1.619, 4.972, 5.350, -5.819, -3.599, -3.284, -2.942, -3.064])
-"""A constant, then one for each feature."""
+FEATURES = ("heat", "network", "both", "neighbours")
+"""The names of the features, in the order of the columns of `measure`."""
+ALONE = np.array([-0.091, 0.635, 0.883, 1.553])
+"""A constant, then the weights of the first three features: a digit as it would be judged without its neighbours."""
+WEIGHTS = np.array([0.065, 0.491, 0.884, 1.200, 0.336])
+"""A constant, then the weight of each feature."""
+_LEAST_CHANCE = 1e-4
+"""Probabilities below this say nothing more."""
+_MOST_ODDS = 4.0
+"""Log odds of a neighbour beyond this, of either sign, say nothing more."""
 
 
-def features(
-    ink: Ink,
-    digits: Sequence[Piece],
-    chances: NDArray[np.float64],
-    height: float,
-    skipped: float,
-    marks: int,
-    strongest: float,
-) -> NDArray[np.float64]:
-    """What speaks for and against the digits of a line, float64 (N, features).
+def measure(found: Found, chances: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Measure what speaks for and against each digit, float64 (N, len(FEATURES)).
+
+    What is near a digit is mostly digits, and what is near a letter mostly letters: so neighbours are a context, as by
+    Tu, "Auto-context and Its Application to High-level Vision Tasks", CVPR 2008.
 
     Args:
-        ink: of the frame.
-        digits: the line's, N of them.
-        chances: (N,), 0 to 1, the largest probability that the network gives each.
-        height: of the line, in pixels.
-        skipped: the part of the line's ink that is in no digit.
-        marks: how many components the frame has.
-        strongest: strength of the strongest line's ink, 0 to 255.
+        found: what the finder found.
+        chances: (N, 10), the probabilities that DigitNet gives.
+        labels: (N,), the digit that each is taken for.
 
     Returns:
-        In the order of `NAMES`. network: log odds of `chances`, over 8. sharp: 1 - strength around the digit / its own.
-        clutter: the part of what is around it that is ink. thick: of its strokes, over its longer side. border: 1 if it
-        touches the frame's. company: 1 - 1 / (digits in the line). line: mean of `network` in the line. skipped: as
-        given. marks: log10(1 + marks) / 3. faint: 1 - its strength / `strongest`. low: by how much it is lower than the
-        line. hair: by how much `thick` falls short of `HAIR`, as a part of it.
+        In the order of `FEATURES`. heat: the log odds of the finder's confidence. network: the logarithm of the
+        probability that DigitNet gives the label. both: the same of both networks together, by the geometric mean of
+        their probabilities. neighbours: the mean log odds that the neighbours are digits and read right, each judged
+        alone; 0 where there are none.
     """
-    odds = np.log(np.clip(chances, 1e-4, 1 - 1e-4) / np.clip(1 - chances, 1e-4, 1)) / 8
-    rows = np.empty((len(digits), len(NAMES)))
-    for row, piece in zip(rows, digits, strict=True):
-        thick = piece.thickness
-        own, around, clutter = _surroundings(ink, piece, thick)
-        rows_, columns = ink.mask.shape
-        border = piece.x <= 1 or piece.y <= 1 or piece.right >= columns - 1 or piece.bottom >= rows_ - 1
-        row[1:5] = 1 - around / max(own, 1), clutter, thick / max(piece.height, piece.width), border
-        row[9:] = (
-            1 - own / max(strongest, 1),
-            max(0, 1 - piece.height / height),
-            max(0, 1 - row[3] / HAIR),
-        )
-    rows[:, 0] = odds
-    rows[:, 5] = 1 - 1 / max(len(digits), 1)
-    rows[:, 6] = odds.mean() if len(digits) else 0
-    rows[:, 7] = skipped
-    rows[:, 8] = np.log10(1 + marks) / 3
-    return rows
+    index = np.arange(len(labels))
+    chance = found.confidence.astype(np.float64)
+    heat = np.log(np.maximum(chance, 1e-9) / np.maximum(1 - chance, 1e-9))
+    rows = np.stack([heat, _log(chances[index, labels]), _join(chances, found)[index, labels]], 1)
+    odds = np.clip(ALONE[0] + rows @ ALONE[1:], -_MOST_ODDS, _MOST_ODDS)
+    first, second = find_neighbours(found.boxes)
+    sums, counts = (np.bincount(first, weights, len(labels)) for weights in (odds[second], None))
+    return np.hstack([rows, (sums / np.maximum(counts, 1))[:, None]])
 
 
-def confidence(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The probability (N,) that each is the digit it is taken for, by its features (N, features)."""
+def choose_labels(chances: NDArray[np.float64], found: Found) -> NDArray[np.intp]:
+    """Choose the digit (N,) that each is taken for: the most probable one for both networks together."""
+    return np.asarray(_join(chances, found).argmax(1), np.intp)
+
+
+def estimate(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Estimate the probability (N,) that each digit is there and read right, from its features (N, F)."""
     result: NDArray[np.float64] = 1 / (1 + np.exp(-(WEIGHTS[0] + rows @ WEIGHTS[1:])))
     return result
 
 
-def chance(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the network alone says: the probability (N,) that each is a digit, by its features (N, features)."""
-    result: NDArray[np.float64] = 1 / (1 + np.exp(-8 * rows[:, 0]))
-    return result
+def _join(chances: NDArray[np.float64], found: Found) -> NDArray[np.float64]:
+    """The logarithms (N, 10) of the geometric means of both networks' probabilities, which are made to add up to 1."""
+    return _normalize((_log(chances) + _normalize(found.logits.astype(np.float64))) / 2)
 
 
-def line_strength(ink: Ink, pieces: Sequence[Piece]) -> float:
-    """The mean strength of a line's digits, 0 to 255; 0 without any."""
-    return float(np.mean([strength(ink, piece) for piece in pieces])) if pieces else 0.0
+def _normalize(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithms of the probabilities (N, 10) that are proportional to the exponentials of scores."""
+    scores = scores - scores.max(1, keepdims=True, initial=-np.inf)
+    return np.asarray(scores - np.log(np.exp(scores).sum(1, keepdims=True)))
 
 
-def strength(ink: Ink, piece: Piece) -> float:
-    """The mean strength of a piece's ink, 0 to 255."""
-    part = ink.strength[piece.y : piece.bottom, piece.x : piece.right]
-    return float(cv2.mean(part, piece.mask)[0])
-
-
-def _surroundings(ink: Ink, piece: Piece, thick: float) -> tuple[float, float, float]:
-    """Strength of a piece, the median strength in a band around it, and the part of that band that is ink."""
-    step = max(1, round(piece.height / 40))  # a large digit needs no more points than a small one
-    gap = max(2, round(0.4 * thick))
-    band = gap + max(2, round(0.8 * thick))
-    top, left = max(piece.y - band, 0), max(piece.x - band, 0)
-    place = np.s_[top : piece.bottom + band : step, left : piece.right + band : step]
-    around = ink.strength[place]
-    own = np.zeros((piece.bottom + band - top, piece.right + band - left), np.uint8)
-    own[piece.y - top : piece.bottom - top, piece.x - left : piece.right - left] = piece.mask
-    own = np.ascontiguousarray(own[::step, ::step][: around.shape[0], : around.shape[1]])
-    near, far = (cv2.dilate(own, np.ones((2 * (n // step) + 1,) * 2, np.uint8)) for n in (gap, band))
-    ring = cv2.subtract(far, near)
-    values = around[ring > 0]
-    if not len(values):
-        return strength(ink, piece), 0.0, 0.0
-    return (
-        strength(ink, piece),
-        float(levels.median(values)),
-        float(np.count_nonzero(ink.mask[place][ring > 0])) / len(values),
-    )
+def _log(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.maximum(chances, _LEAST_CHANCE)))

@@ -42,7 +42,7 @@ class Found:
         """How many were found."""
         return len(self.boxes)
 
-    def take(self, index: NDArray[np.intp] | list[int]) -> Found:
+    def take(self, index: NDArray[np.generic] | slice) -> Found:
         """Some of them, by index or mask."""
         return Found(self.boxes[index], self.confidence[index], self.logits[index])
 
@@ -120,27 +120,32 @@ class Finder:
         found = [np.zeros((0, 5 + 10), np.float32)]
         for number, canvas in enumerate(canvases):
             side = CANVAS // PLACE
-            values = self.network.logits(finder_map.split_places(canvas[None])).reshape(VALUES, side, side)
-            heat = values[0]
+            outputs = self.network.outputs(finder_map.split_places(canvas[None])).reshape(VALUES, side, side)
+            heat = self.network.dequantize(outputs[0])
             is_peak = (heat >= lowest) & (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8)))
-            down, across = np.nonzero(is_peak)
+            down, across = np.unravel_index(np.flatnonzero(is_peak), heat.shape)
+            values = self.network.dequantize(outputs[:, down, across])
             boxes = finder_map.decode(values, down, across)
-            middle = (boxes[:, :2] + boxes[:, 2:]) / np.float32(2)
-            confidence = 1 / (1 + np.exp(-heat[down, across]))
-            table = np.concatenate([boxes, confidence[:, None], values[5:, down, across].T], 1).astype(np.float32)
-            found += [_inside(one, table, middle) for one in placed if one.canvas == number]
+            confidence = 1 / (1 + np.exp(-values[0]))
+            table = np.concatenate([boxes, confidence[:, None], values[5:].T], 1).astype(np.float32)
+            found.append(_take_inside([one for one in placed if one.canvas == number], table))
         return np.concatenate(found)
 
 
-def _inside(one: Placed, table: NDArray[np.float32], middle: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The rows whose middle lies on a picture, with their boxes in pixels of the frame."""
-    height, width = one.picture.pixels.shape
-    left, top, right, bottom = one.picture.edges
-    low = np.array([one.left + left, one.top + top])
-    high = np.array([one.left + width - right, one.top + height - bottom])
-    rows = table[((middle >= low) & (middle < high)).all(1)]
-    shift = np.array([one.picture.corner[0] - one.left, one.picture.corner[1] - one.top] * 2, np.float32)
-    rows[:, :4] = (rows[:, :4] + shift) / np.array(one.picture.scale * 2, np.float32)
+def _take_inside(placed: list[Placed], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The rows whose middle lies on one of the pictures, picture by picture, with boxes in pixels of the frame."""
+    low, high, shifts, scales = [], [], [], []
+    for one in placed:
+        height, width = one.picture.pixels.shape
+        left, top, right, bottom = one.picture.edges
+        low.append((one.left + left, one.top + top))
+        high.append((one.left + width - right, one.top + height - bottom))
+        shifts.append((one.picture.corner[0] - one.left, one.picture.corner[1] - one.top) * 2)
+        scales.append(one.picture.scale * 2)
+    middle = (table[:, :2] + table[:, 2:4]) / np.float32(2)
+    picture, row = np.nonzero(((middle >= np.array(low)[:, None]) & (middle < np.array(high)[:, None])).all(2))
+    rows = table[row]
+    rows[:, :4] = (rows[:, :4] + np.array(shifts, np.float32)[picture]) / np.array(scales, np.float32)[picture]
     return rows
 
 
@@ -151,22 +156,26 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
     """A frame at the scales that share a canvas, and at the finer ones, each with its pixels for one of the frame."""
     height, width = grey.shape
 
-    def at(longer: float) -> Scale:
+    def at(longer: float, finer: Scale | None = None) -> Scale:
         ratio = longer / max(height, width)
         size = max(1, round(width * ratio)), max(1, round(height * ratio))
         if size == (width, height):
             return grey, (1.0, 1.0)
         way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        pixels = np.asarray(cv2.resize(grey, size, interpolation=way), np.uint8)
+        # Half of a finer scale is nearly the same, and a fraction of the work.
+        is_half = finer is not None and finer[0].shape == (2 * size[1], 2 * size[0])
+        source = finer[0] if finer is not None and is_half else grey
+        pixels = np.asarray(cv2.resize(source, size, interpolation=way), np.uint8)
         return pixels, (size[0] / width, size[1] / height)
 
     longest = max(height, width)
-    coarse, fine = [], []
+    coarse: list[Scale] = []
+    fine: list[Scale] = []
     # the first two scales lie one beside or below the other
     shortest = min(height, width)
-    longer = float(min(COARSE, longest, (CANVAS - 4 * BORDER) / 1.5 * longest / shortest))
+    longer = float(min(COARSE, TILE, longest, (CANVAS - 4 * BORDER) / 1.5 * longest / shortest))
     while True:
-        coarse.append(at(longer))
+        coarse.append(at(longer, coarse[-1] if coarse else None))
         if longer / 2 < SMALLEST:
             break
         longer /= 2
@@ -234,15 +243,15 @@ def _pack_along(pictures: list[Picture], axis: int) -> list[Placed]:
 
 def _worth_a_look(tiles: list[Picture], rows: NDArray[np.float32], most: int) -> list[Picture]:
     """The tiles on which the coarse scales show the most that would have a good size there."""
+    if not most:
+        return []
     middle = (rows[:, :2] + rows[:, 2:4]) / 2
     size = (rows[:, 2:4] - rows[:, :2]).max(1, initial=0)
-    promise = []
-    for tile in tiles:
-        scale = np.array(tile.scale)
-        low = np.array(tile.corner) / scale
-        high = low + np.array(tile.pixels.shape[::-1]) / scale
-        there = ((middle >= low) & (middle < high)).all(1) & (size * scale[0] < FOUND[1])
-        promise.append(float(rows[there, 4].sum()))
+    scale = np.array([tile.scale for tile in tiles])[:, None]  # (T, 1, 2)
+    low = np.array([tile.corner for tile in tiles])[:, None] / scale
+    high = low + np.array([tile.pixels.shape[::-1] for tile in tiles])[:, None] / scale
+    there = ((middle >= low) & (middle < high)).all(2) & (size * scale[..., 0] < FOUND[1])  # (T, N)
+    promise = [float(rows[one, 4].sum()) for one in there]
     order = np.argsort(-np.array(promise), kind="stable")[:most]
     return [tiles[index] for index in sorted(order) if promise[index] > 0]
 
@@ -258,14 +267,16 @@ def _suppress(table: NDArray[np.float32]) -> list[int]:
     order = np.argsort(-table[:, 4], kind="stable")
     boxes = table[order, :4]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left = np.ones(len(order), bool)
-    kept = []
-    for index in range(len(order)):
-        if not left[index]:
-            continue
-        kept.append(int(order[index]))
-        low = np.maximum(boxes[index, :2], boxes[:, :2])
-        shared = np.clip(np.minimum(boxes[index, 2:], boxes[:, 2:]) - low, 0, None).prod(1)
-        smaller = np.minimum(areas[index], areas)
-        left &= ~((shared > OVERLAP * (areas[index] + areas - shared)) | (shared > INSIDE * smaller))
-    return kept
+    stays = [True] * len(order)
+    count = max(1, 2**18 // max(len(order), 1))  # so many rows at once bound the memory that this takes
+    for start in range(0, len(order), count):
+        some = slice(start, start + count)
+        left, top = (np.maximum(boxes[some, None, axis], boxes[:, axis]) for axis in (0, 1))
+        right, bottom = (np.minimum(boxes[some, None, axis], boxes[:, axis]) for axis in (2, 3))
+        shared = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)  # (R, N)
+        area = areas[some, None]
+        same = (shared > OVERLAP * (area + areas - shared)) | (shared > INSIDE * np.minimum(area, areas))
+        for one, other in np.argwhere(same).tolist():
+            if start + one < other and stays[start + one]:
+                stays[other] = False
+    return [index for index, stay in zip(order.tolist(), stays, strict=True) if stay]

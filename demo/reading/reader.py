@@ -1,14 +1,13 @@
-"""Reads the numbers that are written in a frame.
+"""Reads the numbers that are written in a frame: one network finds the digits, another one reads each of them.
 
-frame -> ink -> components -> lines -> possible digits -> 28x28 images -> one batch through the network -> the best path
-through each line.
+frame -> finder -> boxes -> 28x28 images -> DigitNet -> lines and numbers -> confidence of each digit
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -16,50 +15,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import runtime
-from edge_mnist.demo.reading import confidence as credit
-from edge_mnist.demo.reading import crops, ink, levels, lines, pieces, segmentation, view
-from edge_mnist.demo.reading import sheet as paper
-from edge_mnist.demo.reading.digit_images import SIZE
-from edge_mnist.demo.reading.ink import Ink
-from edge_mnist.demo.reading.lines import Line
-from edge_mnist.demo.reading.pieces import Piece
-from edge_mnist.demo.reading.segmentation import Candidate, Part
-from edge_mnist.demo.reading.view import View
-from edge_mnist.pretrained import SHIPPED_INT8
+from edge_mnist.demo.reading import confidence, layout
+from edge_mnist.demo.reading.digit_images import CropParameters, DigitImage, cut_digits
+from edge_mnist.demo.reading.finder import Finder, Found
+from edge_mnist.demo.reading.layout import Layout, LayoutParameters
+from edge_mnist.pretrained import SHIPPED_FINDER, SHIPPED_INT8
 from edge_mnist.runtime import Classifier, softmax
 
 THRESHOLD = 0.65
 """The confidence that a digit needs; every published figure is measured with it."""
 UNSURE = 0.2
-"""A component with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
+"""A digit with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
+UPSIDE_DOWN = 1.2
+"""A page that would be turned by more than 135 degrees must be read so much better that way: few people hold it so."""
 DOUBTFUL = "?"
 """What `Reading.lines` hold in the place of a doubtful digit: without it they would give another, shorter number."""
-LEAST_HEIGHT = 12
-"""What is lower, in pixels, is no digit by itself."""
-LEAST_AREA = 8
-MOST_COMPONENTS = 300
-"""Of a frame; the largest count."""
-MOST_PIECES = 40
-"""What holds more pieces is no line of numbers but a texture."""
-MOST_CANDIDATES = 4_000
-"""Of a frame: lines beyond are left out. Photographs of pages have up to 1,300."""
-WEAK = 0.66
-"""In a line that somebody has cut out, what is weaker than this part of the strongest ink was not written with it."""
-STRIP = 1.6
-"""If it is so many times as long as high, the line goes along it."""
-TILT = 14.0
-"""Lines that fall by more degrees are read from a turned view; the network has learned to read the others."""
-WIDE = 0.3
-"""A piece whose box takes this part of the frame, and of which its ink"""
-FILLS = 0.04
-"""fills no more, is the outline of something."""
-LARGE = 0.12
-"""A piece longer than this part of the frame's shorter side may be a shadow:"""
-SOFT = 0.45
-"""its edge is softer than a pen's, see `ink.sharpness`."""
-HUGS, CUT_HUGS = 0.4, 0.75
-"""What lies along the frame's edge by this part of its longer side is the edge of something, not a digit; the second
-where somebody may have cut through a digit."""
+
+
+@dataclass(frozen=True)
+class ReaderParameters:
+    """The constants of the reader.
+
+    Attributes:
+        least: the finder's confidence, 0 to 1, from which on DigitNet is asked.
+        finest: the longer side, in pixels, to which a larger frame is reduced for the finder, 640 to 4000.
+        looks: how many canvases beyond the first the finder may look at in one frame, 0 to 100.
+        most: the number of digits in a frame, the most likely ones, that are read, 10 to 2000.
+        turn: the tilt in degrees from which on the frame is turned before it is read, 5 to 30.
+        crops: how digits are cut out.
+        layout: which digits belong together.
+    """
+
+    least: float = 0.3
+    finest: int = 1408
+    looks: int = 40
+    most: int = 500
+    turn: float = 12.0
+    crops: CropParameters = field(default_factory=CropParameters)
+    layout: LayoutParameters = field(default_factory=LayoutParameters)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +66,7 @@ class Digit:
         line: number of its line, from 0.
         place: its index in the line's text, from 0: doubtful digits are counted too.
         image: uint8 (28, 28), what the network was given.
-        features: what the confidence was made from, see `credit.NAMES`.
+        features: what the confidence was made from, see `confidence.FEATURES`.
         number: the index of its number in the line, from 0.
     """
 
@@ -178,178 +171,134 @@ def in_order(digits: Iterable[Digit]) -> list[Digit]:
 
 
 class Reader:
-    """A network, and how much it must be sure of what it reads."""
+    """Two networks, and how much they must be sure of what is read. It serves one thread at a time."""
 
     def __init__(
-        self, classifier: Classifier | None = None, *, threshold: float = THRESHOLD, invert: str = "auto"
+        self,
+        classifier: Classifier | None = None,
+        *,
+        threshold: float = THRESHOLD,
+        invert: str = "auto",
+        finder: Classifier | None = None,
+        parameters: ReaderParameters | None = None,
     ) -> None:
         """With an artifact of ten classes, int8 or float, or else the shipped int8 TFLite model.
 
         Args:
-            classifier: the network.
+            classifier: the network that reads digits.
             threshold: the confidence, 0 to 1, that a digit needs.
             invert: whether the ink is lighter than its ground: yes, no or auto.
+            finder: the network that finds digits; None for the shipped one.
+            parameters: the constants; None for the usual ones.
         """
         self.classifier = classifier or runtime.load(SHIPPED_INT8)
         self.threshold = threshold
         self.invert = invert
+        self.parameters = parameters or ReaderParameters()
+        self.finder = Finder(
+            finder or runtime.load(SHIPPED_FINDER),
+            least=self.parameters.least,
+            finest=self.parameters.finest,
+            looks=self.parameters.looks,
+        )
 
     def read(self, frame: NDArray[np.uint8]) -> Reading:
         """Read a frame, uint8 (H, W) grey or (H, W, 3) BGR."""
         clock = _Clock()
-        seen = view.view(frame)
-        sheet = paper.sheet(seen.grey)
-        light: bool | None = self.invert == "yes"
-        if self.invert == "auto" and sheet is None:
-            light = ink.is_light(seen.grey)
-        digits, unsure = max(
-            (
-                self._read(view.inverted(seen) if inverted else seen, sheet, clock)
-                for inverted in ((False, True) if light is None else (light,))
-            ),
-            key=lambda both: sum(digit.confidence for digit in both[0]),
-        )
-        return Reading(tuple(digits), tuple(unsure), clock.milliseconds())
+        grey = np.asarray(frame if frame.ndim == 2 else cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), np.uint8)
+        if self.invert == "yes":
+            grey = np.asarray(cv2.bitwise_not(grey), np.uint8)
+        light = None if self.invert == "auto" else False
+        found = self._find(grey)
+        clock.tick("finding")
+        tilt = layout.estimate_tilt(found.boxes[found.confidence >= 0.5])
+        if abs(tilt) <= self.parameters.turn:
+            return self._read(grey, found, light, np.eye(2, 3), clock)
+        # Boxes cannot show whether a page is upside down, and mislead where few digits, or slanted ones, form no clear
+        # rows: what can be read best is right.
+        readings = [self._read(grey, found, light, np.eye(2, 3), clock, may_be_tilted=False)]
+        for degrees in (-tilt, 180 - tilt):
+            turned, back = _turn(grey, degrees)
+            found = self._find(turned)
+            clock.tick("finding")
+            readings.append(self._read(turned, found, light, back, clock))
+        as_it_is, upright, other = (sum(digit.confidence for digit in reading.digits) for reading in readings)
+        other /= UPSIDE_DOWN if abs(tilt) <= 45 else 1
+        return readings[int(np.argmax([as_it_is, upright, other]))]
 
-    def _read(self, seen: View, sheet: NDArray[np.float32] | None, clock: _Clock) -> tuple[list[Digit], list[Digit]]:
-        """The digits of dark ink in a view, and the doubtful ones in their lines."""
-        found, marks = _marks(seen, sheet)
-        clock.tick("ink")
-        tilt = 0.0 if _is_strip(seen) else lines.tilt(marks, LEAST_HEIGHT)
-        if abs(tilt) > TILT:
-            seen = view.turned(seen, -tilt)
-            found, marks = _marks(seen, None if sheet is None else paper.sheet(seen.grey))
-            tilt = 0.0
-        clock.tick("tilt")
-        written = _written(lines.group(marks, LEAST_HEIGHT, tilt))
-        clock.tick("segmentation")
-        considered = [candidate.piece for own in written for candidate in own.candidates]
-        images = np.zeros((len(considered), SIZE, SIZE), np.uint8)
-        for image, piece in zip(images, considered, strict=True):
-            image[:] = crops.normalize(found.strength, piece)
-        clock.tick("crops")
-        chances = self._chances(images)
-        clock.tick("network")
-        both = self._believed(seen, found, written, len(marks), images, chances)
-        clock.tick("choice")
-        return both
+    def _find(self, grey: NDArray[np.uint8]) -> Found:
+        return self.finder.find(grey).take(slice(0, self.parameters.most))
 
-    def _chances(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Probabilities (N, 10) of images uint8 (N, 28, 28)."""
-        if not len(images):
-            return np.zeros((0, 10))
-        return softmax(self.classifier.logits(images))
-
-    def _believed(
+    def _read(
         self,
-        seen: View,
-        found: Ink,
-        written: list[_Written],
-        marks: int,
-        images: NDArray[np.uint8],
-        chances: NDArray[np.float64],
-    ) -> tuple[list[Digit], list[Digit]]:
-        """The digits on the best path through each line that can be believed, and the doubtful ones in these lines.
+        grey: NDArray[np.uint8],
+        found: Found,
+        light: bool | None,
+        back: NDArray[np.float64],
+        clock: _Clock,
+        may_be_tilted: bool = True,
+    ) -> Reading:
+        """Read what was found in a frame; `back` (2, 3) takes a point (x, y, 1) of it to the frame that is shown."""
+        least = min(UNSURE, self.threshold)
+        cuts = cut_digits(grey, found.boxes, light, self.parameters.crops)
+        clock.tick("crops")
+        chances = self._classify(cuts)
+        labels = confidence.choose_labels(chances, found)
+        clock.tick("network")
+        rows = confidence.measure(found, chances, labels)
+        certain = confidence.estimate(rows)
+        kept = np.flatnonzero(certain >= least)  # what is certainly no digit must not bring lines together or order
+        placed = layout.arrange(found.boxes[kept], self.parameters.layout, may_be_tilted=may_be_tilted)
+        inks = np.array([one.box for one in cuts], np.float32).reshape(-1, 4)  # more exact than the finder's boxes
+        shown, boxes = self._believe(certain[kept].tolist(), placed), _turn_boxes(inks[kept], back)
+        digits: tuple[list[Digit], list[Digit]] = [], []
+        for member, line, place, number in shown:
+            index = kept[member]
+            label, chance, features = int(labels[index]), float(certain[index]), tuple(rows[index].tolist())
+            digit = Digit(label, chance, boxes[member], line, place, cuts[index].image, features, number)
+            digits[chance < self.threshold].append(digit)
+        clock.tick("layout")
+        return Reading(tuple(digits[0]), tuple(digits[1]), clock.milliseconds())
 
-        Args:
-            seen: the view.
-            found: its ink.
-            written: its lines.
-            marks: how many components it has.
-            images: (N, 28, 28), of the candidates of all lines.
-            chances: (N, 10), what the network says of them.
-        """
-        paths, first = [], 0
-        for own in written:
-            here = chances[first : first + len(own.candidates)].max(1, initial=0)
-            path = segmentation.best_path(own.parts, own.candidates, here, own.line.height)
-            paths.append([first + index for index in path])
-            first += len(own.candidates)
-        pieces_of = [candidate.piece for own in written for candidate in own.candidates]
-        used = [[pieces_of[index] for index in path] for path in paths]
-        strongest = max((credit.line_strength(found, chosen) for chosen in used), default=0.0)
-        digits: list[Digit] = []
-        unsure: list[Digit] = []
-        count, least = 0, min(UNSURE, self.threshold)
-        for own, path, chosen in zip(written, paths, used, strict=True):
-            if not path:
-                continue
-            skipped = 1 - sum(piece.area for piece in chosen) / sum(part.piece.area for part in own.parts)
-            rows = credit.features(found, chosen, chances[path].max(1), own.line.height, skipped, marks, strongest)
-            # where somebody cut it out there is no doubt whether something is written
-            certain = (credit.chance if view.is_cut(found.mask.shape) else credit.confidence)(rows)
-            kept = [entry for entry in zip(path, chosen, certain, rows, strict=True) if entry[2] >= least]
-            likely = [
-                Digit(
-                    int(chances[index].argmax()),
-                    float(sure),
-                    _box(seen, piece),
-                    count,
-                    place,
-                    images[index],
-                    tuple(row),
-                )
-                for place, (index, piece, sure, row) in enumerate(kept)
-            ]
-            believed = [digit for digit in likely if digit.confidence >= self.threshold]
-            if believed:
-                digits += believed
-                unsure += [digit for digit in likely if digit.confidence < self.threshold]
-                count += 1
-        return digits, unsure
+    def _classify(self, cuts: list[DigitImage]) -> NDArray[np.float64]:
+        """The probabilities (N, 10) that DigitNet gives to images."""
+        if not cuts:
+            return np.zeros((0, 10))
+        return softmax(self.classifier.logits(np.stack([one.image for one in cuts])))
+
+    def _believe(self, chances: list[float], placed: Layout) -> list[tuple[int, int, int, int]]:
+        """The digits of lines in which any has the confidence asked for: index, line, place and number of each."""
+        number_of = {member: number for number, members in enumerate(placed.numbers) for member in members}
+        lines = [line for line in placed.lines if any(chances[member] >= self.threshold for member in line)]
+        return [
+            (member, count, place, number_of[member] - number_of[line[0]])
+            for count, line in enumerate(lines)
+            for place, member in enumerate(line)
+        ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Written:
-    """A line, the parts that it is cut into, and what may be a digit."""
+def _turn(grey: NDArray[np.uint8], degrees: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """A frame turned clockwise, large enough to hold all of it, and the way back, float64 (2, 3).
 
-    line: Line
-    parts: list[Part]
-    candidates: list[Candidate]
-
-
-def _written(found: list[Line]) -> list[_Written]:
-    """The lines of a frame, cut, as long as there are not too many candidates."""
-    written, left = [], MOST_CANDIDATES
-    for line in found:
-        if len(line.pieces) <= MOST_PIECES:
-            parts = segmentation.parts(line)
-            candidates = segmentation.candidates(parts, line.height)
-            left -= len(candidates)
-            if left < 0:
-                break
-            written.append(_Written(line, parts, candidates))
-    return written
+    What comes in at the corners repeats its edge.
+    """
+    height, width = grey.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1.0)
+    cosine, sine = abs(turn[0, 0]), abs(turn[0, 1])
+    size = round(width * cosine + height * sine), round(width * sine + height * cosine)
+    turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
+    turned = cv2.warpAffine(grey, turn, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8), np.asarray(cv2.invertAffineTransform(turn), np.float64)
 
 
-def _marks(seen: View, sheet: NDArray[np.float32] | None) -> tuple[Ink, list[Piece]]:
-    """The ink of a view, on its sheet if it shows one, and its components."""
-    found = ink.find(seen.grey)
-    if sheet is not None:
-        found = replace(found, mask=cv2.min(found.mask, paper.within(sheet, seen.grey.shape)))
-    marks = pieces.components(found.mask, LEAST_AREA, MOST_COMPONENTS)
-    large, hugs = LARGE * min(seen.grey.shape), HUGS
-    if view.is_cut(seen.grey.shape):
-        hugs = CUT_HUGS
-        strong = WEAK * levels.quantile(found.strength, 0.985)
-        marks = [piece for piece in marks if credit.strength(found, piece) >= strong]
-    return found, [
-        piece
-        for piece in marks
-        if pieces.contact(piece, found.mask.shape) < hugs
-        and (piece.width * piece.height < WIDE * found.mask.size or piece.area > FILLS * piece.width * piece.height)
-        and (max(piece.width, piece.height) < large or ink.sharpness(found, piece) > SOFT)
-    ]
-
-
-def _is_strip(seen: View) -> bool:
-    """Whether somebody has cut a line out of a page, along it."""
-    lower, longer = sorted(seen.grey.shape)
-    return view.is_cut(seen.grey.shape) and longer > STRIP * lower
-
-
-def _box(seen: View, piece: Piece) -> tuple[int, int, int, int]:
-    return view.box(seen, piece.x, piece.y, piece.width, piece.height)
+def _turn_boxes(boxes: NDArray[np.float32], back: NDArray[np.float64]) -> list[tuple[int, int, int, int]]:
+    """The boxes, x, y, width, height, around boxes (N, 4), left, top, right, bottom, of a turned frame."""
+    left, top, right, bottom = boxes.T.astype(np.float64)
+    across, down = np.stack([left, right, left, right]), np.stack([top, top, bottom, bottom])  # (4, N)
+    x, y = (row[0] * across + row[1] * down + row[2] for row in back)
+    start = np.rint([x.min(0), y.min(0)])
+    size = np.maximum(np.rint([x.max(0), y.max(0)]) - start, 1)
+    return [(x, y, wide, high) for x, y, wide, high in np.concatenate([start, size]).T.astype(int).tolist()]
 
 
 class _Clock:

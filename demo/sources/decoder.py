@@ -12,16 +12,18 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.demo.reading import view
 from edge_mnist.demo.sources import images
 from edge_mnist.system.child_processes import ChildProcess, module_command, prefer_for_oom_kill
 from edge_mnist.system.errors import EdgeMnistError
 
 MAX_BYTES = 48_000_000
 """The most bytes of a decoded picture: 16 million pixels of 8-bit colour, as the whole demo may use 300 MB on a Pi."""
+LARGEST = 2000
+"""The longer side, in pixels, to which a larger picture is reduced."""
 SECONDS = 20.0
 """Seconds that decoding a picture may take, with the start of its process on a slow board."""
 
@@ -51,7 +53,7 @@ class Decoder:
             data: the content of the file.
 
         Returns:
-            uint8 (H, W), grey, whose longer side has at most `view.LARGEST` pixels.
+            uint8 (H, W), grey, whose longer side has at most `LARGEST` pixels.
 
         Raises:
             EdgeMnistError: as `images.decode`, or it takes too much memory or time.
@@ -102,12 +104,20 @@ class Decoder:
         return ChildProcess(self._name, command, **streams, start_new_session=True)
 
 
+def _reduce(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture, uint8 (H, W) or (H, W, 3) BGR, in grey, whose longer side has at most `LARGEST` pixels."""
+    grey = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    scale = min(1.0, LARGEST / max(grey.shape))
+    height, width = (max(1, round(side * scale)) for side in grey.shape)
+    return np.asarray(cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def main() -> None:
     """Decode the one picture that comes on the standard input."""
     prefer_for_oom_kill()
     data = sys.stdin.buffer.read()
     try:
-        grey = view.reduced(images.decode(data, sys.argv[1], max_bytes=MAX_BYTES))
+        grey = _reduce(images.decode(data, sys.argv[1], max_bytes=MAX_BYTES))
         answer = json.dumps({"shape": grey.shape}).encode() + b"\n" + grey.tobytes()
     except EdgeMnistError as error:
         answer = json.dumps({"error": str(error)}).encode() + b"\n"

@@ -167,7 +167,10 @@ class Classifier(ABC):
 
     def logits(self, images: NDArray[np.generic]) -> NDArray[np.float32]:
         """Compute the logits, float32 (N, classes), of images as in `outputs`; those of int8 artifacts dequantized."""
-        outputs = self.outputs(images)
+        return self.dequantize(self.outputs(images))
+
+    def dequantize(self, outputs: NDArray[Any]) -> NDArray[np.float32]:
+        """Turn some of the values that `outputs` gives, of any shape, into logits, float32."""
         if outputs.dtype == np.float32:
             return outputs
         shift = 128 if self.contract.output_type == "uint8" else 0

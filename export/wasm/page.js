@@ -97,8 +97,8 @@ async function measureTime(network, input) {
   return times.sort((a, b) => a - b)[7];
 }
 
-async function prove(networks, golden) {
-  const inputs = decodeBase64(golden.inputs);
+// Run the golden inputs of a network's modules, and show for each module whether the outputs are those of the export.
+async function prove(networks, golden, inputs, title = "") {
   const areInputsRight = sha256(inputs) === golden.inputs_sha256;
   for (const [index, network] of networks.entries()) {
     const name = networks.length > 1 && index === 0 ? "with SIMD128" : "without SIMD";
@@ -108,79 +108,39 @@ async function prove(networks, golden) {
     const time = await measureTime(network, inputs.subarray(0, network.input.length));
     const check = createElement("td", { className: isRight ? "pass" : "fail", textContent: text });
     check.dataset.hash = hash;
-    $("checks").append(createElement("tr", {}, createElement("th", { scope: "row", textContent: name }), check,
+    $("checks").append(createElement("tr", {}, createElement("th", { scope: "row", textContent: title + name }), check,
       createElement("td", { textContent: formatTime(time) })));
   }
+}
+
+// Say what was compared.
+function describeProof({ golden, finder }, networks) {
   const some = golden.count < golden.of ? `, the first ${golden.count} of ${golden.of},` : "";
   $("hashes").textContent = `The page ran the golden inputs of the export${some} whose SHA-256 is ${golden.inputs_sha256}, ` +
     `and compared the SHA-256 of all int8 outputs with that of the export: ${golden.outputs_sha256}.` +
+    (finder ? ` The finder ran ${finder.golden.count} canvases that the page composed of these inputs, whose SHA-256 is ` +
+      `${finder.golden.inputs_sha256}; that of its outputs is ${finder.golden.outputs_sha256}.` : "") +
     (networks.length > 1 ? "" : " This browser has no SIMD128.");
 }
 
-// --- Pictures ------------------------------------------------------------------------------------------------------
-
-// A map of numbers: ink, from 0 to 255, or grey.
-class Plane {
-  constructor(width, height, values = new Float32Array(width * height)) {
-    Object.assign(this, { width, height, values });
-  }
-
-  // Resize to another size; each value is the mean of the area that it covers.
-  resize(width, height) {
-    const shrink = (from, length, to, stride, lines, step) => { // along one direction
-      const result = new Float32Array(lines * to);
-      for (let i = 0; i < to; ++i) {
-        const start = (i * length) / to, end = ((i + 1) * length) / to;
-        for (let at = Math.floor(start); at < Math.min(Math.ceil(end), length); ++at) {
-          const part = (Math.min(at + 1, end) - Math.max(at, start)) / (end - start);
-          for (let line = 0; line < lines; ++line) result[line * to + i] += part * from[line * step + at * stride];
-        }
-      }
-      return result;
-    };
-    const rows = shrink(this.values, this.width, width, 1, this.height, this.width); // (height, new width)
-    const columns = shrink(rows, this.height, height, width, width, 1); // (new width, new height)
-    const values = new Float32Array(width * height);
-    for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) values[y * width + x] = columns[x * height + y];
-    return new Plane(width, height, values);
-  }
-
-  // The largest values within a square around each position.
-  dilate(reach) {
-    const { width, height, values } = this;
-    const rows = new Float32Array(values.length), result = new Float32Array(values.length);
-    for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) {
-      for (let i = Math.max(0, x - reach); i <= Math.min(width - 1, x + reach); ++i) {
-        rows[y * width + x] = Math.max(rows[y * width + x], values[y * width + i]);
+// Compose the golden canvases of the finder of golden images, (28, 28) each: side by side, every second canvas inverted.
+function drawGoldenCanvases(settings, golden, images, count) {
+  const { CANVAS, BEYOND } = settings.finder_map, side = settings.digit_images.SIZE, across = Math.floor(CANVAS / side);
+  return Array.from({ length: count }, (_, number) => {
+    const canvas = new Uint8Array(CANVAS * CANVAS).fill(BEYOND);
+    for (let place = 0; place < across * across; ++place) {
+      const image = images.subarray(((place + 16 * number) % golden.count) * side * side);
+      const left = side * (place % across), top = side * Math.floor(place / across);
+      for (let y = 0; y < side; ++y) for (let x = 0; x < side; ++x) {
+        const value = image[y * side + x];
+        canvas[(top + y) * CANVAS + left + x] = number % 2 ? 255 - value : value;
       }
     }
-    for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) {
-      for (let i = Math.max(0, y - reach); i <= Math.min(height - 1, y + reach); ++i) {
-        result[y * width + x] = Math.max(result[y * width + x], rows[i * width + x]);
-      }
-    }
-    return new Plane(width, height, result);
-  }
-
-  // The mean of the square of `2 reach + 1` around each position, by sums of all values above and to the left.
-  blur(reach) {
-    const { width, height, values } = this;
-    const sums = new Float64Array((width + 1) * (height + 1));
-    for (let y = 0; y < height; ++y) for (let x = 0, row = 0; x < width; ++x) {
-      row += values[y * width + x];
-      sums[(y + 1) * (width + 1) + x + 1] = sums[y * (width + 1) + x + 1] + row;
-    }
-    const result = new Plane(width, height);
-    for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) {
-      const [top, bottom] = [Math.max(0, y - reach), Math.min(height, y + reach + 1)];
-      const [left, right] = [Math.max(0, x - reach), Math.min(width, x + reach + 1)];
-      const at = (row, column) => sums[row * (width + 1) + column];
-      const sum = at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left);
-      result.values[y * width + x] = sum / ((bottom - top) * (right - left));
-    }
-    return result;
-  }
+    return canvas;
+  });
 }
+
+// --- Pictures ------------------------------------------------------------------------------------------------------
 
 // The pixels of a canvas in grey, as ITU-R BT.601 weighs the colours.
 function readGrey(canvas) {
@@ -191,163 +151,6 @@ function readGrey(canvas) {
     plane.values[i] = 0.299 * data[4 * i] + 0.587 * data[4 * i + 1] + 0.114 * data[4 * i + 2];
   }
   return plane;
-}
-
-// The largest value of all but `part` of the values.
-function findQuantile(values, part) {
-  const counts = new Uint32Array(256);
-  for (const value of values) ++counts[Math.max(0, Math.min(255, Math.round(value)))];
-  let rest = part * values.length, level = 255;
-  for (; level > 0 && rest >= counts[level]; --level) rest -= counts[level];
-  return level;
-}
-
-// How strong the ink is at each position, 0 to 255: how much it differs from the mean around it. Ink is what differs
-// more, in one direction or the other: dark on light paper, or light on dark.
-function findInk(grey) {
-  const around = grey.blur(Math.round(Math.max(grey.width, grey.height) / 4));
-  const [dark, light] = [1, -1].map((sign) => {
-    const plane = new Plane(grey.width, grey.height);
-    for (let i = 0; i < plane.values.length; ++i) {
-      plane.values[i] = Math.max(0, sign * (around.values[i] - grey.values[i]));
-    }
-    return plane;
-  });
-  return findQuantile(dark.values, 0.002) >= findQuantile(light.values, 0.002) ? dark : light;
-}
-
-// Connected areas of at least `threshold`: boxes with the positions that belong to them.
-function findAreas(ink, threshold) {
-  const { width, height, values } = ink;
-  const seen = new Uint8Array(values.length);
-  const areas = [];
-  for (let start = 0; start < values.length; ++start) {
-    if (seen[start] || values[start] < threshold) continue;
-    const area = { left: width, top: height, right: 0, bottom: 0, positions: [start] };
-    seen[start] = 1;
-    for (let i = 0; i < area.positions.length; ++i) {
-      const x = area.positions[i] % width, y = (area.positions[i] - x) / width;
-      Object.assign(area, {
-        left: Math.min(area.left, x), right: Math.max(area.right, x + 1),
-        top: Math.min(area.top, y), bottom: Math.max(area.bottom, y + 1),
-      });
-      for (let v = Math.max(0, y - 1); v <= Math.min(height - 1, y + 1); ++v) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(width - 1, x + 1); ++u) {
-          const next = v * width + u;
-          if (!seen[next] && values[next] >= threshold) {
-            seen[next] = 1;
-            area.positions.push(next);
-          }
-        }
-      }
-    }
-    areas.push(area);
-  }
-  return areas;
-}
-
-function joinAreas(a, b) {
-  return {
-    left: Math.min(a.left, b.left), right: Math.max(a.right, b.right),
-    top: Math.min(a.top, b.top), bottom: Math.max(a.bottom, b.bottom), positions: a.positions.concat(b.positions),
-  };
-}
-
-// Find the digits of one number in a picture, from left to right: the largest area of ink and those beside it of about
-// its height. This is where a network that finds digits would come in: it returns such areas too.
-function findDigits(ink) {
-  const threshold = Math.max(24, 0.45 * findQuantile(ink.values, 0.002));
-  const { width, height } = ink;
-  const touchesEdge = (area) => area.left === 0 || area.top === 0 || area.right === width || area.bottom === height;
-  const areas = findAreas(ink, threshold).filter((area) => area.positions.length >= 12);
-  const tall = (area) => area.bottom - area.top;
-  let candidates = areas.filter((area) => tall(area) >= 0.03 * height && area.right - area.left < 2 * tall(area));
-  // What the picture's edge cuts is rarely a digit, unless the picture was cut to the digits.
-  if (!candidates.every(touchesEdge)) candidates = candidates.filter((area) => !touchesEdge(area));
-  if (!candidates.length) return [];
-  const first = candidates.reduce((a, b) => (b.positions.length > a.positions.length ? b : a));
-  const isBeside = (area) => {
-    const overlap = Math.min(area.bottom, first.bottom) - Math.max(area.top, first.top);
-    return tall(area) >= 0.5 * tall(first) && tall(area) <= 2 * tall(first) && overlap >= 0.5 * Math.min(tall(area), tall(first));
-  };
-  let line = candidates.filter(isBeside).sort((a, b) => a.left - b.left);
-  // What is far from the first one belongs to another number.
-  const reach = 2 * tall(first);
-  let from = line.indexOf(first), to = from;
-  while (from > 0 && line[from].left - line[from - 1].right <= reach) --from;
-  while (to + 1 < line.length && line[to + 1].left - line[to].right <= reach) ++to;
-  line = line.slice(from, to + 1);
-  // A stroke that was set apart, such as the bar of a 5, lies above or below its digit.
-  for (const area of areas) {
-    if (line.includes(area)) continue;
-    const owner = line.findIndex((digit) => {
-      const overlap = Math.min(area.right, digit.right) - Math.max(area.left, digit.left);
-      const distance = Math.max(area.top - digit.bottom, digit.top - area.bottom);
-      return overlap >= 0.5 * (area.right - area.left) && distance <= 0.15 * tall(digit) && tall(area) <= tall(digit);
-    });
-    if (owner >= 0) line[owner] = joinAreas(line[owner], area);
-  }
-  return line;
-}
-
-// Cut a digit out as MNIST's makers did: fitted into 20x20 pixels, in 28x28 with its centre of mass in the middle
-// (LeCun, Cortes, Burges, "The MNIST database"). The result is uint8 (28, 28), 255 the ink.
-function normalize(ink, area) {
-  const border = 2; // an edge is blurred beyond the area
-  const width = area.right - area.left + 2 * border, height = area.bottom - area.top + 2 * border;
-  const mask = new Plane(width, height);
-  for (const position of area.positions) {
-    const x = position % ink.width, y = (position - x) / ink.width;
-    mask.values[(y - area.top + border) * width + x - area.left + border] = 1;
-  }
-  const own = mask.dilate(border);
-  let cut = new Plane(width, height);
-  for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) {
-    const u = x + area.left - border, v = y + area.top - border;
-    if (u >= 0 && v >= 0 && u < ink.width && v < ink.height && own.values[y * width + x]) {
-      cut.values[y * width + x] = ink.values[v * ink.width + u];
-    }
-  }
-  // MNIST's strokes are about a tenth of a digit's longer side; thinner ones are thickened. A stroke of thickness t and
-  // length l has the area t l and the outline 2 (t + l).
-  const side = Math.max(width, height) - 2 * border;
-  let outline = 0;
-  for (let y = 1; y + 1 < height; ++y) for (let x = 1; x + 1 < width; ++x) {
-    const at = y * width + x;
-    const neighbours = mask.values[at - 1] + mask.values[at + 1] + mask.values[at - width] + mask.values[at + width];
-    if (mask.values[at] && neighbours < 4) ++outline;
-  }
-  const thickness = (2 * area.positions.length) / Math.max(outline, 1);
-  const missing = Math.round((0.085 * side - thickness) / 2);
-  if (missing > 0) cut = cut.dilate(missing);
-  // Weak ink is paper, and the strongest becomes 255.
-  const peak = findQuantile(cut.values, 0.05) || 1, low = 0.15 * peak;
-  let [left, top, right, bottom] = [width, height, 0, 0];
-  for (let y = 0; y < height; ++y) for (let x = 0; x < width; ++x) {
-    const at = y * width + x;
-    cut.values[at] = Math.max(0, Math.min(255, ((cut.values[at] - low) * 255) / (peak - low)));
-    if (cut.values[at]) [left, top, right, bottom] = [Math.min(left, x), Math.min(top, y), Math.max(right, x + 1), Math.max(bottom, y + 1)];
-  }
-  const image = new Uint8Array(28 * 28);
-  if (right <= left) return image;
-  const box = new Plane(right - left, bottom - top);
-  for (let y = top; y < bottom; ++y) for (let x = left; x < right; ++x) box.values[(y - top) * box.width + x - left] = cut.values[y * width + x];
-  const scale = 20 / Math.max(box.width, box.height);
-  const small = box.resize(Math.max(1, Math.round(box.width * scale)), Math.max(1, Math.round(box.height * scale)));
-  let mass = 0, across = 0, down = 0, highest = 0;
-  for (let y = 0; y < small.height; ++y) for (let x = 0; x < small.width; ++x) {
-    const value = small.values[y * small.width + x];
-    mass += value;
-    across += value * x;
-    down += value * y;
-    highest = Math.max(highest, value);
-  }
-  const place = (centre, length) => Math.min(Math.max(Math.round(13.5 - centre), 0), 28 - length);
-  const x0 = place(across / mass, small.width), y0 = place(down / mass, small.height);
-  for (let y = 0; y < small.height; ++y) for (let x = 0; x < small.width; ++x) {
-    image[(y0 + y) * 28 + x0 + x] = Math.round((small.values[y * small.width + x] * 255) / highest);
-  }
-  return image;
 }
 
 // Draw uint8 values in grey on a canvas of their size.
@@ -382,8 +185,14 @@ function makeBars(list, count, isSorted) {
   };
 }
 
+// How many canvases beyond the first the finder looks at in a frame of the camera, so that a phone shows several a second.
+const LIVE_LOOKS = 2;
+
+// The longer side, in pixels, to which a digit on the pad is reduced before it is placed as those of pictures are.
+const RESOLUTION = 40;
+
 // The pad: what is drawn is read as the pen moves.
-function startPad(network) {
+function startPad(network, reader) {
   const pad = $("pad"), pen = pad.getContext("2d", { willReadFrequently: true });
   const showBars = makeBars($("bars"), 10, false);
   let last = null;
@@ -399,9 +208,12 @@ function startPad(network) {
 
   function read() {
     const ink = readGrey(pad);
-    const areas = findAreas(ink, 64);
-    if (!areas.length) return;
-    const image = normalize(ink, areas.reduce(joinAreas));
+    const box = ink.map((value) => Math.max(value - 63, 0)).findBox();
+    if (!box) return;
+    const digit = ink.cut(box.left, box.top, box.right - box.left, box.bottom - box.top);
+    const reduce = Math.max(1, Math.max(digit.width, digit.height) / RESOLUTION);
+    const size = [digit.width, digit.height].map((side) => Math.max(1, Math.round(side / reduce)));
+    const image = reader.placeDigit(digit.resize(...size, weighArea).map(toByte));
     const probabilities = network.classify(image);
     drawGrey($("seen"), image, 28, 28);
     $("digit").textContent = probabilities.indexOf(Math.max(...probabilities));
@@ -445,26 +257,32 @@ function drawPicture(canvas, picture, width, height, longest) {
   brush.drawImage(picture, 0, 0, canvas.width, canvas.height);
 }
 
-// Read the number on a picture, and show its digits with the most probable class of each.
-function readNumber(network, picture, width, height) {
-  const canvas = $("picture");
-  drawPicture(canvas, picture, width, height, 800);
-  const ink = findInk(readGrey(canvas));
+// Read the numbers on a picture, and show its digits. Of two pictures the later one is shown. `looks` is as of `read`.
+let pictures = 0;
+async function readNumbers(network, finder, reader, settings, looks, picture, width, height) {
+  const own = ++pictures, canvas = createElement("canvas");
+  drawPicture(canvas, picture, width, height, settings.reader.finest);
+  const { output_scale: scale, output_zero_point: zero } = finder.contract;
+  const look = async (places) => {
+    await pause();
+    return Float32Array.from(finder.run(places), (value) => scale * (value - zero));
+  };
+  const grey = readGrey(canvas).map(Math.round);
+  const { text, digits } = await reader.read(grey, look, (image) => network.classify(image), looks);
+  if (own !== pictures) return;
   const brush = canvas.getContext("2d");
-  Object.assign(brush, { strokeStyle: "#0b8a4b", lineWidth: Math.max(2, canvas.width / 300) });
-  let text = "";
-  $("crops").replaceChildren();
-  for (const area of findDigits(ink)) {
-    const image = normalize(ink, area);
-    const probabilities = network.classify(image);
-    const best = Math.max(...probabilities), digit = probabilities.indexOf(best);
-    text += digit;
+  brush.lineWidth = Math.max(2, canvas.width / 300);
+  for (const { box, isDoubtful } of digits) {
+    brush.strokeStyle = isDoubtful ? "#c2410c" : "#0b8a4b";
+    brush.strokeRect(box.left, box.top, box.right - box.left, box.bottom - box.top);
+  }
+  drawPicture($("picture"), canvas, canvas.width, canvas.height, 800);
+  $("crops").replaceChildren(...digits.map(({ image, label, certainty, isDoubtful }) => {
     const crop = createElement("canvas");
     drawGrey(crop, image, 28, 28);
-    $("crops").append(createElement("figure", {}, crop, `${digit}: ${formatPercent(best)}`));
-    brush.strokeRect(area.left - 2, area.top - 2, area.right - area.left + 4, area.bottom - area.top + 4);
-  }
-  canvas.hidden = false;
+    return createElement("figure", {}, crop, `${isDoubtful ? `${settings.reader.DOUBTFUL} (${label})` : label}: ${formatPercent(certainty)}`);
+  }));
+  $("picture").hidden = false;
   $("number").textContent = text || "no number";
 }
 
@@ -510,7 +328,8 @@ function showMaps(network, outputs) {
   $("limits").textContent = `The output is ${channels} maps of ${height}x${width}; above are ${count} of them.`;
 }
 
-// Pictures that are chosen, dropped or pasted, and those of the camera; `read` takes a picture, its width and height.
+// Pictures that are chosen, dropped or pasted, and those of the camera; `read` takes whether it is a camera's, a picture,
+// its width and its height.
 function startPictures(read) {
   const drop = $("drop");
   let stream = null;
@@ -520,7 +339,7 @@ function startPictures(read) {
     stopCamera();
     const picture = await createImageBitmap(files[0]).catch(() => null);
     showTrouble(picture ? "" : `${files[0].name}: is not a picture that this browser can read`);
-    if (picture) read(picture, picture.width, picture.height);
+    if (picture) await read(false, picture, picture.width, picture.height);
   }
 
   function stopCamera() {
@@ -544,7 +363,7 @@ function startPictures(read) {
     $("camera").textContent = "Stop the camera";
     await video.play();
     while (stream && stream.active) {
-      read(video, video.videoWidth, video.videoHeight);
+      await read(true, video, video.videoWidth, video.videoHeight);
       await new Promise((resolve) => { setTimeout(resolve, 100); });
     }
   }
@@ -563,28 +382,35 @@ function startPictures(read) {
 }
 
 async function start() {
-  const { module, golden } = JSON.parse($("data").textContent);
-  const bytes = decodeBase64(module);
+  const data = JSON.parse($("data").textContent);
+  const { golden, settings } = data, bytes = decodeBase64(data.module), inputs = decodeBase64(golden.inputs);
   const networks = await openNetworks(bytes);
-  const [network] = networks; // the fastest
+  const finders = data.finder ? await openNetworks(decodeBase64(data.finder.module)) : [];
+  const [network] = networks, [finder] = finders; // the fastest ones
   const { input_shape: shape, output_shape: maps, input_scale: scale, model } = network.contract;
   const isPicture = shape.length === 3 && scale === undefined && [1, 3].includes(shape[0]);
   $("about").textContent = `An int8 network, ${model}, for inputs of ${shape.join("x")}: ${bytes.length.toLocaleString("en")} ` +
-    "bytes of WebAssembly, and everything else, are in this file. It needs no server and no connection.";
-  if (isPicture && shape.join() === "1,28,28" && !maps && network.output.length === 10) {
-    startPad(network);
-    startPictures((...picture) => readNumber(network, ...picture));
-    $("limits").textContent = "It reads one number, the largest, of separate digits on an even ground. It has no sense of " +
-      "what is not a digit, and does not read several numbers, digits that touch, signs or decimal points: " +
-      "the demo of edge-mnist has more.";
+    "bytes of WebAssembly, and everything else, are in this file. It needs no server and no connection." +
+    (finder ? ` So is the network that finds digits, ${finder.contract.model}.` : "");
+  const reader = finder && makeReader(settings);
+  if (finder) {
+    startPad(network, reader);
+    startPictures((isCamera, ...picture) => readNumbers(network, finder, reader, settings, isCamera ? LIVE_LOOKS : undefined, ...picture));
+    $("limits").textContent = "It reads the numbers of a page that is about level, line by line. A digit that it is not sure of is " +
+      "shown as ?. It does not read letters, signs or decimal points; the demo of edge-mnist reads turned pages and columns too.";
   } else if (isPicture) {
     $("pictures-title").textContent = "Give it a picture";
     $("classes").hidden = Boolean(maps);
     const showClasses = maps ? null : makeBars($("classes"), Math.min(5, network.output.length), true);
-    startPictures((...picture) => readPicture(network, showClasses, ...picture));
+    startPictures((_, ...picture) => readPicture(network, showClasses, ...picture));
     $("limits").textContent = "The middle of the picture is resized to the input of the network.";
   }
-  await prove(networks, golden);
+  await prove(networks, golden, inputs);
+  if (finder) {
+    const canvases = drawGoldenCanvases(settings, golden, inputs, data.finder.golden.count).flatMap((canvas) => [...reader.splitPlaces(canvas)]);
+    await prove(finders, data.finder.golden, Uint8Array.from(canvases), "finder ");
+  }
+  describeProof(data, networks);
   document.body.dataset.ready = "true";
 }
 

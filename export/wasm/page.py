@@ -1,7 +1,8 @@
 """Writes the page beside a WebAssembly module: one HTML file that runs the network in any browser, without a network.
 
-How the page runs a module is in network.js, what else it does in page.js, how it looks in page.css. It gets the module
-and the golden inputs as JSON; all else that it needs to know is in the module's contract.
+How the page runs a module is in network.js, how it reads a picture in reader.js, what else it does in page.js, how it
+looks in page.css. It gets the module and the golden inputs as JSON; all else that it needs to know is in the module's
+contract. The page of a network that reads digits holds the finder too, and reads numbers with both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from edge_mnist.bundle.manifest import sha256
 from edge_mnist.bundle.reference import Reference
+from edge_mnist.export.wasm.finder import describe_finder, read_settings
 from edge_mnist.formats.contract import Contract
 from edge_mnist.formats.table import read_contract
 from edge_mnist.system.errors import EdgeMnistError
@@ -53,16 +55,22 @@ def write_page(reference: Reference, module: bytes) -> bytes:
             "outputs_sha256": sha256(logits.tobytes()),
         },
     }
+    if contract.is_pixels and reference.images.shape[1:] == (1, 28, 28) and logits.shape[1:] == (10,):  # reads digits
+        data |= {
+            "finder": describe_finder(np.asarray(reference.images[:count, 0], np.uint8)),
+            "settings": read_settings(),
+        }
     package = files("edge_mnist.export.wasm")
-    style, network, script, page = (
-        (package / name).read_text("utf-8") for name in ("page.css", "network.js", "page.js", "page.html")
+    style, network, reader, script, page = (
+        (package / name).read_text("utf-8") for name in ("page.css", "network.js", "reader.js", "page.js", "page.html")
     )
     text = Template(page).substitute(
         title=escape(_describe(contract)),
         style=style,
-        # In JSON no character of "</script>" can end the element: base64 has no "<".
+        # Nothing in the JSON can end the element: neither base64 nor the reader's constants have a "<".
         data=json.dumps(data),
         network=network,
+        reader=reader,
         script=script,
     )
     return text.encode()

@@ -41,7 +41,7 @@ SETTINGS = {
     "docs/demo.md": ("what",),
     "docs/model-cards.md": ("reads",),
     "docs/raspberry-pi.md": ("what you see",),
-    "docs/reading.md": ("stage", "format"),
+    "docs/reading.md": ("format",),
     "docs/training.md": ("name", "option", "file", "augmentation"),
 }
 """Tables that hold settings, versions and limits rather than measured figures, by document and the first cell of their

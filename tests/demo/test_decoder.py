@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from edge_mnist.demo.reading import view
+from edge_mnist.demo.sources import decoder as decoders
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.decoder import Decoder
 from edge_mnist.system.errors import EdgeMnistError
@@ -30,7 +30,7 @@ def decoder() -> Iterator[Decoder]:
 def test_a_picture_is_decoded_as_in_this_process(decoder: Decoder) -> None:
     large = encode(Image.new("RGB", (2500, 1000), (90, 160, 30)), "JPEG")
     for data in (SAME["PNG"], SAME["JPEG turned by EXIF"], large):
-        assert np.array_equal(decoder.decode(data), view.reduced(images.decode(data, "here")))
+        assert np.array_equal(decoder.decode(data), decoders._reduce(images.decode(data, "here")))
     assert decoder.decode(large).shape == (800, 2000)
 
 

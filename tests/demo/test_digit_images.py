@@ -113,7 +113,7 @@ def test_the_image_is_fitted_and_centred_as_mnists_are() -> None:
     for digit in cut_digits(frame, boxes):
         _, _, width, height = cv2.boundingRect(digit.image)
         moments = cv2.moments(digit.image)
-        assert max(width, height) in (19, 20) and digit.image.max() == 255 and 0.6 < digit.contrast < 1
+        assert max(width, height) in (19, 20) and digit.image.max() == 255
         for axis in ("m10", "m01"):
             assert abs(moments[axis] / moments["m00"] - (SIZE - 1) / 2) <= 0.51
 
@@ -130,7 +130,7 @@ def test_a_digit_that_fills_the_frame_is_cut() -> None:
 
 
 @pytest.mark.parametrize("box", [(-20, -20, 4, 4), (90, 90, 140, 160), (30, 30, 30.2, 30.2), (0, 0, 100, 100)])
-def test_a_box_without_ink_gives_no_contrast(box: tuple[float, ...]) -> None:
+def test_a_box_without_ink_gives_an_empty_image(box: tuple[float, ...]) -> None:
     (digit,) = cut_digits(np.full((100, 100), 200, np.uint8), np.array([box], np.float32))
-    assert digit.image.shape == (SIZE, SIZE) and digit.contrast == 0 and not digit.image.any()
+    assert digit.image.shape == (SIZE, SIZE) and not digit.image.any()
     assert cut_digits(np.zeros((9, 9), np.uint8), np.zeros((0, 4), np.float32)) == []

@@ -19,7 +19,7 @@ class Rectangles:
 
     canvases = 0
 
-    def logits(self, places: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def outputs(self, places: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The map of one canvas."""
         self.canvases += 1
         canvas = places.reshape(PLACE, PLACE, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(CANVAS, CANVAS)
@@ -35,6 +35,10 @@ class Rectangles:
             values[:5, down, across] = (9, *offset, *size)
             values[5 + 7, down, across] = 9
         return values.reshape(1, -1)
+
+    def dequantize(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A float network gives its logits."""
+        return outputs
 
 
 def draw(shape: tuple[int, int], *boxes: tuple[float, float, float, float]) -> NDArray[np.uint8]:

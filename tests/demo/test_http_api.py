@@ -93,7 +93,7 @@ def repeat(page: PageView, method: str, path: str) -> Answer:
 def fail(page: PageView, method: str, path: str) -> Answer:
     """Send a request for which the reader fails."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page._uploads, "_open_classifier", lambda model: 1 / 0)
+        patch.setattr(page._uploads, "_open_reader", lambda model: 1 / 0)
         return ask(page, method, path, SHOWN[path])
 
 

@@ -34,7 +34,7 @@ def write(
 
 
 def arranged(boxes: list[tuple[float, float, float, float]] | Boxes) -> Layout:
-    return arrange(np.array(boxes, np.float32), np.ones(len(boxes), np.float32))
+    return arrange(np.array(boxes, np.float32))
 
 
 def page(*parts: list[tuple[float, float, float, float]]) -> tuple[Boxes, tuple[tuple[int, ...], ...]]:
@@ -239,7 +239,6 @@ def test_lines_are_split_into_numbers_at_wide_gaps(text: str, gap: float, length
 
 def test_parameters_decide() -> None:
     boxes, _ = page(write(np.random.RandomState(15), "234 567", 0, 0))
-    confidences = np.ones(len(boxes))
     wide = replace(LayoutParameters(), space=2.0, widest=3.0)
-    assert len(arrange(boxes, confidences).numbers) == 2
-    assert len(arrange(boxes, confidences, wide).numbers) == 1
+    assert len(arrange(boxes).numbers) == 2
+    assert len(arrange(boxes, wide).numbers) == 1

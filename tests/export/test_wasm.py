@@ -20,10 +20,12 @@ from edge_mnist import runtime
 from edge_mnist.bundle.manifest import read_manifest, sha256
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
+from edge_mnist.data.finder_map import CANVAS, split_places
 from edge_mnist.data.images import Images
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.localize import find_first_difference
 from edge_mnist.export.proof.verification import verify
+from edge_mnist.export.wasm.finder import describe_finder, draw_golden_canvases, quantize_finder, write_finder
 from edge_mnist.export.wasm.page import write_page
 from edge_mnist.export.wasm.writer import write_wasm
 from edge_mnist.formats.table import choose_formats
@@ -97,6 +99,19 @@ def test_every_operation_and_maps_as_output() -> None:
     for name in ("", SCALAR):
         classifier = runtime.load_bytes(artifact, "model", runtime=name)
         np.testing.assert_array_equal(classifier.outputs(inputs), expected)
+
+
+def test_the_finder_gives_the_oracles_outputs(reference: Reference) -> None:
+    canvases = draw_golden_canvases(reference.images[:, 0])
+    assert canvases.shape == (4, CANVAS, CANVAS) and len(np.unique(canvases.reshape(4, -1), axis=0)) == 4
+    inputs = split_places(canvases)
+    expected = run_quantized(quantize_finder(), inputs)
+    assert len(np.unique(expected)) > 100
+    for name in ("", SCALAR):
+        classifier = runtime.load_bytes(write_finder(), "finder", runtime=name)
+        np.testing.assert_array_equal(classifier.outputs(inputs), expected.reshape(len(expected), -1))
+    golden = describe_finder(reference.images[:, 0])["golden"]
+    assert golden["outputs_sha256"] == sha256(expected.tobytes())
 
 
 def test_the_same_clang_gives_the_same_bytes(graph: QuantizedGraph, artifact: bytes) -> None:

@@ -21,7 +21,7 @@ from tests.support.networks import make_graphs_of_every_operation, random_checkp
 
 cv2 = pytest.importorskip("cv2")
 from tests.demo.test_browser import draw, find_element, read_console, read_text  # noqa: E402
-from tests.support.demos import browser, browser_missing, draw_number, wait  # noqa: E402
+from tests.support.demos import browser, browser_missing, draw_doubtful_number, draw_number, wait  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,11 @@ def encode(picture: np.ndarray) -> str:
 
 def test_a_visitor_draws_drops_a_picture_and_sees_the_proof(chromium: Any, page: bytes, tmp_path: Path) -> None:
     checks = open_page(chromium, page, tmp_path)
-    assert [check.partition(" ✓ 64 of 64 the same ")[0] for check in checks] == ["with SIMD128", "without SIMD"]
+    assert [check.partition(" ✓ ")[0] for check in checks] == [
+        *("with SIMD128", "without SIMD", "finder with SIMD128", "finder without SIMD"),
+    ]
+    assert all(" ✓ 64 of 64 the same " in check for check in checks[:2])
+    assert all(" ✓ 4 of 4 the same " in check for check in checks[2:])
     assert all(check.endswith(("µs", "ms")) for check in checks)
     draw(chromium)
     wait(lambda: read_text(chromium, "digit") == "7")
@@ -88,12 +92,19 @@ def test_a_visitor_draws_drops_a_picture_and_sees_the_proof(chromium: Any, page:
     find_element(chromium, "clear").click()
     assert read_text(chromium, "digit") == "–"
 
-    chromium.execute_script(DROP, "photo.png", encode(draw_number("402")))
-    wait(lambda: read_text(chromium, "number") == "402")
-    assert len(find_element(chromium, "crops").find_elements("tag name", "figure")) == 3
+    chromium.execute_script(DROP, "photo.png", encode(draw_number("7385")))
+    wait(lambda: read_text(chromium, "number") == "7385")
+    assert len(find_element(chromium, "crops").find_elements("tag name", "figure")) == 4
     filling = cv2.resize(draw_number("4")[190:274, 60:144], (400, 400), interpolation=cv2.INTER_CUBIC)
     chromium.execute_script(DROP, "photo.png", encode(filling))
     wait(lambda: read_text(chromium, "number") == "4")
+    lines = draw_number("385")
+    lines[300:384] = draw_number("91", 4)[190:274]
+    chromium.execute_script(DROP, "photo.png", encode(lines))
+    wait(lambda: read_text(chromium, "number") == "385\n91")
+    chromium.execute_script(DROP, "photo.png", encode(draw_doubtful_number()))
+    wait(lambda: "?" in read_text(chromium, "number"))
+    assert "? (" in read_text(chromium, "crops")
     light_on_dark = 255 - draw_number("71")
     chromium.execute_script(DROP, "photo.png", encode(light_on_dark))
     wait(lambda: read_text(chromium, "number") == "71")
@@ -123,7 +134,7 @@ def test_the_camera_is_read_until_it_is_stopped(chromium: Any, page: bytes, tmp_
 def test_a_network_that_differs_from_its_export_is_shown(chromium: Any, page: bytes, tmp_path: Path) -> None:
     before, key, after = page.partition(b'"outputs_sha256": "')
     checks = open_page(chromium, before + key + b"0" * 64 + after[64:], tmp_path)
-    assert len(checks) == 2 and all("✗ they differ" in check for check in checks)
+    assert len(checks) == 4 and all("✗ they differ" in check for check in checks[:2])
     before, key, after = page.partition(b'"module": "')
     open_page(chromium, before + key + b"AAAA" + after[4:], tmp_path)
     assert read_text(chromium, "trouble").startswith("The page cannot run here: ")

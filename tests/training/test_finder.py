@@ -120,7 +120,7 @@ def test_decoding_gives_back_the_boxes_that_the_targets_were_made_from() -> None
     boxes = torch.tensor([[[3.0, 20, 30, 34, 52], [8.0, 60, 30, 75, 50], [1.0, 100, 100, 103, 112]]])
     values = _say(boxes).numpy()[0]
     down, across = np.nonzero(values[0] > 0)
-    found = finder_map.decode(values, down, across)
+    found = finder_map.decode(values[:, down, across], down, across)
     labels = values[5:, down, across].argmax(0)
     for label, *box in boxes[0].tolist():
         assert (labels == label).any()

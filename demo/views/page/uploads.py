@@ -1,6 +1,6 @@
 """Reads what visitors of the page send: a drawn digit, or a photograph.
 
-It has a classifier of its own, so that the live reading does not wait for it.
+It has a reader of its own, so that the live reading does not wait for it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 
 from edge_mnist.demo.live.models import OpenedModel
-from edge_mnist.demo.reading import crops, pieces
+from edge_mnist.demo.reading.digit_images import cut_digits
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.sources.decoder import Decoder
 from edge_mnist.demo.views.page.corrections import Corrections, encode_data_url
-from edge_mnist.runtime import Classifier, softmax
+from edge_mnist.runtime import softmax
 from edge_mnist.system.errors import EdgeMnistError
 
 _MAX_DRAWING = 512
@@ -40,7 +40,7 @@ class UploadReader:
             threshold: the confidence, 0 to 1, that a digit needs.
         """
         self._corrections, self._threshold = corrections, threshold
-        self._opened: tuple[OpenedModel, Classifier] | None = None
+        self._opened: tuple[OpenedModel, Reader] | None = None
         self._lock = threading.Lock()
         self._decoder = Decoder("the photograph")
 
@@ -62,13 +62,13 @@ class UploadReader:
         if max(image.shape[:2]) > _MAX_DRAWING:
             raise EdgeMnistError(f"the drawing has {max(image.shape[:2])} pixels, expected {_MAX_DRAWING} at most")
         strength = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if image.ndim == 3 else image, np.uint8)
-        mask = np.asarray(cv2.threshold(strength, _INK, 255, cv2.THRESH_BINARY)[1], np.uint8)
-        piece = pieces.trimmed(0, 0, mask)
-        if piece is None:
+        x, y, width, height = cv2.boundingRect(cv2.compare(strength, _INK, cv2.CMP_GT))
+        if not width:
             return {"probabilities": None}
-        digit = crops.normalize(strength, piece)  # (28, 28)
+        box = np.array([[x, y, x + width, y + height]], np.float32)
+        digit = cut_digits(strength, box, light=True)[0].image  # (28, 28)
         with self._lock:
-            probabilities = softmax(self._open_classifier(model).logits(digit[None])[0])  # (10,)
+            probabilities = softmax(self._open_reader(model).classifier.logits(digit[None])[0])  # (10,)
         return {
             "probabilities": [round(float(p), 4) for p in probabilities],
             "unsure": bool(probabilities.max() < self._threshold),
@@ -92,7 +92,7 @@ class UploadReader:
         """
         image = self._decoder.decode(data)
         with self._lock:
-            reading = Reader(self._open_classifier(model), threshold=self._threshold).read(image)
+            reading = self._open_reader(model).read(image)
         return {
             "lines": list(reading.lines),
             "numbers": [number.to_dict() for number in reading.numbers],
@@ -106,8 +106,8 @@ class UploadReader:
         """End the process that waits for a photograph."""
         self._decoder.close()
 
-    def _open_classifier(self, model: OpenedModel) -> Classifier:
-        """Open a classifier of the network, unless that was done before."""
+    def _open_reader(self, model: OpenedModel) -> Reader:
+        """Open a reader with the network, unless that was done before."""
         if self._opened is None or self._opened[0] is not model:
-            self._opened = model, model.open_again()
+            self._opened = model, Reader(model.open_again(), threshold=self._threshold)
         return self._opened[1]

@@ -320,6 +320,15 @@ def _save(
     write_whole(run / STATE, encode_tensors(to_arrays(tensors), description))
 
 
+def is_complete(run: Path, settings: Settings) -> bool:
+    """Whether a run with these settings has come to its end, so that its checkpoint can be exported as int8."""
+    if not (run / CHECKPOINT).exists():
+        return False
+    found = checkpoint.load(run / CHECKPOINT)
+    expected = {"settings": asdict(settings), "step": settings.steps}
+    return bool(found.statistics) and found.metadata.get("training") == expected
+
+
 def _restore(
     path: Path, settings: Settings, net: Finder, average: AveragedModel, optimizer: torch.optim.Optimizer
 ) -> int:

@@ -165,17 +165,20 @@ def targets(boxes: Tensor, side: int) -> Targets:
 
 
 def loss(output: Tensor, wanted: Targets) -> tuple[Tensor, dict[str, Tensor]]:
-    """How wrong an output is: CenterNet's focal loss of the middles (Zhou et al. 2019), and those of box and digit."""
+    """How wrong an output is: the cross entropy of the middles, and the losses of box and digit.
+
+    Around the core of a digit silence is asked for less, as by Zhou et al., "Objects as Points", 2019. Their focal loss
+    is not taken: it is content with a confidence of 0.85 for the clearest digit.
+    """
     values = output.float()
     heat, target = values[:, 0], wanted.heat
-    chance = torch.sigmoid(heat)
     middle = (target == 1).to(heat.dtype)
-    found = -F.logsigmoid(heat) * (1 - chance) ** 2 * middle
-    silent = -F.logsigmoid(-heat) * chance**2 * (1 - target) ** 4 * (1 - middle)
+    found = -F.logsigmoid(heat) * middle
+    silent = -F.logsigmoid(-heat) * (1 - target) ** 4 * (1 - middle)
     count = middle.sum().clamp(min=1.0)
-    focal = ((found + silent) * wanted.weight).sum() / count
+    heat_loss = ((found + silent) * wanted.weight).sum() / count
     own = values[wanted.index[:, 0], :, wanted.index[:, 1], wanted.index[:, 2]]  # (K, VALUES)
     box = F.smooth_l1_loss(own[:, 1:5], wanted.box) if len(own) else values.sum() * 0
     known = wanted.label >= 0
     digit = F.cross_entropy(own[known, 5:], wanted.label[known]) if bool(known.any()) else values.sum() * 0
-    return focal + box + 0.5 * digit, {"middle": focal.detach(), "box": box.detach(), "digit": digit.detach()}
+    return heat_loss + box + 0.5 * digit, {"middle": heat_loss.detach(), "box": box.detach(), "digit": digit.detach()}

@@ -472,8 +472,8 @@ def empty(random: _Random, page: Page) -> float:
 
 KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
     "lines": (0.13, lines),
-    "touching": (0.06, touching),
-    "lone": (0.16, lone),
+    "touching": (0.09, touching),
+    "lone": (0.13, lone),
     "columns": (0.06, columns),
     "grid": (0.07, grid),
     "sudoku": (0.07, sudoku),
@@ -641,7 +641,7 @@ def draw(random: _Random, sources: Sources, kind: str | None = None, without: st
         inside[whole],
         np.array(rows, np.int64)[whole],
     )
-    return cut_out(random, picture) if random.rand() < 0.12 and whole.any() else picture
+    return cut_out(random, picture) if random.rand() < 0.2 and whole.any() else picture
 
 
 def _measure_visible(boxes: _Floats, inside: _Floats) -> _Floats:
@@ -714,7 +714,7 @@ def _sheet(
     ground = surfaces.paper(random, height, width)
     if random.rand() < (0.3 if kind not in ("grid", "sudoku", "boxes") else 0.05):
         surfaces.rules(random, ground, size)
-    if random.rand() < 0.06:
+    if random.rand() < 0.12:
         surfaces.waves(random, ground)
     ink = page.ink
     if random.rand() < 0.2:  # pencil, chalk, a dry marker
