@@ -26,6 +26,7 @@ STALE = {
     ): IDLE,
     ("docs/benchmarks.md", "edge-mnist bench"): IDLE,
     ("docs/benchmarks.md", "make --silent peers"): IDLE,
+    ("docs/browser.md", "python benchmarks/browser.py"): IDLE,
     ("docs/study.md", "the study"): "its times and memory are those of docs/benchmarks.md; renew it by hand after that",
     ("README.md", "docs/demo.webp"): IDLE,
     ("docs/demo.md", "docs/demo.webp"): IDLE,
