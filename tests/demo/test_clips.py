@@ -102,7 +102,8 @@ def test_each_number_of_a_sheet_is_read_within_a_second_of_lying_still(name: str
     events, numbers = watch(film(strips, 2.6, sway))
     read = {event.number.text: event.time for event in events if event.kind == "read"}
     assert sorted(read) == sorted(strip.text for strip in strips)
-    assert all(0.4 < read[strip.text] - strip.lies <= 1.0 for strip in strips)
+    # One that slows down may already count as still, since no hand is.
+    assert all(0.2 < read[strip.text] - strip.lies <= 1.0 for strip in strips)
     assert sorted(numbers) == sorted(strip.text for strip in strips if strip.leaves > 9)
     others = [(event.kind, event.number.text) for event in events if event.kind != "read"]
     assert others == [("gone", strip.text) for strip in strips if strip.leaves < 9]

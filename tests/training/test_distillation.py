@@ -74,7 +74,7 @@ def test_user_digits_are_learned_from_their_labels_not_from_the_teacher(data: Pa
     ]
     student = _train(data, tmp_path / "run", *options, "--set", "distillation=1", "--epochs", "2")
     reads = runtime.load_bytes(write_tflite(fold(student)), "student").predict
-    assert (reads(user_images) == 7).mean() > 0.95
+    assert (reads(user_images) == 7).mean() > 0.9
     assert (reads(DIGITS.images[200:]) == DIGITS.labels[200:]).mean() > 0.8
 
 

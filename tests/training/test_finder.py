@@ -31,6 +31,7 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.training.finder import __main__ as program
 from edge_mnist.training.finder import glyphs, loop, network, pages, sources
 from edge_mnist.training.finder.pages import Picture, Sources
+from tests.support.digits import put_digits
 
 FONT = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
 
@@ -150,7 +151,7 @@ def test_the_loss_of_the_right_output_is_nearly_zero_and_of_any_other_is_not() -
     boxes = torch.tensor([[[3.0, 20, 30, 34, 52], [8.0, 60, 30, 75, 50], [1.0, 100, 100, 103, 112]]])
     wanted = network.targets(boxes, network.SIDE)
     right, _ = network.loss(_say(boxes), wanted)
-    assert float(right) < 0.01
+    assert float(right) < 0.05
     for changed in (boxes + torch.tensor([0.0, 9, 0, 9, 0]), boxes[:, :2], torch.full_like(boxes, -2)):
         wrong, _ = network.loss(_say(changed), wanted)
         assert float(wrong) > 1
@@ -292,15 +293,23 @@ def test_worker_processes_draw_the_chunks_in_order(fonts: Path) -> None:
         assert all(np.array_equal(one.frame, other.frame) for one, other in zip(chunk, expected, strict=True))
 
 
-def _become_a_parent_that_is_killed(fonts: Path) -> None:
-    pool = ProcessPoolExecutor(1, get_context("spawn"), loop._prepare, (fonts, None))
+def _become_a_parent_that_is_killed(fonts: Path, data: Path) -> None:
+    pool = ProcessPoolExecutor(1, get_context("spawn"), loop._prepare, (fonts, data))
     print(pool.submit(os.getpid).result(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_the_workers_of_a_training_that_was_killed_end_too(fonts: Path) -> None:
-    code = f"from tests.training import test_finder as t; t._become_a_parent_that_is_killed(t.Path({str(fonts)!r}))"
-    command = [sys.executable, "-c", f"if __name__ == '__main__': {code}"]
+def test_the_workers_of_a_training_that_was_killed_end_too(fonts: Path, tmp_path: Path) -> None:
+    code = (
+        "from tests.training import test_finder as t; t._become_a_parent_that_is_killed(*map(t.Path, t.sys.argv[1:3]))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"if __name__ == '__main__': {code}",
+        str(fonts),
+        str(put_digits(tmp_path / "digits")),
+    ]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300)  # it ends when the worker does, too
     worker = int(run.stdout)
     deadline = time.monotonic() + 60

@@ -47,13 +47,20 @@ def test_recorded_settings_of_former_names_are_read() -> None:
         runs.parse_settings({**RECORDED, "recipe": {**RECORDED["recipe"], "unknown": 1}})
 
 
-def test_the_shipped_checkpoint_still_says_how_it_was_trained() -> None:
-    metadata = checkpoint.load(SHIPPED).metadata
-    assert metadata["network"] == "edge_mnist.network:DigitNet"  # else this test would show nothing
+def test_a_checkpoint_says_how_it_was_trained_under_former_names_too() -> None:
+    shipped = checkpoint.load(SHIPPED)
     fields = {field.name for field in dataclasses.fields(runs.TrainingSettings)}
-    settings = runs.parse_settings({name: value for name, value in metadata.items() if name in fields})
-    assert settings.recipe.augmentation is not None and settings.recipe.augmentation.degradation == 0.08
-    assert distillation.unpack_teacher(*distillation.pack_teachers([checkpoint.load(SHIPPED)]), "cpu") is not None
+    metadata = {name: value for name, value in shipped.metadata.items() if name in fields}
+    settings = runs.parse_settings(metadata)
+    assert settings.recipe.augmentation is not None and settings.recipe.augmentation.degradation == 0.05
+    recipe = dict(metadata["recipe"])
+    recipe["augmentation"] = dict(recipe["augmentation"])
+    recipe["augmentation"]["wear"] = recipe["augmentation"].pop("degradation")
+    recipe["calm"] = recipe.pop("cooldown_epochs")
+    former = {"network": "edge_mnist.network:DigitNet", "recipe": recipe}
+    assert runs.parse_settings({**metadata, **former}) == settings
+    old = dataclasses.replace(shipped, metadata={**shipped.metadata, **former})
+    assert distillation.unpack_teacher(*distillation.pack_teachers([old]), "cpu") is not None
 
 
 def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
