@@ -30,7 +30,6 @@ STALE = {
     ("docs/study.md", "the study"): "its times and memory are those of docs/benchmarks.md; renew it by hand after that",
     ("README.md", "docs/demo.webp"): IDLE,
     ("docs/demo.md", "docs/demo.webp"): IDLE,
-    ("docs/demo.md", "docs/demo.png"): IDLE,
 }
 """What shows networks that are no longer shipped, by document and by command, table or picture, with the reason why it
 is not renewed yet. It should be empty in a release."""
