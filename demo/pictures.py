@@ -127,6 +127,7 @@ def _read(
     for source, trouble in errors:
         yield PictureResult(os.fspath(source), len(names), error=trouble)
     taken: set[str] = set()
+    given = {Path(name).resolve() for name in names if name != "-"}
     for name in _show_progress(names):
         try:
             frame = images.load_from(sys.stdin.buffer, name) if name == "-" else images.load(Path(name))
@@ -134,8 +135,10 @@ def _read(
             reading = reader.read(frame)
             _LOG.debug("%s: read in %.1f ms", name, reading.milliseconds["total"])
             if annotated_folder is not None:
-                picture = draw_digits(frame, reading.digits, reading.unsure)
-                _write_png(annotated_folder / _choose_name(_stem(name), taken), picture)
+                path = annotated_folder / _choose_name(_stem(name), taken)
+                if path.resolve() in given:
+                    raise UsageError(f"--annotate {annotated_folder}: would overwrite {path}: name another folder")
+                _write_png(path, draw_digits(frame, reading.digits, reading.unsure))
             if digits_folder is not None:
                 _save_digits(digits_folder, name, reading)
         except EdgeMnistError as error:
@@ -146,6 +149,8 @@ def _read(
 
 def _list_pictures(source: str) -> list[str]:
     """A file as it is, the images of a folder by name."""
+    if not source:
+        raise UsageError("the name of a picture is empty: expected a picture, a folder, or - for standard input")
     if source != "-" and Path(source).is_dir():
         return [str(path) for path in images.list_images(Path(source))]
     return [source]

@@ -1,6 +1,6 @@
 """`python -m edge_mnist` is the `edge-mnist` command."""
 
-from edge_mnist.cli.commands import main
+from edge_mnist.cli import main
 
 if __name__ == "__main__":
     main()

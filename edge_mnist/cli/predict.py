@@ -48,9 +48,9 @@ _LOG = logging.getLogger(__name__)
 def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any) -> None:
     """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
 
-    The lines of one picture are printed as they are, those of several after the picture's name. `?` stands for a digit
-    in a line that is not sure; stderr shows the line with its most probable label in brackets. The exit status is 1 if
-    a picture could not be read, 2 if there is no such picture; the others are still read.
+    The lines of one picture are printed as they are, with a space between numbers, those of several after the picture's
+    name. `?` stands for a doubtful digit; stderr shows its line with the most probable label in brackets. The exit
+    status is 1 if a picture could not be read, 2 if there is no such picture; the others are still read.
     """
     try:
         from edge_mnist.demo.pictures import read_pictures
@@ -67,8 +67,11 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
         elif result.reading is not None and not result.reading.lines:
             _LOG.warning("%s: no digits found", result.name)
         elif result.reading is not None:
-            for line in result.reading.lines:
-                click.echo(line if result.count == 1 else f"{result.name}: {line}")
+            texts: dict[int, list[str]] = {}
+            for number in result.reading.numbers:
+                texts.setdefault(number.line, []).append(number.text)
+            for numbers in texts.values():
+                click.echo(("" if result.count == 1 else f"{result.name}: ") + " ".join(numbers))
             for line in result.reading.doubtful().values():
                 _LOG.warning("%s: not sure: %s", result.name, line)
     if status:

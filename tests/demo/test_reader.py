@@ -276,6 +276,26 @@ def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "marked").iterdir()) == ["page-2.png", "page.png"]
 
 
+def test_predict_never_writes_over_a_picture_that_it_is_given(tmp_path: Path) -> None:
+    _, png = cv2.imencode(".png", written(["27"], 60, size=(300, 140)))
+    path = tmp_path / "page.png"
+    path.write_bytes(png.tobytes())
+    done = predict(path, "--annotate", tmp_path)
+    assert done.returncode == 2 and done.stderr.decode().count("\n") == 1
+    assert f"would overwrite {path}: name another folder" in done.stderr.decode()
+    assert path.read_bytes() == png.tobytes() and sorted(tmp_path.iterdir()) == [path]
+    done = predict("")
+    assert done.returncode == 2 and b"the name of a picture is empty" in done.stderr
+
+
+def test_numbers_of_a_line_are_printed_with_a_space_between_them(tmp_path: Path) -> None:
+    sheet = np.hstack([written([number], 60, size=(260, 140)) for number in ("27", "48")])
+    _, png = cv2.imencode(".png", sheet)
+    (tmp_path / "page.png").write_bytes(png.tobytes())
+    assert predict(tmp_path / "page.png").stdout == b"27 48\n"
+    assert json.loads(predict(tmp_path / "page.png", "--json").stdout)["lines"] == ["2748"]
+
+
 def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     from edge_mnist.data.user_digits import read_user_digits
