@@ -67,7 +67,8 @@ def list_failures(report: ParityReport) -> list[str]:
     if drop is not None and drop > report.max_drop:
         lines.append(f"int8 loses {drop:.4g} points of accuracy, at most {report.max_drop:g} allowed")
     if not lines and not report.passed:
-        lines.append("no variant was run")
+        reasons = "; ".join(dict.fromkeys(variant.reason for variant in report.variants if variant.reason))
+        lines.append(f"no variant was run: {reasons}" if reasons else "no variant was run")
     return lines
 
 

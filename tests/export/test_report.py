@@ -370,6 +370,10 @@ def test_the_reason_of_a_failure_is_stated() -> None:
     assert "FAILED: int8 loses 0.52 points of accuracy, at most 0.1 allowed" in words(printed(worse))
     nothing = replace(sample(), variants=tuple(replace(v, status="not run") for v in sample().variants))
     assert "FAILED: no variant was run" in words(printed(nothing))
+    missing = tuple(replace(v, status="not run", reason="Wasmtime is not installed") for v in sample().variants)
+    assert "FAILED: no variant was run: Wasmtime is not installed" in words(
+        printed(replace(sample(), variants=missing))
+    )
 
 
 def test_texts_from_outside_are_shown_unchanged() -> None:
