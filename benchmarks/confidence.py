@@ -1,7 +1,8 @@
 """Fits the weights of the confidence: `python -m benchmarks.confidence --fonts FONTS [--data DIR] [--count N]`.
 
-On drawn pages of the part "choose", from which neither network has learned, and on the half of the frames without
-digits that is there to tune on. Prints the lines for `demo/reading/confidence.py`, and how well it is calibrated.
+On drawn pages of the part "choose", which neither network has seen, some of MNIST's images on them apart, and on the
+half of the frames without digits that is there to tune on. Prints the lines for `demo/reading/confidence.py`, and how
+well it is calibrated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How likely it is that a digit was read right, from what both networks say of it.
 
 A logistic regression weighs four features (Hosmer, Lemeshow, "Applied Logistic Regression", 2000). Its weights were
-fitted by `benchmarks/confidence.py` on drawn pages from which neither network has learned; its result is a probability,
-the confidence that the reader gives.
+fitted by `benchmarks/confidence.py` on drawn pages that neither network has seen, some of MNIST's images on them apart;
+its result is a probability, the confidence that the reader gives.
 """
 
 from __future__ import annotations

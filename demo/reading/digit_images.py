@@ -227,7 +227,7 @@ def _cut(windows: _Windows, start: int, boxes: _Floats, parameters: CropParamete
     mask = np.zeros((count, size + 1, size), np.uint8)
     np.greater(strength, bounds[:, None, None], out=mask[:, :size].view(np.bool_))
     labels, window_of = _label(mask, inner, parameters)
-    own = _own(labels, window_of, windows, start, boxes, parameters)  # (N, W + 1, W)
+    own = _assign_ink(labels, window_of, windows, start, boxes, parameters)  # (N, W + 1, W)
     strip = own.reshape(-1, size)
     outlined = cv2.erode(strip, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0).reshape(own.shape)
     around = cv2.dilate(strip, _CROSS).reshape(own.shape)
@@ -414,7 +414,7 @@ def _find_lines(part: _Bytes, margin: int, parameters: CropParameters) -> NDArra
     return found if found.any() else None
 
 
-def _own(
+def _assign_ink(
     labels: NDArray[np.int32],
     window_of: NDArray[np.intp],
     windows: _Windows,

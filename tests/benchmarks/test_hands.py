@@ -43,7 +43,7 @@ def test_a_page_gives_its_digits_also_the_missed_ones_and_what_the_finder_sees_b
     pages.put(random, page, "4", 440, 200, 60, by)
     boxes = np.array([(*outline.min(0), *outline.max(0)) for outline in page.outlines], np.float32)
     frame = np.rint(255 - 200 * page.ink).astype(np.uint8)
-    # The 4 is none of the page's digits: the finder sees it beside them. The 2 may be a digit, and need not be found.
+    # The truth leaves the 4 out, so that it must be cut as no digit, and says that the 2 need not be found.
     labels = np.array([*page.labels[:3], pages.MAY_BE_FOUND])
     picture = pages.Picture("lines", frame, labels, boxes[:4], np.zeros(4, np.int64))
     for finder in (_finder(0.15), _finder(0.99999)):

@@ -60,7 +60,7 @@ def write(text: str, height: int = 48) -> NDArray[np.uint8]:
 
 
 def film(strips: list[Strip], seconds: float, sway: float = 0.0) -> Iterator[Frame]:
-    """What a camera sees, with noise and, if its holder is not quite calm, some sway in pixels."""
+    """Films the strips with noise; the picture moves by up to `sway` pixels, as if a hand held the camera."""
     random = np.random.RandomState(0)
     papers = [write(strip.text) for strip in strips]
     for number in range(round(seconds * FPS)):

@@ -173,7 +173,7 @@ def test_home_assistant_shows_the_number_and_its_confidence_while_they_are_true(
         shown = describe(availability=availability, state=state, numbers='["42"]', confidences="[0.9]")
         assert shown.find_state("Number") is shown.find_state("Confidence") is None
         assert shown.find_state("Connection") == {"online": "on", "offline": "off"}[availability]
-    assert describe(availability="online", numbers="[]").find_state("Number") is None  # no frame has been read
+    assert describe(availability="online", numbers="[]").find_state("Number") is None  # before the first frame is read
 
 
 def test_cameras_of_similar_topics_are_different_devices() -> None:

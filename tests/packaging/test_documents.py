@@ -93,7 +93,7 @@ def test_every_command_line_has_options_that_exist() -> None:
         assert not re.search(r"edge-mnist --(?!help|version)", text), f"{path.name}: options follow the command"
         for line in re.finditer(r"edge-mnist (?P<name>[a-z]+)(?P<rest>[^\n`#|;>]*)", text):
             command = commands.commands.get(line["name"])
-            if command is None:  # the text mentions edge-mnist, but does not run it
+            if command is None:  # the name occurs in a sentence, not in a command
                 assert " --" not in line["rest"], f"{path.name}: {line[0]}"
                 continue
             known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}

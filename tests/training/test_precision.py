@@ -43,7 +43,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def choose(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[..., tuple[bool, str]]:
-    """Chooses with these times, or fails if they are None and are asked for: whether bfloat16, and the note."""
+    """Returns the choice and the note. The times replace a measurement; if they are None, measuring fails the test."""
 
     def run(milliseconds: dict[str, float] | None, settings: TrainingSettings = SETTINGS) -> tuple[bool, str]:
         caplog.clear()
