@@ -25,7 +25,7 @@ _Random = np.random.RandomState
 
 HEIGHT = 72
 """The height of a digit in a hand's images, in pixels."""
-MARGIN = 14
+MARGIN = 16
 """Blank pixels around each image, so that it may be thickened and turned."""
 DIGITS = "0123456789"
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -166,13 +166,14 @@ class Pen:
 
 def pen(random: _Random, printed: bool) -> Pen:
     """A pen as one finds it."""
-    grow = int(random.choice([-3, -2, 0, 0, 2, 3, 5, 7, 9], p=[0.05, 0.1, 0.3, 0.15, 0.15, 0.1, 0.07, 0.05, 0.03]))
+    grown = [-3, -2, 0, 2, 3, 5, 7, 9, 13]
+    grow = int(random.choice(grown, p=[0.05, 0.1, 0.42, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025]))
     if printed:
         return Pen(min(grow, 2), 0.0 if random.rand() < 0.8 else 0.2, random.uniform(0.8, 1.2), 0.0)
     return Pen(
         grow,
-        random.normal(0, 0.12),
-        random.uniform(0.75, 1.25),
+        random.normal(0, 0.12) if random.rand() < 0.8 else random.normal(0.3, 0.15),
+        random.uniform(0.75, 1.25) if random.rand() < 0.75 else random.uniform(1.1, 1.7),
         random.uniform(0.3, 1.3),
         bool(random.rand() < 0.02),
     )

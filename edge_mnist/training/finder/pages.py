@@ -121,7 +121,8 @@ def writer(random: _Random, sources: Sources, kind: str = "digits") -> Writer:
 
 def put(random: _Random, page: Page, text: str, x: float, baseline: float, size: float, by: Writer) -> float:
     """Write a text; returns where it ends. Digits that would not fit on the page wholly are left out."""
-    for symbol in text:
+    zeros = random.uniform(0.55, 0.8) if not by.hand.printed and random.rand() < 0.1 else 1.0  # small ones, raised
+    for index, symbol in enumerate(text):
         if symbol == " ":
             x += size * random.uniform(0.4, 0.7)
             continue
@@ -133,7 +134,9 @@ def put(random: _Random, page: Page, text: str, x: float, baseline: float, size:
                 continue
             hand = known[random.randint(len(known))]
         ways = hand.characters[symbol]
-        x = _put_one(random, page, symbol, ways[random.randint(len(ways))], x, baseline, size, by)
+        small = zeros if index and symbol == "0" else 1.0
+        raised = baseline - random.uniform(0, 1 - small) * size
+        x = _put_one(random, page, symbol, ways[random.randint(len(ways))], x, raised, small * size, by)
     return x
 
 
@@ -143,7 +146,7 @@ def _put_one(
     if x > page.width or baseline > 1.2 * page.height:
         return x + 0.6 * size
     unrest = by.pen.unrest
-    own = size * float(np.exp(random.normal(0, 0.05) * unrest))
+    own = size * float(np.exp(random.normal(0, 0.08) * unrest))
     image = glyphs.write(random, way, own, by.pen)
     rows, columns = image.shape
     top = round(baseline + way.drop * own - rows + random.normal(0, 0.03) * size * unrest)
@@ -274,13 +277,14 @@ def touching(random: _Random, page: Page) -> float:
 def lone(random: _Random, page: Page) -> float:
     """A few digits far apart; often one that fills the page."""
     size = _size(random, 18, page.height * 0.9)
-    for _ in range(int(random.choice([1, 1, 1, 2, 3, 6, 10]))):
+    for _ in range(int(random.choice([1, 1, 1, 1, 2, 3, 6, 10]))):
         by = writer(random, page.sources)
         own = size * random.uniform(0.7, 1.2)
         x = random.uniform(0.02, 0.95) * max(page.width - 0.8 * own, 1)
         top = random.uniform(0.02, 0.98) * max(page.height - 1.1 * own, 1)
         if is_free(page, x - 0.2 * own, top - 0.1 * own, x + own, top + 1.2 * own):
-            put(random, page, str(random.randint(10)), x, top + own, own, by)
+            digit = 1 if random.rand() < 0.15 else random.randint(10)  # a lone one is most like a mere line
+            put(random, page, str(digit), x, top + own, own, by)
             page.line += 1
     return size
 
@@ -471,17 +475,17 @@ def empty(random: _Random, page: Page) -> float:
 
 
 KINDS: dict[str, tuple[float, Callable[[_Random, Page], float]]] = {
-    "lines": (0.13, lines),
-    "touching": (0.09, touching),
-    "lone": (0.13, lone),
-    "columns": (0.06, columns),
+    "lines": (0.12, lines),
+    "touching": (0.10, touching),
+    "lone": (0.16, lone),
+    "columns": (0.05, columns),
     "grid": (0.07, grid),
     "sudoku": (0.07, sudoku),
     "boxes": (0.07, boxes),
-    "equations": (0.06, equations),
-    "form": (0.08, form),
-    "words": (0.12, words),
-    "drawing": (0.08, drawing),
+    "equations": (0.05, equations),
+    "form": (0.07, form),
+    "words": (0.11, words),
+    "drawing": (0.10, drawing),
     "empty": (0.05, empty),
     "photograph": (0.04, empty),
 }
@@ -518,7 +522,7 @@ def _doodle(random: _Random, page: Page, size: float) -> None:
     if not is_free(page, middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half):
         return
     depth, thick = random.uniform(0.2, 0.95), max(1, round(size * np.exp(random.uniform(np.log(0.02), np.log(0.25)))))
-    kind = random.randint(6)
+    kind = random.randint(8)
     if kind == 0:  # scribble
         points = middle + np.cumsum(random.normal(0, 0.25 * half, (random.randint(8, 40), 2)), 0)
         fine = cv2.resize(points.astype(np.float32), (2, len(points) * 6), interpolation=cv2.INTER_CUBIC)
@@ -542,6 +546,23 @@ def _doodle(random: _Random, page: Page, size: float) -> None:
             cv2.fillPoly(page.ink, [shape], depth, cv2.LINE_AA)
         else:
             cv2.polylines(page.ink, [shape], True, depth, thick, cv2.LINE_AA)
+    elif kind == 5:  # coils: a pen that goes round and round, along a line or about a place
+        t = np.linspace(0, random.uniform(8, 80), 400)
+        wide, high = random.uniform(0.2, 0.9, 2) * half
+        drift = random.choice([0, 1]) * half / t[-1]
+        way = np.stack([wide * np.cos(t) + drift * t, high * np.sin(t)], 1)
+        way += np.cumsum(random.normal(0, 0.012 * half, way.shape), 0)
+        cv2.polylines(page.ink, [np.rint(way + middle).astype(np.int32)], False, depth, thick, cv2.LINE_AA)
+    elif kind == 6:  # a disc with a rim and a relief, such as a coin or a button
+        radius = max(3, int(0.7 * half))
+        down, across = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
+        away = np.hypot(across, down) / radius
+        relief = surfaces.noise(random, len(away), len(away), random.uniform(0.1, 0.5) * radius)
+        shade = np.clip(random.uniform(0.1, 0.6) + random.uniform(0, 0.3) * relief, 0, 1)
+        shade = np.where(away > random.uniform(0.75, 0.95), depth, shade) * (away < 1)
+        left, top = np.rint(middle - radius).astype(int)
+        part = page.ink[top : top + len(away), left : left + len(away)]
+        np.maximum(part, shade[: part.shape[0], : part.shape[1]].astype(np.float32), out=part)
     else:  # axes and a curve
         a = np.rint(middle - half).astype(int)
         b = np.rint(middle + half).astype(int)
@@ -714,8 +735,8 @@ def _sheet(
     ground = surfaces.paper(random, height, width)
     if random.rand() < (0.3 if kind not in ("grid", "sudoku", "boxes") else 0.05):
         surfaces.rules(random, ground, size)
-    if random.rand() < 0.12:
-        surfaces.waves(random, ground)
+    if random.rand() < 0.2:
+        surfaces.patterns(random, ground)
     ink = page.ink
     if random.rand() < 0.2:  # pencil, chalk, a dry marker
         ink = ink * np.clip(1 + random.uniform(0.1, 0.5) * surfaces.noise(random, height, width, 1.5), 0, 1.3)

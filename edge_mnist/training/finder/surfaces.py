@@ -68,15 +68,26 @@ def rules(random: _Random, sheet: _Floats, size: float) -> None:
         sheet[:, x : x + max(1, int(thick))] *= 0.6
 
 
-def waves(random: _Random, sheet: _Floats) -> None:
-    """Draw the fine waves of a cheque or a ticket."""
+def patterns(random: _Random, sheet: _Floats) -> None:
+    """Draw what a cheque or a ticket is printed with: fine waves, rosettes, or dots."""
     height, width = sheet.shape
     down, across = np.mgrid[:height, :width].astype(np.float32)
-    for _ in range(random.randint(1, 3)):
-        pitch, bend = random.uniform(3, 12), random.uniform(0, 4)
-        angle = random.uniform(0, np.pi)
+    depth = random.uniform(0.05, 0.3)
+    for _ in range(random.randint(1, 4)):
+        pitch, bend, angle = random.uniform(3, 14), random.uniform(0, 4), random.uniform(0, np.pi)
         place = down * np.cos(angle) + across * np.sin(angle) + bend * np.sin(across / random.uniform(6, 40))
-        sheet *= 1 - random.uniform(0.05, 0.3) * np.clip(np.cos(2 * np.pi * place / pitch) * 2 - 1, 0, 1)
+        kind = random.randint(3)
+        if kind == 0:
+            shade = np.clip(np.cos(2 * np.pi * place / pitch) * 2 - 1, 0, 1)
+        elif kind == 1:  # rings around a middle, with petals
+            x, y = across - random.uniform(0, width), down - random.uniform(0, height)
+            petals = 1 + random.uniform(0, 0.3) * np.sin(random.randint(3, 16) * np.arctan2(y, x))
+            shade = np.clip(np.cos(2 * np.pi * np.hypot(x, y) * petals / pitch) * 2 - 1, 0, 1)
+        else:
+            other = across * np.cos(angle) - down * np.sin(angle)
+            both = np.cos(2 * np.pi * place / pitch) * np.cos(2 * np.pi * other / pitch)
+            shade = np.clip(2 * np.abs(both) - 1, 0, 1)
+        sheet *= 1 - depth * random.uniform(0.4, 1) * shade
 
 
 def table(random: _Random, height: int, width: int, photographs: list[NDArray[np.uint8]]) -> _Floats:
