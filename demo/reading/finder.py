@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import finder_map
-from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS, FOUND, PLACE, SMALLEST, VALUES
+from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS_HEIGHT, CANVAS_WIDTH, FOUND, PLACE, SMALLEST, VALUES
 from edge_mnist.runtime import Classifier
 
-TILE = CANVAS - 2 * BORDER
-"""The largest side of a picture that fills a canvas, in pixels."""
-COARSE = 320
-"""The longer side, in pixels, of the finest scale that shares the canvas with the coarser ones."""
+TILE_WIDTH, TILE_HEIGHT = CANVAS_WIDTH - 2 * BORDER, CANVAS_HEIGHT - 2 * BORDER
+"""Of a picture that fills a canvas, in pixels."""
+SMALL = 320
+"""A picture whose longer side has no more pixels is also looked at enlarged: its digits may be small, too."""
 SHARED = 48
 """Pixels that neighbouring tiles share: a digit that one of them cuts lies wholly on the other."""
 
@@ -52,7 +52,7 @@ class Picture:
     """A picture on a canvas.
 
     Attributes:
-        pixels: uint8 (h, w) grey, no larger than `TILE`.
+        pixels: uint8 (h, w) grey, no larger than `TILE_HEIGHT` and `TILE_WIDTH`.
         scale: pixels of it for one pixel of the frame, across and down.
         corner: where it begins in its scale, across and down, in pixels of the scale.
         edges: of a tile, how far from its left, top, right and bottom edge the middle of a digit must lie, in pixels; 0
@@ -109,18 +109,19 @@ class Finder:
 
     def _look(self, placed: list[Placed]) -> NDArray[np.float32]:
         """What is found on pictures: float32 (N, 15), the box in the frame, the confidence, ten logits."""
-        canvases = np.full((placed[-1].canvas + 1, CANVAS, CANVAS), BEYOND, np.uint8)
+        canvases = np.full((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), BEYOND, np.uint8)
         for one in placed:
             height, width = one.picture.pixels.shape
-            below, right = (min(BORDER, CANVAS - end) for end in (one.top + height, one.left + width))
+            below = min(BORDER, CANVAS_HEIGHT - one.top - height)
+            right = min(BORDER, CANVAS_WIDTH - one.left - width)
             canvases[
                 one.canvas, one.top - BORDER : one.top + height + below, one.left - BORDER : one.left + width + right
             ] = cv2.copyMakeBorder(one.picture.pixels, BORDER, below, BORDER, right, cv2.BORDER_REPLICATE)
         lowest = float(np.log(self.least / (1 - self.least)))
         found = [np.zeros((0, 5 + 10), np.float32)]
         for number, canvas in enumerate(canvases):
-            side = CANVAS // PLACE
-            outputs = self.network.outputs(finder_map.split_places(canvas[None])).reshape(VALUES, side, side)
+            outputs = self.network.outputs(finder_map.split_places(canvas[None]))
+            outputs = outputs.reshape(VALUES, CANVAS_HEIGHT // PLACE, CANVAS_WIDTH // PLACE)
             heat = self.network.dequantize(outputs[0])
             is_peak = (heat >= lowest) & (heat >= cv2.dilate(heat, np.ones((3, 3), np.uint8)))
             down, across = np.unravel_index(np.flatnonzero(is_peak), heat.shape)
@@ -162,8 +163,10 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
         if size == (width, height):
             return grey, (1.0, 1.0)
         way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
-        # Half of a finer scale is nearly the same, and a fraction of the work.
-        is_half = finer is not None and finer[0].shape == (2 * size[1], 2 * size[0])
+        # The half of a finer scale is nearly the same, and a fraction of the work.
+        is_half = finer is not None and all(
+            abs(one - 2 * other) <= 1 for one, other in zip(finer[0].shape, reversed(size), strict=True)
+        )
         source = finer[0] if finer is not None and is_half else grey
         pixels = np.asarray(cv2.resize(source, size, interpolation=way), np.uint8)
         return pixels, (size[0] / width, size[1] / height)
@@ -171,16 +174,17 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
     longest = max(height, width)
     coarse: list[Scale] = []
     fine: list[Scale] = []
-    # the first two scales lie one beside or below the other
-    shortest = min(height, width)
-    longer = float(min(COARSE, TILE, longest, (CANVAS - 4 * BORDER) / 1.5 * longest / shortest))
+    # the first two scales lie one below or beside the other
+    below = min(TILE_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height)
+    beside = min(TILE_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width)
+    longer = longest * min(1.0, max(below, beside))
     while True:
         coarse.append(at(longer, coarse[-1] if coarse else None))
         if longer / 2 < SMALLEST:
             break
         longer /= 2
     longer = 2.0 * max(coarse[0][0].shape)
-    if longest <= COARSE:  # a small picture: its digits may be small, too
+    if longest <= SMALL:
         fine.append(at(longer))
     else:
         while longer <= min(finest, 1.5 * longest):
@@ -191,7 +195,8 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
 
 def _tiles(pixels: NDArray[np.uint8], scale: tuple[float, float]) -> list[Picture]:
     """A scale, cut into tiles that a canvas holds."""
-    spans = [_spans(side) for side in reversed(pixels.shape)]
+    height, width = pixels.shape
+    spans = _spans(width, TILE_WIDTH), _spans(height, TILE_HEIGHT)
     half = SHARED // 2
     return [
         Picture(
@@ -201,8 +206,8 @@ def _tiles(pixels: NDArray[np.uint8], scale: tuple[float, float]) -> list[Pictur
             (
                 half * (left > 0),
                 half * (top > 0),
-                half * (right < pixels.shape[1]),
-                half * (bottom < pixels.shape[0]),
+                half * (right < width),
+                half * (bottom < height),
             ),
         )
         for top, bottom in spans[1]
@@ -210,34 +215,37 @@ def _tiles(pixels: NDArray[np.uint8], scale: tuple[float, float]) -> list[Pictur
     ]
 
 
-def _spans(side: int) -> list[tuple[int, int]]:
+def _spans(side: int, tile: int) -> list[tuple[int, int]]:
     """Where tiles along a side begin and end."""
-    if side <= TILE:
+    if side <= tile:
         return [(0, side)]
-    count = -(-(side - SHARED) // (TILE - SHARED))
-    starts = [round(number * (side - TILE) / (count - 1)) for number in range(count)]
-    return [(start, start + TILE) for start in starts]
+    count = -(-(side - SHARED) // (tile - SHARED))
+    starts = [round(number * (side - tile) / (count - 1)) for number in range(count)]
+    return [(start, start + tile) for start in starts]
 
 
 def _pack(pictures: list[Picture]) -> list[Placed]:
-    """Places pictures on canvases: in rows, or in columns where that takes fewer canvases."""
-    ways = [_pack_along(pictures, axis) for axis in (1, 0)]
-    return min(ways, key=lambda placed: placed[-1].canvas)
+    """Places pictures on canvases, each in the smallest free part that holds it.
 
-
-def _pack_along(pictures: list[Picture], axis: int) -> list[Placed]:
-    """Places pictures in rows (axis 1), each as high as its highest picture, or in columns (axis 0)."""
+    What it leaves of that part is cut in two (Jylänki, "A Thousand Ways to Pack the Bin", 2010: guillotine, best area).
+    """
     placed = []
-    canvas, along, across, depth = 0, 0, 0, 0
+    free: list[tuple[int, int, int, int, int]] = []  # canvas, left, top, width, height
+    count = 0
     for picture in pictures:
-        length, breadth = (picture.pixels.shape[side] + 2 * BORDER for side in (axis, 1 - axis))
-        if along + length > CANVAS:
-            along, across, depth = 0, across + depth, 0
-        if across + breadth > CANVAS:
-            canvas, along, across, depth = canvas + 1, 0, 0, 0
-        left, top = (along, across) if axis == 1 else (across, along)
+        high, wide = (side + 2 * BORDER for side in picture.pixels.shape)
+        fitting = [part for part in free if part[3] >= wide and part[4] >= high]
+        if not fitting:
+            fitting = [(count, 0, 0, CANVAS_WIDTH, CANVAS_HEIGHT)]
+            free += fitting
+            count += 1
+        part = min(fitting, key=lambda part: part[3] * part[4])
+        canvas, left, top, width, height = part
         placed.append(Placed(picture, canvas, left + BORDER, top + BORDER))
-        along, depth = along + length, max(depth, breadth)
+        is_wider = width - wide > height - high  # what is left to the right is then as high as the part
+        free.remove(part)
+        free.append((canvas, left + wide, top, width - wide, height if is_wider else high))
+        free.append((canvas, left, top + high, wide if is_wider else width, height - high))
     return placed
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import sha256
 from edge_mnist.data import finder_map
-from edge_mnist.data.finder_map import BEYOND, CANVAS
+from edge_mnist.data.finder_map import BEYOND, CANVAS_HEIGHT, CANVAS_WIDTH
 from edge_mnist.export.wasm.writer import write_wasm
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.folding import fold
@@ -79,13 +79,13 @@ def draw_golden_canvases(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         images: uint8 (N, 28, 28).
 
     Returns:
-        uint8 (4, CANVAS, CANVAS).
+        uint8 (4, CANVAS_HEIGHT, CANVAS_WIDTH).
     """
-    canvases = np.full((_CANVASES, CANVAS, CANVAS), BEYOND, np.uint8)
+    canvases = np.full((_CANVASES, CANVAS_HEIGHT, CANVAS_WIDTH), BEYOND, np.uint8)
     side = images.shape[-1]
-    across = CANVAS // side
+    across, down = CANVAS_WIDTH // side, CANVAS_HEIGHT // side
     for number, canvas in enumerate(canvases):
-        for place in range(across * across):
+        for place in range(across * down):
             image = images[(place + 16 * number) % len(images)]
             top, left = (side * index for index in divmod(place, across))
             canvas[top : top + side, left : left + side] = image if number % 2 == 0 else 255 - image
@@ -96,8 +96,8 @@ def read_settings() -> dict[str, dict[str, Any]]:
     """The constants of the reader that the page needs, by the module in which they are."""
     names = ("finder", "digit_images", "layout", "confidence", "reader")
     settings = {name: _read_constants(name) for name in names}
-    wanted = ("CANVAS", "BORDER", "BEYOND", "PLACE", "VALUES", "SIZE", "BOX_GAIN", "SIZE_GAIN", "FOUND", "SMALLEST")
-    return settings | {"finder_map": {name: getattr(finder_map, name) for name in wanted}}
+    map_settings = {name: value for name, value in vars(finder_map).items() if name.isupper()}
+    return settings | {"finder_map": map_settings}
 
 
 def _read_constants(module: str) -> dict[str, Any]:

@@ -125,15 +125,16 @@ function describeProof({ golden, finder }, networks) {
 
 // Compose the golden canvases of the finder of golden images, (28, 28) each: side by side, every second canvas inverted.
 function drawGoldenCanvases(settings, golden, images, count) {
-  const { CANVAS, BEYOND } = settings.finder_map, side = settings.digit_images.SIZE, across = Math.floor(CANVAS / side);
+  const { CANVAS_WIDTH, CANVAS_HEIGHT, BEYOND } = settings.finder_map, side = settings.digit_images.SIZE;
+  const across = Math.floor(CANVAS_WIDTH / side), down = Math.floor(CANVAS_HEIGHT / side);
   return Array.from({ length: count }, (_, number) => {
-    const canvas = new Uint8Array(CANVAS * CANVAS).fill(BEYOND);
-    for (let place = 0; place < across * across; ++place) {
+    const canvas = new Uint8Array(CANVAS_WIDTH * CANVAS_HEIGHT).fill(BEYOND);
+    for (let place = 0; place < across * down; ++place) {
       const image = images.subarray(((place + 16 * number) % golden.count) * side * side);
       const left = side * (place % across), top = side * Math.floor(place / across);
       for (let y = 0; y < side; ++y) for (let x = 0; x < side; ++x) {
         const value = image[y * side + x];
-        canvas[(top + y) * CANVAS + left + x] = number % 2 ? 255 - value : value;
+        canvas[(top + y) * CANVAS_WIDTH + left + x] = number % 2 ? 255 - value : value;
       }
     }
     return canvas;

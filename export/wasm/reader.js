@@ -119,77 +119,84 @@ function weighLinear(i, length, to) {
 
 // The functions of a reader; `settings` are the constants of edge_mnist/demo/reading and of edge_mnist/data/finder_map.
 function makeReader(settings) {
-  const { CANVAS, BORDER, BEYOND, PLACE, VALUES, SIZE, BOX_GAIN, SIZE_GAIN, FOUND, SMALLEST } = settings.finder_map;
-  const { COARSE, SHARED, OVERLAP, INSIDE } = settings.finder;
+  const { CANVAS_WIDTH, CANVAS_HEIGHT, BORDER, BEYOND, FOUND, SMALLEST } = settings.finder_map;
+  const { PLACE, VALUES, SIZE, BOX_GAIN, SIZE_GAIN } = settings.finder_map;
+  const { SMALL, SHARED, OVERLAP, INSIDE } = settings.finder;
   const crops = settings.digit_images, layout = settings.layout;
   const { ALONE, WEIGHTS, _LEAST_CHANCE: LEAST_CHANCE, _MOST_ODDS: MOST_ODDS } = settings.confidence;
   const { THRESHOLD, UNSURE, DOUBTFUL } = settings.reader;
   const CROSS = [0, 1, 0]; // for `Plane.choose`
-  const TILE = CANVAS - 2 * BORDER, SIDE = CANVAS / PLACE, DIGITS = VALUES - 5;
+  const TILE_WIDTH = CANVAS_WIDTH - 2 * BORDER, TILE_HEIGHT = CANVAS_HEIGHT - 2 * BORDER;
+  const COLUMNS = CANVAS_WIDTH / PLACE, ROWS = CANVAS_HEIGHT / PLACE, DIGITS = VALUES - 5;
 
   // --- Find digits (finder.py) ---
 
   // A picture at the scales that share a canvas, and at the finer ones: { pixels, scale }.
   function makeScales(grey, finest) {
-    const { width, height } = grey, longest = Math.max(width, height), shortest = Math.min(width, height);
+    const { width, height } = grey, longest = Math.max(width, height);
     const at = (longer, finer) => {
       const ratio = longer / longest;
       const size = [width, height].map((side) => Math.max(1, roundEven(side * ratio)));
       if (size[0] === width && size[1] === height) return { pixels: grey, scale: [1, 1] };
-      const isHalf = finer && finer.pixels.width === 2 * size[0] && finer.pixels.height === 2 * size[1];
-      const pixels = isHalf ? halve(finer.pixels) : grey.resize(...size, ratio < 1 ? weighArea : weighLinear).map(toByte);
+      const [wide, high] = finer ? [finer.pixels.width - 2 * size[0], finer.pixels.height - 2 * size[1]].map(Math.abs) : [2, 2];
+      const source = wide <= 1 && high <= 1 ? finer.pixels : grey;
+      const pixels = wide || high ? source.resize(...size, ratio < 1 ? weighArea : weighLinear).map(toByte) : halve(source);
       return { pixels, scale: [size[0] / width, size[1] / height] };
     };
     const coarse = [], fine = [];
-    let longer = Math.min(COARSE, longest, (((CANVAS - 4 * BORDER) / 1.5) * longest) / shortest);
+    const below = Math.min(TILE_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height);
+    const beside = Math.min(TILE_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width);
+    let longer = longest * Math.min(1, Math.max(below, beside));
     for (; !coarse.length || longer >= SMALLEST; longer /= 2) coarse.push(at(longer, coarse.at(-1)));
     longer = 2 * Math.max(coarse[0].pixels.width, coarse[0].pixels.height);
-    if (longest <= COARSE) return { coarse, fine: [at(longer)] };
+    if (longest <= SMALL) return { coarse, fine: [at(longer)] };
     for (; longer <= Math.min(finest, 1.5 * longest); longer *= 2) fine.push(at(Math.min(longer, longest)));
     return { coarse, fine };
   }
 
   // Where tiles along a side begin and end.
-  function makeSpans(side) {
-    if (side <= TILE) return [[0, side]];
-    const count = Math.ceil((side - SHARED) / (TILE - SHARED));
-    return range(count).map((number) => roundEven((number * (side - TILE)) / (count - 1))).map((start) => [start, start + TILE]);
+  function makeSpans(side, tile) {
+    if (side <= tile) return [[0, side]];
+    const count = Math.ceil((side - SHARED) / (tile - SHARED));
+    return range(count).map((number) => roundEven((number * (side - tile)) / (count - 1))).map((start) => [start, start + tile]);
   }
 
   // A scale, cut into tiles that a canvas holds. `edges` are how far from its left, top, right and bottom edge the
   // middle of a digit must lie: what lies nearer is found on the neighbouring tile.
   function makeTiles({ pixels, scale }) {
     const half = SHARED >> 1, { width, height } = pixels;
-    return makeSpans(height).flatMap(([top, bottom]) => makeSpans(width).map(([left, right]) => ({
+    const across = makeSpans(width, TILE_WIDTH);
+    return makeSpans(height, TILE_HEIGHT).flatMap(([top, bottom]) => across.map(([left, right]) => ({
       pixels: pixels.cut(left, top, right - left, bottom - top), scale, corner: [left, top],
       edges: [half * (left > 0), half * (top > 0), half * (right < width), half * (bottom < height)],
     })));
   }
 
-  // Place pictures on canvases: in rows, or in columns where that takes fewer canvases.
+  // Place pictures on canvases, each in the smallest free part that holds it; what it leaves of that part is cut in two.
   function placePictures(pictures) {
-    const [rows, columns] = [true, false].map((inRows) => {
-      let [canvas, along, across, depth] = [0, 0, 0, 0];
-      return pictures.map((picture) => {
-        const sides = [picture.pixels.width + 2 * BORDER, picture.pixels.height + 2 * BORDER];
-        const [length, breadth] = inRows ? sides : [sides[1], sides[0]];
-        if (along + length > CANVAS) [along, across, depth] = [0, across + depth, 0];
-        if (across + breadth > CANVAS) [canvas, along, across, depth] = [canvas + 1, 0, 0, 0];
-        const [left, top] = inRows ? [along, across] : [across, along];
-        [along, depth] = [along + length, Math.max(depth, breadth)];
-        return { picture, canvas, left: left + BORDER, top: top + BORDER };
-      });
+    const free = [];
+    let count = 0;
+    return pictures.map((picture) => {
+      const wide = picture.pixels.width + 2 * BORDER, high = picture.pixels.height + 2 * BORDER;
+      const findPart = () => free.filter(({ width, height }) => width >= wide && height >= high)
+        .reduce((best, part) => (best && best.width * best.height <= part.width * part.height ? best : part), null);
+      if (!findPart()) free.push({ canvas: count++, left: 0, top: 0, width: CANVAS_WIDTH, height: CANVAS_HEIGHT });
+      const part = findPart(), { canvas, left, top, width, height } = part;
+      const isWider = width - wide > height - high; // what is left to the right is then as high as the part
+      free.splice(free.indexOf(part), 1);
+      free.push({ canvas, left: left + wide, top, width: width - wide, height: isWider ? height : high });
+      free.push({ canvas, left, top: top + high, width: isWider ? wide : width, height: height - high });
+      return { picture, canvas, left: left + BORDER, top: top + BORDER };
     });
-    return columns.at(-1).canvas < rows.at(-1).canvas ? columns : rows;
   }
 
-  // The pixels of a canvas with the pictures placed on it: uint8 (CANVAS, CANVAS).
+  // The pixels of a canvas with the pictures placed on it: uint8 (CANVAS_HEIGHT, CANVAS_WIDTH).
   function drawCanvas(placed) {
-    const canvas = new Uint8Array(CANVAS * CANVAS).fill(BEYOND);
+    const canvas = new Uint8Array(CANVAS_WIDTH * CANVAS_HEIGHT).fill(BEYOND);
     for (const { picture: { pixels }, left, top } of placed) {
-      for (let y = top - BORDER; y < Math.min(top + pixels.height + BORDER, CANVAS); ++y) {
-        for (let x = left - BORDER; x < Math.min(left + pixels.width + BORDER, CANVAS); ++x) {
-          canvas[y * CANVAS + x] = pixels.at(x - left, y - top);
+      for (let y = top - BORDER; y < Math.min(top + pixels.height + BORDER, CANVAS_HEIGHT); ++y) {
+        for (let x = left - BORDER; x < Math.min(left + pixels.width + BORDER, CANVAS_WIDTH); ++x) {
+          canvas[y * CANVAS_WIDTH + x] = pixels.at(x - left, y - top);
         }
       }
     }
@@ -198,23 +205,23 @@ function makeReader(settings) {
 
   // A canvas as the module takes it: the pixels of each place as channels, which vary fastest.
   function splitPlaces(canvas) {
-    const places = new Uint8Array(CANVAS * CANVAS);
-    for (let y = 0; y < CANVAS; ++y) for (let x = 0; x < CANVAS; ++x) {
-      const place = Math.floor(y / PLACE) * SIDE + Math.floor(x / PLACE);
-      places[(place * PLACE + (y % PLACE)) * PLACE + (x % PLACE)] = canvas[y * CANVAS + x];
+    const places = new Uint8Array(CANVAS_WIDTH * CANVAS_HEIGHT);
+    for (let y = 0; y < CANVAS_HEIGHT; ++y) for (let x = 0; x < CANVAS_WIDTH; ++x) {
+      const place = Math.floor(y / PLACE) * COLUMNS + Math.floor(x / PLACE);
+      places[(place * PLACE + (y % PLACE)) * PLACE + (x % PLACE)] = canvas[y * CANVAS_WIDTH + x];
     }
     return places;
   }
 
-  // The peaks of a map, (VALUES, SIDE, SIDE): what is found on its canvas, with confidence, logits and the box there.
+  // The peaks of a map, (VALUES, ROWS, COLUMNS): what is found on its canvas, with confidence, logits and the box there.
   function findPeaks(values, least) {
-    const lowest = Math.log(least / (1 - least)), size = SIDE * SIDE, found = [];
-    for (let y = 0; y < SIDE; ++y) for (let x = 0; x < SIDE; ++x) {
-      const place = y * SIDE + x, heat = values[place];
+    const lowest = Math.log(least / (1 - least)), size = ROWS * COLUMNS, found = [];
+    for (let y = 0; y < ROWS; ++y) for (let x = 0; x < COLUMNS; ++x) {
+      const place = y * COLUMNS + x, heat = values[place];
       if (!(heat >= lowest)) continue;
       let isPeak = true;
-      for (let v = Math.max(0, y - 1); v <= Math.min(SIDE - 1, y + 1); ++v) {
-        for (let u = Math.max(0, x - 1); u <= Math.min(SIDE - 1, x + 1); ++u) isPeak &&= values[v * SIDE + u] <= heat;
+      for (let v = Math.max(0, y - 1); v <= Math.min(ROWS - 1, y + 1); ++v) {
+        for (let u = Math.max(0, x - 1); u <= Math.min(COLUMNS - 1, x + 1); ++u) isPeak &&= values[v * COLUMNS + u] <= heat;
       }
       if (!isPeak) continue;
       const value = (number) => values[number * size + place];
@@ -272,7 +279,7 @@ function makeReader(settings) {
     const { least, finest } = settings.reader;
     async function lookAt(pictures) {
       const placed = placePictures(pictures), found = [];
-      for (let number = 0; number <= placed.at(-1).canvas; ++number) {
+      for (let number = 0; number <= Math.max(...placed.map(({ canvas }) => canvas)); ++number) {
         const there = placed.filter(({ canvas }) => canvas === number);
         const peaks = findPeaks(await look(splitPlaces(drawCanvas(there))), least);
         found.push(...there.flatMap((one) => takeInside(one, peaks)));

@@ -7,11 +7,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_mnist.data.finder_map import BORDER, BOX_GAIN, CANVAS, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
+from edge_mnist.data.finder_map import (
+    BORDER,
+    BOX_GAIN,
+    CANVAS_HEIGHT,
+    CANVAS_WIDTH,
+    FOUND,
+    PLACE,
+    SIZE,
+    SIZE_GAIN,
+    VALUES,
+)
 from edge_mnist.demo.reading import finder
 from edge_mnist.demo.reading.finder import Finder
 
-SIDE = CANVAS // PLACE
+ROWS, COLUMNS = CANVAS_HEIGHT // PLACE, CANVAS_WIDTH // PLACE
 
 
 class Rectangles:
@@ -22,8 +32,8 @@ class Rectangles:
     def outputs(self, places: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The map of one canvas."""
         self.canvases += 1
-        canvas = places.reshape(PLACE, PLACE, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(CANVAS, CANVAS)
-        values = np.full((VALUES, SIDE, SIDE), -9, np.float32)
+        canvas = places.reshape(PLACE, PLACE, ROWS, COLUMNS).transpose(2, 0, 3, 1).reshape(CANVAS_HEIGHT, -1)
+        values = np.full((VALUES, ROWS, COLUMNS), -9, np.float32)
         count, _, stats, _ = cv2.connectedComponentsWithStats((canvas > 127).astype(np.uint8))
         for x, y, width, height, _ in stats[1:count]:
             if not FOUND[0] <= max(width, height) <= FOUND[1]:
@@ -84,11 +94,11 @@ def test_frames_of_any_shape_are_looked_at_wholly(shape: tuple[int, int]) -> Non
 
 
 def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
-    for shape in ((376, 376), (377, 900), (1056, 1408), (100, 2000)):
+    for shape in ((360, 312), (361, 313), (377, 900), (936, 1248), (100, 2000)):
         seen = np.zeros(shape, int)
         for tile in finder._tiles(np.zeros(shape, np.uint8), (1.0, 1.0)):
             height, width = tile.pixels.shape
-            assert max(height, width) <= finder.TILE
+            assert height <= finder.TILE_HEIGHT and width <= finder.TILE_WIDTH
             left, top, right, bottom = tile.edges
             x, y = tile.corner
             seen[y + top : y + height - bottom, x + left : x + width - right] += 1
@@ -97,9 +107,9 @@ def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
 
 def test_pictures_on_a_canvas_do_not_overlap() -> None:
     coarse, _ = finder._scales(np.zeros((480, 640), np.uint8), 1600)
-    for shapes in ([scale[0].shape for scale in coarse], [(240, 320), (376, 376), (10, 376), (5, 5), (370, 370)]):
+    for shapes in ([scale[0].shape for scale in coarse], [(240, 310), (360, 312), (10, 312), (5, 5), (350, 310)]):
         placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
-        taken = np.zeros((placed[-1].canvas + 1, CANVAS, CANVAS), int)
+        taken = np.zeros((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), int)
         for one in placed:
             height, width = one.picture.pixels.shape
             taken[
@@ -108,9 +118,9 @@ def test_pictures_on_a_canvas_do_not_overlap() -> None:
                 one.left - BORDER : one.left + width + BORDER,
             ] += 1
             assert one.left >= BORDER and one.top >= BORDER
-            assert one.left + width + BORDER <= CANVAS and one.top + height + BORDER <= CANVAS
+            assert one.left + width + BORDER <= CANVAS_WIDTH and one.top + height + BORDER <= CANVAS_HEIGHT
         assert taken.max() == 1
-    assert placed[-1].canvas == 3
+    assert max(one.canvas for one in placed) == 2
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (480, 480)])

@@ -20,7 +20,7 @@ from edge_mnist import runtime
 from edge_mnist.bundle.manifest import read_manifest, sha256
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
-from edge_mnist.data.finder_map import CANVAS, split_places
+from edge_mnist.data.finder_map import CANVAS_HEIGHT, CANVAS_WIDTH, split_places
 from edge_mnist.data.images import Images
 from edge_mnist.export.bundle_writer import make_bundle, write_bundle
 from edge_mnist.export.proof.localize import find_first_difference
@@ -103,7 +103,7 @@ def test_every_operation_and_maps_as_output() -> None:
 
 def test_the_finder_gives_the_oracles_outputs(reference: Reference) -> None:
     canvases = draw_golden_canvases(reference.images[:, 0])
-    assert canvases.shape == (4, CANVAS, CANVAS) and len(np.unique(canvases.reshape(4, -1), axis=0)) == 4
+    assert canvases.shape == (4, CANVAS_HEIGHT, CANVAS_WIDTH) and len(np.unique(canvases.reshape(4, -1), axis=0)) == 4
     inputs = split_places(canvases)
     expected = run_quantized(quantize_finder(), inputs)
     assert len(np.unique(expected)) > 100

@@ -269,7 +269,7 @@ def test_the_settings_are_those_of_the_reader() -> None:
         for name in (key for key in own if key.isupper()):
             assert own[name] == getattr(module, name) or tuple(own[name]) == getattr(module, name)
     names = {
-        "finder": ("COARSE", "SHARED", "OVERLAP", "INSIDE"),
+        "finder": ("SMALL", "SHARED", "OVERLAP", "INSIDE"),
         "finder_map": ("SMALLEST", "FOUND"),
         "layout": ("BAND", "NEIGHBOURS", "REACH"),
     }

@@ -151,10 +151,11 @@ def _cut(random: np.random.RandomState, kept: list[Chunk], side: int) -> tuple[N
 
 
 def draw_canvases(pictures: Chunk, count: int) -> NDArray[np.uint8]:
-    """Canvases that four crops share, uint8 (count, CANVAS, CANVAS), to calibrate with."""
+    """Canvases that four crops share, uint8 (count, CANVAS_HEIGHT, CANVAS_WIDTH), to calibrate with."""
     random = np.random.RandomState(0)
-    canvases = [_joined([_cut(random, [pictures], finder_map.CANVAS // 2) for _ in range(4)])[0] for _ in range(count)]
-    return np.stack(canvases)
+    height, width = finder_map.CANVAS_HEIGHT, finder_map.CANVAS_WIDTH
+    squares = [_joined([_cut(random, [pictures], height // 2) for _ in range(4)])[0] for _ in range(count)]
+    return np.stack(squares)[:, :, :width]
 
 
 def _joined(
@@ -365,7 +366,7 @@ def calibrate(path: Path, canvases: NDArray[np.uint8]) -> None:
 
     Args:
         path: the checkpoint.
-        canvases: uint8 (N, CANVAS, CANVAS).
+        canvases: uint8 (N, CANVAS_HEIGHT, CANVAS_WIDTH).
     """
     source = checkpoint.load(path)
     statistics = collect(folding.fold(source), finder_map.split_places(canvases))

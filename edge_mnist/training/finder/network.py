@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edge_mnist.data.finder_map import BOX_GAIN, CANVAS, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
+from edge_mnist.data.finder_map import BOX_GAIN, CANVAS_HEIGHT, CANVAS_WIDTH, FOUND, PLACE, SIZE, SIZE_GAIN, VALUES
 from edge_mnist.training.finder.pages import MAY_BE_FOUND
 
 SIDE = 160
@@ -62,7 +62,7 @@ class Finder(nn.Module):
     et al., "Feature Pyramid Networks for Object Detection", 2017), so that a place knows what lies around it.
     """
 
-    input_shape = (PLACE * PLACE, CANVAS // PLACE, CANVAS // PLACE)
+    input_shape = (PLACE * PLACE, CANVAS_HEIGHT // PLACE, CANVAS_WIDTH // PLACE)
     """Channels, height and width of what the exported network takes."""
 
     def __init__(self, widths: tuple[int, int, int] = (32, 64, 80), blocks: int = 3) -> None:
