@@ -156,8 +156,8 @@ def decode(
             picture = _decode_pixels(data, header, _REDUCED[factor])
     if picture is None:
         raise EdgeMnistError(
-            f"{name}: is not an image that can be read: it is damaged, or {header.width}x{header.height} pixels of a "
-            "kind that OpenCV does not know"
+            f"{name}: cannot be decoded: its header says {header.format}, {header.width}x{header.height} pixels, but "
+            "it is damaged or of a rare kind: save it again as PNG or JPEG"
         )
     return picture
 

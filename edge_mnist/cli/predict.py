@@ -54,9 +54,11 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
     """
     try:
         from edge_mnist.demo.pictures import read_pictures
+        from edge_mnist.demo.reading.reader import THRESHOLD
     except ModuleNotFoundError as error:
         raise missing_picture_package(error) from error
     status = 0
+    least = THRESHOLD if others["threshold"] is None else others["threshold"]
     degrees: Literal[0, 90, 180, 270] = int(rotate)  # type: ignore[assignment]  # one of the choices
     for result in read_pictures(*sources, rotate=degrees, **others):
         if result.error is not None:
@@ -65,7 +67,7 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
         elif result.reading is not None and as_json:
             click.echo(json.dumps(result.to_dict()))
         elif result.reading is not None and not result.reading.lines:
-            _LOG.warning("%s: no digits found", result.name)
+            _LOG.warning("%s: no digits found with a confidence of %g or more", result.name, least)
         elif result.reading is not None:
             texts: dict[int, list[str]] = {}
             for number in result.reading.numbers:

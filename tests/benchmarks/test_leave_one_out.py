@@ -68,7 +68,8 @@ def test_a_finder_is_trained_only_until_it_is_complete(tmp_path: Path, monkeypat
     def trained(run: Path, *_: object) -> Iterator[dict[str, int]]:
         calls.append(run)
         save_finder(run, settings, 5)
-        loop.calibrate(run / loop.CHECKPOINT, np.zeros((1, finder_map.CANVAS_HEIGHT, finder_map.CANVAS_WIDTH), np.uint8))
+        canvas = np.zeros((1, finder_map.CANVAS_HEIGHT, finder_map.CANVAS_WIDTH), np.uint8)
+        loop.calibrate(run / loop.CHECKPOINT, canvas)
         yield {"step": 5}
 
     monkeypatch.setattr(loop, "train", trained)

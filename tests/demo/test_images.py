@@ -138,7 +138,7 @@ def test_sixteen_bits_become_eight_and_transparent_pixels_white() -> None:
         (b"%PDF-1.7\n", "it is a PDF"),
         (encode(PICTURE, "TGA"), "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"),
         (SAME["PNG"][:60], "it is damaged"),
-        (SAME["BMP"][:60], "it is damaged, or 64x40 pixels of a kind"),
+        (SAME["BMP"][:60], "its header says BMP, 64x40 pixels, but it is damaged or of a rare kind"),
         (
             b"P6 7000 7000 255\n",
             "is 7000x7000 pixels, which take 147 MB to decode, at most 120 MB are given: reduce it",
@@ -222,7 +222,7 @@ def test_memory_is_limited_while_a_picture_is_decoded(monkeypatch: pytest.Monkey
     """The decoder of this test takes a gigabyte for a small picture."""
     limit = resource.getrlimit(resource.RLIMIT_AS)
     monkeypatch.setattr(images.cv2, "imdecode", lambda data, flag: np.ones(1 << 30, np.uint8))
-    with pytest.raises(EdgeMnistError, match="is damaged, or 64x40 pixels"):
+    with pytest.raises(EdgeMnistError, match="64x40 pixels, but it is damaged"):
         images.decode(SAME["PNG"], "picture")
     assert resource.getrlimit(resource.RLIMIT_AS) == limit
 
