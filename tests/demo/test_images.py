@@ -239,7 +239,7 @@ def test_the_error_describes_the_file() -> None:
     rows = bytes([200]) * (3 * width * height)
     bmp = b"BM" + struct.pack("<IHHI", 26 + len(rows), 0, 0, 26) + header + rows
     assert images.decode(bmp, "os2.bmp").shape == (height, width, 3)
-    with pytest.raises(EdgeMnistError, match=f"damaged, or {width}x{height} pixels"):
+    with pytest.raises(EdgeMnistError, match=f"{width}x{height} pixels, but it is damaged"):
         images.decode(bmp[:100], "os2.bmp")
     with pytest.raises(EdgeMnistError, match="begins with 512 zero bytes, expected JPEG") as caught:
         images.decode(bytes(3000), "zeros.png")
