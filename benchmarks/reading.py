@@ -20,6 +20,9 @@ Of frames without digits the tables give the digits that are read in a frame nev
 With `--sensitivity`, nothing of the above is read: instead it prints how the error rate of pages of the part "choose"
 changes when each constant of the reader is 20 percent less or more.
 
+With `--moved`, each frame is read again where it lies a few pixels farther to the right and below, which is the same
+to a person: so much of the number of wrong digits is chance.
+
 `--pictures FOLDER` writes a picture for each group: the frames with the most wrong digits, what is written on them and
 what is read, with its confidence.
 """
@@ -64,6 +67,8 @@ GROUPS = (
 """How the path of a photograph begins, a part of its kind, and its group: the first that fits."""
 SHOWN = 6
 """Frames of each group that `--pictures` shows."""
+MOVES = ((1, 1), (2, 3), (3, 2), (5, 4), (7, 6))
+"""Pixels by which `--moved` moves a frame to the right and down; its edge is repeated."""
 WIDTH = 640
 """The longer side of each of them, in pixels."""
 
@@ -309,6 +314,23 @@ def _add(scores: Iterable[Score]) -> Score:
     return Score(**{name: sum(row[name] for row in rows) for name in asdict(Score())})
 
 
+def print_moved(title: str, scores: dict[str, Score], moved: list[dict[str, Score]]) -> None:
+    """Print how the number of wrong digits of each group, and of all, changes when the frames are moved."""
+    table = Table("group", "digits", "wrong as it lies", "moved: fewest", "mean", "most", "mean with ?", title=title)
+    groups = {group: [score, *(other[group] for other in moved)] for group, score in scores.items() if score.digits}
+    if len(groups) > 1:
+        groups["all"] = [_add(column) for column in zip(*groups.values(), strict=True)]
+    for group, (score, *others) in groups.items():
+        wrong = [other.wrong for other in others]
+        strict = np.mean([other.wrong_or_doubtful for other in others])
+        mean = f"{np.mean(wrong):.1f} ({np.mean(wrong) / score.digits:.2%})"
+        table.add_row(
+            group, str(score.digits), str(score.wrong), str(min(wrong)), mean, str(max(wrong)),
+            f"{strict:.1f} ({strict / score.digits:.2%})",
+        )  # fmt: skip
+    make_console().print(table)
+
+
 def main() -> None:
     """Read all, print tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -319,6 +341,7 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=THRESHOLD, help="the confidence that a digit needs")
     parser.add_argument("--model", type=Path, help="the network that reads digits; by default the shipped one")
     parser.add_argument("--finder", type=Path, help="the network that finds digits; by default the shipped one")
+    parser.add_argument("--moved", action="store_true", help="also read each frame moved by a few pixels")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="write pictures of the worst frames there")
     parser.add_argument("--json", action="store_true", dest="as_json")
     options = parser.parse_args()
@@ -338,15 +361,21 @@ def main() -> None:
     stages: dict[str, list[float]] = defaultdict(list)
     for title, cases in load_cases(options):
         scores: dict[str, Score] = defaultdict(Score)
+        moved: list[dict[str, Score]] = [defaultdict(Score) for _ in MOVES]
         for case in cases:
             reading = reader.read(case.frame)
             scores[case.group].add(reading.lines, case)
+            for others, (right, down) in zip(moved, MOVES if options.moved else (), strict=False):
+                frame = cv2.copyMakeBorder(case.frame, down, 0, right, 0, cv2.BORDER_REPLICATE)
+                others[case.group].add(reader.read(np.asarray(frame, np.uint8)).lines, case)
             worst.add(case.group, errors(reading.lines, case), case.frame, " ".join(case.lines), reading)
             for stage, spent in reading.milliseconds.items():
                 stages[stage].append(spent)
         facts[title] = {group: asdict(score) for group, score in scores.items()}
         if not options.as_json:
             print_scores(title, scores)
+            if options.moved:
+                print_moved(f"{title}, moved", scores, moved)
     if options.pages:
         counts = score_pages(reader, options, worst)
         facts[f"drawn pages, {options.pages}"] = counts
