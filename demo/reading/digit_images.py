@@ -52,7 +52,6 @@ class CropParameters:
         thin: lines are thinner than this.
         solid: the part, 0 to 1, of a line that must be ink.
         slope: the tangent of the angle by which lines may be turned.
-        dark: paper darker than this part, 0 to 1, of the brightest in the window counts as that bright.
     """
 
     resolution: int = 40
@@ -64,7 +63,6 @@ class CropParameters:
     shared: float = 0.25
     speck: float = 0.03
     pen: float = 0.085
-    dark: float = 0.3
     margin: float = 0.2
     thin: float = 0.2
     solid: float = 0.8
@@ -277,10 +275,9 @@ def _measure_ink(windows: _Windows, parameters: CropParameters) -> _Bytes:
     whole = cv2.resize(strip.reshape(-1, half).astype(np.float32), (size, 2 * count * (half + gap)))
     paper = (whole.reshape(count, -1, size)[:, :size] + np.float32(0.5)).astype(np.uint8)
     darker = cv2.subtract(paper.reshape(-1, size), windows.pixels.reshape(-1, size))  # 0 where the pixel is lighter
-    darkest = np.maximum(np.float32(parameters.dark) * paper.max((1, 2)), np.float32(1))[:, None, None]
     # NumPy's division is exact; OpenCV's rounds otherwise on ARM than on x86. `np.clip` is faster than `np.maximum`.
     quotient = darker.reshape(paper.shape).astype(np.float32) * np.float32(255)
-    quotient /= np.clip(paper.astype(np.float32), darkest, np.float32(255))
+    quotient /= np.clip(paper.astype(np.float32), np.float32(1), np.float32(255))
     strength: _Bytes = np.rint(quotient).astype(np.uint8)
     return strength
 

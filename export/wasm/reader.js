@@ -372,8 +372,7 @@ function makeReader(settings) {
     const reach = (roundEven((crops.stroke * crops.resolution) / 2) | 1) >> 1;
     const closed = halves.chooseSquare(Math.max, reach).chooseSquare(Math.min, reach);
     const paper = closed.resize(pixels.width, pixels.height, weighLinear).map(toByte).values;
-    const dark = Math.max(crops.dark * paper.reduce((a, b) => Math.max(a, b)), 1);
-    return pixels.map((pixel, at) => Math.max(roundEven(Math.fround(((paper[at] - pixel) * 255) / Math.max(paper[at], dark))), 0));
+    return pixels.map((pixel, at) => Math.max(roundEven(Math.fround(((paper[at] - pixel) * 255) / Math.max(paper[at], 1))), 0));
   }
 
   // The mean strength of paper and of ink, divided by Otsu's method, and what the strongest tenth of the ink reaches.
