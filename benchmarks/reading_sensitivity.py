@@ -103,6 +103,8 @@ def list_constants() -> list[Constant]:
     found = []
     for field in fields(usual):
         value = getattr(usual, field.name)
+        if isinstance(value, bool):
+            continue
         if isinstance(value, (int, float)):
             found.append(Constant(field.name, value))
         else:

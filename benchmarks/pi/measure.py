@@ -42,11 +42,19 @@ def make_frame(name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
 def measure_reading(
     pi: Pi, image: NDArray[np.uint8], cpu: str, scratch: Path
 ) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Read a frame: the lines that are read, and the instructions by stage, with their sum as "total"."""
+    """Read a frame: the lines that are read, and the instructions by stage, with their sum as "total".
+
+    Of two readings, one of which looks at the whole frame and the other one closely at a part, that with more counts.
+    """
     np.save(scratch / "frame.npy", image)
     answer, counts = count_task(pi, "reading", "frame.npy", cpu, scratch)
-    stages = dict(zip(answer["stages"], counts, strict=False))
-    del stages["start"]
+    readings: list[dict[str, int]] = []
+    for stage, count in zip(answer["stages"], counts, strict=False):
+        if stage == "between":
+            readings.append({})
+        else:
+            readings[-1][stage] = readings[-1].get(stage, 0) + count
+    stages = max(readings, key=lambda stages: sum(stages.values()))
     return tuple(answer["lines"]), {**stages, "total": sum(stages.values())}
 
 

@@ -13,8 +13,9 @@ from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker
 from edge_mnist.demo.reading.reader import THRESHOLD, Reader, ReaderParameters, Reading
 from edge_mnist.demo.sources.capture import Frame, SourceState
 
-PARAMETERS = ReaderParameters(looks=1)
-"""A frame has one closer look, where small digits are most likely: its time is bounded, and the next frame follows."""
+PARAMETERS = ReaderParameters(looks=1, film=True)
+"""In each frame the finder runs once: for the whole frame or, in turn, for a closer look where small digits are most
+likely. So the time of a frame is bounded."""
 _RATE_FRAMES = 60
 """How many of the last frames the rate is measured over: two seconds of a usual camera."""
 _NEWEST_WEIGHT = 0.05
@@ -77,6 +78,7 @@ class Recognizer:
         gone: list[Event] = []
         if self._last is not None and frame.source != self._last.frame.source:
             # Numbers do not move from one image file to the next.
+            self._reader.finder.forget()
             gone = _add_source(self._tracker.clear(frame.time), self._last.frame.source)
         reading = self._tracker.separate_doubtful(self._reader.read(frame.image))
         self._speed.add(reading, time.monotonic())

@@ -48,6 +48,26 @@ class Found:
 
 
 @dataclass(frozen=True, eq=False)
+class _Before:
+    """What was found in the frame before, as rows of `Finder._look`.
+
+    Attributes:
+        shape: of the frame.
+        coarse: on the coarse scales, in that frame or the one before it.
+        fine: by closer looks, likewise.
+        is_coarse: whether the coarse scales were looked at last.
+    """
+
+    shape: tuple[int, ...]
+    coarse: NDArray[np.float32]
+    fine: NDArray[np.float32]
+    is_coarse: bool
+
+
+_NOTHING = np.zeros((0, 5 + 10), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture on a canvas.
 
@@ -75,11 +95,11 @@ class Placed:
     top: int
 
 
-class Finder:
-    """The network that finds digits, and how finely it looks.
+Scale = tuple[NDArray[np.uint8], tuple[float, float]]
 
-    It is called with frames only, and keeps nothing of them.
-    """
+
+class Finder:
+    """The network that finds digits, and how finely it looks."""
 
     def __init__(self, network: Classifier, *, least: float, finest: int, looks: int) -> None:
         """With a network that takes a canvas and gives a map, see `finder_map`.
@@ -95,20 +115,47 @@ class Finder:
         self.least = least
         self.finest = finest
         self.looks = looks
+        self._before: _Before | None = None
 
     def find(self, grey: NDArray[np.uint8]) -> Found:
         """Find the digits in a frame, uint8 (H, W) grey."""
         coarse, fine = _scales(grey, self.finest)
         rows = self._look(_pack([Picture(*scale) for scale in coarse]))
+        tiles = self._choose_tiles(fine, rows)
+        return _combine(rows, self._look(_pack(tiles)))
+
+    def follow(self, grey: NDArray[np.uint8]) -> Found:
+        """Find the digits in the next frame, uint8 (H, W) grey, of a film.
+
+        The coarse scales and the closer looks take turns, so that a frame costs one run of the network if `looks` is 1.
+        What the others found in the frame before still counts, since digits hardly move from one frame to the next.
+        """
+        before = self._before
+        if before is None or before.shape != grey.shape:
+            before = _Before(grey.shape, _NOTHING, _NOTHING, False)
+        coarse, fine = _scales(grey, self.finest)
+        tiles = self._choose_tiles(fine, before.coarse) if before.is_coarse else []
+        if tiles:
+            before = _Before(grey.shape, before.coarse, self._look(_pack(tiles)), False)
+        else:
+            rows = self._look(_pack([Picture(*scale) for scale in coarse]))
+            before = _Before(grey.shape, rows, _NOTHING if before.is_coarse else before.fine, True)
+        self._before = before
+        return _combine(before.coarse, before.fine)
+
+    def forget(self) -> None:
+        """Forget the frame before: the next one is of another film."""
+        self._before = None
+
+    def _choose_tiles(self, fine: list[Scale], rows: NDArray[np.float32]) -> list[Picture]:
+        """The tiles to look at, after the coarse scales showed `rows`."""
         tiles = [tile for scale in fine for tile in _tiles(*scale)]
-        if len(tiles) > self.looks:
-            tiles = _worth_a_look(tiles, rows, self.looks)
-        found = np.concatenate([rows, self._look(_pack(tiles))]) if tiles else rows
-        kept = found[_suppress(found)]
-        return Found(kept[:, :4], kept[:, 4], kept[:, 5:])
+        return tiles if len(tiles) <= self.looks else _worth_a_look(tiles, rows, self.looks)
 
     def _look(self, placed: list[Placed]) -> NDArray[np.float32]:
         """What is found on pictures: float32 (N, 15), the box in the frame, the confidence, ten logits."""
+        if not placed:
+            return _NOTHING
         canvases = np.full((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), BEYOND, np.uint8)
         for one in placed:
             height, width = one.picture.pixels.shape
@@ -118,7 +165,7 @@ class Finder:
                 one.canvas, one.top - BORDER : one.top + height + below, one.left - BORDER : one.left + width + right
             ] = cv2.copyMakeBorder(one.picture.pixels, BORDER, below, BORDER, right, cv2.BORDER_REPLICATE)
         lowest = float(np.log(self.least / (1 - self.least)))
-        found = [np.zeros((0, 5 + 10), np.float32)]
+        found = [_NOTHING]
         for number, canvas in enumerate(canvases):
             outputs = self.network.outputs(finder_map.split_places(canvas[None]))
             outputs = outputs.reshape(VALUES, CANVAS_HEIGHT // PLACE, CANVAS_WIDTH // PLACE)
@@ -148,9 +195,6 @@ def _take_inside(placed: list[Placed], table: NDArray[np.float32]) -> NDArray[np
     rows = table[row]
     rows[:, :4] = (rows[:, :4] + np.array(shifts, np.float32)[picture]) / np.array(scales, np.float32)[picture]
     return rows
-
-
-Scale = tuple[NDArray[np.uint8], tuple[float, float]]
 
 
 def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Scale]]:
@@ -268,6 +312,13 @@ OVERLAP = 0.4
 """Of two boxes that share this part of their union, the more confident one stays."""
 INSIDE = 0.7
 """So it does where they share this part of the smaller one."""
+
+
+def _combine(coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> Found:
+    """What was found on all scales, each digit once."""
+    rows = np.concatenate([coarse, fine])
+    kept = rows[_suppress(rows)]
+    return Found(kept[:, :4], kept[:, 4], kept[:, 5:])
 
 
 def _suppress(table: NDArray[np.float32]) -> list[int]:

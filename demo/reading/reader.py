@@ -40,6 +40,7 @@ class ReaderParameters:
         least: the finder's confidence, 0 to 1, from which on DigitNet is asked.
         finest: the longer side, in pixels, to which a larger frame is reduced for the finder, 640 to 4000.
         looks: how many canvases beyond the first the finder may look at in one frame, 0 to 100.
+        film: whether each frame follows the one before, as a camera's do; see `Finder.follow`.
         most: the number of digits in a frame, the most likely ones, that are read, 10 to 2000.
         turn: the tilt in degrees from which on the frame is turned before it is read, 5 to 30.
         crops: how digits are cut out.
@@ -49,6 +50,7 @@ class ReaderParameters:
     least: float = 0.3
     finest: int = 1408
     looks: int = 40
+    film: bool = False
     most: int = 500
     turn: float = 12.0
     crops: CropParameters = field(default_factory=CropParameters)
@@ -209,7 +211,7 @@ class Reader:
         if self.invert == "yes":
             grey = np.asarray(cv2.bitwise_not(grey), np.uint8)
         light = None if self.invert == "auto" else False
-        found = self._find(grey)
+        found = self._take_likely(self.finder.follow(grey) if self.parameters.film else self.finder.find(grey))
         clock.tick("finding")
         tilt = layout.estimate_tilt(found.boxes[found.confidence >= 0.5])
         if abs(tilt) <= self.parameters.turn:
@@ -219,15 +221,15 @@ class Reader:
         readings = [self._read(grey, found, light, np.eye(2, 3), clock, may_be_tilted=False)]
         for degrees in (-tilt, 180 - tilt):
             turned, back = _turn(grey, degrees)
-            found = self._find(turned)
+            found = self._take_likely(self.finder.find(turned))
             clock.tick("finding")
             readings.append(self._read(turned, found, light, back, clock))
         as_it_is, upright, other = (sum(digit.confidence for digit in reading.digits) for reading in readings)
         other /= UPSIDE_DOWN if abs(tilt) <= 45 else 1
         return readings[int(np.argmax([as_it_is, upright, other]))]
 
-    def _find(self, grey: NDArray[np.uint8]) -> Found:
-        return self.finder.find(grey).take(slice(0, self.parameters.most))
+    def _take_likely(self, found: Found) -> Found:
+        return found.take(slice(0, self.parameters.most))
 
     def _read(
         self,

@@ -137,3 +137,19 @@ def test_a_frame_of_a_camera_takes_one_canvas_and_the_closer_looks_that_are_allo
 def test_of_boxes_that_show_one_digit_the_most_confident_stays() -> None:
     rows = np.array([[0, 0, 10, 20, 0.5], [1, 1, 11, 21, 0.9], [2, 6, 8, 14, 0.4], [9, 0, 19, 20, 0.3]], np.float32)
     assert finder._suppress(rows) == [1, 3]
+
+
+def test_in_a_film_each_frame_takes_one_canvas_and_small_digits_are_found_from_the_second_frame_on() -> None:
+    following = make(looks=1)
+    frame = draw((480, 640), (20, 20, 60, 90), (380, 380, 396, 406), (420, 400, 427, 412))
+    assert [len(following.follow(frame)) for _ in range(4)] == [2, 3, 3, 3]
+    assert following.network.canvases == 4  # type: ignore[attr-defined]
+    # What is gone is forgotten after the next look at the same scales.
+    blank = np.zeros((480, 640), np.uint8)
+    assert [len(following.follow(blank)) for _ in range(3)][-1] == 0
+    following.follow(frame)
+    following.forget()
+    assert len(following.follow(blank)) == 0
+    # A frame of another size is of another film.
+    following.follow(frame)
+    assert len(following.follow(np.zeros((240, 320), np.uint8))) == 0
