@@ -1,7 +1,7 @@
 """Finds the digits in a frame with a small network that looks at it at several scales.
 
-Each scale halves the one before. The coarse scales share one canvas, and the network runs once for all of them; finer
-scales are cut into tiles, each of which fills a canvas.
+Each scale halves the one before. The coarse scales share one canvas, and the network runs once for all of them; what is
+left of the canvas is filled with scales between them. Finer scales are cut into tiles, each of which fills a canvas.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS_HEIGHT, CANVAS_WID
 from edge_mnist.runtime import Classifier
 
 TILE_WIDTH, TILE_HEIGHT = CANVAS_WIDTH - 2 * BORDER, CANVAS_HEIGHT - 2 * BORDER
-"""Of a picture that fills a canvas, in pixels."""
+"""Of the tiles that finer scales are cut into, in pixels: with their borders they fill a canvas."""
 SMALL = 320
 """A picture whose longer side has no more pixels is also looked at enlarged: its digits may be small, too."""
 SHARED = 48
 """Pixels that neighbouring tiles share: a digit that one of them cuts lies wholly on the other."""
+BETWEEN = (0.5, 0.25, 0.75)
+"""Where scales between two others lie, in octaves below the finer one: the first ones are wanted most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ class Picture:
     """A picture on a canvas.
 
     Attributes:
-        pixels: uint8 (h, w) grey, no larger than `TILE_HEIGHT` and `TILE_WIDTH`.
+        pixels: uint8 (h, w) grey, no larger than the canvas.
         scale: pixels of it for one pixel of the frame, across and down.
         corner: where it begins in its scale, across and down, in pixels of the scale.
         edges: of a tile, how far from its left, top, right and bottom edge the middle of a digit must lie, in pixels; 0
@@ -120,9 +122,8 @@ class Finder:
     def find(self, grey: NDArray[np.uint8]) -> Found:
         """Find the digits in a frame, uint8 (H, W) grey."""
         coarse, fine = _scales(grey, self.finest)
-        rows = self._look(_pack([Picture(*scale) for scale in coarse]))
-        tiles = self._choose_tiles(fine, rows)
-        return _combine(rows, self._look(_pack(tiles)))
+        rows = self._look(_fill(coarse))
+        return _combine(rows, self._look(_pack(self._choose_tiles(fine, rows))))
 
     def follow(self, grey: NDArray[np.uint8]) -> Found:
         """Find the digits in the next frame, uint8 (H, W) grey, of a film.
@@ -138,7 +139,7 @@ class Finder:
         if tiles:
             before = _Before(grey.shape, before.coarse, self._look(_pack(tiles)), False)
         else:
-            rows = self._look(_pack([Picture(*scale) for scale in coarse]))
+            rows = self._look(_fill(coarse))
             before = _Before(grey.shape, rows, _NOTHING if before.is_coarse else before.fine, True)
         self._before = before
         return _combine(before.coarse, before.fine)
@@ -159,11 +160,11 @@ class Finder:
         canvases = np.full((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), BEYOND, np.uint8)
         for one in placed:
             height, width = one.picture.pixels.shape
-            below = min(BORDER, CANVAS_HEIGHT - one.top - height)
-            right = min(BORDER, CANVAS_WIDTH - one.left - width)
+            above, left = min(BORDER, one.top), min(BORDER, one.left)
+            below, right = min(BORDER, CANVAS_HEIGHT - one.top - height), min(BORDER, CANVAS_WIDTH - one.left - width)
             canvases[
-                one.canvas, one.top - BORDER : one.top + height + below, one.left - BORDER : one.left + width + right
-            ] = cv2.copyMakeBorder(one.picture.pixels, BORDER, below, BORDER, right, cv2.BORDER_REPLICATE)
+                one.canvas, one.top - above : one.top + height + below, one.left - left : one.left + width + right
+            ] = cv2.copyMakeBorder(one.picture.pixels, above, below, left, right, cv2.BORDER_REPLICATE)
         lowest = float(np.log(self.least / (1 - self.least)))
         found = [_NOTHING]
         for number, canvas in enumerate(canvases):
@@ -219,8 +220,8 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
     coarse: list[Scale] = []
     fine: list[Scale] = []
     # the first two scales lie one below or beside the other
-    below = min(TILE_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height)
-    beside = min(TILE_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width)
+    below = min(CANVAS_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height)
+    beside = min(CANVAS_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width)
     longer = longest * min(1.0, max(below, beside))
     while True:
         coarse.append(at(longer, coarse[-1] if coarse else None))
@@ -268,29 +269,67 @@ def _spans(side: int, tile: int) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
-def _pack(pictures: list[Picture]) -> list[Placed]:
-    """Places pictures on canvases, each in the smallest free part that holds it.
+class _Packing:
+    """Places pictures on canvases, each with its border in the smallest free part that holds it.
 
     What it leaves of that part is cut in two (Jylänki, "A Thousand Ways to Pack the Bin", 2010: guillotine, best area).
+    A picture that fills a canvas has no border.
     """
-    placed = []
-    free: list[tuple[int, int, int, int, int]] = []  # canvas, left, top, width, height
-    count = 0
-    for picture in pictures:
-        high, wide = (side + 2 * BORDER for side in picture.pixels.shape)
-        fitting = [part for part in free if part[3] >= wide and part[4] >= high]
-        if not fitting:
-            fitting = [(count, 0, 0, CANVAS_WIDTH, CANVAS_HEIGHT)]
-            free += fitting
-            count += 1
-        part = min(fitting, key=lambda part: part[3] * part[4])
+
+    def __init__(self) -> None:
+        """Without a canvas."""
+        self.placed: list[Placed] = []
+        self._free: list[tuple[int, int, int, int, int]] = []  # canvas, left, top, width, height
+        self._count = 0
+
+    def find_part(self, width: int, height: int) -> tuple[int, int, int, int, int] | None:
+        """The smallest free part that holds a picture of a size."""
+        wide, high = _add_border(width, height)
+        fitting = [part for part in self._free if part[3] >= wide and part[4] >= high]
+        return min(fitting, key=lambda part: part[3] * part[4]) if fitting else None
+
+    def add(self, picture: Picture) -> None:
+        """Place a picture; on a new canvas, if no free part holds it."""
+        rows, columns = picture.pixels.shape
+        part = self.find_part(columns, rows)
+        if part is None:
+            part = self._count, 0, 0, CANVAS_WIDTH, CANVAS_HEIGHT
+            self._count += 1
+        else:
+            self._free.remove(part)
         canvas, left, top, width, height = part
-        placed.append(Placed(picture, canvas, left + BORDER, top + BORDER))
+        wide, high = _add_border(columns, rows)
+        self.placed.append(Placed(picture, canvas, left + (wide - columns) // 2, top + (high - rows) // 2))
         is_wider = width - wide > height - high  # what is left to the right is then as high as the part
-        free.remove(part)
-        free.append((canvas, left + wide, top, width - wide, height if is_wider else high))
-        free.append((canvas, left, top + high, wide if is_wider else width, height - high))
-    return placed
+        self._free.append((canvas, left + wide, top, width - wide, height if is_wider else high))
+        self._free.append((canvas, left, top + high, wide if is_wider else width, height - high))
+
+
+def _add_border(width: int, height: int) -> tuple[int, int]:
+    return min(width + 2 * BORDER, CANVAS_WIDTH), min(height + 2 * BORDER, CANVAS_HEIGHT)
+
+
+def _pack(pictures: list[Picture]) -> list[Placed]:
+    """Places pictures on canvases."""
+    packing = _Packing()
+    for picture in pictures:
+        packing.add(picture)
+    return packing.placed
+
+
+def _fill(coarse: list[Scale]) -> list[Placed]:
+    """Places the coarse scales on a canvas, and scales between them where there is room."""
+    packing = _Packing()
+    for scale in coarse:
+        packing.add(Picture(*scale))
+    for octaves in BETWEEN:
+        for pixels, (across, down) in coarse:
+            height, width = pixels.shape
+            wide, high = (max(1, round(side * 2**-octaves)) for side in (width, height))
+            if max(wide, high) >= SMALLEST and packing.find_part(wide, high):
+                smaller = np.asarray(cv2.resize(pixels, (wide, high), interpolation=cv2.INTER_AREA), np.uint8)
+                packing.add(Picture(smaller, (across * wide / width, down * high / height)))
+    return packing.placed
 
 
 def _worth_a_look(tiles: list[Picture], rows: NDArray[np.float32], most: int) -> list[Picture]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CANVAS_WIDTH, CANVAS_HEIGHT = 320, 368
-"""Of the canvas, in pixels. Nearly a half, a quarter, an eighth ... of a frame of 640 by 480 fill it."""
+CANVAS_WIDTH, CANVAS_HEIGHT = 320, 384
+"""Of the canvas, in pixels. A half, a quarter, an eighth ... of a frame of 640 by 480 fill it."""
 BORDER = 4
 """Pixels by which the edges of each picture on the canvas are repeated around it."""
 BEYOND = 128

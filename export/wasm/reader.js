@@ -121,7 +121,7 @@ function weighLinear(i, length, to) {
 function makeReader(settings) {
   const { CANVAS_WIDTH, CANVAS_HEIGHT, BORDER, BEYOND, FOUND, SMALLEST } = settings.finder_map;
   const { PLACE, VALUES, SIZE, BOX_GAIN, SIZE_GAIN } = settings.finder_map;
-  const { SMALL, SHARED, OVERLAP, INSIDE } = settings.finder;
+  const { SMALL, SHARED, BETWEEN, OVERLAP, INSIDE } = settings.finder;
   const crops = settings.digit_images, layout = settings.layout;
   const { ALONE, WEIGHTS, _LEAST_CHANCE: LEAST_CHANCE, _MOST_ODDS: MOST_ODDS } = settings.confidence;
   const { THRESHOLD, UNSURE, DOUBTFUL } = settings.reader;
@@ -144,8 +144,8 @@ function makeReader(settings) {
       return { pixels, scale: [size[0] / width, size[1] / height] };
     };
     const coarse = [], fine = [];
-    const below = Math.min(TILE_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height);
-    const beside = Math.min(TILE_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width);
+    const below = Math.min(CANVAS_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height);
+    const beside = Math.min(CANVAS_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width);
     let longer = longest * Math.min(1, Math.max(below, beside));
     for (; !coarse.length || longer >= SMALLEST; longer /= 2) coarse.push(at(longer, coarse.at(-1)));
     longer = 2 * Math.max(coarse[0].pixels.width, coarse[0].pixels.height);
@@ -172,30 +172,61 @@ function makeReader(settings) {
     })));
   }
 
-  // Place pictures on canvases, each in the smallest free part that holds it; what it leaves of that part is cut in two.
-  function placePictures(pictures) {
-    const free = [];
-    let count = 0;
-    return pictures.map((picture) => {
-      const wide = picture.pixels.width + 2 * BORDER, high = picture.pixels.height + 2 * BORDER;
-      const findPart = () => free.filter(({ width, height }) => width >= wide && height >= high)
+  // Canvases on which pictures are placed, each with its border in the smallest free part that holds it; what it leaves of
+  // that part is cut in two.
+  class Packing {
+    placed = [];
+    free = [];
+    count = 0;
+
+    addBorder({ width, height }) {
+      return [Math.min(width + 2 * BORDER, CANVAS_WIDTH), Math.min(height + 2 * BORDER, CANVAS_HEIGHT)];
+    }
+
+    findPart(size) {
+      const [wide, high] = this.addBorder(size);
+      return this.free.filter(({ width, height }) => width >= wide && height >= high)
         .reduce((best, part) => (best && best.width * best.height <= part.width * part.height ? best : part), null);
-      if (!findPart()) free.push({ canvas: count++, left: 0, top: 0, width: CANVAS_WIDTH, height: CANVAS_HEIGHT });
-      const part = findPart(), { canvas, left, top, width, height } = part;
+    }
+
+    add(picture) {
+      const { pixels } = picture, [wide, high] = this.addBorder(pixels);
+      let part = this.findPart(pixels);
+      if (part) this.free.splice(this.free.indexOf(part), 1);
+      else part = { canvas: this.count++, left: 0, top: 0, width: CANVAS_WIDTH, height: CANVAS_HEIGHT };
+      const { canvas, left, top, width, height } = part;
+      this.placed.push({ picture, canvas, left: left + ((wide - pixels.width) >> 1), top: top + ((high - pixels.height) >> 1) });
       const isWider = width - wide > height - high; // what is left to the right is then as high as the part
-      free.splice(free.indexOf(part), 1);
-      free.push({ canvas, left: left + wide, top, width: width - wide, height: isWider ? height : high });
-      free.push({ canvas, left, top: top + high, width: isWider ? wide : width, height: height - high });
-      return { picture, canvas, left: left + BORDER, top: top + BORDER };
-    });
+      this.free.push({ canvas, left: left + wide, top, width: width - wide, height: isWider ? height : high });
+      this.free.push({ canvas, left, top: top + high, width: isWider ? wide : width, height: height - high });
+    }
+  }
+
+  function placePictures(pictures) {
+    const packing = new Packing();
+    for (const picture of pictures) packing.add(picture);
+    return packing.placed;
+  }
+
+  // Place the coarse scales on a canvas, and scales between them where there is room.
+  function placeCoarse(coarse) {
+    const packing = new Packing();
+    for (const picture of coarse) packing.add(picture);
+    for (const octaves of BETWEEN) for (const { pixels, scale } of coarse) {
+      const [width, height] = [pixels.width, pixels.height].map((side) => Math.max(1, roundEven(side * 2 ** -octaves)));
+      if (Math.max(width, height) < SMALLEST || !packing.findPart({ width, height })) continue;
+      const smaller = pixels.resize(width, height, weighArea).map(toByte);
+      packing.add({ pixels: smaller, scale: [(scale[0] * width) / pixels.width, (scale[1] * height) / pixels.height] });
+    }
+    return packing.placed;
   }
 
   // The pixels of a canvas with the pictures placed on it: uint8 (CANVAS_HEIGHT, CANVAS_WIDTH).
   function drawCanvas(placed) {
     const canvas = new Uint8Array(CANVAS_WIDTH * CANVAS_HEIGHT).fill(BEYOND);
     for (const { picture: { pixels }, left, top } of placed) {
-      for (let y = top - BORDER; y < Math.min(top + pixels.height + BORDER, CANVAS_HEIGHT); ++y) {
-        for (let x = left - BORDER; x < Math.min(left + pixels.width + BORDER, CANVAS_WIDTH); ++x) {
+      for (let y = Math.max(top - BORDER, 0); y < Math.min(top + pixels.height + BORDER, CANVAS_HEIGHT); ++y) {
+        for (let x = Math.max(left - BORDER, 0); x < Math.min(left + pixels.width + BORDER, CANVAS_WIDTH); ++x) {
           canvas[y * CANVAS_WIDTH + x] = pixels.at(x - left, y - top);
         }
       }
@@ -277,8 +308,8 @@ function makeReader(settings) {
   // that of the coarse scales are looked at.
   async function findDigits(grey, look, looks = settings.reader.looks) {
     const { least, finest } = settings.reader;
-    async function lookAt(pictures) {
-      const placed = placePictures(pictures), found = [];
+    async function lookAt(placed) {
+      const found = [];
       for (let number = 0; number <= Math.max(...placed.map(({ canvas }) => canvas)); ++number) {
         const there = placed.filter(({ canvas }) => canvas === number);
         const peaks = findPeaks(await look(splitPlaces(drawCanvas(there))), least);
@@ -287,10 +318,10 @@ function makeReader(settings) {
       return found;
     }
     const { coarse, fine } = makeScales(grey, finest);
-    const found = await lookAt(coarse);
+    const found = await lookAt(placeCoarse(coarse));
     let tiles = fine.flatMap(makeTiles);
     if (tiles.length > looks) tiles = chooseTiles(tiles, found, looks);
-    return suppress(tiles.length ? found.concat(await lookAt(tiles)) : found);
+    return suppress(tiles.length ? found.concat(await lookAt(placePictures(tiles))) : found);
   }
 
   // --- Cut digits out (digit_images.py) ---
