@@ -242,7 +242,7 @@ def main() -> None:
             counts[label] += 1
             cv2.imwrite(str(options.folder / ("none" if label == 10 else str(label)) / f"{number}-{index}.png"), image)
     usual = ReaderParameters()
-    finder = Finder(runtime.load(SHIPPED_FINDER), least=LEAST, finest=usual.finest, looks=usual.looks)
+    finder = Finder(runtime.load(SHIPPED_FINDER), least=LEAST, finest=usual.finest, looks=usual.looks, step=usual.step)
     for number, (_, frame) in enumerate(negatives.make_frames("train")):
         for index, image in enumerate(_mistaken(frame, finder, random)):
             counts[10] += 1

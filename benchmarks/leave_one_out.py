@@ -52,7 +52,7 @@ def open_finder(path: Path) -> Finder:
     quantized, _ = quantize_graph(folding.fold(source), source.statistics)
     usual = ReaderParameters()
     network = runtime.load_bytes(write_tflite(quantized), str(path))
-    return Finder(network, least=CONFIDENCE, finest=usual.finest, looks=usual.looks)
+    return Finder(network, least=CONFIDENCE, finest=usual.finest, looks=usual.looks, step=usual.step)
 
 
 def count(picture: Picture, boxes: NDArray[np.float32]) -> Counter[str]:

@@ -13,7 +13,7 @@ from edge_mnist.demo.live.tracking import HYSTERESIS, Tracker
 from edge_mnist.demo.reading.reader import THRESHOLD, Reader, ReaderParameters, Reading
 from edge_mnist.demo.sources.capture import Frame, SourceState
 
-PARAMETERS = ReaderParameters(looks=1, film=True)
+PARAMETERS = ReaderParameters(looks=1, step=1.0, film=True)
 """In each frame the finder runs once: for the whole frame or, in turn, for a closer look where small digits are most
 likely. So the time of a frame is bounded."""
 _RATE_FRAMES = 60

@@ -1,6 +1,6 @@
 """Finds the digits in a frame with a small network that looks at it at several scales.
 
-Each scale halves the one before. The coarse scales share one canvas, and the network runs once for all of them; what is
+The coarse scales, each half of the one before, share one canvas, and the network runs once for all of them; what is
 left of the canvas is filled with scales between them. Finer scales are cut into tiles, each of which fills a canvas.
 """
 
@@ -103,7 +103,7 @@ Scale = tuple[NDArray[np.uint8], tuple[float, float]]
 class Finder:
     """The network that finds digits, and how finely it looks."""
 
-    def __init__(self, network: Classifier, *, least: float, finest: int, looks: int) -> None:
+    def __init__(self, network: Classifier, *, least: float, finest: int, looks: int, step: float) -> None:
         """With a network that takes a canvas and gives a map, see `finder_map`.
 
         Args:
@@ -112,16 +112,18 @@ class Finder:
             finest: the longer side, in pixels, of the finest scale; a larger frame is reduced to it.
             looks: the most canvases beyond the first that are looked at for one frame; where more would be needed,
                 those on which the coarse scales show the most small digits are chosen.
+            step: octaves from one of the scales that are cut into tiles to the next.
         """
         self.network = network
         self.least = least
         self.finest = finest
         self.looks = looks
+        self.step = step
         self._before: _Before | None = None
 
     def find(self, grey: NDArray[np.uint8]) -> Found:
         """Find the digits in a frame, uint8 (H, W) grey."""
-        coarse, fine = _scales(grey, self.finest)
+        coarse, fine = _scales(grey, self.finest, self.step)
         rows = self._look(_fill(coarse))
         return _combine(rows, self._look(_pack(self._choose_tiles(fine, rows))))
 
@@ -134,7 +136,7 @@ class Finder:
         before = self._before
         if before is None or before.shape != grey.shape:
             before = _Before(grey.shape, _NOTHING, _NOTHING, False)
-        coarse, fine = _scales(grey, self.finest)
+        coarse, fine = _scales(grey, self.finest, self.step)
         tiles = self._choose_tiles(fine, before.coarse) if before.is_coarse else []
         if tiles:
             before = _Before(grey.shape, before.coarse, self._look(_pack(tiles)), False)
@@ -198,7 +200,7 @@ def _take_inside(placed: list[Placed], table: NDArray[np.float32]) -> NDArray[np
     return rows
 
 
-def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Scale]]:
+def _scales(grey: NDArray[np.uint8], finest: int, step: float) -> tuple[list[Scale], list[Scale]]:
     """A frame at the scales that share a canvas, and at the finer ones, each with its pixels for one of the frame."""
     height, width = grey.shape
 
@@ -228,13 +230,12 @@ def _scales(grey: NDArray[np.uint8], finest: int) -> tuple[list[Scale], list[Sca
         if longer / 2 < SMALLEST:
             break
         longer /= 2
-    longer = 2.0 * max(coarse[0][0].shape)
-    if longest <= SMALL:
-        fine.append(at(longer))
-    else:
-        while longer <= min(finest, 1.5 * longest):
-            fine.append(at(min(longer, longest)))
-            longer *= 2
+    octaves, first = step, max(coarse[0][0].shape)
+    most = 2 * first if longest <= SMALL else min(finest, longest * 2 ** (step / 2))
+    while first * 2**octaves <= most:
+        longer = first * 2**octaves
+        fine.append(at(longer if longest <= SMALL else min(longer, longest)))
+        octaves += step
     return coarse, fine
 
 

@@ -40,6 +40,7 @@ class ReaderParameters:
         least: the finder's confidence, 0 to 1, from which on DigitNet is asked.
         finest: the longer side, in pixels, to which a larger frame is reduced for the finder, 640 to 4000.
         looks: how many canvases beyond the first the finder may look at in one frame, 0 to 100.
+        step: octaves from one of the finer scales that the finder looks at to the next, 0.25 to 1.
         film: whether each frame follows the one before, as a camera's do; see `Finder.follow`.
         most: the number of digits in a frame, the most likely ones, that are read, 10 to 2000.
         turn: the tilt in degrees from which on the frame is turned before it is read, 5 to 30.
@@ -50,6 +51,7 @@ class ReaderParameters:
     least: float = 0.3
     finest: int = 1408
     looks: int = 40
+    step: float = 0.5
     film: bool = False
     most: int = 500
     turn: float = 12.0
@@ -202,6 +204,7 @@ class Reader:
             least=self.parameters.least,
             finest=self.parameters.finest,
             looks=self.parameters.looks,
+            step=self.parameters.step,
         )
 
     def read(self, frame: NDArray[np.uint8]) -> Reading:

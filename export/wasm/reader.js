@@ -132,7 +132,7 @@ function makeReader(settings) {
   // --- Find digits (finder.py) ---
 
   // A picture at the scales that share a canvas, and at the finer ones: { pixels, scale }.
-  function makeScales(grey, finest) {
+  function makeScales(grey, finest, step) {
     const { width, height } = grey, longest = Math.max(width, height);
     const at = (longer, finer) => {
       const ratio = longer / longest;
@@ -148,9 +148,11 @@ function makeReader(settings) {
     const beside = Math.min(CANVAS_HEIGHT / height, (CANVAS_WIDTH - 4 * BORDER) / 1.5 / width);
     let longer = longest * Math.min(1, Math.max(below, beside));
     for (; !coarse.length || longer >= SMALLEST; longer /= 2) coarse.push(at(longer, coarse.at(-1)));
-    longer = 2 * Math.max(coarse[0].pixels.width, coarse[0].pixels.height);
-    if (longest <= SMALL) return { coarse, fine: [at(longer)] };
-    for (; longer <= Math.min(finest, 1.5 * longest); longer *= 2) fine.push(at(Math.min(longer, longest)));
+    const first = Math.max(coarse[0].pixels.width, coarse[0].pixels.height), isSmall = longest <= SMALL;
+    const most = isSmall ? 2 * first : Math.min(finest, longest * 2 ** (step / 2));
+    for (let octaves = step; first * 2 ** octaves <= most; octaves += step) {
+      fine.push(at(isSmall ? first * 2 ** octaves : Math.min(first * 2 ** octaves, longest)));
+    }
     return { coarse, fine };
   }
 
@@ -307,7 +309,7 @@ function makeReader(settings) {
   // Find the digits in a picture; `look` gives the map of a canvas, and is awaited. At most `looks` canvases more than
   // that of the coarse scales are looked at.
   async function findDigits(grey, look, looks = settings.reader.looks) {
-    const { least, finest } = settings.reader;
+    const { least, finest, step } = settings.reader;
     async function lookAt(placed) {
       const found = [];
       for (let number = 0; number <= Math.max(...placed.map(({ canvas }) => canvas)); ++number) {
@@ -317,7 +319,7 @@ function makeReader(settings) {
       }
       return found;
     }
-    const { coarse, fine } = makeScales(grey, finest);
+    const { coarse, fine } = makeScales(grey, finest, looks < settings.reader.looks ? 1 : step);
     const found = await lookAt(placeCoarse(coarse));
     let tiles = fine.flatMap(makeTiles);
     if (tiles.length > looks) tiles = chooseTiles(tiles, found, looks);

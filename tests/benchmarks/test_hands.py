@@ -55,4 +55,4 @@ def test_a_page_gives_its_digits_also_the_missed_ones_and_what_the_finder_sees_b
 
 
 def _finder(least: float) -> Finder:
-    return Finder(runtime.load(SHIPPED_FINDER), least=least, finest=1408, looks=40)
+    return Finder(runtime.load(SHIPPED_FINDER), least=least, finest=1408, looks=40, step=0.5)

@@ -61,7 +61,7 @@ def draw(shape: tuple[int, int], *boxes: tuple[float, float, float, float]) -> N
 
 def make(**changes: float) -> Finder:
     """A finder of white rectangles."""
-    options = {"least": 0.2, "finest": 1600, "looks": 100, **changes}
+    options = {"least": 0.2, "finest": 1600, "looks": 100, "step": 1.0, **changes}
     return Finder(Rectangles(), **options)  # type: ignore[arg-type]
 
 
@@ -106,7 +106,7 @@ def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
 
 
 def test_pictures_on_a_canvas_do_not_overlap() -> None:
-    coarse, _ = finder._scales(np.zeros((480, 640), np.uint8), 1600)
+    coarse, _ = finder._scales(np.zeros((480, 640), np.uint8), 1600, 1.0)
     for shapes in ([scale[0].shape for scale in coarse], [(240, 310), (384, 320), (10, 312), (5, 5), (350, 310)]):
         placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
         taken = np.zeros((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), int)

@@ -101,6 +101,7 @@ def test_the_same_maps_give_the_same_boxes(name: str, tmp_path: Path) -> None:
         least=settings.least,
         finest=settings.finest,
         looks=settings.looks,
+        step=settings.step,
     ).find(page)
     (tmp_path / "page").write_bytes(page.tobytes())
     (tmp_path / "maps").write_bytes(np.concatenate(recorder.maps).astype(np.float32).tobytes())
@@ -137,7 +138,8 @@ def test_digits_are_cut_out_much_as_the_reader_does(light: bool, tmp_path: Path)
     page = np.rint(page * shade).astype(np.uint8)
     settings = reader.ReaderParameters()
     network = runtime.load(SHIPPED_FINDER)
-    boxes = finder.Finder(network, least=0.5, finest=settings.finest, looks=settings.looks).find(page).boxes
+    options = {"finest": settings.finest, "looks": settings.looks, "step": settings.step}
+    boxes = finder.Finder(network, least=0.5, **options).find(page).boxes  # type: ignore[arg-type]
     assert len(boxes) >= 8
     expected = digit_images.cut_digits(page, boxes)
     (tmp_path / "page").write_bytes(page.tobytes())
