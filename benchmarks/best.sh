@@ -26,7 +26,7 @@ train "best-$seed" --seed "$seed" \
 # fonts, as for the training of the finder; without it, only MNIST's digits and drawn ones are cut.
 [ -e "$folder/hands/made" ] || {
     rm -rf "$folder/hands"
-    "${PYTHON:-python3}" -m benchmarks.hands "$folder/hands" --strings 3000 --seed 7 ${FONTS:+--fonts "$FONTS" --pages 1820}
+    "${PYTHON:-python3}" -m benchmarks.hands "$folder/hands" --strings 4000 --seed 8 ${FONTS:+--fonts "$FONTS" --pages 4500}
     touch "$folder/hands/made"
 }
 small=$folder/best-$seed/checkpoint.safetensors
@@ -35,5 +35,7 @@ changes='--set rotation=12 --set scale=0.12 --set shear=0.12 --set stroke=0.2 --
 changes="$changes --set weight_decay=0.00001"
 train "reading-$seed-first" --seed "$seed" --epochs 10 --lr 0.004 $changes \
     --user-digits "$folder/hands" --init "$small" --teacher "$small"
-train "reading-$seed" --seed "$seed" --epochs 16 --lr 0.003 --set cooldown_epochs=3 $changes \
+train "reading-$seed-second" --seed "$seed" --epochs 16 --lr 0.003 --set cooldown_epochs=3 $changes \
     --user-digits "$folder/hands" --init "$folder/reading-$seed-first/checkpoint.safetensors" --teacher "$small"
+train "reading-$seed" --seed "$seed" --epochs 13 --lr 0.005 --set cooldown_epochs=3 $changes --set outliers=0.25 \
+    --user-digits "$folder/hands" --init "$folder/reading-$seed-second/checkpoint.safetensors" --teacher "$small"

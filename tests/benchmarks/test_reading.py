@@ -102,10 +102,20 @@ def test_all_photographs_of_a_folder_are_read_and_the_worst_are_shown(
     }  # fmt: skip
     assert groups["pages"]["wrong"] >= 4
     assert (tmp_path / "pictures/pages.jpg").exists() and not (tmp_path / "pictures/empty-cells.jpg").exists()
-    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "argv", [*command, "--moved"])
     reading.main()
     printed = capsys.readouterr().out
     assert "empty cells" in printed and "desks" in printed and "median ms: finding" in printed
+    moved = printed[printed.index("photographs, moved") :]
+    assert "empty cells" not in moved and "mean with ?" in moved
+
+
+def test_what_changes_where_frames_are_moved_is_averaged(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = [Score(frames=1, digits=10, wrong=wrong, wrong_or_doubtful=wrong + 1) for wrong in (1, 2, 3, 7)]
+    reading.print_moved("moved", {"pages": scores[0]}, [{"pages": score} for score in scores[1:]])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "pages" in line)
+    cells = ["pages", "10", "1", "2", "4.0 (40.00%)", "7", "5.0 (50.00%)"]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == cells
 
 
 def test_pictures_show_only_the_worst_frames(written: Picture, tmp_path: Path) -> None:

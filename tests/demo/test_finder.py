@@ -105,22 +105,35 @@ def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
         assert (seen >= 1).all()
 
 
+def find_most_covered(placed: list[finder.Placed]) -> int:
+    """How many pictures, with their borders, lie on one pixel of a canvas at most; each must lie on its canvas."""
+    taken = np.zeros((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), int)
+    for one in placed:
+        height, width = one.picture.pixels.shape
+        rows = slice(max(one.top - BORDER, 0), one.top + height + BORDER)
+        columns = slice(max(one.left - BORDER, 0), one.left + width + BORDER)
+        taken[one.canvas, rows, columns] += 1
+        assert one.left >= 0 and one.top >= 0
+        assert one.left + width <= CANVAS_WIDTH and one.top + height <= CANVAS_HEIGHT
+    return int(taken.max())
+
+
 def test_pictures_on_a_canvas_do_not_overlap() -> None:
-    coarse, _ = finder._scales(np.zeros((480, 640), np.uint8), 1600, 1.0)
-    for shapes in ([scale[0].shape for scale in coarse], [(240, 310), (384, 320), (10, 312), (5, 5), (350, 310)]):
-        placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
-        taken = np.zeros((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), int)
-        for one in placed:
-            height, width = one.picture.pixels.shape
-            taken[
-                one.canvas,
-                max(one.top - BORDER, 0) : one.top + height + BORDER,
-                max(one.left - BORDER, 0) : one.left + width + BORDER,
-            ] += 1
-            assert one.left >= 0 and one.top >= 0
-            assert one.left + width <= CANVAS_WIDTH and one.top + height <= CANVAS_HEIGHT
-        assert taken.max() == 1
+    shapes = [(240, 310), (384, 320), (10, 312), (5, 5), (350, 310)]
+    placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
+    assert find_most_covered(placed) == 1
     assert max(one.canvas for one in placed) == 2
+
+
+@pytest.mark.parametrize(("shape", "least"), [((480, 640), 6), ((640, 480), 6), ((60, 200), 12), ((28, 28), 5)])
+def test_what_is_left_of_a_canvas_is_filled_with_scales_between(shape: tuple[int, int], least: int) -> None:
+    coarse, _ = finder._scales(np.zeros(shape, np.uint8), 1600, 1.0)
+    placed = finder._fill(coarse)
+    assert find_most_covered(placed) == 1
+    assert len(placed) >= least > len(coarse) and max(one.canvas for one in placed) == 0
+    for one in placed:
+        sides = np.array(shape) * one.picture.scale[::-1]
+        assert sides == pytest.approx(np.array(one.picture.pixels.shape), abs=0.01)
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (480, 480)])
