@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from edge_mnist import runtime
 from edge_mnist.demo.reading import confidence, layout
 from edge_mnist.demo.reading.digit_images import CropParameters, DigitImage, cut_digits
-from edge_mnist.demo.reading.finder import Finder, Found
+from edge_mnist.demo.reading.finder import Finder, Found, find_parts
 from edge_mnist.demo.reading.layout import Layout, LayoutParameters
 from edge_mnist.pretrained import SHIPPED_FINDER, SHIPPED_INT8
 from edge_mnist.runtime import Classifier, softmax
 
-THRESHOLD = 0.65
+THRESHOLD = 0.6
 """The confidence that a digit needs; every published figure is measured with it."""
 UNSURE = 0.2
 """A digit with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
@@ -246,6 +246,10 @@ class Reader:
         """Read what was found in a frame; `back` (2, 3) takes a point (x, y, 1) of it to the frame that is shown."""
         least = min(UNSURE, self.threshold)
         cuts = cut_digits(grey, found.boxes, light, self.parameters.crops)
+        is_part = find_parts(found, np.array([one.box for one in cuts], np.float32).reshape(-1, 4))
+        if is_part.any():  # the ink of a part belongs to its digit
+            found = found.take(~is_part)
+            cuts = cut_digits(grey, found.boxes, light, self.parameters.crops)
         clock.tick("crops")
         chances = self._classify(cuts)
         labels = confidence.choose_labels(chances, found)

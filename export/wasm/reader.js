@@ -290,20 +290,45 @@ function makeReader(settings) {
     return order.sort((a, b) => a - b).filter((index) => promises[index] > 0).map((index) => tiles[index]);
   }
 
+  const measureArea = ({ left, top, right, bottom }) => (right - left) * (bottom - top);
+
+  function measureShared(box, other) {
+    const wide = Math.min(box.right, other.right) - Math.max(box.left, other.left);
+    const high = Math.min(box.bottom, other.bottom) - Math.max(box.top, other.top);
+    return Math.max(wide, 0) * Math.max(high, 0);
+  }
+
   // What stays where several boxes show one digit, the most confident first.
   function suppress(found) {
-    const area = ({ left, top, right, bottom }) => (right - left) * (bottom - top);
     const kept = [];
     for (const one of [...found].sort((a, b) => b.confidence - a.confidence)) {
       const isNew = kept.every(({ box }) => {
-        const wide = Math.min(box.right, one.box.right) - Math.max(box.left, one.box.left);
-        const high = Math.min(box.bottom, one.box.bottom) - Math.max(box.top, one.box.top);
-        const shared = Math.max(wide, 0) * Math.max(high, 0), [a, b] = [area(box), area(one.box)];
+        const shared = measureShared(box, one.box), [a, b] = [box, one.box].map(measureArea);
         return shared <= OVERLAP * (a + b - shared) && shared <= INSIDE * Math.min(a, b);
       });
       if (isNew) kept.push(one);
     }
     return kept;
+  }
+
+  // Less confidence in a box of which more confident ones share a part, by the part of their union that they share.
+  function doubtOverlapping(found) {
+    const doubted = found.map((one, index) => {
+      const parts = found.slice(0, index).map(({ box }) => {
+        const shared = measureShared(box, one.box);
+        return 1 - shared / (measureArea(box) + measureArea(one.box) - shared);
+      });
+      return { ...one, confidence: one.confidence * parts.reduce((a, b) => a * b, 1) };
+    });
+    return doubted.sort((a, b) => b.confidence - a.confidence);
+  }
+
+  // Whether each is but a part of a digit: the middle of its ink lies in the box of a more confident one.
+  function findParts(found, inks) {
+    return inks.map((ink, index) => {
+      const x = (ink.left + ink.right) / 2, y = (ink.top + ink.bottom) / 2;
+      return found.slice(0, index).some(({ box }) => x > box.left && x < box.right && y > box.top && y < box.bottom);
+    });
   }
 
   // Find the digits in a picture; `look` gives the map of a canvas, and is awaited. At most `looks` canvases more than
@@ -323,7 +348,7 @@ function makeReader(settings) {
     const found = await lookAt(placeCoarse(coarse));
     let tiles = fine.flatMap(makeTiles);
     if (tiles.length > looks) tiles = chooseTiles(tiles, found, looks);
-    return suppress(tiles.length ? found.concat(await lookAt(placePictures(tiles))) : found);
+    return doubtOverlapping(suppress(tiles.length ? found.concat(await lookAt(placePictures(tiles))) : found));
   }
 
   // --- Cut digits out (digit_images.py) ---
@@ -507,9 +532,16 @@ function makeReader(settings) {
       if (crops.pen * crops.resolution - measureThickness(own) > 0.5) shown = shown.choose(Math.max, CROSS);
       const gain = 255 / Math.max(peak - low, 1);
       shown = shown.map((value) => toByte(Math.max(value - roundEven(low), 0) * gain));
-      const part = shown.findBox();
-      if (!part) return new Uint8Array(crops.SIZE ** 2);
-      return placeDigit(shown.cut(part.left, part.top, part.right - part.left, part.bottom - part.top));
+      const part = shown.findBox(), ends = own.findBox();
+      if (!part || !ends) return { image: new Uint8Array(crops.SIZE ** 2), box: boxes[index] };
+      const place = (value, corner) => value / window.scale + corner;
+      return {
+        image: placeDigit(shown.cut(part.left, part.top, part.right - part.left, part.bottom - part.top)),
+        box: {
+          left: place(ends.left, window.x), top: place(ends.top, window.y),
+          right: place(ends.right, window.x), bottom: place(ends.bottom, window.y),
+        },
+      };
     });
   }
 
@@ -659,9 +691,16 @@ function makeReader(settings) {
   // order with box, label, certainty, image, and whether they are doubtful.
   async function read(grey, look, classify, looks) {
     const least = Math.min(UNSURE, THRESHOLD);
-    const found = (await findDigits(grey, look, looks)).slice(0, settings.reader.most)
+    let found = (await findDigits(grey, look, looks)).slice(0, settings.reader.most)
       .map((one) => ({ ...one, opinions: softmax(one.logits) }));
-    const images = cutDigits(grey, found.map(({ box }) => box));
+    const cut = () => cutDigits(grey, found.map(({ box }) => box));
+    let cuts = cut();
+    const isPart = findParts(found, cuts.map(({ box }) => box));
+    if (isPart.includes(true)) { // the ink of a part belongs to its digit
+      found = found.filter((_, index) => !isPart[index]);
+      cuts = cut();
+    }
+    const images = cuts.map(({ image }) => image);
     const chances = images.map(classify);
     const labels = found.map(({ opinions }, index) => chooseLabel(chances[index], opinions));
     const certainties = estimate(found, chances, labels);
@@ -677,7 +716,7 @@ function makeReader(settings) {
   }
 
   return {
-    makeScales, makeTiles, placePictures, drawCanvas, splitPlaces, findPeaks, takeInside, chooseTiles, suppress, findDigits, cutDigits,
-    placeDigit, arrange, chooseLabel, estimate, read,
+    makeScales, makeTiles, placePictures, drawCanvas, splitPlaces, findPeaks, takeInside, chooseTiles, suppress,
+    doubtOverlapping, findParts, findDigits, cutDigits, placeDigit, arrange, chooseLabel, estimate, read,
   };
 }

@@ -166,3 +166,20 @@ def test_in_a_film_each_frame_takes_one_canvas_and_small_digits_are_found_from_t
     # A frame of another size is of another film.
     following.follow(frame)
     assert len(following.follow(np.zeros((240, 320), np.uint8))) == 0
+
+
+def test_a_box_of_which_more_confident_ones_share_a_part_is_less_confident() -> None:
+    rows = np.zeros((3, 15), np.float32)
+    rows[:, :5] = [(0, 0, 10, 20, 0.9), (30, 0, 40, 20, 0.8), (5, 0, 15, 20, 0.75)]
+    doubted = finder._doubt_overlapping(rows)
+    assert doubted[:, 4] == pytest.approx([0.9, 0.8, 0.75 * 2 / 3])
+    rows[2, 4] = rows[1, 4]
+    assert finder._doubt_overlapping(rows[[0, 2, 1]])[:, 0].tolist() == [0, 30, 5], "the most confident first"
+
+
+def test_what_has_its_ink_in_the_box_of_a_more_confident_digit_is_a_part_of_it() -> None:
+    boxes = np.array([(0, 0, 10, 20), (6, 0, 16, 40), (30, 0, 40, 20)], np.float32)
+    found = finder.Found(boxes, np.array([0.9, 0.5, 0.4], np.float32), np.zeros((3, 10), np.float32))
+    inks = np.array([(0, 0, 6, 20), (6, 1, 9.5, 18), (31, 2, 39, 19)], np.float32)
+    assert finder.find_parts(found, inks).tolist() == [False, True, False]
+    assert not finder.find_parts(found.take(slice(0, 0)), inks[:0]).any()

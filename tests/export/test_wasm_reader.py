@@ -146,17 +146,19 @@ def test_digits_are_cut_out_much_as_the_reader_does(light: bool, tmp_path: Path)
     found = run_script(
         """
         const grey = new Plane(shape[1], shape[0], Float32Array.from(toBytes("page")));
-        return reader.cutDigits(grey, boxes).map((image) => [...image]);
+        return reader.cutDigits(grey, boxes).map(({ image, box }) => [[...image], Object.values(box)]);
         """,
         tmp_path,
         shape=page.shape,
         boxes=to_boxes(boxes),
     )
     differences = sorted(
-        abs(np.array(image) - one.image.ravel().astype(int)).mean() for image, one in zip(found, expected, strict=True)
+        abs(np.array(image) - one.image.ravel().astype(int)).mean()
+        for (image, _), one in zip(found, expected, strict=True)
     )
     # A digit's width may lie between two pixels, and be rounded to either.
     assert differences[-2] < CUT and differences[-1] < 4 * CUT, differences
+    assert np.array([box for _, box in found]) == pytest.approx(np.array([one.box for one in expected]), abs=2)
 
 
 def draw_boxes(lines: list[str], seed: int) -> NDArray[np.float64]:
