@@ -6,6 +6,7 @@ left of the canvas is filled with scales between them. Finer scales are cut into
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import cv2
@@ -279,58 +280,61 @@ class _Packing:
 
     def __init__(self) -> None:
         """Without a canvas."""
-        self.placed: list[Placed] = []
         self._free: list[tuple[int, int, int, int, int]] = []  # canvas, left, top, width, height
         self._count = 0
 
-    def find_part(self, width: int, height: int) -> tuple[int, int, int, int, int] | None:
-        """The smallest free part that holds a picture of a size."""
-        wide, high = _add_border(width, height)
-        fitting = [part for part in self._free if part[3] >= wide and part[4] >= high]
-        return min(fitting, key=lambda part: part[3] * part[4]) if fitting else None
+    def add(self, width: int, height: int, may_begin: bool = True) -> tuple[int, int, int] | None:
+        """Place a picture of a size: the number of its canvas, and where its first pixel lies there, left and top.
 
-    def add(self, picture: Picture) -> None:
-        """Place a picture; on a new canvas, if no free part holds it."""
-        rows, columns = picture.pixels.shape
-        part = self.find_part(columns, rows)
-        if part is None:
+        If no free part holds it, it begins a canvas, or is not placed.
+        """
+        wide, high = min(width + 2 * BORDER, CANVAS_WIDTH), min(height + 2 * BORDER, CANVAS_HEIGHT)
+        fitting = [part for part in self._free if part[3] >= wide and part[4] >= high]
+        if fitting:
+            part = min(fitting, key=lambda part: part[3] * part[4])
+            self._free.remove(part)
+        elif may_begin:
             part = self._count, 0, 0, CANVAS_WIDTH, CANVAS_HEIGHT
             self._count += 1
         else:
-            self._free.remove(part)
-        canvas, left, top, width, height = part
-        wide, high = _add_border(columns, rows)
-        self.placed.append(Placed(picture, canvas, left + (wide - columns) // 2, top + (high - rows) // 2))
-        is_wider = width - wide > height - high  # what is left to the right is then as high as the part
-        self._free.append((canvas, left + wide, top, width - wide, height if is_wider else high))
-        self._free.append((canvas, left, top + high, wide if is_wider else width, height - high))
-
-
-def _add_border(width: int, height: int) -> tuple[int, int]:
-    return min(width + 2 * BORDER, CANVAS_WIDTH), min(height + 2 * BORDER, CANVAS_HEIGHT)
+            return None
+        canvas, left, top, free_width, free_height = part
+        is_wider = free_width - wide > free_height - high  # what is left to the right is then as high as the part
+        self._free.append((canvas, left + wide, top, free_width - wide, free_height if is_wider else high))
+        self._free.append((canvas, left, top + high, wide if is_wider else free_width, free_height - high))
+        return canvas, left + (wide - width) // 2, top + (high - height) // 2
 
 
 def _pack(pictures: list[Picture]) -> list[Placed]:
     """Places pictures on canvases."""
     packing = _Packing()
-    for picture in pictures:
-        packing.add(picture)
-    return packing.placed
+    places = (packing.add(*picture.pixels.shape[::-1]) for picture in pictures)
+    return [Placed(picture, *place) for picture, place in zip(pictures, places, strict=True) if place]
 
 
 def _fill(coarse: list[Scale]) -> list[Placed]:
     """Places the coarse scales on a canvas, and scales between them where there is room."""
+    placed = []
+    for index, width, height, place in _plan(tuple(pixels.shape[::-1] for pixels, _ in coarse)):
+        pixels, (across, down) = coarse[index]
+        if (height, width) != pixels.shape:
+            across, down = across * width / pixels.shape[1], down * height / pixels.shape[0]
+            pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        placed.append(Placed(Picture(pixels, (across, down)), *place))
+    return placed
+
+
+@functools.lru_cache(maxsize=64)  # the frames of a camera have one size
+def _plan(sizes: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, tuple[int, int, int]]]:
+    """Plans `_fill` for scales of sizes (width, height): of each picture the scale that it is made of, size and place."""
     packing = _Packing()
-    for scale in coarse:
-        packing.add(Picture(*scale))
+    plan = [(index, *size, packing.add(*size)) for index, size in enumerate(sizes)]
     for octaves in BETWEEN:
-        for pixels, (across, down) in coarse:
-            height, width = pixels.shape
-            wide, high = (max(1, round(side * 2**-octaves)) for side in (width, height))
-            if max(wide, high) >= SMALLEST and packing.find_part(wide, high):
-                smaller = np.asarray(cv2.resize(pixels, (wide, high), interpolation=cv2.INTER_AREA), np.uint8)
-                packing.add(Picture(smaller, (across * wide / width, down * high / height)))
-    return packing.placed
+        for index, size in enumerate(sizes):
+            width, height = (max(1, round(side * 2**-octaves)) for side in size)
+            if max(width, height) >= SMALLEST:
+                plan.append((index, width, height, packing.add(width, height, may_begin=False)))
+    return [(index, width, height, place) for index, width, height, place in plan if place]
 
 
 def _worth_a_look(tiles: list[Picture], rows: NDArray[np.float32], most: int) -> list[Picture]:
