@@ -326,7 +326,7 @@ def _fill(coarse: list[Scale]) -> list[Placed]:
 
 @functools.lru_cache(maxsize=64)  # the frames of a camera have one size
 def _plan(sizes: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, tuple[int, int, int]]]:
-    """Plans `_fill` for scales of sizes (width, height): of each picture the scale that it is made of, size and place."""
+    """Plans `_fill` for the sizes of scales: of each picture the scale that it is made of, its size and its place."""
     packing = _Packing()
     plan = [(index, *size, packing.add(*size)) for index, size in enumerate(sizes)]
     for octaves in BETWEEN:
