@@ -103,8 +103,10 @@ def test_opencv_reads_the_float_files(suffix: str, bundle_folder: Path, referenc
 def test_opencv_5_reads_the_int8_files(suffix: str, bundle_folder: Path, reference: Reference) -> None:
     images = reference.images if suffix == "onnx" else (reference.images ^ 0x80).view(np.int8)
     logits = opencv_logits(bundle_folder / f"model_int8.{suffix}", images)
-    logits = logits.astype(int) - (128 if suffix == "onnx" else 0)
-    np.testing.assert_array_equal(logits, expected(reference, "int8"))
+    differences = abs(logits.astype(int) - (128 if suffix == "onnx" else 0) - expected(reference, "int8"))
+    # Its new engine, which reads ONNX, rounds some values otherwise: docs/bit-exactness.md says how many.
+    most, share = (1, 0.01) if suffix == "onnx" else (0, 0)
+    assert differences.max() <= most and (differences > 0).mean() <= share
 
 
 OLD_TFLITE = """
