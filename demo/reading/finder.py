@@ -332,7 +332,7 @@ def _plan(sizes: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, tuple
     for octaves in BETWEEN:
         for index, size in enumerate(sizes):
             width, height = (max(1, round(side * 2**-octaves)) for side in size)
-            if max(width, height) >= SMALLEST:
+            if max(width, height) >= 2 * SMALLEST:  # what fills a smaller one is found on the coarsest scale
                 plan.append((index, width, height, packing.add(width, height, may_begin=False)))
     return [(index, width, height, place) for index, width, height, place in plan if place]
 
@@ -370,15 +370,14 @@ def _doubt_overlapping(table: NDArray[np.float32]) -> NDArray[np.float32]:
 
     By the part of their union that they share (Bodla et al., "Soft-NMS", ICCV 2017, linear). The order may change.
     """
-    confidence = table[:, 4].copy()
-    areas = (table[:, 2] - table[:, 0]) * (table[:, 3] - table[:, 1])
-    for index in range(1, len(table)):
-        low, high = np.maximum(table[:index, :2], table[index, :2]), np.minimum(table[:index, 2:4], table[index, 2:4])
-        shared = np.maximum(high - low, 0).prod(1)
-        confidence[index] *= np.prod(1 - shared / (areas[:index] + areas[index] - shared))
     table = table.copy()
-    table[:, 4] = confidence
-    return table[np.argsort(-confidence, kind="stable")]
+    boxes = table[:, :4]
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    for some in _split(len(table)):
+        shared = _measure_shared(boxes[some], boxes)
+        alike = np.tril(shared / (areas[some, None] + areas - shared), some.start - 1)
+        table[some, 4] *= (1 - alike).prod(1)
+    return table[np.argsort(-table[:, 4], kind="stable")]
 
 
 def find_parts(found: Found, inks: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -399,15 +398,25 @@ def _suppress(table: NDArray[np.float32]) -> list[int]:
     boxes = table[order, :4]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     stays = [True] * len(order)
-    count = max(1, 2**18 // max(len(order), 1))  # so many rows at once bound the memory that this takes
-    for start in range(0, len(order), count):
-        some = slice(start, start + count)
-        left, top = (np.maximum(boxes[some, None, axis], boxes[:, axis]) for axis in (0, 1))
-        right, bottom = (np.minimum(boxes[some, None, axis], boxes[:, axis]) for axis in (2, 3))
-        shared = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)  # (R, N)
+    for some in _split(len(order)):
+        shared = _measure_shared(boxes[some], boxes)
         area = areas[some, None]
         same = (shared > OVERLAP * (area + areas - shared)) | (shared > INSIDE * np.minimum(area, areas))
         for one, other in np.argwhere(same).tolist():
-            if start + one < other and stays[start + one]:
+            if some.start + one < other and stays[some.start + one]:
                 stays[other] = False
     return [index for index, stay in zip(order.tolist(), stays, strict=True) if stay]
+
+
+def _split(count: int) -> list[slice]:
+    """Parts of some rows: comparing a part with all rows takes a bounded amount of memory."""
+    step = max(1, 2**18 // max(count, 1))
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _measure_shared(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The area (R, N) that boxes (R, 4) share with others (N, 4)."""
+    left, top = (np.maximum(boxes[:, None, axis], others[:, axis]) for axis in (0, 1))
+    right, bottom = (np.minimum(boxes[:, None, axis], others[:, axis]) for axis in (2, 3))
+    shared: NDArray[np.float32] = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    return shared

@@ -216,7 +216,7 @@ function makeReader(settings) {
     for (const picture of coarse) packing.add(picture);
     for (const octaves of BETWEEN) for (const { pixels, scale } of coarse) {
       const [width, height] = [pixels.width, pixels.height].map((side) => Math.max(1, roundEven(side * 2 ** -octaves)));
-      if (Math.max(width, height) < SMALLEST || !packing.findPart({ width, height })) continue;
+      if (Math.max(width, height) < 2 * SMALLEST || !packing.findPart({ width, height })) continue;
       const smaller = pixels.resize(width, height, weighArea).map(toByte);
       packing.add({ pixels: smaller, scale: [(scale[0] * width) / pixels.width, (scale[1] * height) / pixels.height] });
     }

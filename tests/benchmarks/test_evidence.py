@@ -27,6 +27,7 @@ STALE = {
     ("docs/benchmarks.md", "edge-mnist bench"): IDLE,
     ("docs/benchmarks.md", "make --silent peers"): IDLE,
     ("docs/browser.md", "python benchmarks/browser.py"): IDLE,
+    ("docs/reading.md", "make --silent reading-peers"): "it reads with two other programs, for half an hour",
     ("docs/study.md", "the study"): "its times and memory are those of docs/benchmarks.md; renew it by hand after that",
     ("README.md", "docs/demo.webp"): IDLE,
     ("docs/demo.md", "docs/demo.webp"): IDLE,

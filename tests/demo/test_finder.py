@@ -125,7 +125,7 @@ def test_pictures_on_a_canvas_do_not_overlap() -> None:
     assert max(one.canvas for one in placed) == 2
 
 
-@pytest.mark.parametrize(("shape", "least"), [((480, 640), 6), ((640, 480), 6), ((60, 200), 12), ((28, 28), 5)])
+@pytest.mark.parametrize(("shape", "least"), [((480, 640), 8), ((640, 480), 9), ((60, 200), 10), ((28, 28), 3)])
 def test_what_is_left_of_a_canvas_is_filled_with_scales_between(shape: tuple[int, int], least: int) -> None:
     coarse, _ = finder._scales(np.zeros(shape, np.uint8), 1600, 1.0)
     placed = finder._fill(coarse)
