@@ -138,7 +138,8 @@ class Finder:
         if before is None or before.shape != grey.shape:
             before = _Before(grey.shape, _NOTHING, _NOTHING, False)
         coarse, fine = _scales(grey, self.finest, self.step)
-        tiles = self._choose_tiles(fine, before.coarse) if before.is_coarse else []
+        is_turn = before.is_coarse and _has_small(before.coarse, fine)
+        tiles = self._choose_tiles(fine, before.coarse) if is_turn else []
         if tiles:
             before = _Before(grey.shape, before.coarse, self._look(_pack(tiles)), False)
         else:
@@ -335,6 +336,12 @@ def _plan(sizes: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, tuple
             if max(width, height) >= 2 * SMALLEST:  # what fills a smaller one is found on the coarsest scale
                 plan.append((index, width, height, packing.add(width, height, may_begin=False)))
     return [(index, width, height, place) for index, width, height, place in plan if place]
+
+
+def _has_small(rows: NDArray[np.float32], fine: list[Scale]) -> bool:
+    """Whether any digit that the coarse scales showed has a size that is also found on a finer one."""
+    sizes = (rows[:, 2:4] - rows[:, :2]).max(1, initial=0)
+    return bool(fine) and bool((sizes * fine[0][1][0] < FOUND[1]).any())
 
 
 def _worth_a_look(tiles: list[Picture], rows: NDArray[np.float32], most: int) -> list[Picture]:
