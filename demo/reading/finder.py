@@ -384,6 +384,7 @@ def _doubt_overlapping(table: NDArray[np.float32]) -> NDArray[np.float32]:
         shared = _measure_shared(boxes[some], boxes)
         alike = np.tril(shared / (areas[some, None] + areas - shared), some.start - 1)
         table[some, 4] *= (1 - alike).prod(1)
+    table[:, 4] = table[:, 4].round(4)  # the last bits differ between processors, and may not decide about the order
     return table[np.argsort(-table[:, 4], kind="stable")]
 
 

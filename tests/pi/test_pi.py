@@ -204,7 +204,7 @@ def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
     for seed, (name, style) in enumerate(scenes.STYLES.items()):
         cv2.imwrite(str(tmp_path / f"{name}.png"), scenes.render(np.random.RandomState(seed), drawn, style).frame)
     photos = Path(os.environ.get("EDGE_MNIST_PHOTOS") or ROOT.parent / "shared" / "photos")
-    every = 1 if pi.suite == "bookworm" else 8
+    every = 4 if pi.suite == "bookworm" else 16
     found = sorted(path for path in photos.glob("**/*") if path.suffix in (".png", ".jpg"))[::every]
     for path in found:
         shutil.copy(path, tmp_path)
