@@ -227,7 +227,7 @@ def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
             assert digit["label"] == wanted["label"], one["image"]
             is_same = digit["box"] == pytest.approx(wanted["box"], abs=1)
             otherwise += not (is_same and digit["confidence"] == pytest.approx(wanted["confidence"], abs=1e-3))
-    assert otherwise <= 0.03 * digits and len(read_otherwise) <= 2, (otherwise, read_otherwise)
+    assert otherwise <= 0.25 * digits and len(read_otherwise) <= 0.1 * len(names), (otherwise, read_otherwise)
     print(
         f"\n{pi.suite}: {digits} digits in {len(names)} pictures, {len(found)} of them photographs, as on x86 but for"
     )
