@@ -211,7 +211,7 @@ def _scales(grey: NDArray[np.uint8], finest: int, step: float) -> tuple[list[Sca
         size = max(1, round(width * ratio)), max(1, round(height * ratio))
         if size == (width, height):
             return grey, (1.0, 1.0)
-        way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
+        way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR_EXACT  # INTER_LINEAR rounds otherwise on ARM
         # The half of a finer scale is nearly the same, and a fraction of the work.
         is_half = finer is not None and all(
             abs(one - 2 * other) <= 1 for one, other in zip(finer[0].shape, reversed(size), strict=True)
