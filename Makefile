@@ -81,7 +81,7 @@ best: $(VENV)/installed-dev ## train the shipped network and its two teachers in
 peers: $(PEERS)/installed ## measure against other tools on MNIST (EDGE_MNIST_DATA), in an environment of its own of 2 GB
 	$(PEERS)/bin/python benchmarks/peers.py
 
-reading-peers: $(READING_PEERS)/installed ## read the photographs in EDGE_MNIST_PHOTOS with RapidOCR and Tesseract too: half an hour
+reading-peers: $(READING_PEERS)/installed ## read the photographs in EDGE_MNIST_PHOTOS with RapidOCR and Tesseract too: half an hour; keeps their answers in .reading-peers.json
 	$(READING_PEERS)/bin/python -m benchmarks.reading_peers '$(EDGE_MNIST_PHOTOS)/truth.json'
 
 networks: $(PEERS)/installed ## measure other people's networks against other tools; keeps what it has measured in .networks
@@ -99,7 +99,7 @@ lock: $(VENV)/installed-dev ## renew requirements.lock
 		grep -vE '^(cuda|nvidia|triton)' $(VENV)/resolved; } > requirements.lock
 
 clean: ## remove .venv, caches, builds and artifacts
-	rm -rf $(VENV) $(VENV)-3.* $(PEERS) $(READING_PEERS) .networks .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-3.* $(PEERS) $(READING_PEERS) .networks .reading-peers.json .coverage .pi artifacts build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/installed-export: $(VENV)/torch-chosen $(NEEDS)

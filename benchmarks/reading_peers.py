@@ -8,11 +8,15 @@ The others are run as their users would run them on digits, and have every advan
 what RapidOCR reads besides digits is left out, pictures smaller than 320 pixels are enlarged for both and given a
 border, and of several ways to run a tool the table has the one with the fewest wrong digits of each group. Of frames
 without digits it has the ways that invent the fewest and the most. Neither marks single digits as doubtful.
+
+The answers of the other tools are kept in .reading-peers.json, and they are not asked again about the same picture: the
+script can be stopped and started anew, and with new networks only our reader reads again. Remove the file to ask anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -23,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -31,8 +36,11 @@ from rich.table import Table
 
 from benchmarks.reading import Case, Score, add_sources, load_cases
 from edge_mnist.demo.reading.reader import Reader
+from edge_mnist.system.files import write_whole
 from edge_mnist.system.tables import make_console
 
+FILE = Path(__file__).parent.parent / ".reading-peers.json"
+"""Where the answers of the other tools are kept: lines of text by tool and version, way and hash of the picture."""
 LEAST_SIDE = 320
 """Pictures whose longer side is shorter, in pixels, are enlarged for the other tools."""
 PAGE_MODES = {3: "page", 6: "block", 7: "line", 10: "character", 11: "sparse"}
@@ -64,9 +72,9 @@ def open_tesseract(mode: int) -> ReadLines:
     environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
 
     def read(frame: NDArray[np.uint8]) -> list[str]:
-        picture = cv2.imencode(".png", enlarge(frame))[1].tobytes()
+        picture = cv2.imencode(".png", frame)[1].tobytes()
         result = subprocess.run(command, input=picture, capture_output=True, env=environment, check=True)
-        return keep_digits(result.stdout.decode("utf-8", "replace").splitlines())
+        return result.stdout.decode("utf-8", "replace").splitlines()
 
     return read
 
@@ -78,8 +86,8 @@ def open_rapidocr(detects: bool) -> ReadLines:
     engine = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
     def read(frame: NDArray[np.uint8]) -> list[str]:
-        found, _ = engine(enlarge(frame), use_det=detects, use_cls=detects, use_rec=True)
-        return keep_digits([line[1] if detects else line[0] for line in found or ()])
+        found, _ = engine(frame, use_det=detects, use_cls=detects, use_rec=True)
+        return [line[1] if detects else line[0] for line in found or ()]
 
     return read
 
@@ -109,15 +117,26 @@ Scores = dict[str, dict[str, dict[str, Score]]]
 """By group, tool and way to run it."""
 
 
-def measure(cases: list[Case], tools: dict[str, dict[str, ReadLines]]) -> Scores:
-    """Read all pictures in all ways."""
+def measure(cases: list[Case], tools: dict[str, dict[str, ReadLines]], file: Path = FILE) -> Scores:
+    """Read all pictures in all ways. The other tools are asked only for answers that are not in the file yet."""
     scores: Scores = defaultdict(lambda: defaultdict(lambda: defaultdict(Score)))
+    answers = json.loads(file.read_text()) if file.exists() else {}
     for tool, ways in tools.items():
         for way, read in ways.items():
             for number, case in enumerate(cases):
                 if sys.stderr.isatty():
                     print(f"\r{tool}, {way}: {number} of {len(cases)} ", end="", file=sys.stderr, flush=True)
-                scores[case.group][tool][way].add(read(case.frame), case)
+                if tool == OURS:
+                    lines = read(case.frame)
+                else:
+                    picture = enlarge(case.frame)
+                    digest = hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()
+                    known = answers.setdefault(tool, {}).setdefault(way, {})
+                    if digest not in known:
+                        known[digest] = read(picture)
+                        write_whole(file, json.dumps(answers, indent=1).encode())
+                    lines = keep_digits(known[digest])
+                scores[case.group][tool][way].add(lines, case)
     return scores
 
 

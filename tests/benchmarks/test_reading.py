@@ -209,14 +209,50 @@ def test_only_digits_of_other_tools_count_and_small_pictures_are_enlarged() -> N
     assert reading_peers.enlarge(np.zeros((480, 640, 3), np.uint8)).shape == (480, 640, 3)
 
 
-def test_of_each_tool_the_best_way_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_each_tool_the_best_way_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools = {
         "edge-mnist": {"page": lambda frame: ["407"]},
         "Other": {"page": lambda frame: ["4"], "line": lambda frame: ["40"]},
     }
     cases = [case("407"), Case("empty", "", BLANK, [])]
-    scores = reading_peers.measure(cases, tools)
+    scores = reading_peers.measure(cases, tools, tmp_path / "answers.json")
     assert reading_peers.describe(scores["group"]["Other"]) == "33.3% (line)"
     assert reading_peers.describe(scores["empty"]["Other"]) == "1.00 a frame (page) to 2.00 a frame (line)"
     reading_peers.print_groups("title", scores)
     assert "33.3% (line)" in capsys.readouterr().out
+
+
+def test_other_tools_are_asked_once_for_each_picture_and_ours_always(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def open_tool(name: str) -> reading_peers.ReadLines:
+        def read(frame: NDArray[np.uint8]) -> list[str]:
+            asked.append(name)
+            if name == "page" and frame.min() == 7:
+                raise KeyboardInterrupt
+            return [f"no. {frame.min()}"]
+
+        return read
+
+    def measure(*greys: int, tool: str = "Other 1.0") -> tuple[list[str], int]:
+        """Who was asked about pictures on which 255 is written, and how many digits the tool read wrongly."""
+        asked.clear()
+        cases = [Case("group", "name", np.full((60, 80), grey, np.uint8), ["255"]) for grey in greys]
+        tools = {reading_peers.OURS: {"page": open_tool("ours")}, tool: {"page": open_tool("page")}}
+        tools[tool]["line"] = open_tool("line")
+        scores = reading_peers.measure(cases, tools, tmp_path / "answers.json")["group"]
+        assert scores[tool]["page"] == scores[tool]["line"]
+        return asked.copy(), scores[tool]["page"].wrong
+
+    assert measure(255) == (["ours", "page", "line"], 0)
+    assert measure(255) == (["ours"], 0), "the answers are kept"
+    assert measure(254) == (["ours", "page", "line"], 1), "the picture is another one"
+    assert measure(254, 255) == (["ours", "ours"], 1)
+    assert measure(255, tool="Other 1.1") == (["ours", "page", "line"], 0), "the tool is another one"
+    with pytest.raises(KeyboardInterrupt):
+        measure(8, 7, tool="Other 1.0")
+    assert measure(8) == (["ours", "line"], 3), "a run that was interrupted goes on"
+    turned = [Case("group", "name", BLANK.T, ["255"])]
+    asked.clear()
+    reading_peers.measure(turned, {"Other 1.0": {"page": open_tool("page")}}, tmp_path / "answers.json")
+    assert asked == ["page"], "the same bytes in another shape are another picture"
