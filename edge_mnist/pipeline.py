@@ -159,7 +159,7 @@ def export_model(
     data: StrPath | None = None,
     verify: bool = True,
     images: int | None = None,
-    max_drop: float = 0.1,
+    max_drop: float | None = None,
     force: bool = False,
 ) -> ExportResult:
     """Write a network in several formats, and prove that all of them are the same model.
@@ -199,7 +199,8 @@ def export_model(
             None for MNIST in EDGE_MNIST_DATA or the cache, else drawn digits, for (1, 28, 28); for others noise.
         verify: run every artifact and compare it with the oracle, as `verify` does.
         images: the number of inputs to verify on; None for 10,000, or fewer if the network is large.
-        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
+        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points; None for 0.1, or for 4
+            images where that is more.
         force: write into a folder that holds other files too, which stay.
 
     Returns:
@@ -336,7 +337,7 @@ def verify(
     resize: int | tuple[int, int] | None = None,
     skip_bad: bool = False,
     images: int | None = None,
-    max_drop: float = 0.1,
+    max_drop: float | None = None,
     trust: bool = False,
     run_with: str | Sequence[str] = (),
     runtime: Literal["tflite-micro"] | None = None,
@@ -352,7 +353,8 @@ def verify(
         skip_bad: skip pictures that cannot be opened.
         images: the number of inputs to compare on, besides the golden ones in the folder; None for 10,000, or fewer if
             the network is large.
-        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points.
+        max_drop: the largest accuracy drop from float to int8 that passes, in percentage points; None for 0.1, or for 4
+            images where that is more.
         trust: run TorchScript archives and C that were changed since the export; they carry code.
         run_with: a command to start each artifact's process with, such as "qemu-x86_64 -cpu Haswell".
         runtime: "tflite-micro" to run the TFLite artifacts in TensorFlow Lite Micro too.

@@ -74,7 +74,7 @@ def export(
     no_verify: bool,
     force: bool,
     images: int | None,
-    max_drop: float,
+    max_drop: float | None,
     **others: Any,
 ) -> None:
     """Write CHECKPOINT as TorchScript, ONNX and TFLite.

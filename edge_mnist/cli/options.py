@@ -207,9 +207,7 @@ images = click.option(
 max_drop = click.option(
     "--max-drop",
     type=FloatRange(0, 100),
-    default=0.1,
-    show_default=True,
-    help="Allow an accuracy drop of so many percentage points.",
+    help="Allow an accuracy drop of so many percentage points.  [default: 0.1, or 4 images where that is more]",
 )
 """The option of commands that compare artifacts."""
 

@@ -64,13 +64,21 @@ _STRETCH = 12
 _MEASURED = 64
 """The number of inputs over which the effect of quantization on each layer is measured."""
 
+_MAX_DROP = 0.1
+"""The largest accuracy drop in percentage points that is allowed where many images are compared."""
+
+_CHANCE = 4
+"""The number of images whose loss proves nothing: if int8 is as accurate as float, each image that only one of them
+reads right is a fair coin's throw, and four throws of one side have a probability of 1/16, five of 1/32."""
+
 
 @dataclass(frozen=True)
 class VerifyOptions:
     """How a bundle is verified.
 
     Attributes:
-        max_drop: the largest accuracy drop from float to int8 that is allowed, in percentage points.
+        max_drop: the largest accuracy drop from float to int8 that is allowed, in percentage points; None for that of
+            `choose_max_drop`.
         trust: run the code that an artifact carries even if the artifact was changed since the export.
         run_with: a command that runs its arguments, with which each artifact's process is started, such as
             ("qemu-x86_64", "-cpu", "Haswell").
@@ -78,11 +86,19 @@ class VerifyOptions:
         runtime: `runtime.MICRO` to run the TFLite artifacts in TensorFlow Lite Micro too, as additional variants.
     """
 
-    max_drop: float = 0.1
+    max_drop: float | None = None
     trust: bool = False
     run_with: tuple[str, ...] = ()
     jobs: int = 2
     runtime: str = ""
+
+
+def choose_max_drop(images: int) -> float:
+    """Choose the largest accuracy drop that is allowed for a number of images, in percentage points.
+
+    It is 0.1, or 4 images where that is more, which is below 4,000 images.
+    """
+    return max(_MAX_DROP, round(100 * _CHANCE / max(images, _CHANCE), 9))  # rounded as `accuracy_drop` is
 
 
 def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -> ParityReport:
@@ -334,7 +350,7 @@ def _make_report(
     images: Images,
     oracle: _Oracle,
     variants: tuple[VariantResult, ...],
-    max_drop: float,
+    max_drop: float | None,
     start: float,
 ) -> ParityReport:
     """Compare int8 with float, and join all results in a report."""
@@ -373,7 +389,7 @@ def _make_report(
         float_only,
         int8_only,
         p_value,
-        max_drop,
+        choose_max_drop(len(images.pixels)) if max_drop is None else max_drop,
         changed,
         _measure_layers(reference, oracle.images[oracle.golden :][:_MEASURED]),
         time.perf_counter() - start,

@@ -65,7 +65,7 @@ def list_failures(report: ParityReport) -> list[str]:
     lines = [f"{v.name}: {describe_reason(v)}" for v in report.variants if v.status == "failed"]
     drop = report.accuracy_drop
     if drop is not None and drop > report.max_drop:
-        lines.append(f"int8 loses {drop:.4g} points of accuracy, at most {report.max_drop:g} allowed")
+        lines.append(f"int8 loses {drop:.4g} points of accuracy, at most {report.max_drop:.4g} allowed")
     if not lines and not report.passed:
         reasons = "; ".join(dict.fromkeys(variant.reason for variant in report.variants if variant.reason))
         lines.append(f"no variant was run: {reasons}" if reasons else "no variant was run")
@@ -109,7 +109,7 @@ def describe_accuracy(report: ParityReport) -> list[tuple[str, str]]:
         pairs.append(("accuracy", f"{recorded}; not measured here"))
     if report.accuracy_drop is not None:
         drop = round(report.accuracy_drop, 4) + 0.0  # the sum turns -0.0 into 0.0
-        pairs.append(("drop", f"{drop:.2f} points, at most {report.max_drop:g} allowed"))
+        pairs.append(("drop", f"{drop:.2f} points, at most {report.max_drop:.4g} allowed"))
     if report.mcnemar_p is not None:
         float_only, int8_only = report.float_only_right, report.int8_only_right
         counts = f"{_name_inputs(report)} read right only in float {float_only:,}, only in int8 {int8_only:,}"

@@ -24,7 +24,7 @@ from edge_mnist.export.proof.parity import (
     VariantResult,
     WeightRounding,
 )
-from edge_mnist.export.proof.verification import _choose_rounding, _list_weights
+from edge_mnist.export.proof.verification import _choose_rounding, _list_weights, choose_max_drop
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
 from edge_mnist.export.report.wording import describe_verdict, format_percent, format_scale
@@ -374,6 +374,23 @@ def test_the_reason_of_a_failure_is_stated() -> None:
     assert "FAILED: no variant was run: Wasmtime is not installed" in words(
         printed(replace(sample(), variants=missing))
     )
+
+
+def test_the_allowed_drop_knows_how_few_images_there_are() -> None:
+    usual = sample()
+
+    def passes(images: int, lost: int) -> bool:
+        right = (images - 1, images - 1 - lost)
+        shares = [count / images for count in right]
+        report = replace(usual, images=images, float_accuracy=shares[0], int8_accuracy=shares[1])
+        return replace(report, max_drop=choose_max_drop(images)).passed
+
+    for images in range(6, 4000):
+        assert passes(images, 4) and not passes(images, 5), images
+    for images in (4000, 10_000, 60_000):
+        assert choose_max_drop(images) == 0.1
+        assert passes(images, images // 1000) and not passes(images, images // 1000 + 1), images
+    assert choose_max_drop(1) == 100
 
 
 def test_texts_from_outside_are_shown_unchanged() -> None:

@@ -73,6 +73,17 @@ def test_a_strangers_five_lines_export_and_verify_a_network_of_their_own(tmp_pat
     np.testing.assert_allclose(edge_mnist.load(tmp_path / "out/model_float.tflite").logits(images), expected, atol=1e-4)
 
 
+def test_a_network_that_quantization_ruined_fails_on_few_images_too(tmp_path: Path) -> None:
+    digits = strokes.draw(500, seed=3)
+    chosen: dict[str, Any] = {"data": tmp_path / "digits.npz", "formats": ["tflite"], "images": 500}
+    np.savez(tmp_path / "digits.npz", images=digits.images, labels=digits.labels)
+    dark = np.random.default_rng(0).integers(0, 64, (128, 28, 28), np.uint8)  # its range clips what digits give
+    ruined = edge_mnist.export_model(out=tmp_path / "out", calibration=dark, method="minmax", **chosen).parity
+    assert ruined is not None and not ruined.passed and ruined.max_drop == 0.8
+    assert ruined.accuracy_drop is not None and ruined.accuracy_drop > 5
+    assert all(variant.status == "passed" for variant in ruined.variants)  # its files are equal all the same
+
+
 def test_a_network_of_another_shape_is_calibrated_with_the_users_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (64, 13, 13), np.uint8)
     chosen: dict[str, Any] = {"formats": ["tflite"], "input_shape": (1, 13, 13), "images": 20}
