@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import path_error
 from edge_mnist.system.stderr import quiet_stderr
 
@@ -104,6 +104,9 @@ def load(path: Path) -> NDArray[np.uint8]:
     try:
         with path.open("rb") as file:
             return load_from(file, str(path))
+    except FileNotFoundError as error:
+        expected = "expected a picture, a folder of pictures, or - for standard input"
+        raise UsageError(f"{path}: there is no such file or folder: {expected}") from error
     except OSError as error:
         raise path_error(path, "cannot be read", error) from error
 

@@ -127,8 +127,8 @@ def parse_source(text: str, settings: CameraSettings) -> Source:
     if path.is_file():
         return Source("image" if path.suffix.lower() in _import_images().SUFFIXES else "video", text, text, settings)
     raise UsageError(
-        f"--camera {text}: no such file; expected a number, /dev/video0, picamera, sample, a video, an image, a folder "
-        "of images, or rtsp:// or http://"
+        f"--camera {text}: there is no such file or folder: expected a picture, a folder of pictures, a video, a "
+        "number, /dev/video0, picamera, sample, or rtsp:// or http://"
     )
 
 

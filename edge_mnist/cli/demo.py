@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ from edge_mnist.cli.config import add_config
 from edge_mnist.system import signals
 from edge_mnist.system.errors import UsageError, missing_picture_package
 from edge_mnist.system.files import check_folder
+
+_LOG = logging.getLogger(__name__)
+
+STARTING = "edge-mnist: loading the networks, then opening the camera or the file"
+"""The first line on stderr."""
 
 
 def _parse_size(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int]:
@@ -113,6 +119,7 @@ def demo(
     Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """
     stop = click.get_current_context().with_resource(signals.collect())  # here, as loading the libraries takes a while
+    _LOG.warning(STARTING)
     try:
         from edge_mnist.demo import program
         from edge_mnist.demo.live.loop import Limits

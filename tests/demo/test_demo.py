@@ -22,6 +22,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_mnist.cli import commands
+from edge_mnist.cli.demo import STARTING
+from edge_mnist.demo import program
 from edge_mnist.pretrained import SHIPPED_INT8
 from tests.support.demos import Demo, count_frames, demo, draw_doubtful_number, draw_number, record_video, wait
 
@@ -62,7 +64,7 @@ def test_images_are_read_one_after_the_other(tmp_path: Path) -> None:
     found = [(event["event"], event["number"], Path(event["source"]).name) for event in running.events()]
     assert found == [(kind, text, f"{text}.png") for text in ("12", "345") for kind in ("read", "gone")]
     assert [event["id"] for event in running.events()] == [1, 1, 2, 2]
-    assert len(running.errors) == 2 and "13.jpg: is not an image that can be read" in running.errors[0]
+    assert len(running.errors) == 3 and "13.jpg: is not an image that can be read" in running.errors[1]
 
 
 def test_a_number_with_a_doubtful_digit_is_shown_and_never_read(tmp_path: Path) -> None:
@@ -83,12 +85,16 @@ def test_a_folder_without_a_readable_image_is_an_error(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"no picture")
     with demo("--camera", tmp_path, "--view", "none") as running:
         assert running.wait() == 1
-    assert len(running.errors) == 3 and "none of its 2 images can be read" in running.errors[-1]
+    assert len(running.errors) == 4 and "none of its 2 images can be read" in running.errors[-1]
 
 
 MISTAKES = {
     "no camera": (["--view", "none"], 1, "--camera 0: no picture; video devices found: "),
-    "no such file": (["--camera", "film.mp4"], 2, "--camera film.mp4: no such file"),
+    "no such file": (
+        ["--camera", "film.mp4"],
+        2,
+        "--camera film.mp4: there is no such file or folder: expected a picture, ",
+    ),
     "no size": (["--size", "vga"], 2, "--size vga: expected WIDTHxHEIGHT"),
     "no model": (["--camera", "sample", "--view", "none", "--model", __file__], 1, "expected an artifact"),
     "no window": (["--camera", "sample", "--view", "window"], 1, "--view web shows the demo in a browser"),
@@ -122,7 +128,16 @@ def test_a_wrong_option_is_reported_in_one_line(
         signal.signal(signal.SIGTERM, usual)
     output, errors = capfd.readouterr()
     assert (end.value.code, output) == (status, "")
-    assert len(errors.splitlines()) == 1 and part in errors
+    (line,) = errors.removeprefix(f"{STARTING}\n").splitlines()
+    assert part in line
+
+
+def test_a_line_says_at_once_that_the_networks_are_loaded(
+    call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "run_demo", lambda options, stop: True)  # what is printed comes before it
+    assert call("demo") == (0, "", "edge-mnist: loading the networks, then opening the camera or the file\n")
+    assert call("demo", "--quiet") == (0, "", "")
 
 
 @pytest.mark.slow

@@ -296,6 +296,14 @@ def test_numbers_of_a_line_are_printed_with_a_space_between_them(tmp_path: Path)
     assert json.loads(predict(tmp_path / "page.png", "--json").stdout)["lines"] == ["2748"]
 
 
+def test_where_nothing_is_read_predict_says_that_the_picture_can_be_turned(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "page.png"), np.full((120, 160), 255, np.uint8))
+    text = f"{tmp_path / 'page.png'}: no digits found with a confidence of 0.6 or more"
+    done = predict(tmp_path / "page.png")
+    assert done.stderr.decode() == f"{text}; if the picture is turned, try --rotate 90, 180 or 270\n"
+    assert predict(tmp_path / "page.png", "--rotate", 90).stderr.decode() == f"{text}\n"
+
+
 def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     from edge_mnist.data.user_digits import read_user_digits
@@ -309,7 +317,7 @@ def test_what_predict_saves_is_what_train_extra_reads(tmp_path: Path) -> None:
     ("arguments", "status", "expected"),
     [
         ((), 2, "Missing argument"),
-        (("nowhere.png",), 2, "nowhere.png: cannot be read: No such file or directory"),
+        (("nowhere.png",), 2, "nowhere.png: there is no such file or folder: expected a picture, "),
         (("--threshold", 2, "a.png"), 2, "2.0 is not in the range 0<=x<=1"),
         (("--model", "README.md", "a.png"), 1, "expected an artifact, TorchScript (.pt), ONNX"),
     ],
