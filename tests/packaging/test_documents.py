@@ -50,6 +50,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 def test_the_readme_is_short_and_begins_with_what_it_is_for() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) <= 150
+    assert not re.search(r"://[A-Z]", text), "a command with a word in place of an address fails as it is printed"
     parts = [
         "# edge-mnist",
         "**For people who ",
