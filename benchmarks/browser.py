@@ -27,6 +27,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import run_command
 from edge_mnist import doctor, pipeline
 from edge_mnist.bundle.reference import read_bundle
 from edge_mnist.formats.table import read_contract
@@ -231,7 +232,4 @@ def summarize(measured: dict[str, Any], downloads: list[tuple[int, int]]) -> dic
 
 
 if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except (EdgeMnistError, click.ClickException) as error:
-        sys.exit(f"benchmarks/browser.py: {error}")
+    run_command(main)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import negatives
+from benchmarks import negatives, run_command
 from benchmarks.finding import LEAST_OVERLAP, intersection_over_union
 from edge_mnist.demo.reading import confidence
 from edge_mnist.demo.reading.reader import Digit, Reader
@@ -114,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -31,6 +31,7 @@ from selenium.webdriver.chrome.service import Service
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import run_command
 from benchmarks.evidence import ROOT, save_picture
 from edge_mnist.data import mnist
 from edge_mnist.data.mnist import Digits
@@ -170,6 +171,11 @@ def make_moving_picture(folder: Path) -> None:
     save_picture(small[0], folder / "demo.webp", save_all=True, **options)
 
 
+def main(folder: str) -> None:
+    """Make both pictures."""
+    take_page_picture(Path(folder))
+    make_moving_picture(Path(folder))
+
+
 if __name__ == "__main__":
-    take_page_picture(Path(sys.argv[1]))
-    make_moving_picture(Path(sys.argv[1]))
+    run_command(lambda: main(*sys.argv[1:]))

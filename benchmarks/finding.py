@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks import run_command
 from edge_mnist.demo.reading.reader import Digit, Reader
 from edge_mnist.system.tables import make_console
 from edge_mnist.training.finder import pages, sources
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import negatives
+from benchmarks import negatives, run_command
 from benchmarks.finding import intersection_over_union
 from edge_mnist import runtime
 from edge_mnist.data import mnist, strokes
@@ -261,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks import run_command
 from edge_mnist.demo.reading import layout
 from edge_mnist.demo.reading.layout import LayoutParameters
 from edge_mnist.system.tables import make_console
@@ -194,4 +195,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

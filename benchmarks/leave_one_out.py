@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks import run_command
 from benchmarks.finding import LEAST_OVERLAP, LEAST_SIZE, draw_pages, intersection_over_union
 from edge_mnist import runtime
 from edge_mnist.demo.reading.finder import Finder
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

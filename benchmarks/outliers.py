@@ -9,6 +9,7 @@ prints the AUROC of MNIST's test images against each kind, by the largest softma
 from __future__ import annotations
 
 import string
+import sys
 from pathlib import Path
 
 import click
@@ -16,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks import run_command
 from edge_mnist import runtime
 from edge_mnist.data import mnist
 from edge_mnist.measure import evaluation
@@ -122,4 +126,4 @@ def main(model: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -43,7 +43,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from benchmarks import finding, negatives, reading_sensitivity
+from benchmarks import finding, negatives, reading_sensitivity, run_command
 from edge_mnist import runtime
 from edge_mnist.data import mnist
 from edge_mnist.demo.reading.reader import DOUBTFUL, THRESHOLD, Digit, Reader, Reading
@@ -391,4 +391,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from benchmarks import run_command
 from benchmarks.reading import Case, Score, add_sources, load_cases
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.system.files import write_whole
@@ -181,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks import run_command
 from benchmarks.evidence import save_picture
 from benchmarks.reading import scenes as scenes_to_judge_by
 from edge_mnist.data import strokes
@@ -146,4 +147,4 @@ def _crops(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_command(lambda: main(*sys.argv[1:]))

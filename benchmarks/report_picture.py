@@ -16,6 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import edge_mnist
+from benchmarks import run_command
 from benchmarks.evidence import save_picture
 
 WIDTH, HEIGHT = 1080, 1180
@@ -42,4 +43,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_command(lambda: main(*sys.argv[1:]))
