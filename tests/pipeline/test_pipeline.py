@@ -82,6 +82,8 @@ def test_a_network_that_quantization_ruined_fails_on_few_images_too(tmp_path: Pa
     assert ruined is not None and not ruined.passed and ruined.max_drop == 0.8
     assert ruined.accuracy_drop is not None and ruined.accuracy_drop > 5
     assert all(variant.status == "passed" for variant in ruined.variants)  # its files are equal all the same
+    named = edge_mnist.verify(tmp_path / "out", data=tmp_path / "digits.npz", images=500, max_drop=20)
+    assert named.passed and named.max_drop == 20
 
 
 def test_a_network_of_another_shape_is_calibrated_with_the_users_images(tmp_path: Path) -> None:
