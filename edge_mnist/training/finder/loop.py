@@ -34,7 +34,7 @@ from edge_mnist.graph.layers import weight_shapes
 from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import write_whole
-from edge_mnist.training.finder import network, pages, sources
+from edge_mnist.training.finder import canvas_crops, network, pages, sources
 from edge_mnist.training.finder.network import SIDE, Finder
 from edge_mnist.training.finder.pages import Picture, Sources
 from edge_mnist.training.runs import to_arrays
@@ -49,6 +49,8 @@ SIZES = (6.5, 34.0)
 JOINED = 0.2
 """The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a
 picture would fill less than half of a crop, four share it as well."""
+PLACED = 0.5
+"""The part of the crops that show pictures on a canvas as the reader places them."""
 AVERAGED = 0.999
 """The part of the averaged weights that a step leaves as it is."""
 SAVED = 60
@@ -135,19 +137,33 @@ def cut_batch(
     boxes = np.full((count, MOST_DIGITS, 5), network.NOTHING, np.float32)
 
     for index in range(count):
-        images[index], rows = _cut(random, kept, SIDE)
-        if random.rand() < JOINED or np.mean(images[index] == finder_map.BEYOND) > 0.5:
-            images[index], rows = _joined([_cut(random, kept, SIDE // 2) for _ in range(4)])
+        if random.rand() < PLACED:
+            images[index], rows = canvas_crops.cut(random, _choose(random, kept), SIDE)
+        else:
+            images[index], rows = _cut_joined(random, kept)
         rows = rows[:MOST_DIGITS]
         boxes[index, : len(rows)] = rows
     most = int((boxes[..., 0] != network.NOTHING).sum(1).max(initial=1))
     return images, boxes[:, :most]
 
 
+def _choose(random: np.random.RandomState, kept: list[Chunk]) -> Picture:
+    """One of the pictures."""
+    chunk = kept[random.randint(len(kept))]
+    return chunk[random.randint(len(chunk))]
+
+
 def _cut(random: np.random.RandomState, kept: list[Chunk], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """A crop of one of the pictures."""
-    chunk = kept[random.randint(len(kept))]
-    return pages.crop(random, chunk[random.randint(len(chunk))], side, SIZES)
+    return pages.crop(random, _choose(random, kept), side, SIZES)
+
+
+def _cut_joined(random: np.random.RandomState, kept: list[Chunk]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A crop of one of the pictures, or of four."""
+    image, rows = _cut(random, kept, SIDE)
+    if random.rand() < JOINED or np.mean(image == finder_map.BEYOND) > 0.5:
+        return _joined([_cut(random, kept, SIDE // 2) for _ in range(4)])
+    return image, rows
 
 
 def draw_canvases(pictures: Chunk, count: int) -> NDArray[np.uint8]:

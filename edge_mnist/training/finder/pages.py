@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_mnist.data import canvases
 from edge_mnist.data.finder_map import BEYOND, BORDER, SMALLEST
 from edge_mnist.training.finder import glyphs, surfaces
 from edge_mnist.training.finder.glyphs import Character, Hand, Pen
@@ -122,6 +123,7 @@ def writer(random: _Random, sources: Sources, kind: str = "digits") -> Writer:
 def put(random: _Random, page: Page, text: str, x: float, baseline: float, size: float, by: Writer) -> float:
     """Write a text; returns where it ends. Digits that would not fit on the page wholly are left out."""
     zeros = random.uniform(0.55, 0.8) if not by.hand.printed and random.rand() < 0.1 else 1.0  # small ones, raised
+    is_joined = not by.hand.printed and random.rand() < 0.08  # without lifting the pen
     for index, symbol in enumerate(text):
         if symbol == " ":
             x += size * random.uniform(0.4, 0.7)
@@ -136,6 +138,8 @@ def put(random: _Random, page: Page, text: str, x: float, baseline: float, size:
         ways = hand.characters[symbol]
         small = zeros if index and symbol == "0" else 1.0
         raised = baseline - random.uniform(0, 1 - small) * size
+        if is_joined and index and symbol in glyphs.DIGITS and text[index - 1] in glyphs.DIGITS:
+            _join(random, page, x, raised, small * size, by)
         x = _put_one(random, page, symbol, ways[random.randint(len(ways))], x, raised, small * size, by)
     return x
 
@@ -163,6 +167,13 @@ def _put_one(
         page.outlines.append(_outline(image) + np.array((left, top), np.float32))
         page.lines.append(page.line)
     return float(left + columns) + by.gap * size * float(np.exp(random.normal(0, 0.25) * unrest))
+
+
+def _join(random: _Random, page: Page, x: float, baseline: float, size: float, by: Writer) -> None:
+    """The stroke that leads from a digit to the next one, which begins at `x`."""
+    start, end = x - (by.gap + random.uniform(0.05, 0.3)) * size, x + random.uniform(0.05, 0.35) * size
+    top, bottom = baseline - random.uniform(0.5, 0.95, 2) * size
+    _stroke(page, start, top, end, bottom, size, by.depth * random.uniform(0.7, 1))
 
 
 _DIRECTIONS = np.array(
@@ -193,7 +204,7 @@ def is_free(page: Page, left: float, top: float, right: float, bottom: float) ->
 def number(random: _Random) -> str:
     """A number as people write it: digits, with points, commas, slashes, dashes, signs."""
     digits = "".join(str(random.randint(10)) for _ in range(int(random.choice([1, 2, 3, 4, 5, 6, 8, 10]))))
-    style = random.randint(16)
+    style = random.randint(18)
     if style == 0 and len(digits) > 2:
         return digits[:-2] + "." + digits[-2:]
     if style == 1 and len(digits) > 3:
@@ -214,6 +225,10 @@ def number(random: _Random) -> str:
         return f"({digits})"
     if style == 8:
         return str(random.choice(list("-+#"))) + digits
+    if style in (9, 10):  # an amount: 12.300,-
+        amount = f"{random.randint(1, 10 ** random.randint(2, 7)) * int(random.choice([1, 10, 100, 1000]))}"[:7]
+        text = amount if style == 9 or len(amount) < 4 else f"{amount[:-3]}{random.choice(list('.,'))}{amount[-3:]}"
+        return text + str(random.choice(["", ".-", ",-", "-", "=", ".", "/-"]))
     return digits
 
 
@@ -662,7 +677,7 @@ def draw(random: _Random, sources: Sources, kind: str | None = None, without: st
         inside[whole],
         np.array(rows, np.int64)[whole],
     )
-    return cut_out(random, picture) if random.rand() < 0.2 and whole.any() else picture
+    return cut_out(random, picture) if random.rand() < 0.3 and whole.any() else picture
 
 
 def _measure_visible(boxes: _Floats, inside: _Floats) -> _Floats:
@@ -803,9 +818,7 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
     if (last - first < 2).any():
         return np.full((side, side), 128, np.uint8), np.zeros((0, 5), np.float32)
     shape = np.maximum(1, np.rint((last - first) * scale)).astype(int)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    part = picture.frame[first[1] : last[1], first[0] : last[0]]
-    small = cv2.resize(part, (int(shape[0]), int(shape[1])), interpolation=method)
+    small = canvases.resize(picture.frame[first[1] : last[1], first[0] : last[0]], int(shape[0]), int(shape[1]))
     own = shape / (last - first)
     corner = np.array([left, top]) - np.rint(first * scale).astype(int)
     before, after = np.maximum(-corner, 0), np.maximum(corner + side - shape, 0)
