@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,23 +56,26 @@ Scale = tuple[NDArray[np.uint8], tuple[float, float]]
 """A frame at a scale, uint8 (h, w), and its pixels for one pixel of the frame, across and down."""
 
 
-def resize(pixels: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def resize(pixels: NDArray[np.uint8], width: int, height: int) -> Scale:
     """A picture, uint8 (H, W), of another size: every pixel is the same on every processor.
 
     OpenCV rounds INTER_AREA by other than whole numbers, and INTER_LINEAR, otherwise on ARM than on x86. So the mean of
-    whole numbers of pixels is taken first; straight lines between those are left.
+    whole numbers of pixels is taken first; straight lines between those are left. Where the picture's sides are no
+    multiples of that number, its last pixels are repeated.
     """
+    import cv2  # what needs no finder works without it
+
     rows, columns = pixels.shape
     step = max(1, min((rows + 1) // height, (columns + 1) // width))
     if step > 1:
         below, right = -rows % step, -columns % step
         if below or right:
             pixels = np.asarray(cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)
-        rows, columns = (side // step for side in pixels.shape)
-        pixels = np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
-    if (rows, columns) == (height, width):
-        return pixels
-    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
+        rows, columns = pixels.shape
+        pixels = np.asarray(cv2.resize(pixels, (columns // step, rows // step), interpolation=cv2.INTER_AREA), np.uint8)
+    if pixels.shape != (height, width):
+        pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR_EXACT), np.uint8)
+    return pixels, (width / columns, height / rows)
 
 
 def make_scales(grey: NDArray[np.uint8], finest: int, step: float) -> tuple[list[Scale], list[Scale]]:
@@ -93,8 +95,9 @@ def make_scales(grey: NDArray[np.uint8], finest: int, step: float) -> tuple[list
         is_half = finer is not None and all(
             abs(one - 2 * other) <= 1 for one, other in zip(finer[0].shape, reversed(size), strict=True)
         )
-        source = finer[0] if finer is not None and is_half else grey
-        return resize(source, *size), (size[0] / width, size[1] / height)
+        source, (across, down) = finer if finer is not None and is_half else (grey, (1.0, 1.0))
+        pixels, ratios = resize(source, *size)
+        return pixels, (across * ratios[0], down * ratios[1])
 
     longest = max(height, width)
     coarse: list[Scale] = []
@@ -194,10 +197,8 @@ def fill(coarse: list[Scale]) -> list[Placed]:
     placed = []
     for index, width, height, place in _plan(tuple(pixels.shape[::-1] for pixels, _ in coarse)):
         pixels, (across, down) = coarse[index]
-        if (height, width) != pixels.shape:
-            across, down = across * width / pixels.shape[1], down * height / pixels.shape[0]
-            pixels = resize(pixels, width, height)
-        placed.append(Placed(Picture(pixels, (across, down)), *place))
+        pixels, ratios = resize(pixels, width, height)
+        placed.append(Placed(Picture(pixels, (across * ratios[0], down * ratios[1])), *place))
     return placed
 
 
@@ -216,6 +217,8 @@ def _plan(sizes: tuple[tuple[int, int], ...]) -> list[tuple[int, int, int, tuple
 
 def paint(placed: list[Placed]) -> NDArray[np.uint8]:
     """The canvases with the pictures on them, uint8 (N, CANVAS_HEIGHT, CANVAS_WIDTH)."""
+    import cv2
+
     canvases = np.full((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), BEYOND, np.uint8)
     for one in placed:
         height, width = one.picture.pixels.shape

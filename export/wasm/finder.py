@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.bundle.manifest import sha256
-from edge_mnist.data import finder_map
+from edge_mnist.data import canvases, finder_map
 from edge_mnist.data.finder_map import BEYOND, CANVAS_HEIGHT, CANVAS_WIDTH
 from edge_mnist.export.wasm.writer import write_wasm
 from edge_mnist.graph import checkpoint
@@ -96,8 +96,10 @@ def read_settings() -> dict[str, dict[str, Any]]:
     """The constants of the reader that the page needs, by the module in which they are."""
     names = ("finder", "digit_images", "layout", "confidence", "reader")
     settings = {name: _read_constants(name) for name in names}
-    map_settings = {name: value for name, value in vars(finder_map).items() if name.isupper()}
-    return settings | {"finder_map": map_settings}
+    for module in (canvases, finder_map):
+        constants = {name: value for name, value in vars(module).items() if name.isupper()}
+        settings[module.__name__.rpartition(".")[2]] = constants
+    return settings
 
 
 def _read_constants(module: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ function weighLinear(i, length, to) {
 function makeReader(settings) {
   const { CANVAS_WIDTH, CANVAS_HEIGHT, BORDER, BEYOND, FOUND, SMALLEST } = settings.finder_map;
   const { PLACE, VALUES, SIZE, BOX_GAIN, SIZE_GAIN } = settings.finder_map;
-  const { SMALL, SHARED, BETWEEN, OVERLAP, INSIDE } = settings.finder;
+  const { SMALL, SHARED, BETWEEN } = settings.canvases, { OVERLAP, INSIDE } = settings.finder;
   const crops = settings.digit_images, layout = settings.layout;
   const { ALONE, WEIGHTS, _LEAST_CHANCE: LEAST_CHANCE, _MOST_ODDS: MOST_ODDS } = settings.confidence;
   const { THRESHOLD, UNSURE, DOUBTFUL } = settings.reader;
@@ -129,7 +129,22 @@ function makeReader(settings) {
   const TILE_WIDTH = CANVAS_WIDTH - 2 * BORDER, TILE_HEIGHT = CANVAS_HEIGHT - 2 * BORDER;
   const COLUMNS = CANVAS_WIDTH / PLACE, ROWS = CANVAS_HEIGHT / PLACE, DIGITS = VALUES - 5;
 
-  // --- Find digits (finder.py) ---
+  // --- Find digits (finder.py, edge_mnist/data/canvases.py) ---
+
+  // A scale, { pixels, scale }, of another size: the mean of whole numbers of pixels, then straight lines between those.
+  // Where the sides are no multiples of that number, the last pixels are repeated.
+  function resize({ pixels: plane, scale }, width, height) {
+    let { width: columns, height: rows } = plane;
+    const step = Math.max(1, Math.min(Math.floor((plane.height + 1) / height), Math.floor((plane.width + 1) / width)));
+    if (step > 1) {
+      [columns, rows] = [columns, rows].map((side) => Math.ceil(side / step) * step);
+      const padded = plane.cut(0, 0, columns, rows);
+      plane = step === 2 ? halve(padded) : padded.resize(columns / step, rows / step, weighArea).map(toByte);
+    }
+    const isDone = plane.width === width && plane.height === height;
+    const pixels = isDone ? plane : plane.resize(width, height, weighLinear).map(toByte);
+    return { pixels, scale: [(scale[0] * width) / columns, (scale[1] * height) / rows] };
+  }
 
   // A picture at the scales that share a canvas, and at the finer ones: { pixels, scale }.
   function makeScales(grey, finest, step) {
@@ -138,10 +153,8 @@ function makeReader(settings) {
       const ratio = longer / longest;
       const size = [width, height].map((side) => Math.max(1, roundEven(side * ratio)));
       if (size[0] === width && size[1] === height) return { pixels: grey, scale: [1, 1] };
-      const [wide, high] = finer ? [finer.pixels.width - 2 * size[0], finer.pixels.height - 2 * size[1]].map(Math.abs) : [2, 2];
-      const source = wide <= 1 && high <= 1 ? finer.pixels : grey;
-      const pixels = wide || high ? source.resize(...size, ratio < 1 ? weighArea : weighLinear).map(toByte) : halve(source);
-      return { pixels, scale: [size[0] / width, size[1] / height] };
+      const isHalf = finer && [finer.pixels.width - 2 * size[0], finer.pixels.height - 2 * size[1]].every((rest) => Math.abs(rest) <= 1);
+      return resize(isHalf ? finer : { pixels: grey, scale: [1, 1] }, ...size);
     };
     const coarse = [], fine = [];
     const below = Math.min(CANVAS_WIDTH / width, (CANVAS_HEIGHT - 4 * BORDER) / 1.5 / height);
@@ -214,11 +227,10 @@ function makeReader(settings) {
   function placeCoarse(coarse) {
     const packing = new Packing();
     for (const picture of coarse) packing.add(picture);
-    for (const octaves of BETWEEN) for (const { pixels, scale } of coarse) {
-      const [width, height] = [pixels.width, pixels.height].map((side) => Math.max(1, roundEven(side * 2 ** -octaves)));
+    for (const octaves of BETWEEN) for (const picture of coarse) {
+      const [width, height] = [picture.pixels.width, picture.pixels.height].map((side) => Math.max(1, roundEven(side * 2 ** -octaves)));
       if (Math.max(width, height) < 2 * SMALLEST || !packing.findPart({ width, height })) continue;
-      const smaller = pixels.resize(width, height, weighArea).map(toByte);
-      packing.add({ pixels: smaller, scale: [(scale[0] * width) / pixels.width, (scale[1] * height) / pixels.height] });
+      packing.add(resize(picture, width, height));
     }
     return packing.placed;
   }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_mnist.data import canvases
 from edge_mnist.data.finder_map import (
     BORDER,
     BOX_GAIN,
@@ -96,16 +97,39 @@ def test_frames_of_any_shape_are_looked_at_wholly(shape: tuple[int, int]) -> Non
 def test_tiles_cover_a_scale_and_each_place_belongs_to_one_of_them() -> None:
     for shape in ((376, 312), (377, 313), (400, 900), (960, 1280), (100, 2000)):
         seen = np.zeros(shape, int)
-        for tile in finder._tiles(np.zeros(shape, np.uint8), (1.0, 1.0)):
+        for tile in canvases.cut_tiles(np.zeros(shape, np.uint8), (1.0, 1.0)):
             height, width = tile.pixels.shape
-            assert height <= finder.TILE_HEIGHT and width <= finder.TILE_WIDTH
+            assert height <= canvases.TILE_HEIGHT and width <= canvases.TILE_WIDTH
             left, top, right, bottom = tile.edges
             x, y = tile.corner
             seen[y + top : y + height - bottom, x + left : x + width - right] += 1
         assert (seen >= 1).all()
 
 
-def find_most_covered(placed: list[finder.Placed]) -> int:
+@pytest.mark.parametrize("shape", [(480, 640), (481, 641), (60, 200), (37, 5), (1, 1)])
+@pytest.mark.parametrize("ratio", [0.11, 0.25, 1 / 3, 0.45, 0.5, 0.7, 0.99, 1, 1.6])
+def test_a_resized_picture_shows_the_same_at_its_scale(shape: tuple[int, int], ratio: float) -> None:
+    def draw(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(128 + 60 * np.sin(rows / 40) + 60 * np.cos(columns / 50))
+
+    height, width = (max(1, round(side * ratio)) for side in shape)
+    smooth = np.rint(draw(*np.indices(shape) + 0.5)).astype(np.uint8)
+    resized, (across, down) = canvases.resize(smooth, width, height)
+    assert resized.shape == (height, width)
+    assert across * shape[1] == pytest.approx(width, abs=1) and down * shape[0] == pytest.approx(height, abs=1)
+    rows, columns = np.indices(resized.shape) + 0.5
+    wanted = draw(np.minimum(rows / down, shape[0]), np.minimum(columns / across, shape[1]))
+    assert np.abs(resized - wanted).max() <= 1.5 + 0.75 / min(ratio, 1)
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+def test_a_picture_is_reduced_by_a_whole_number_to_the_rounded_means(step: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (11 * step, 7 * step), np.uint8)
+    means = pixels.reshape(11, step, 7, step).mean((1, 3))
+    assert np.abs(canvases.resize(pixels, 7, 11)[0] - means).max() <= 0.5
+
+
+def find_most_covered(placed: list[canvases.Placed]) -> int:
     """How many pictures, with their borders, lie on one pixel of a canvas at most; each must lie on its canvas."""
     taken = np.zeros((max(one.canvas for one in placed) + 1, CANVAS_HEIGHT, CANVAS_WIDTH), int)
     for one in placed:
@@ -120,20 +144,20 @@ def find_most_covered(placed: list[finder.Placed]) -> int:
 
 def test_pictures_on_a_canvas_do_not_overlap() -> None:
     shapes = [(240, 310), (384, 320), (10, 312), (5, 5), (350, 310)]
-    placed = finder._pack([finder.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
+    placed = canvases.pack([canvases.Picture(np.zeros(shape, np.uint8), (1.0, 1.0)) for shape in shapes])
     assert find_most_covered(placed) == 1
     assert max(one.canvas for one in placed) == 2
 
 
 @pytest.mark.parametrize(("shape", "least"), [((480, 640), 8), ((640, 480), 9), ((60, 200), 10), ((28, 28), 3)])
 def test_what_is_left_of_a_canvas_is_filled_with_scales_between(shape: tuple[int, int], least: int) -> None:
-    coarse, _ = finder._scales(np.zeros(shape, np.uint8), 1600, 1.0)
-    placed = finder._fill(coarse)
+    coarse, _ = canvases.make_scales(np.zeros(shape, np.uint8), 1600, 1.0)
+    placed = canvases.fill(coarse)
     assert find_most_covered(placed) == 1
     assert len(placed) >= least > len(coarse) and max(one.canvas for one in placed) == 0
     for one in placed:
         sides = np.array(shape) * one.picture.scale[::-1]
-        assert sides == pytest.approx(np.array(one.picture.pixels.shape), abs=0.01)
+        assert sides == pytest.approx(np.array(one.picture.pixels.shape), abs=1)
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (480, 480)])

@@ -818,8 +818,7 @@ def crop(random: _Random, picture: Picture, side: int, sizes: tuple[float, float
     if (last - first < 2).any():
         return np.full((side, side), 128, np.uint8), np.zeros((0, 5), np.float32)
     shape = np.maximum(1, np.rint((last - first) * scale)).astype(int)
-    small = canvases.resize(picture.frame[first[1] : last[1], first[0] : last[0]], int(shape[0]), int(shape[1]))
-    own = shape / (last - first)
+    small, own = canvases.resize(picture.frame[first[1] : last[1], first[0] : last[0]], int(shape[0]), int(shape[1]))
     corner = np.array([left, top]) - np.rint(first * scale).astype(int)
     before, after = np.maximum(-corner, 0), np.maximum(corner + side - shape, 0)
     near, far = np.minimum(before, BORDER), np.minimum(after, BORDER)
