@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from edge_mnist.demo.sources import images
 from edge_mnist.demo.views.drawing import draw_digits
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import check_folder, write_whole
+from edge_mnist.system.hashes import sha256
 from edge_mnist.system.progress import is_live, make_bar
 
 _LOG = logging.getLogger(__name__)
@@ -200,7 +200,7 @@ def _choose_name(stem: str, taken: set[str]) -> str:
 def _save_digits(folder: Path, name: str, reading: Reading) -> None:
     """Save the 28x28 image of each digit under its label; equal images have equal names."""
     for digit in reading.digits:
-        digest = hashlib.sha256(digit.image.tobytes()).hexdigest()[:8]
+        digest = sha256(digit.image.tobytes())[:8]
         _write_png(folder / str(digit.label) / f"{_stem(name)}-{digest}.png", digit.image)
 
 

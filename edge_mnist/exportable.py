@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import os
 from dataclasses import replace
@@ -22,6 +21,7 @@ from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
     from torch import nn
@@ -155,7 +155,7 @@ def describe_origin(model: Model, network: str | None, source: Checkpoint) -> di
         recorded = {"network": network, **recorded}
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        return {"file": path.name, "sha256": hashlib.sha256(read_bytes(path)).hexdigest(), **recorded}
+        return {"file": path.name, "sha256": sha256(read_bytes(path)), **recorded}
     if model is not None:
         return {"module": f"{type(model).__module__}.{type(model).__qualname__}", **recorded}
     return recorded if network is not None else {"file": SHIPPED.name, **recorded}

@@ -7,7 +7,6 @@ to the logger "edge_mnist", which is silent unless the caller configures logging
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -46,6 +45,7 @@ from edge_mnist.runtime import Classifier, load, load_bytes
 from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
 from edge_mnist.system.files import lock, parse_json, read_bytes, write_whole
+from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
     from edge_mnist.training.loop import SignalCollector
@@ -845,4 +845,4 @@ def _path(path: StrPath | None) -> Path | None:
 
 def _digest(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    return sha256(read_bytes(path))

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from edge_mnist import __version__
-from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, MANIFEST_FORMAT, PARITY, REFERENCE, REPORT, sha256
+from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, MANIFEST_FORMAT, PARITY, REFERENCE, REPORT
 from edge_mnist.bundle.reference import Reference, serialize
 from edge_mnist.export import COMPANION_WRITERS, WRITERS
 from edge_mnist.formats.table import Format
 from edge_mnist.system.errors import UsageError
 from edge_mnist.system.files import path_error, write_whole
+from edge_mnist.system.hashes import sha256
 
 _LOG = logging.getLogger(__name__)
 

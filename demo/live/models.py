@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from edge_mnist.pretrained import SHIPPED_INT8
 from edge_mnist.runtime import Classifier
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.hashes import sha256
 
 PERIOD = 1.0
 """The seconds between two checks of the file."""
@@ -38,14 +39,17 @@ class OpenedModel:
     Attributes:
         path: the file.
         data: the content of the file.
-        sha256: the SHA-256 of the content, hexadecimal.
         classifier: the network in its runtime.
     """
 
     path: Path
     data: bytes
-    sha256: str
     classifier: Classifier
+
+    @cached_property
+    def sha256(self) -> str:
+        """The SHA-256 of the content, hexadecimal."""
+        return sha256(self.data)
 
     def open_again(self) -> Classifier:
         """Open another classifier of the same network, for another thread."""
@@ -72,7 +76,7 @@ def load(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
     classes = classifier.logits(np.zeros((1, 28, 28), np.uint8)).shape[1]
     if classes != 10:
         raise EdgeMnistError(f"{path}: gives {classes} classes, expected the 10 digits")
-    return OpenedModel(path, data, hashlib.sha256(data).hexdigest(), classifier)
+    return OpenedModel(path, data, classifier)
 
 
 def load_safely(path: Path | None = None, *, trust: bool = False) -> OpenedModel:
@@ -150,7 +154,7 @@ class ModelWatcher:
             period: the seconds between two checks of the file.
         """
         self.refused = ""
-        self._path, self._sha256 = model.path, model.sha256
+        self._path, self._model = model.path, model
         self._report, self._trust, self._period = report, trust, period
         self._new_model: OpenedModel | None = None
         self._stopping = threading.Event()
@@ -186,8 +190,8 @@ class ModelWatcher:
         from edge_mnist.demo.live import trial
 
         tried = trial.try_model(self._path, trust=self._trust, golden=True, stop=self._stopping)
-        if tried != self._sha256:
-            self._new_model, self._sha256 = _load_unchanged(self._path, tried, trust=self._trust), tried
+        if tried != self._model.sha256:
+            self._new_model = self._model = _load_unchanged(self._path, tried, trust=self._trust)
         self.refused = ""
 
     def _refuse(self, error: Exception) -> None:

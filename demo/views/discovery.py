@@ -7,13 +7,13 @@ entities and their history stay the same when the demo, or the whole machine, is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import Any
 
 from edge_mnist import __version__
 from edge_mnist.system.errors import UsageError
+from edge_mnist.system.hashes import sha256
 
 PREFIX = "homeassistant"
 """The prefix that Home Assistant listens to unless its MQTT integration is configured otherwise."""
@@ -105,4 +105,4 @@ def make_messages(prefix: str, topic: str, model: str) -> dict[str, str]:
 def _make_identity(topic: str) -> str:
     """Make an ID of a topic, of the characters that Home Assistant accepts: letters, digits, `_` and `-`."""
     readable = re.sub(r"[^a-zA-Z0-9_-]+", "_", topic)[:_ID_LENGTH]
-    return f"edge_mnist_{readable}_{hashlib.sha256(topic.encode()).hexdigest()[:_HASH_LENGTH]}"
+    return f"edge_mnist_{readable}_{sha256(topic.encode())[:_HASH_LENGTH]}"

@@ -5,7 +5,6 @@ Opening an artifact reads the manifest beside it. So this module imports no grap
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from edge_mnist import __version__
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import parse_json, read_bytes
+from edge_mnist.system.hashes import sha256
 
 MANIFEST = "manifest.json"
 """The name of the file that lists the other files of a bundle with their hashes."""
@@ -103,8 +103,3 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         and type(manifest["golden"]["images"]) is int
         and isinstance(manifest["quantization"], list)
     )
-
-
-def sha256(data: bytes) -> str:
-    """The SHA-256 of some bytes, as hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()

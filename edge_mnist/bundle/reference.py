@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from edge_mnist.bundle.manifest import MANIFEST, REFERENCE, read_manifest, sha256
+from edge_mnist.bundle.manifest import MANIFEST, REFERENCE, read_manifest
 from edge_mnist.data import strokes
 from edge_mnist.graph.geometry import Window
 from edge_mnist.graph.interpreter import run_float, run_quantized
@@ -46,6 +46,7 @@ from edge_mnist.graph.quantization import LayerReport
 from edge_mnist.graph.tensor_file import decode_tensors
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, read_bytes
+from edge_mnist.system.hashes import sha256
 
 LAYOUT_VERSION = 2
 """The version of the file's layout. A file of a higher version is refused. Version 1 holds chains of convolutions and

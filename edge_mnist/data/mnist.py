@@ -8,7 +8,6 @@ NumPy is needed, because models are also verified on small devices.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import logging
 import math
 import os
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from edge_mnist.graph.arithmetic import SPLITMIX64_STEP, splitmix64
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes, write_whole
+from edge_mnist.system.hashes import sha256
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,12 +104,11 @@ def load(part: Part, folder: Path | None = None, *, download: bool = True) -> Di
         expected = f"expected {len(images):,}, one for each image in {paths[0].name}"
         raise EdgeMnistError(f"{paths[1]}: holds {len(labels):,} labels, {expected}: are they of the same set?")
     is_mnist = all(_hash(file) == _HASHES[name] for file, name in zip(files, _FILE_NAMES[part], strict=True))
-    both = hashlib.sha256(files[0])
-    both.update(files[1])
+    both = sha256(*files)
     if not is_mnist:
-        note = f"not MNIST's own {part} files (unknown hash {both.hexdigest()[:12]}...)"
+        note = f"not MNIST's own {part} files (unknown hash {both[:12]}...)"
         _LOG.warning("note: %s, %s: %s", paths[0], paths[1].name, note)
-    return Digits(images, labels, "mnist" if is_mnist else "unknown", both.hexdigest())
+    return Digits(images, labels, "mnist" if is_mnist else "unknown", both)
 
 
 def is_available(folder: Path | None = None, part: Part = "test") -> bool:
@@ -219,7 +218,7 @@ def _fetch(url: str) -> bytes:
 
 def _hash(content: bytes) -> str:
     """Compute the SHA-256, hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
+    return sha256(content)
 
 
 def _decompress(path: Path, content: bytes) -> bytes:

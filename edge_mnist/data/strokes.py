@@ -8,7 +8,6 @@ without changing its aspect, and placed in 28x28 pixels with its centre of mass 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.data.mnist import Digits
 from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.hashes import sha256
 
 _Floats = NDArray[np.float64]
 
@@ -212,7 +212,7 @@ def draw(count: int, seed: int) -> Digits:
             for part in np.array_split(writers, len(writers) // 64 + 1):  # so that the arrays fit the cache
                 curves, radii = _write(style, traits[part], misses[part])
                 images[part] = _center(_rasterize(curves, radii, style.starts))
-    return Digits(images, labels, "strokes", hashlib.sha256(images.tobytes()).hexdigest())
+    return Digits(images, labels, "strokes", sha256(images.tobytes()))
 
 
 def draw_style(style: str, count: int, random: np.random.RandomState) -> NDArray[np.uint8]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.hashes import sha256
 
 NONE = "none"
 """The name of the folder of images that show no digit."""
@@ -59,7 +59,7 @@ def read_user_digits(folder: Path) -> UserDigits:
         raise EdgeMnistError(f"--user-digits {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
     all_images, all_labels = np.stack(images), np.array(labels, np.int64)  # (N + M, 28, 28), (N + M,)
     is_digit = all_labels < 10
-    digest = hashlib.sha256(all_images.tobytes() + all_labels.tobytes()).hexdigest()
+    digest = sha256(all_images.tobytes() + all_labels.tobytes())
     return UserDigits(all_images[is_digit], all_labels[is_digit], all_images[~is_digit], digest)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from edge_mnist.graph.operations import (
 )
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json
+from edge_mnist.system.hashes import sha256
 
 Precision = Literal["float", "int8"]
 IntegerType = Literal["uint8", "int8"]
@@ -243,19 +243,22 @@ def make_contract(
 
 def hash_graph(graph: FloatGraph | QuantizedGraph) -> str:
     """The SHA-256 of everything on which a graph's results depend, as hexadecimal digits."""
+    return sha256(*_list_hashed(graph))
+
+
+def _list_hashed(graph: FloatGraph | QuantizedGraph) -> Iterator[bytes]:
+    """The parts of a graph that are hashed."""
     # Texts of fields are hashed. They are made by ascii(), because the characters that repr() escapes depend on the
     # version of Python. The texts of a chain of convolutions and max pools over pixels are those of all versions.
-    digest = hashlib.sha256(ascii((graph.input_shape, graph.zero_pixel)).encode())
+    yield ascii((graph.input_shape, graph.zero_pixel)).encode()
     if not graph.is_pixels:
-        digest.update(ascii(("features", getattr(graph, "features", None))).encode())
+        yield ascii(("features", getattr(graph, "features", None))).encode()
     if graph.ending:
-        digest.update(ascii(("ending", graph.ending)).encode())
+        yield ascii(("ending", graph.ending)).encode()
     for index, operation in enumerate(graph.operations):
         if graph.sources(index) != (index,):
-            digest.update(ascii(("sources", graph.sources(index))).encode())
-        for part in _hashed_parts(operation):
-            digest.update(part)
-    return digest.hexdigest()
+            yield ascii(("sources", graph.sources(index))).encode()
+        yield from _hashed_parts(operation)
 
 
 def _hashed_parts(operation: FloatOperation | QuantizedOperation) -> Iterator[bytes]:

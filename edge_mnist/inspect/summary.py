@@ -7,7 +7,6 @@ Nothing is run, neither a network nor the code inside a TorchScript archive, so 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import os
 from collections import Counter
@@ -56,6 +55,7 @@ from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.hashes import sha256
 from edge_mnist.system.tables import make_console, make_table, print_table
 
 Facts = dict[str, Any]
@@ -199,7 +199,7 @@ def describe(file: str | os.PathLike[str] | None = None) -> Facts:
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or folder")
     data = read_bytes(path)
-    facts = {"file": str(path), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    facts = {"file": str(path), "bytes": len(data), "sha256": sha256(data)}
     if is_safetensors(data):  # before the formats, as its first byte may be that of an ONNX model
         return facts | _describe_checkpoint(load(path))
     kind = detect_format(data)
@@ -327,11 +327,11 @@ def _describe_bundle(folder: Path) -> Facts:
     return {"kind": "bundle", "file": str(folder), "files": files, **golden, "recorded": recorded}
 
 
-def _compare(path: Path, sha256: str) -> str:
+def _compare(path: Path, expected: str) -> str:
     """Compare a file of a bundle with its hash at the export: "unchanged", "changed" or "missing"."""
     if not path.is_file():
         return "missing"
-    return "unchanged" if hashlib.sha256(read_bytes(path)).hexdigest() == sha256 else "changed"
+    return "unchanged" if sha256(read_bytes(path)) == expected else "changed"
 
 
 def _multiply_accumulates(layer: Layer, shape: Shape) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import math
 import os
 import platform
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier, is_x86
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
+from edge_mnist.system.hashes import sha256
 
 FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared")
 """The compiler's options for a shared library of any source."""
@@ -234,7 +234,7 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
     """Return the path of a source's shared library, which is compiled if source, compiler or flags are new."""
     # The macros that the compiler predefines contain its version, and depend on what the flags mean on this machine.
     macros = run_compiler([compiler, *flags, "-dM", "-E", "-x", "c", os.devnull], name)
-    key = hashlib.sha256(b"\0".join([source, compiler.encode(), " ".join(flags).encode(), macros])).hexdigest()
+    key = sha256(b"\0".join([source, compiler.encode(), " ".join(flags).encode(), macros]))
     path = Path(platformdirs.user_cache_dir("edge-mnist"), "c", f"{key[:32]}.so")
     if path.exists():
         return path

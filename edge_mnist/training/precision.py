@@ -6,7 +6,6 @@ are kept in the user's cache, so that equal runs on one machine are trained in t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -22,6 +21,7 @@ import torch
 from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import parse_json, read_bytes, write_whole
+from edge_mnist.system.hashes import sha256
 from edge_mnist.training.runs import TrainingSettings, has_bfloat16
 from edge_mnist.training.steps import count_ghost_batches
 
@@ -96,7 +96,7 @@ def _identify_processor(device: str) -> str:
 
 def _find_file(key: dict[str, Any]) -> Path:
     """Find the place in the user's cache for the times that belong to a key; there may be no file yet."""
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
+    name = sha256(json.dumps(key).encode())[:32]
     return platformdirs.user_cache_path("edge-mnist") / "precision" / f"{name}.json"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -55,6 +54,7 @@ from edge_mnist.runtime.tflite import import_micro_interpreter
 from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.hashes import sha256
 
 _LOG = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
         data = read_bytes(context.folder / name)
     except EdgeMnistError as error:
         return replace(variant, reason=str(error))
-    variant = replace(variant, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    variant = replace(variant, bytes=len(data), sha256=sha256(data))
     # All processes get the same content, even if the file changes meanwhile.
     copy = context.scratch / runtime / name
     copy.parent.mkdir(exist_ok=True)

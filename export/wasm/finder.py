@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.bundle.manifest import sha256
 from edge_mnist.data import canvases, finder_map
 from edge_mnist.data.finder_map import BEYOND, CANVAS_HEIGHT, CANVAS_WIDTH
 from edge_mnist.export.wasm.writer import write_wasm
@@ -25,6 +24,7 @@ from edge_mnist.graph.interpreter import run_quantized
 from edge_mnist.graph.operations import QuantizedGraph
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.pretrained import FINDER
+from edge_mnist.system.hashes import sha256
 
 _CANVASES = 4
 """The number of golden canvases; the oracle takes a quarter of a second for each."""

@@ -15,12 +15,12 @@ from string import Template
 
 import numpy as np
 
-from edge_mnist.bundle.manifest import sha256
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export.wasm.finder import describe_finder, read_settings
 from edge_mnist.formats.contract import Contract
 from edge_mnist.formats.table import read_contract
 from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.hashes import sha256
 
 _MOST_GOLDEN_BYTES = 1 << 21
 """The most bytes of golden inputs in a page, 2 MiB, so that the page of a network with large inputs stays small."""

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edge_mnist import runtime
-from edge_mnist.bundle.manifest import read_manifest, sha256
+from edge_mnist.bundle.manifest import read_manifest
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.data import strokes
 from edge_mnist.data.finder_map import CANVAS_HEIGHT, CANVAS_WIDTH, split_places
@@ -35,6 +35,7 @@ from edge_mnist.graph.operations import QuantizedGraph
 from edge_mnist.runtime import SCALAR, wasm
 from edge_mnist.system.errors import EdgeMnistError, NotInstalledError
 from edge_mnist.system.files import METADATA_KEY
+from edge_mnist.system.hashes import sha256
 from tests.conftest import Call
 from tests.support.c_programs import COMPILERS
 from tests.support.networks import make_graphs_of_every_operation

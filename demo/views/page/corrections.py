@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Iterable
@@ -17,6 +16,7 @@ from edge_mnist.demo.reading.reader import Digit, in_order
 from edge_mnist.demo.sources.cameras import Image
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import write_whole
+from edge_mnist.system.hashes import sha256
 
 LABELS = (*map(str, range(10)), NONE)
 """The labels that a digit may be given: 0 to 9, or that it is no digit."""
@@ -40,7 +40,7 @@ class Corrections:
 
     def remember(self, image: Image) -> str:
         """Remember a digit, uint8 (28, 28), and return its key, which is made from its hash."""
-        key = hashlib.sha256(image.tobytes()).hexdigest()[:16]
+        key = sha256(image.tobytes())[:16]
         with self._lock:
             # The copy lets go of the array with all digits of the frame, which the image is a view of.
             self._images[key] = image.copy()

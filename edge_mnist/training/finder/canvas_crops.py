@@ -71,5 +71,6 @@ def _place_boxes(picture: Picture, placed: Placed) -> NDArray[np.float32]:
     visible = np.divide(shown, areas, out=np.zeros_like(areas), where=areas > 0)
     labels = np.where(visible > VISIBLE, picture.labels, MAY_BE_FOUND)
     shift = np.array([placed.left, placed.top] * 2)
-    rows = np.concatenate([labels[:, None], inside + shift], 1).astype(np.float32)
-    return rows[visible > PART]
+    rows: NDArray[np.float32] = np.concatenate([labels[:, None], inside + shift], 1).astype(np.float32)
+    is_there: NDArray[np.bool_] = visible > PART
+    return rows[is_there]
