@@ -21,7 +21,7 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from edge_mnist.data import finder_map, mnist, strokes
+from edge_mnist.data import canvases, finder_map, mnist, strokes
 from edge_mnist.data.finder_map import PLACE, VALUES
 from edge_mnist.graph.checkpoint import load as load_checkpoint
 from edge_mnist.graph.checkpoint import save as save_checkpoint
@@ -29,7 +29,7 @@ from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.training.finder import __main__ as program
-from edge_mnist.training.finder import glyphs, loop, network, pages, sources
+from edge_mnist.training.finder import canvas_crops, glyphs, loop, network, pages, sources
 from edge_mnist.training.finder.pages import Picture, Sources
 from tests.support.digits import put_digits
 
@@ -103,6 +103,42 @@ def test_a_crop_takes_its_boxes_along() -> None:
         assert (left, top, right, bottom) == pytest.approx((x, y, x + width, y + height), abs=1.6)
         seen += 1
     assert seen > 20
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (60, 200), (900, 700)])
+def test_a_crop_of_a_canvas_takes_the_boxes_of_every_scale_along(shape: tuple[int, int]) -> None:
+    size = max(shape) // 8
+    frame = np.full(shape, 60, np.uint8)
+    box = (20, 10, 20 + size // 2, 10 + size)
+    frame[box[1] : box[3], box[0] : box[2]] = 255
+    picture = Picture("lone", frame, np.array([7]), np.array([box], np.float32), np.array([0]))
+    count = 0
+    for seed in range(60):
+        image, rows = canvas_crops.cut(np.random.RandomState(seed), picture, 160)
+        assert image.shape == (160, 160) and image.dtype == np.uint8
+        is_ink = np.zeros(image.shape, bool)
+        for label, *corners in rows:
+            left, top, right, bottom = np.rint(np.clip(corners, 0, 160)).astype(int)
+            is_ink[max(top - 1, 0) : bottom + 1, max(left - 1, 0) : right + 1] = True
+            if label != pages.MAY_BE_FOUND and min(right - left, bottom - top) > 3:
+                assert (image[top + 1 : bottom - 1, left + 1 : right - 1] > 160).all()
+                count += 1
+        tiny = int(4 * network.IGNORED[0] ** 2)  # what is too small to be asked for has no box
+        assert ((image > 200) & ~is_ink).sum() <= tiny, seed
+    assert count > 20
+
+
+def test_a_digit_that_a_tile_cuts_may_be_missed() -> None:
+    picture = Picture(
+        "lone",
+        np.zeros((60, 60), np.uint8),
+        np.array([1, 2, 3]),
+        np.array([[12, 12, 20, 20], [4, 12, 14, 20], [0, 0, 4, 4]], np.float32),
+        np.array([0, 0, 0]),
+    )
+    tile = canvases.Picture(picture.frame[10:, 10:], (2.0, 2.0), (20, 20))
+    rows = canvas_crops._place_boxes(picture, canvases.Placed(tile, 0, 100, 7))
+    assert rows.tolist() == [[1, 104, 11, 120, 27], [pages.MAY_BE_FOUND, 100, 11, 108, 27]]
 
 
 def _say(boxes: Tensor) -> Tensor:
