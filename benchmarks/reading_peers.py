@@ -141,19 +141,28 @@ def measure(cases: list[Case], tools: dict[str, dict[str, ReadLines]], file: Pat
     return scores
 
 
-def describe(ways: dict[str, Score]) -> str:
+def describe_errors(ways: dict[str, Score]) -> str:
     """The error rate of the best way to run a tool; where nothing is written, what it invents in a frame."""
     ranked = sorted(ways.items(), key=lambda item: item[1].wrong)
     ends = ranked[:1] if ranked[0][1].digits else [ranked[0], ranked[-1]][: len(ranked)]
     cells = []
     for way, score in ends:
         text = f"{score.wrong / score.digits:.1%}" if score.digits else f"{score.invented / score.frames:.2f} a frame"
+        if score.doubtful:
+            text += f", with ? {score.wrong_or_doubtful / score.digits:.1%}"
         cells.append(f"{text} ({way})" if len(ways) > 1 else text)
     return " to ".join(cells)
 
 
-def print_groups(title: str, scores: Scores) -> None:
-    """Print the error rate of each tool by group; of groups without digits, what is invented in a frame."""
+def describe_right(ways: dict[str, Score]) -> str:
+    """The part of the frames that the best way to run a tool reads wholly and without a mistake."""
+    way, score = max(ways.items(), key=lambda item: item[1].right)
+    text = f"{score.right / score.frames:.1%}"
+    return f"{text} ({way})" if len(ways) > 1 else text
+
+
+def print_groups(title: str, scores: Scores, describe: Callable[[dict[str, Score]], str]) -> None:
+    """Print what `describe` says of each tool, by group."""
     tools = list(next(iter(scores.values())))
     table = Table("group", "frames", "digits", *tools, title=title)
     for group, row in scores.items():
@@ -177,8 +186,8 @@ def main() -> None:
         print(json.dumps(facts, default=asdict))
         return
     for title, scores in facts.items():
-        print_groups(title, scores)
-    print("Error rates, and digits that are invented in a frame on which nothing is written.")
+        print_groups(f"{title}: error rates, and digits invented where nothing is written", scores, describe_errors)
+        print_groups(f"{title}: frames that are read wholly and without a mistake", scores, describe_right)
 
 
 if __name__ == "__main__":

@@ -131,8 +131,8 @@ function makeReader(settings) {
 
   // --- Find digits (finder.py, edge_mnist/data/canvases.py) ---
 
-  // A scale, { pixels, scale }, of another size: the mean of whole numbers of pixels, then straight lines between those.
-  // Where the sides are no multiples of that number, the last pixels are repeated.
+  // A scale, { pixels, scale }, of another size: the mean of whole numbers of pixels, then straight lines between those to
+  // twice the size, and the mean again. Where the sides are no multiples of that number, the last pixels are repeated.
   function resize({ pixels: plane, scale }, width, height) {
     let { width: columns, height: rows } = plane;
     const step = Math.max(1, Math.min(Math.floor((plane.height + 1) / height), Math.floor((plane.width + 1) / width)));
@@ -141,8 +141,9 @@ function makeReader(settings) {
       const padded = plane.cut(0, 0, columns, rows);
       plane = step === 2 ? halve(padded) : padded.resize(columns / step, rows / step, weighArea).map(toByte);
     }
-    const isDone = plane.width === width && plane.height === height;
-    const pixels = isDone ? plane : plane.resize(width, height, weighLinear).map(toByte);
+    let pixels = plane;
+    if (plane.width > width || plane.height > height) pixels = halve(plane.resize(2 * width, 2 * height, weighLinear).map(toByte));
+    else if (plane.width < width || plane.height < height) pixels = plane.resize(width, height, weighLinear).map(toByte);
     return { pixels, scale: [(scale[0] * width) / columns, (scale[1] * height) / rows] };
   }
 

@@ -211,15 +211,18 @@ def test_only_digits_of_other_tools_count_and_small_pictures_are_enlarged() -> N
 
 def test_of_each_tool_the_best_way_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools = {
-        "edge-mnist": {"page": lambda frame: ["407"]},
+        "edge-mnist": {"page": lambda frame: ["40?"]},
         "Other": {"page": lambda frame: ["4"], "line": lambda frame: ["40"]},
     }
-    cases = [case("407"), Case("empty", "", BLANK, [])]
+    cases = [case("407"), case("40"), Case("empty", "", BLANK, [])]
     scores = reading_peers.measure(cases, tools, tmp_path / "answers.json")
-    assert reading_peers.describe(scores["group"]["Other"]) == "33.3% (line)"
-    assert reading_peers.describe(scores["empty"]["Other"]) == "1.00 a frame (page) to 2.00 a frame (line)"
-    reading_peers.print_groups("title", scores)
-    assert "33.3% (line)" in capsys.readouterr().out
+    assert reading_peers.describe_errors(scores["group"]["Other"]) == "20.0% (line)"
+    assert reading_peers.describe_errors(scores["group"]["edge-mnist"]) == "0.0%, with ? 40.0%"
+    assert reading_peers.describe_errors(scores["empty"]["Other"]) == "1.00 a frame (page) to 2.00 a frame (line)"
+    assert reading_peers.describe_right(scores["group"]["Other"]) == "50.0% (line)"
+    assert reading_peers.describe_right(scores["group"]["edge-mnist"]) == "0.0%", "a doubtful digit is not right"
+    reading_peers.print_groups("title", scores, reading_peers.describe_right)
+    assert "50.0% (line)" in capsys.readouterr().out
 
 
 def test_other_tools_are_asked_once_for_each_picture_and_ours_always(tmp_path: Path) -> None:
