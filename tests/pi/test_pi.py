@@ -216,8 +216,6 @@ def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
     assert [facts["image"] for facts in there] == names
     digits = otherwise = 0
     read_otherwise = []
-    # Both networks give the same integers. But OpenCV's INTER_AREA, by a factor that is not whole, rounds one pixel in
-    # ten thousand otherwise on ARM, and many values of the finder then differ by some steps.
     for one, other in zip(there, own, strict=True):
         digits += len(other["digits"])
         if one["lines"] != other["lines"]:
@@ -227,7 +225,8 @@ def test_pictures_are_read_as_on_x86(pi: Pi, tmp_path: Path) -> None:
             assert digit["label"] == wanted["label"], one["image"]
             is_same = digit["box"] == pytest.approx(wanted["box"], abs=1)
             otherwise += not (is_same and digit["confidence"] == pytest.approx(wanted["confidence"], abs=1e-3))
-    assert otherwise <= 0.25 * digits and len(read_otherwise) <= 0.1 * len(names), (otherwise, read_otherwise)
+    # The last bits of exponentials differ: of two boxes that are equally likely, either may be given.
+    assert otherwise <= 0.01 * digits and not read_otherwise, (otherwise, read_otherwise)
     print(
         f"\n{pi.suite}: {digits} digits in {len(names)} pictures, {len(found)} of them photographs, as on x86 but for"
     )
