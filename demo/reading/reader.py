@@ -129,7 +129,10 @@ class Reading:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The text of each line: the labels of its digits, and `?` in the place of each doubtful one: 641937?6."""
+        """The text of each line: the labels of its digits, and `?` in the place of each doubtful one: 641937?6.
+
+        There is no space between numbers: `Digit.place` is an index in the text.
+        """
         return tuple(self._texts(DOUBTFUL).values())
 
     @property
@@ -150,18 +153,27 @@ class Reading:
             numbers.append(WrittenNumber(text, (left, top, right - left, bottom - top), mean, line, is_complete(text)))
         return tuple(numbers)
 
+    @property
+    def may_be_turned(self) -> bool:
+        """Whether so many digits are doubtful, two or more and an eighth of all, that the frame may be upside down."""
+        return len(self.unsure) >= max(2, (len(self.digits) + len(self.unsure)) / 8)
+
     def doubtful(self) -> dict[int, str]:
-        """The lines, by number, that have a doubtful digit, with its most probable label in brackets: 641937(9)6."""
-        texts = self._texts("({})")
+        """The lines, by number, that have a doubtful digit, for a person to read.
+
+        Numbers have a space between them, and a doubtful digit is its most probable label in brackets: 31 641937(9)6.
+        """
+        texts = self._texts("({})", space=" ")
         return {digit.line: texts[digit.line] for digit in self.unsure}
 
-    def _texts(self, doubtful: str) -> dict[int, str]:
-        """The text of each line, by number, with a format for the labels of doubtful digits."""
+    def _texts(self, doubtful: str, space: str = "") -> dict[int, str]:
+        """The text of each line, by number: `doubtful` is the format of doubtful digits, `space` is between numbers."""
         shown = [(digit, "{}") for digit in self.digits] + [(digit, doubtful) for digit in self.unsure]
-        texts: dict[int, str] = {}
+        numbers: dict[int, dict[int, str]] = {}
         for digit, form in sorted(shown, key=lambda one: (one[0].line, one[0].place)):
-            texts[digit.line] = texts.get(digit.line, "") + form.format(digit.label)
-        return texts
+            texts = numbers.setdefault(digit.line, {})
+            texts[digit.number] = texts.get(digit.number, "") + form.format(digit.label)
+        return {line: space.join(texts.values()) for line, texts in numbers.items()}
 
 
 def is_complete(text: str) -> bool:

@@ -322,7 +322,8 @@ async function readPhotograph(file) {
     await drawPhotograph(file, answer);
     drop.classList.add("small");
     $("photo-text").hidden = answer.lines.length === 0;
-    $("photo-text").replaceChildren(...answer.lines.map((line) => createElement("div", {}, ...markDoubtful(line))));
+    const lines = answer.lines.map((_, index) => answer.numbers.filter(({ line }) => line === index).map(({ text }) => text));
+    $("photo-text").replaceChildren(...lines.map((line) => createElement("div", {}, ...markDoubtful(line.join(" ")))));
     const doubtful = answer.digits.filter((digit) => digit.unsure).length;
     const time = `${answer.digits.length} digits in ${answer.milliseconds.toFixed(0)} ms`;
     const text = doubtful

@@ -60,6 +60,7 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
     status = 0
     least = THRESHOLD if others["threshold"] is None else others["threshold"]
     degrees: Literal[0, 90, 180, 270] = int(rotate)  # type: ignore[assignment]  # one of the choices
+    hint = "" if degrees else "; if the picture is turned, try --rotate 90, 180 or 270"
     for result in read_pictures(*sources, rotate=degrees, **others):
         if result.error is not None:
             click.echo(f"edge-mnist: {result.error}", err=True)
@@ -67,10 +68,7 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
         elif result.reading is not None and as_json:
             click.echo(json.dumps(result.to_dict()))
         elif result.reading is not None and not result.reading.lines:
-            text = "%s: no digits found with a confidence of %g or more"
-            if not degrees:
-                text += "; if the picture is turned, try --rotate 90, 180 or 270"
-            _LOG.warning(text, result.name, least)
+            _LOG.warning("%s: no digits found with a confidence of %g or more%s", result.name, least, hint)
         elif result.reading is not None:
             texts: dict[int, list[str]] = {}
             for number in result.reading.numbers:
@@ -79,5 +77,8 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
                 click.echo(("" if result.count == 1 else f"{result.name}: ") + " ".join(numbers))
             for line in result.reading.doubtful().values():
                 _LOG.warning("%s: not sure: %s", result.name, line)
+            if result.reading.may_be_turned and hint:
+                sure, unsure = len(result.reading.digits), len(result.reading.unsure)
+                _LOG.warning("%s: %s of %s digits are doubtful%s", result.name, unsure, sure + unsure, hint)
     if status:
         sys.exit(status)

@@ -215,6 +215,32 @@ def test_a_doubtful_digit_is_a_question_mark_in_its_place() -> None:
     assert sure.lines == ("31415",) and sure.doubtful() == {}
 
 
+def test_numbers_of_a_line_have_a_space_between_them_where_a_person_reads_it() -> None:
+    places = [("3", 0), ("1", 0), ("5", 1), ("8", 1), ("2", 1)]
+    digits = [
+        Digit(int(s), 0.9, (0, 0, 1, 1), 0, n, np.empty(0), number=number) for n, (s, number) in enumerate(places)
+    ]
+    reading = Reading((*digits[:3], digits[4]), (digits[3],), {})
+    assert reading.doubtful() == {0: "31 5(8)2"} and reading.lines == ("315?2",)
+
+
+def test_predict_hints_at_a_picture_that_may_be_upside_down(tmp_path: Path) -> None:
+    path = tmp_path / "desk.png"
+    cv2.imwrite(str(path), cv2.rotate(desk().frame, cv2.ROTATE_180))
+    done = predict(path)
+    assert " digits are doubtful; if the picture is turned, try --rotate 90, 180 or 270\n" in done.stderr.decode()
+    done = predict(path, "--rotate", 180)
+    assert done.stderr == b"" and done.stdout.decode().split() == list(desk().lines)
+
+
+@pytest.mark.parametrize(
+    ("sure", "unsure", "expected"), [(3, 1, False), (2, 2, True), (14, 2, True), (15, 2, False), (9, 0, False)]
+)
+def test_a_frame_may_be_turned_if_many_of_its_digits_are_doubtful(sure: int, unsure: int, expected: bool) -> None:
+    digit = Digit(1, 0.9, (0, 0, 1, 1), 0, 0, np.empty(0))
+    assert Reading((digit,) * sure, (digit,) * unsure, {}).may_be_turned is expected
+
+
 def test_predict_prints_a_question_mark_for_a_doubtful_digit(tmp_path: Path) -> None:
     path = tmp_path / "page.png"
     cv2.imwrite(str(path), draw_doubtful_number())
