@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import __version__
-from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT
+from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT, read_manifest
 from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
 from edge_mnist.data import mnist
 from edge_mnist.data.images import Images, load_test_images, refuse_source
@@ -242,6 +242,8 @@ def export_model(
             "checkpoint": describe_origin(model, network, source),
             "calibration": {"method": method, "weights": weight_range},
         }
+        if resize is not None:  # only then, so that other manifests keep their bytes
+            details["pictures"] = {"resize": resize}
         with progress.show_step("writing the artifacts"):
             # Images that cannot be read are reported before anything is replaced.
             compared = _load_test_images(reference, data, images, resize, skip_bad=skip_bad) if verify else None
@@ -349,7 +351,7 @@ def verify(
     Args:
         folder: the folder that an export wrote.
         data: what to compare on, as of `export_model`.
-        resize: how pictures are resized, as of `export_model`.
+        resize: how pictures are resized, as of `export_model`; None for how they were for the export.
         skip_bad: skip pictures that cannot be opened.
         images: the number of inputs to compare on, besides the golden ones in the folder; None for 10,000, or fewer if
             the network is large.
@@ -382,7 +384,8 @@ def verify(
     if runtime not in (None, "tflite-micro"):
         raise UsageError(f"--runtime {runtime}: expected tflite-micro")
     with lock(folder):
-        _, reference = read_bundle(folder)
+        manifest, reference = read_bundle(folder)
+        resize = _choose_resize(manifest, resize, data)
         compared = _load_test_images(reference, data, images, resize, skip_bad=skip_bad)
         options = VerifyOptions(max_drop=max_drop, trust=trust, run_with=command, runtime=runtime or "")
         return _verify(folder, compared, options)
@@ -586,7 +589,7 @@ def evaluate(
         corruptions: read the images rotated, blurred, faint and so on too.
         outliers: measure how well the confidence tells digits from letters, lines, blobs and so on too.
         confusion: a PNG file to draw the confusion matrix and the most confident mistakes into.
-        resize: how pictures are resized, as of `export_model`.
+        resize: how pictures are resized, as of `export_model`; None for how they were for the export of an artifact.
         skip_bad: skip pictures that cannot be opened.
 
     Raises:
@@ -602,6 +605,8 @@ def evaluate(
     is_mnist = classifier.contract.input_shape == MNIST_SHAPE and classifier.contract.is_pixels
     if (corruptions or outliers) and not is_mnist:
         raise UsageError(f"{name}: corruptions and outliers are measured on images of 28x28 pixels in grey only")
+    if isinstance(model, str | os.PathLike):
+        resize = _choose_resize(_read_manifest_beside(Path(model)), resize, data)
     images, labels, source = _load_labelled(classifier, data, part, InputOptions(resize=resize, skip_bad=skip_bad))
     with progress.show_step(f"reading {len(labels):,} images"):
         found = evaluation.evaluate(classifier.logits, images, labels)
@@ -647,7 +652,7 @@ def benchmark(
             is there and the network has MNIST's ten classes; otherwise no accuracy is measured.
         images: the largest number of inputs for the accuracy; None for 10,000, or fewer if the network is large.
         accuracy_seconds: how long all artifacts together may classify them; 0 measures no accuracy.
-        resize: how pictures are resized, as of `export_model`.
+        resize: how pictures are resized, as of `export_model`; None for how they were for the export.
         skip_bad: skip pictures that cannot be opened.
 
     Returns:
@@ -672,6 +677,7 @@ def benchmark(
     is_mnist_at_hand = graph.input_shape == MNIST_SHAPE and graph.is_pixels and mnist.is_available(None, "test")
     if accuracy_seconds > 0 and (data is not None or is_mnist_at_hand):
         with progress.show_step("reading labelled images"):
+            resize = _choose_resize(manifest, resize, data)
             labelled = _load_test_images(reference, data, images, resize, skip_bad=skip_bad)
     before = [asdict(finding) for finding in doctor.examine_machine()]
     with progress.show_fraction() as report:
@@ -736,6 +742,30 @@ def _report_saturation(layers: Sequence[LayerReport], name: str) -> None:
         return
     text = "note: calibrated on %s: the layer %s saturates most, in %.2g %% of its values"
     _LOG.warning(text, name, worst.name, 100 * worst.clipped)
+
+
+def _read_manifest_beside(artifact: Path) -> Mapping[str, Any]:
+    """Read the manifest of the export that wrote an artifact; it is empty if none is there that names the artifact."""
+    try:
+        manifest = read_manifest(artifact.parent)
+    except EdgeMnistError:
+        return {}
+    return manifest if artifact.name in manifest["files"] else {}
+
+
+def _choose_resize(
+    manifest: Mapping[str, Any], resize: int | tuple[int, int] | None, data: StrPath | None
+) -> int | tuple[int, int] | None:
+    """Choose how pictures are resized: as the caller says, else as for the export that wrote the manifest."""
+    exported = manifest.get("pictures", {}).get("resize")
+    exported = tuple(exported) if isinstance(exported, list) else exported
+    if exported is None or data is None or not Path(data).is_dir() or mnist.is_available(Path(data), "test"):
+        return resize
+    if resize is None:
+        _LOG.warning("note: pictures are resized to %s, as for the export: say otherwise with --resize", exported)
+    elif InputOptions(resize=resize).resize != exported:
+        _LOG.warning("note: pictures are resized to %s, although the export resized them to %s", resize, exported)
+    return exported if resize is None else resize
 
 
 def _load_test_images(

@@ -43,7 +43,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Returns:
         The JSON object that `export` wrote. "files" maps the name of each file to its "bytes" and "sha256", and for an
-        artifact also its "format", "precision" and "contract".
+        artifact also its "format", "precision" and "contract". "pictures" holds the "resize" of the export, if one was
+        named.
 
     Raises:
         UsageError: there is no such folder, or it is a file.
@@ -102,4 +103,11 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         )
         and type(manifest["golden"]["images"]) is int
         and isinstance(manifest["quantization"], list)
+        and _is_size(manifest.get("pictures", {}).get("resize"))
     )
+
+
+def _is_size(resize: Any) -> bool:
+    """Whether an entry states how pictures were resized: one size, or height and width. It may be missing."""
+    sides = resize if isinstance(resize, list) and len(resize) == 2 else [resize]
+    return resize is None or all(type(side) is int for side in sides)

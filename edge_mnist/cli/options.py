@@ -125,14 +125,19 @@ inputs_to_test = click.option(
 )
 """The option of commands that compare artifacts."""
 
-resize = click.option(
-    "--resize",
-    metavar="SIZE",
-    callback=_parse_resize,
-    help="Resize the shorter side of pictures to SIZE pixels, or pictures to HEIGHT,WIDTH, and cut the middle out.  "
-    "[default: the smallest that covers the network's input]",
-)
-"""An option of commands that read pictures as inputs."""
+
+def _make_resize_option(default: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--resize",
+        metavar="SIZE",
+        callback=_parse_resize,
+        help="Resize the shorter side of pictures to SIZE pixels, or pictures to HEIGHT,WIDTH, and cut the middle out."
+        f"  [default: {default}]",
+    )
+
+
+resize = _make_resize_option("as for the export, or the smallest that covers the network's input")
+"""An option of commands that give pictures to what an export wrote."""
 
 skip_bad = click.option("--skip-bad", is_flag=True, help="Skip pictures that cannot be opened, and name them.")
 """An option of commands that read pictures as inputs."""
@@ -179,7 +184,7 @@ def add_input_options(command: Any) -> Any:
                 help="Choose int8 scales on these inputs: a folder of pictures, a .npy, or a .npz.  "
                 "[default: the checkpoint's statistics, or MNIST]",
             ),
-            resize,
+            _make_resize_option("the smallest that covers the network's input"),
             skip_bad,
         )
     ):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import edge_mnist
-from edge_mnist import exportable
-from edge_mnist.data import strokes
+from edge_mnist import exportable, pipeline
+from edge_mnist.data import strokes, user_inputs
 from edge_mnist.graph.folding import fold
 from edge_mnist.measure.memory_worker import open_model
 from tests.support.digits import put_digits
@@ -91,6 +91,48 @@ def test_pictures_give_the_shape_the_scales_and_the_labels(tmp_path: Path, caplo
     assert result.parity.float_accuracy == (expected.argmax(1) == labels).mean()
     again = edge_mnist.verify(tmp_path / "out", data=folder, max_drop=100)
     assert again.passed and again.float_accuracy == result.parity.float_accuracy
+
+
+def test_pictures_are_resized_as_for_the_export(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, out = make_pictures(tmp_path / "pictures"), tmp_path / "out"
+    seen: list[Any] = []
+    usual = user_inputs.pictures.read_pictures
+
+    def read(*arguments: Any, resize: Any, **others: Any) -> Any:
+        seen.append(resize)
+        return usual(*arguments, resize=resize, **others)
+
+    monkeypatch.setattr(user_inputs.pictures, "read_pictures", read)
+    # What is done with the pictures is of no interest here, and takes long.
+    monkeypatch.setattr(pipeline, "_verify", lambda *_: None)
+    monkeypatch.setattr("edge_mnist.measure.bench.measure_artifacts", lambda *_, **__: {})
+    monkeypatch.setattr("edge_mnist.doctor.examine_machine", list)
+    chosen: dict[str, Any] = {"formats": ["tflite"], "calibration": pictures, "input_shape": (3, 8, 8)}
+    for exported, recorded in (((20, 14), {"resize": [20, 14]}), (14, {"resize": 14}), (None, None)):
+        edge_mnist.export_model(make_rgb_network(), out, resize=exported, verify=False, **chosen)
+        assert json.loads((out / "manifest.json").read_text()).get("pictures") == recorded
+        seen.clear()
+        caplog.clear()
+        for call in (
+            lambda resize: edge_mnist.verify(out, data=pictures, resize=resize),
+            lambda resize: edge_mnist.evaluate(out / "model_int8.tflite", data=pictures, resize=resize),
+            lambda resize: edge_mnist.benchmark(out, data=pictures, resize=resize),
+        ):
+            call(None)
+            said = notes(caplog)
+            assert (f"pictures are resized to {exported}, as for the export" in said) == (exported is not None)
+            call(exported)
+            assert "resized" not in notes(caplog)
+            call(9)
+            said = notes(caplog)
+            assert (f"resized to 9, although the export resized them to {exported}" in said) == (exported is not None)
+        assert seen == [exported, exported, 9] * 3
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "pictures": {"resize": "large"}}))
+    with pytest.raises(edge_mnist.EdgeMnistError, match="manifest.json: not a manifest of edge-mnist, or damaged"):
+        edge_mnist.verify(out)
 
 
 def test_images_of_any_layout_are_one_network(tmp_path: Path) -> None:
