@@ -27,12 +27,12 @@ from edge_mnist.data import mnist
 from edge_mnist.data.images import Images, load_test_images, refuse_source
 from edge_mnist.data.inputs import MNIST_SHAPE, InputOptions
 from edge_mnist.data.user_inputs import open_inputs
-from edge_mnist.export import bundle_writer
+from edge_mnist.export import bundle_writer, check_writers
 from edge_mnist.export.proof import verification
 from edge_mnist.export.proof.parity import ParityReport
 from edge_mnist.export.proof.verification import VerifyOptions
 from edge_mnist.exportable import Model, StrPath, calibrate, describe_origin, limit_inputs, load_network
-from edge_mnist.formats.table import choose_formats
+from edge_mnist.formats.table import Format, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
@@ -41,10 +41,10 @@ from edge_mnist.graph.quantization import LayerReport, quantize_graph
 from edge_mnist.measure import evaluation
 from edge_mnist.measure.evaluation import Evaluation
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
-from edge_mnist.runtime import Classifier, load, load_bytes
+from edge_mnist.runtime import Classifier, check_runtime, load, load_bytes
 from edge_mnist.system import progress
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
-from edge_mnist.system.files import lock, parse_json, read_bytes, write_whole
+from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, UsageError, check_package, missing_package
+from edge_mnist.system.files import check_folder, lock, parse_json, read_bytes, write_whole
 from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
@@ -227,6 +227,12 @@ def export_model(
             raise UsageError(f"--format {kind.name}: {text}")
     _check_count(images)
     with lock(folder):
+        check_folder(folder.resolve(), "--out")
+        if network is not None:
+            check_package("torch", "train")  # without it, leaving TorchScript out would not help
+        check_writers(kinds)
+        if verify:
+            _check_runtimes(kinds)
         source, reference = _prepare(
             model,
             network,
@@ -317,6 +323,7 @@ def export_zip(
 
     path = Path(out)
     with lock(path):
+        check_folder(path.parent, "--bundle")
         _, reference = _prepare(
             model,
             network,
@@ -693,6 +700,25 @@ def benchmark(
     after = [asdict(finding) for finding in doctor.examine_machine()]
     limits = {"seconds": seconds, "accuracy_seconds": accuracy_seconds}
     return {"machine": before, **facts, **limits, "machine_after": after}
+
+
+def _check_runtimes(kinds: Sequence[Format]) -> None:
+    """Say which formats cannot be verified here, so that this is not found out after minutes of computation.
+
+    Raises:
+        NotInstalledError: none of them can be verified.
+    """
+    missing: dict[str, NotInstalledError] = {}
+    for kind in kinds:
+        try:
+            check_runtime(kind.name)
+        except NotInstalledError as error:
+            missing[kind.title] = error
+    if len(missing) == len(kinds):
+        reasons = "; ".join(f"{title}: {error}" for title, error in missing.items())
+        raise NotInstalledError(f"nothing could be verified here: {reasons}; or write without verifying: --no-verify")
+    for title, reason in missing.items():
+        _LOG.warning("note: %s is written, but cannot be verified here: %s", title, reason)
 
 
 def _prepare(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_mnist.bundle.reference import Reference
 from edge_mnist.export.c.writer import write_c, write_header
 from edge_mnist.export.onnx_writer import write_onnx
 from edge_mnist.export.tflite.writer import write_tflite
 from edge_mnist.export.wasm.page import write_page
-from edge_mnist.export.wasm.writer import write_wasm
+from edge_mnist.export.wasm.writer import find_clang, write_wasm
+from edge_mnist.formats.table import Format
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.system.errors import EdgeMnistError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, check_package, missing_package
 
 Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 CompanionWriter = Callable[[Reference, bytes], bytes]
@@ -22,9 +23,28 @@ def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     try:
         from edge_mnist.export.torchscript_writer import write_torchscript
     except ImportError as error:
-        missing = missing_package("torch", "train")
-        raise EdgeMnistError(f"{missing}, or leave TorchScript out: --format onnx --format tflite") from error
+        raise _suggest_other_formats(missing_package("torch", "train")) from error
     return write_torchscript(graph)
+
+
+def _suggest_other_formats(missing: NotInstalledError) -> NotInstalledError:
+    return NotInstalledError(f"{missing}, or leave TorchScript out: --format onnx --format tflite")
+
+
+def check_writers(formats: Iterable[Format]) -> None:
+    """Check that what writes each format is installed, so that it is not found missing after minutes of computation.
+
+    Raises:
+        NotInstalledError: PyTorch is missing, which writes TorchScript, or clang or its linker, for WebAssembly.
+    """
+    for record in formats:
+        if record.name == "torchscript":
+            try:
+                check_package("torch", "train")
+            except NotInstalledError as error:
+                raise _suggest_other_formats(error) from error
+        elif record.name == "wasm":
+            find_clang()
 
 
 def _write_header(reference: Reference, artifact: bytes) -> bytes:

@@ -33,7 +33,8 @@ RUNTIMES: dict[str, str] = {
 }
 """The class that opens artifacts of each format of `FORMATS`, as MODULE:CLASS. Its module is imported on first use.
 
-The class is called with the content of the artifact, the name that errors use for it and the number of threads."""
+The class is called with the content of the artifact, the name that errors use for it and the number of threads. Its
+`check_installed` raises a NotInstalledError if what it needs is not installed, and loads nothing."""
 
 MICRO = "tflite-micro"
 """The name of TensorFlow Lite Micro as a runtime, which is also the name of its package."""
@@ -46,6 +47,18 @@ OTHER_RUNTIMES: dict[str, tuple[str, str]] = {
     SCALAR: ("wasm", "edge_mnist.runtime.wasm:ScalarWasmClassifier"),
 }
 """The runtimes beside those of `RUNTIMES`, by name: the format that they run, and the class as in `RUNTIMES`."""
+
+
+def check_runtime(kind: str) -> None:
+    """Check that the runtime of a format is installed, without loading it.
+
+    Args:
+        kind: the name of the format.
+
+    Raises:
+        NotInstalledError: it is not; the text says how to install it.
+    """
+    pkgutil.resolve_name(RUNTIMES[kind]).check_installed()
 
 
 def load(path: str | os.PathLike[str], threads: int = 1, *, trust: bool = False) -> Classifier:

@@ -204,6 +204,11 @@ class CClassifier(Classifier):
         self.runtime = self._library.build
         self.rounding = "fixed-point" if self._library.is_fixed_point else "float"
 
+    @staticmethod
+    def check_installed() -> None:
+        """Check that there is a C compiler."""
+        _find_compiler("C")
+
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         outputs = self._library.run(inputs)
         if self.contract.output_shape is None:

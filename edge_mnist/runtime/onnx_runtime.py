@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier
-from edge_mnist.system.errors import missing_package
+from edge_mnist.system.errors import check_package, missing_package
 
 
 class OnnxClassifier(Classifier):
@@ -38,6 +38,11 @@ class OnnxClassifier(Classifier):
         self.runtime = f"ONNX Runtime {onnxruntime.__version__}, all optimisations"
         self._input = self._session.get_inputs()[0].name
         self._output = output or self._session.get_outputs()[0].name
+
+    @staticmethod
+    def check_installed() -> None:
+        """Check that ONNX Runtime is installed."""
+        check_package("onnxruntime", "onnx")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._session.run([self._output], {self._input: inputs})[0])

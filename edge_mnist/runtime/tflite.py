@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier, is_x86
-from edge_mnist.system.errors import NotInstalledError, missing_package
+from edge_mnist.system.errors import NotInstalledError, check_package, missing_package
 from edge_mnist.system.stderr import quiet_stderr
 
 _MICRO_ARENA = 1 << 26
 """The bytes that TensorFlow Lite Micro may use for activations: 64 MiB. It touches only as many as a model needs."""
+
+_NO_RUNTIME = "no TFLite runtime: pip install ai-edge-litert"
+"""What errors say where neither LiteRT nor tflite-runtime is installed."""
 
 
 class TFLiteClassifier(Classifier):
@@ -34,7 +38,7 @@ class TFLiteClassifier(Classifier):
                 # tflite-runtime runs int8 convolutions in TensorFlow Lite's kernels, not in those of XNNPACK.
                 self.rounding = "fixed-point, depthwise ties away" if is_x86() else "fixed-point, ties away"
             except ImportError as error:
-                raise NotInstalledError(f"{name}: no TFLite runtime: pip install ai-edge-litert") from error
+                raise NotInstalledError(f"{name}: {_NO_RUNTIME}") from error
         with quiet_stderr():  # the runtime announces its kernels there, which `runtime` names
             self._interpreter = Interpreter(model_content=data, num_threads=threads)
             self._interpreter.allocate_tensors()
@@ -47,6 +51,15 @@ class TFLiteClassifier(Classifier):
         self._input = self._interpreter.get_input_details()[0]
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._batch = 1
+
+    @staticmethod
+    def check_installed() -> None:
+        """Check that LiteRT or tflite-runtime is installed."""
+        for package in ("ai_edge_litert", "tflite_runtime"):
+            with suppress(NotInstalledError):
+                check_package(package, "")
+                return
+        raise NotInstalledError(_NO_RUNTIME)
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         if not len(inputs):

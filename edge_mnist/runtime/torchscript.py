@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier, is_x86
 from edge_mnist.system.archives import check_archive
-from edge_mnist.system.errors import missing_package
+from edge_mnist.system.errors import check_package, missing_package
 
 
 class TorchScriptClassifier(Classifier):
@@ -36,6 +36,11 @@ class TorchScriptClassifier(Classifier):
         if self.contract.precision == "int8":
             self.runtime += f", {engine}"
         self._torch = torch
+
+    @staticmethod
+    def check_installed() -> None:
+        """Check that PyTorch is installed."""
+        check_package("torch", "train")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         with self._torch.inference_mode():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.formats.wasm_reader import SIMD_SECTION, read_metadata
 from edge_mnist.runtime.classifier import Classifier
-from edge_mnist.system.errors import missing_package
+from edge_mnist.system.errors import check_package, missing_package
 
 if TYPE_CHECKING:
     from wasmtime import Engine
@@ -63,6 +63,11 @@ class WasmClassifier(Classifier):
         if taken != expected or not 0 <= self._size <= memory.data_len(self._store):
             raise ValueError(f"its code takes {taken} values and gives {self._size}, its contract says otherwise")
         self.runtime = f"Wasmtime {version('wasmtime')}, {'SIMD128' if self._has_simd else 'scalar'}"
+
+    @staticmethod
+    def check_installed() -> None:
+        """Check that Wasmtime is installed."""
+        check_package("wasmtime", "wasm")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         outputs = np.empty((len(inputs), self._size), np.int8)

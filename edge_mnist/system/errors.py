@@ -34,15 +34,36 @@ def first_line(error: BaseException) -> str:
 
 def missing_package(package: str, extra: str) -> NotInstalledError:
     """Make the error that a package is not installed, with the command that installs it and the rest of its extra."""
-    return NotInstalledError(f"{package} is not installed: {format_install_command(package, extra)}")
+    return _explain_missing(package, package, extra)
+
+
+def check_package(package: str, extra: str) -> None:
+    """Check that a package is installed, without importing it.
+
+    Raises:
+        NotInstalledError: it is not.
+    """
+    from importlib.util import find_spec
+
+    try:
+        found = find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise missing_package(package, extra)
 
 
 def missing_picture_package(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
     """Make the error that OpenCV or Pillow is not installed, if that is why an import failed; else return `error`."""
     package, extra = choose_opencv_build()
     if error.name == "cv2":
-        return NotInstalledError(f"OpenCV is not installed: {format_install_command(package, extra)}")
+        return _explain_missing("OpenCV", package, extra)
     return missing_package("pillow", extra) if error.name == "PIL" else error
+
+
+def _explain_missing(name: str, package: str, extra: str) -> NotInstalledError:
+    command = format_install_command(package, extra)
+    return NotInstalledError(f"{name} is not installed: {command}, or install '.[{extra}]' in a clone of edge-mnist")
 
 
 def choose_opencv_build() -> tuple[str, str]:

@@ -121,11 +121,16 @@ def lock(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_make_folder(place.parent))
-            stack.enter_context(FileLock(file, timeout=0, fallback_to_soft=False))
-        except Timeout as error:
-            raise EdgeMnistError(
-                f"{path}: another edge-mnist writes here at this moment: wait until it has ended, or name another place"
-            ) from error
+            try:
+                stack.enter_context(FileLock(file, timeout=0, fallback_to_soft=False))
+            except Timeout as error:
+                # Where no file can be made, some file systems (/proc, FUSE) say that there is none, and FileLock takes
+                # that for a lock that has just been released. This fails there with an OSError.
+                tempfile.TemporaryFile(dir=place.parent).close()
+                raise EdgeMnistError(
+                    f"{path}: another edge-mnist writes here at this moment: wait until it has ended, or name another "
+                    "place"
+                ) from error
         except OSError as error:
             _LOG.debug("%s is not locked: %s", path, error.strerror or error)
         else:

@@ -56,7 +56,7 @@ def write_wasm(graph: FloatGraph | QuantizedGraph) -> bytes:
     if isinstance(graph, FloatGraph):
         raise EdgeMnistError("WebAssembly is written from the quantized network only: export --int8")
     source = write_c(graph)
-    clang = _find_clang()
+    clang = find_clang()
     package = files("edge_mnist.export.wasm")
     inputs, outputs = (int(np.prod(graph.shapes()[value])) for value in (0, -1))
     sizes = (f"-DEM_INPUTS={inputs}", f"-DEM_OUTPUTS={outputs}")
@@ -75,8 +75,12 @@ def write_wasm(graph: FloatGraph | QuantizedGraph) -> bytes:
     return append_section(append_section(scalar, METADATA_KEY, contract), SIMD_SECTION, simd)
 
 
-def _find_clang() -> str:
-    """Find clang: the one that the environment variable CLANG names, otherwise `clang`; and check for its linker."""
+def find_clang() -> str:
+    """Find clang: the one that the environment variable CLANG names, otherwise `clang`; and check for its linker.
+
+    Raises:
+        NotInstalledError: one of them is not installed.
+    """
     preferred = os.environ.get("CLANG")
     clang = shutil.which(preferred or "clang")
     if clang is None:

@@ -228,6 +228,39 @@ def test_what_has_no_runtime_is_not_run(run: Callable[..., Any], bundle: Path) -
 
 
 @pytest.mark.parametrize(
+    ("command", "blocked", "message"),
+    [
+        (
+            "export --int8 --format onnx",
+            "onnxruntime",
+            "nothing could be verified here: ONNX: onnxruntime is not installed: ",
+        ),
+        ("export --int8 --format wasm", "wasmtime", "nothing could be verified here: WebAssembly: wasmtime is not in"),
+        ("export --format tflite", "ai_edge_litert tflite_runtime", "here: TFLite: no TFLite runtime: pip install ai-"),
+        ("export --network a:b --format onnx", "torch", "torch is not installed: "),
+        ("export", "torch", "or install '.[train]' in a clone of edge-mnist, or leave TorchScript out: --format onnx"),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_computed(
+    command: str, blocked: str, message: str, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    if "wasm" in command and not (shutil.which("clang") and shutil.which("wasm-ld")):
+        pytest.skip("clang and lld are not installed: apt install clang lld")
+    status, output, errors = run(*command.split(), "--out", "out", "-v", blocked=blocked)
+    assert (status, output, len(errors.splitlines())) == (1, "", 1) and message in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_verified_is_said_first_and_written(run: Callable[..., Any], tmp_path: Path) -> None:
+    command = "export --format onnx --format tflite --images 1 --out out"
+    status, output, errors = run(*command.split(), blocked="onnxruntime")
+    assert status == 0 and re.search(r"onnx float +not run|not run: onnx float", output)
+    assert errors.startswith("note: ONNX is written, but cannot be verified here: onnxruntime is not installed: ")
+    assert (tmp_path / "out" / "model_float.onnx").exists()
+    assert run(*command.split(), "--no-verify", blocked="onnxruntime")[2] == ""
+
+
+@pytest.mark.parametrize(
     ("command", "package"),
     [("export", "torch"), ("export --network a:b", "torch"), ("train", "torch"), ("train", "matplotlib")],
 )

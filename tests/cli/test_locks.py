@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from edge_mnist import pipeline
 from edge_mnist.cli import commands
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import lock
@@ -83,6 +84,18 @@ def test_what_cannot_be_locked_is_used_without_a_lock(tmp_path: Path) -> None:
     with lock(tmp_path / "file" / "place"):
         pass
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("option", ["--out", "--bundle"])
+def test_a_place_where_no_file_can_be_made_is_not_taken_for_one_that_is_locked(
+    option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_prepare", lambda *_, **__: pytest.fail("this is said before anything is computed"))
+    found = CliRunner().invoke(commands.commands, ["export", option, "/proc/place"])
+    assert isinstance(found.exception, EdgeMnistError) and found.exception.exit_status == 2
+    where = "/proc/place" if option == "--out" else "/proc"
+    assert str(found.exception) == f"{option} {where}: cannot be written: No such file or directory"
 
 
 def test_a_lock_excludes_however_often_it_is_released(tmp_path: Path) -> None:
