@@ -204,7 +204,7 @@ noise is the power of the float output over the power of the int8 output's error
 weights shift the means of the channels, in output steps, before and after bias correction. Clipped is the share of
 calibration values outside the int8 range.</p>
 <div class="scroll" role="region" aria-labelledby="layers" tabindex="0">
-<table>
+<table class="blocks layers">
 <caption><span class="fit">A full bar is {full_bar:.1f} dB. Output: channels × height × width.</span></caption>
 <thead><tr><th scope="col">Layer</th>{heads}</tr></thead>
 <tbody>

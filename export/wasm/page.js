@@ -115,12 +115,15 @@ async function prove(networks, golden, inputs, title = "") {
 
 // Say what was compared.
 function describeProof({ golden, finder }, networks) {
-  const some = golden.count < golden.of ? `, the first ${golden.count} of ${golden.of},` : "";
-  $("hashes").textContent = `The page ran the golden inputs of the export${some} whose SHA-256 is ${golden.inputs_sha256}, ` +
-    `and compared the SHA-256 of all int8 outputs with that of the export: ${golden.outputs_sha256}.` +
-    (finder ? ` The finder ran ${finder.golden.count} canvases that the page composed of these inputs, whose SHA-256 is ` +
-      `${finder.golden.inputs_sha256}; that of its outputs is ${finder.golden.outputs_sha256}.` : "") +
+  const some = golden.count < golden.of ? `the first ${golden.count} of the ${golden.of}` : `the ${golden.count}`;
+  $("proof").textContent = `The page ran ${some} golden inputs of the export, and compared the SHA-256 of all int8 outputs with that ` +
+    "of the export." + (finder ? ` The finder ran ${finder.golden.count} canvases that the page composed of these inputs.` : "") +
     (networks.length > 1 ? "" : " This browser has no SIMD128.");
+  const hashes = { "Golden inputs": golden.inputs_sha256, "Their outputs": golden.outputs_sha256 };
+  if (finder) Object.assign(hashes, { "The finder's canvases": finder.golden.inputs_sha256, "Their outputs, of the finder": finder.golden.outputs_sha256 });
+  for (const [name, hash] of Object.entries(hashes)) {
+    $("hashes").append(createElement("dt", { textContent: name }), createElement("dd", { textContent: hash }));
+  }
 }
 
 // Compose the golden canvases of the finder of golden images, (28, 28) each: side by side, every second canvas inverted.
@@ -202,7 +205,8 @@ function startPad(network, reader) {
     pen.fillStyle = "#000";
     pen.fillRect(0, 0, pad.width, pad.height);
     Object.assign(pen, { strokeStyle: "#fff", lineWidth: 22, lineCap: "round", lineJoin: "round" });
-    $("digit").textContent = "–";
+    $("digit").textContent = "";
+    $("hint").hidden = false;
     drawGrey($("seen"), new Uint8Array(784), 28, 28);
     showBars(null);
   }
@@ -235,6 +239,7 @@ function startPad(network, reader) {
     event.preventDefault();
     pad.setPointerCapture(event.pointerId);
     last = null;
+    $("hint").hidden = true;
     draw(event);
     read();
   });
@@ -287,6 +292,9 @@ async function readNumbers(network, finder, reader, settings, looks, picture, wi
   $("number").textContent = text || "no number";
 }
 
+// A smaller input is enlarged so that its longer side has about so many pixels of the screen.
+const SMALL = 256;
+
 // Give a picture to a network of another input: the middle of it, resized to the input's size.
 function readPicture(network, showClasses, picture, width, height) {
   const [channels, rows, columns] = network.contract.input_shape;
@@ -303,6 +311,9 @@ function readPicture(network, showClasses, picture, width, height) {
     for (let i = 0; i < rows * columns; ++i) values.set(data.subarray(4 * i, 4 * i + 3), 3 * i);
   }
   drawPicture($("picture"), canvas, columns, rows, 800);
+  const enlarge = Math.max(1, Math.floor(SMALL / Math.max(columns, rows)));
+  $("picture").style.width = enlarge > 1 ? `${enlarge * columns}px` : "";
+  $("picture").classList.toggle("enlarged", enlarge > 1);
   $("picture").hidden = false;
   if (showClasses) {
     const probabilities = network.classify(values);
@@ -390,9 +401,11 @@ async function start() {
   const [network] = networks, [finder] = finders; // the fastest ones
   const { input_shape: shape, output_shape: maps, input_scale: scale, model } = network.contract;
   const isPicture = shape.length === 3 && scale === undefined && [1, 3].includes(shape[0]);
-  $("about").textContent = `An int8 network, ${model}, for inputs of ${shape.join("x")}: ${bytes.length.toLocaleString("en")} ` +
-    "bytes of WebAssembly, and everything else, are in this file. It needs no server and no connection." +
-    (finder ? ` So is the network that finds digits, ${finder.contract.model}.` : "");
+  const showModel = (hash) => createElement("code", { textContent: hash.slice(0, 12), title: `the SHA-256 of its graph begins with ${hash}` });
+  $("about").replaceChildren(`This file holds an int8 network for inputs of ${shape.join("x")} (`, showModel(model),
+    `), ${bytes.length.toLocaleString("en")} bytes of WebAssembly, `,
+    ...(finder ? ["the network that finds digits in pictures (", showModel(finder.contract.model), "), "] : []),
+    "and all else that the page needs. It works without a server and without a connection.");
   const reader = finder && makeReader(settings);
   if (finder) {
     startPad(network, reader);

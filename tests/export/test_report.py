@@ -27,7 +27,7 @@ from edge_mnist.export.proof.parity import (
 from edge_mnist.export.proof.verification import _choose_rounding, _list_weights, choose_max_drop
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
-from edge_mnist.export.report.wording import describe_verdict, format_percent, format_scale
+from edge_mnist.export.report.wording import describe_scope, describe_verdict, format_percent, format_scale
 from edge_mnist.measure.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
@@ -429,7 +429,7 @@ def test_the_page_loads_nothing_and_states_the_same_as_the_terminal(make: Any) -
     for shown in report.variants:
         assert shown.name in page.text and shown.sha256 in page.text and shown.file in page.text
         assert shown.reason in page.text
-    assert "edge-mnist verify DIR" in page.text
+    assert "edge-mnist verify DIR" in page.text and f"This report compared {describe_scope(report)}." in page.text
     for text in ("weight_range 64", "14 values", "9f" * 32, "uint8 pixels, 0 is black", "corrected yes"):
         assert text in page.text
 

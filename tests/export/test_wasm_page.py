@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.support.networks import make_graphs_of_every_operation, random_checkp
 
 cv2 = pytest.importorskip("cv2")
 from tests.demo.test_browser import draw, find_element, read_console, read_text  # noqa: E402
-from tests.support.demos import browser, browser_missing, draw_doubtful_number, draw_number, wait  # noqa: E402
+from tests.support.demos import browser, browser_missing, draw_doubtful_number, draw_number, draw_numbers, wait  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -86,11 +87,24 @@ def test_a_visitor_draws_drops_a_picture_and_sees_the_proof(chromium: Any, page:
     assert all(" ✓ 64 of 64 the same " in check for check in checks[:2])
     assert all(" ✓ 4 of 4 the same " in check for check in checks[2:])
     assert all(check.endswith(("µs", "ms")) for check in checks)
+    about = find_element(chromium, "about")
+    assert [len(hash.text) for hash in about.find_elements("tag name", "code")] == [12, 12]
+    hashes = chromium.execute_script(
+        "return [...document.querySelectorAll('#hashes dd')].map((hash) => hash.textContent)"
+    )
+    assert len(hashes) == 4 and hashes[1] == find_element(chromium, "checks").find_element(
+        "class name", "pass"
+    ).get_attribute("data-hash")
+    assert not re.search("[0-9a-f]{13}", chromium.find_element("tag name", "main").text)  # they are folded
+    choose, camera = (chromium.find_element("css selector", name).rect for name in (".button", "#camera"))
+    assert camera["x"] - choose["x"] - choose["width"] >= 8 or camera["y"] - choose["y"] - choose["height"] >= 8
+    assert find_element(chromium, "hint").is_displayed()
     draw(chromium)
     wait(lambda: read_text(chromium, "digit") == "7")
+    assert not find_element(chromium, "hint").is_displayed()
     assert "7" in find_element(chromium, "bars").find_element("class name", "best").text
     find_element(chromium, "clear").click()
-    assert read_text(chromium, "digit") == "–"
+    assert read_text(chromium, "digit") == "" and find_element(chromium, "hint").is_displayed()
 
     chromium.execute_script(DROP, "photo.png", encode(draw_number("7385")))
     wait(lambda: read_text(chromium, "number") == "7385")
@@ -102,6 +116,8 @@ def test_a_visitor_draws_drops_a_picture_and_sees_the_proof(chromium: Any, page:
     lines[300:384] = draw_number("91", 4)[190:274]
     chromium.execute_script(DROP, "photo.png", encode(lines))
     wait(lambda: read_text(chromium, "number") == "385\n91")
+    chromium.execute_script(DROP, "photo.png", encode(draw_numbers("38", "59")))
+    wait(lambda: read_text(chromium, "number") == "38 59")
     chromium.execute_script(DROP, "photo.png", encode(draw_doubtful_number()))
     wait(lambda: "?" in read_text(chromium, "number"))
     assert "? (" in read_text(chromium, "crops")
@@ -151,6 +167,8 @@ def test_other_networks_have_no_pad(chromium: Any, tmp_path: Path) -> None:
     chromium.execute_script(DROP, "photo.png", encode(draw_number("402")))
     wait(lambda: read_text(chromium, "number").startswith("class "))
     assert "%" in find_element(chromium, "classes").text
+    shown = find_element(chromium, "picture").size
+    assert 192 <= max(shown.values()) <= 256  # however small the input is
 
     real, quantized = make_graphs_of_every_operation()  # features in, maps out
     reference = make_reference(real, quantized, (), None)

@@ -38,6 +38,14 @@ def draw_number(text: str, seed: int = 3) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(paper, cv2.COLOR_GRAY2BGR), np.uint8)
 
 
+def draw_numbers(left: str, right: str) -> NDArray[np.uint8]:
+    """Draw two numbers, of five digits together at most, side by side on one line: uint8 (480, 640, 3), BGR."""
+    paper = draw_number(left)
+    gap = 76 * (len(left) + 1)
+    paper[:, gap:] = np.minimum(paper[:, gap:], draw_number(right)[:, : 640 - gap])
+    return paper
+
+
 def draw_doubtful_number() -> NDArray[np.uint8]:
     """Draw 7385 without the upper half of its 3, which is read as 7?85: uint8 (480, 640, 3), BGR."""
     paper = draw_number("7385")
