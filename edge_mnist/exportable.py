@@ -179,7 +179,7 @@ def _convert(
     try:
         traced = tracing.trace_network(module, shape)
     except EdgeMnistError as error:
-        if not origin or _accepts(module, shape):
+        if _accepts(module, shape):
             raise
         raise EdgeMnistError(
             f"{error} (its input was taken as {shape}, {origin}: name another with --input-shape)"
@@ -197,13 +197,13 @@ def _convert(
 
 
 def _find_input_shape(module: nn.Module, options: InputOptions, calibration: UserInputs | None) -> tuple[Any, str]:
-    """The shape of a module's input, unchecked, and why it was chosen unless the user or the module states it."""
+    """The shape of a module's input, unchecked, and why it was chosen."""
     from torch import nn
 
     if options.shape is not None:
-        return options.shape, ""
+        return options.shape, "as --input-shape says"
     if (stated := getattr(module, "input_shape", None)) is not None:
-        return stated, ""
+        return stated, "as its attribute input_shape says"
     if calibration is None:
         return MNIST_SHAPE, "as MNIST's"
     kinds = {nn.Conv2d: 3, nn.Conv1d: 2, nn.Linear: 1}

@@ -32,7 +32,11 @@ from edge_mnist.system.errors import EdgeMnistError
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="edge-mnist")
 def commands() -> None:
-    """Train a small digit network, export it as int8, and prove that every format holds the same model."""
+    """Export a network as int8, prove that every format holds the same model, and read numbers with it.
+
+    The network is the shipped one, which reads digits, one that `train` trains, or a PyTorch network of your own
+    (`export --network`). `predict` and `demo` read handwritten numbers in pictures and before a camera.
+    """
 
 
 for _command in (train, experiments, evaluate, export, verify, info, bench, predict, demo, doctor):

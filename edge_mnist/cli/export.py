@@ -27,7 +27,8 @@ _LOG = logging.getLogger(__name__)
 )
 @click.option(
     "--network",
-    help="Export the network of a factory, package.module:factory; CHECKPOINT is then the file of its state_dict.",
+    help="Export the network of a factory, package.module:factory, in a module of the current folder or of an "
+    "installed package; CHECKPOINT is then the file of its state_dict.",
 )
 @options.add_input_options
 @click.option(
@@ -77,10 +78,11 @@ def export(
     max_drop: float | None,
     **others: Any,
 ) -> None:
-    """Write CHECKPOINT as TorchScript, ONNX and TFLite.
+    """Write a network as TorchScript, ONNX, TFLite, C, WebAssembly.
 
-    Without CHECKPOINT, the shipped network is written. BatchNorm is folded into the convolutions; with --int8 the
-    network is quantized after training. Then all artifacts are verified to be the same model.
+    CHECKPOINT is what `train` wrote. Without it, the shipped network is written; --network names a network of your own.
+    TorchScript, ONNX and TFLite are written unless --format says otherwise. BatchNorm is folded into the convolutions;
+    with --int8 the network is quantized after training. Then all artifacts are verified to be the same model.
     """
     from edge_mnist import pipeline
     from edge_mnist.formats.table import choose_formats

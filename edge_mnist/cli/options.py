@@ -121,7 +121,8 @@ inputs_to_test = click.option(
     metavar="PATH",
     type=click.Path(path_type=Path),
     help="Compare on these inputs: a folder of pictures in folders named after their classes, a .npz of images and "
-    "labels, or a folder with MNIST's files.  [default: EDGE_MNIST_DATA or the cache; noise if it is not MNIST's size]",
+    "labels, or a folder with MNIST's files.  [default: MNIST in EDGE_MNIST_DATA or the cache, else drawn digits; for "
+    "inputs of another shape, noise]",
 )
 """The option of commands that compare artifacts."""
 

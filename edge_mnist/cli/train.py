@@ -39,7 +39,11 @@ from edge_mnist.system import signals
     type=click.Choice(["auto", "bfloat16", "float32"]),
     help="Compute the convolutions in this precision; auto takes the faster one.  [default: auto]",
 )
-@click.option("--network", help="Train the network of a factory, package.module:factory.")
+@click.option(
+    "--network",
+    help="Train the network of a factory, package.module:factory, in a module of the current folder or of an installed "
+    "package.",
+)
 @click.option("--all", "everything", is_flag=True, help="Learn from all 60,000 images and validate with none.")
 @options.data
 @click.option(

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from edge_mnist.system.archives import TORCH_SAVE_HINT, is_torch_save_file
+from edge_mnist.system.archives import NETWORK_HINT, TORCH_SAVE_HINT, is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import METADATA_KEY, parse_json, read_bytes
 
@@ -61,8 +61,8 @@ def decode_tensors(data: bytes, where: str) -> tuple[dict[str, NDArray[Any]], di
         description = parse_json(next(metadata[key] for key in (METADATA_KEY, TRAINING_KEY) if key in metadata))
     except (StopIteration, TypeError, ValueError) as error:
         raise EdgeMnistError(
-            f"{where}: was not written by edge-mnist: there is no description under {METADATA_KEY!r} or "
-            f"{TRAINING_KEY!r} in its metadata"
+            f"{where}: was not written by edge-mnist, there is no description under {METADATA_KEY!r} or "
+            f"{TRAINING_KEY!r} in its metadata: if it holds weights, {NETWORK_HINT}"
         ) from error
     if not isinstance(description, dict):
         raise EdgeMnistError(f"{where}: was not written by edge-mnist: its description is not a JSON object")

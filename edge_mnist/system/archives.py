@@ -19,10 +19,10 @@ _DIRECTORY_ENTRY = b"PK\x01\x02"
 _OLD_TORCH_SAVE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 """The first bytes of a file of torch.save before 2020: a pickle of MAGIC_NUMBER in torch/serialization.py."""
 
-TORCH_SAVE_HINT = (
-    "is a file of torch.save, which holds weights without a network: name the factory of its network, "
-    "edge-mnist export FILE --network package.module:factory"
-)
+NETWORK_HINT = "name the factory of its network, edge-mnist export FILE --network package.module:factory"
+"""What errors say about a file that may hold the weights of a user's network."""
+
+TORCH_SAVE_HINT = f"is a file of torch.save, which holds weights without a network: {NETWORK_HINT}"
 """What errors say about a file of torch.save where a file of another kind was expected."""
 
 

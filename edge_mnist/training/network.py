@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import io
 import sys
 import traceback
@@ -94,13 +95,26 @@ def build_network(factory: str) -> nn.Module:
     sys.path.insert(0, current_folder)
     try:
         trouble = f"--network {factory}: {module_name} cannot be imported"
-        module = _run_users_code(lambda: importlib.import_module(module_name), trouble)
+        try:
+            module = _run_users_code(lambda: importlib.import_module(module_name), trouble)
+        except UsageError as error:
+            cause = error.__cause__
+            if isinstance(cause, ModuleNotFoundError) and f"{module_name}.".startswith(f"{cause.name}."):
+                text = f"{error}: expected a module in {current_folder}, where this runs, or of an installed package"
+                raise UsageError(text) from cause
+            raise
     finally:
         sys.path.remove(current_folder)
     function = getattr(module, attribute, None)
     if not callable(function):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
-    network = _run_users_code(function, f"--network {factory}: the factory failed")
+    try:
+        network = _run_users_code(function, f"--network {factory}: the factory failed")
+    except UsageError as error:
+        if isinstance(error.__cause__, TypeError) and _needs_arguments(function):
+            text = f"{error}: a factory is called without arguments: name one that calls {attribute} with them"
+            raise UsageError(text) from error.__cause__
+        raise
     return check_module(network, f"--network {factory}")
 
 
@@ -171,9 +185,25 @@ def _run_users_code(code: Callable[[], Any], trouble: str) -> Any:
     return result
 
 
+def _needs_arguments(function: Callable[..., Any]) -> bool:
+    """Whether a function cannot be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # the signature of some functions in C is not known
+        pass
+    return False
+
+
 def _describe_error(error: Exception) -> str:
     """Describe an error in a user's code in one line, with the place where it happened."""
     text = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
     place = traceback.extract_tb(error.__traceback__)[-1]
-    # A module that does not exist fails inside the import system, whose location would not help the user.
-    return text if place.filename.startswith("<") else f"{text} ({Path(place.filename).name}, line {place.lineno})"
+    # A module that does not exist fails inside the import system, and a call with the wrong number of arguments fails
+    # here. Neither location would help the user.
+    return (
+        text
+        if place.filename.startswith("<") or place.filename == __file__
+        else f"{text} ({Path(place.filename).name}, line {place.lineno})"
+    )

@@ -68,6 +68,10 @@ def number():
     return 42
 
 
+def sized(classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes))
+
+
 def ends():
     import sys
 
@@ -107,6 +111,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("world")
     (here / "networks_of_a_user.py").write_text(NETWORKS)
     (here / "broken_of_a_user.py").write_text("def factory(:\n")
+    (here / "lacking_of_a_user.py").write_text("import nothing\n")
     parser = "from argparse import ArgumentParser\nparser = ArgumentParser()\nparser.add_argument({!r}{})\n"
     (here / "script_of_a_user.py").write_text(parser.format("--data", ", required=True") + "parser.parse_args()\n")
     make = "parser.parse_args()\ndef make(): assert parser.parse_args().data is None\n"
@@ -171,7 +176,11 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     ),
     "an old state_dict as checkpoint": ("export old.pth", 1, "old.pth: is a file of torch.save, which holds weights"),
     "a state_dict as artifact": ("info pickle.pt", 1, "name the factory of its network, edge-mnist export FILE --netw"),
-    "foreign checkpoint": ("export foreign.safetensors", 1, "was not written by edge-mnist"),
+    "foreign checkpoint": (
+        "export foreign.safetensors",
+        1,
+        "if it holds weights, name the factory of its network, edge-mnist export FILE --network package.module:factory",
+    ),
     "weights that are NaN": ("export nan.safetensors", 1, "conv3.weight holds 2016 values that are NaN or infinite"),
     "weights that overflow": ("export huge.safetensors", 1, "logits that are not finite"),
     "means that are NaN": (
@@ -203,6 +212,17 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "nothing to tell of": ("info nothing", 2, "nothing: there is no such file or folder"),
     "no factory": ("export --network networks_of_a_user", 2, "expected package.module:factory"),
     "no such module": ("export --network nothing:good", 2, "nothing cannot be imported: ModuleNotFoundError"),
+    "a module elsewhere": ("export --network no.thing:good", 2, "where this runs, or of an installed package"),
+    "a module that lacks another": (
+        "export --network lacking_of_a_user:good",
+        2,
+        "ModuleNotFoundError: No module named 'nothing' (lacking_of_a_user.py, line 1)",
+    ),
+    "a factory with arguments": (
+        "export --network networks_of_a_user:sized",
+        2,
+        "'classes': a factory is called without arguments: name one that calls sized with them",
+    ),
     "a broken module": ("export --network broken_of_a_user:x", 2, "cannot be imported: SyntaxError"),
     "no such factory": ("export --network networks_of_a_user:better", 2, "has no factory named better"),
     "a factory that fails": (

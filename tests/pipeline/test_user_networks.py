@@ -249,7 +249,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {},
         r"\(its input was taken as \(1, 28, 28\), as MNIST's: name another with --input-shape\)$",
     ),
-    "a shape that does not fit the network": (make_rgb_network, {"input_shape": (1, 16, 18)}, r"\(1 channels\)$"),
+    "a shape that does not fit the network": (make_rgb_network, {"input_shape": (1, 16, 18)}, "input-shape says: name"),
+    "a shape of which the linear layer takes another": (
+        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 14 * 16, 3)),
+        {"input_shape": (3, 16, 19)},
+        r"its input was taken as \(3, 16, 19\), as --input-shape says: name another with --input-shape\)$",
+    ),
     "inputs of another kind": (
         make_rgb_network,
         {"calibration": np.zeros((9, 20), np.float32)},
