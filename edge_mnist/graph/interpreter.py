@@ -64,31 +64,40 @@ _BATCH_VALUES = 1 << 19
 """The number of input values that are run at a time; of large images it makes batches smaller than `BATCH_SIZE`."""
 
 
-def run_float(graph: FloatGraph, inputs: NDArray[Any]) -> NDArray[np.float32]:
+Report = Callable[[int], object]
+"""A function that is called after each batch with the number of inputs that are done."""
+
+
+def run_float(graph: FloatGraph, inputs: NDArray[Any], report: Report | None = None) -> NDArray[np.float32]:
     """The outputs of the float network.
 
     Args:
         graph: the network.
         inputs: uint8 pixels (N, height, width) or (N, *graph.input_shape), or float32 features.
+        report: called after each batch with the number of inputs that are done.
 
     Returns:
         float32 (N, channels * height * width); of a classifier these are its logits (N, classes).
     """
-    return _flatten_last(float_activations(graph, batch) for batch in split_batches(inputs))
+    return _flatten_last((float_activations(graph, batch) for batch in split_batches(inputs)), report)
 
 
-def run_quantized(graph: QuantizedGraph, inputs: NDArray[Any], rounding: Rounding = "float") -> NDArray[np.int8]:
+def run_quantized(
+    graph: QuantizedGraph, inputs: NDArray[Any], rounding: Rounding = "float", report: Report | None = None
+) -> NDArray[np.int8]:
     """The outputs of the int8 network, as integers.
 
     Args:
         graph: the network.
         inputs: as of `run_float`.
         rounding: the family of kernels that is imitated.
+        report: as of `run_float`.
 
     Returns:
         int8 (N, channels * height * width); of a classifier these are its logits (N, classes).
     """
-    return _flatten_last(quantized_activations(graph, batch, rounding) for batch in split_batches(inputs))
+    batches = (quantized_activations(graph, batch, rounding) for batch in split_batches(inputs))
+    return _flatten_last(batches, report)
 
 
 def float_activations(graph: FloatGraph, inputs: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
@@ -324,11 +333,15 @@ def split_batches(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield inputs[start : start + count]
 
 
-def _flatten_last(batches: Iterator[Iterator[NDArray[Any]]]) -> NDArray[Any]:
+def _flatten_last(batches: Iterator[Iterator[NDArray[Any]]], report: Report | None) -> NDArray[Any]:
     """Join the last activations of each batch and flatten them in PyTorch's order: channel, row, column."""
     outputs = []
+    done = 0
     for activations in batches:
         for values in activations:
             last = values
         outputs.append(last.transpose(0, 3, 1, 2).reshape(len(last), int(np.prod(last.shape[1:]))))
+        done += len(last)
+        if report is not None:
+            report(done)
     return np.concatenate(outputs)  # (N, channels * height * width)

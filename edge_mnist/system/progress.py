@@ -201,6 +201,25 @@ def show_fraction() -> Iterator[Callable[[str, float], None]]:
         _LOG.info("")
 
 
+def count_images(step: str, total: int) -> Callable[[int], None]:
+    """Begin a step on many images.
+
+    Returns:
+        A function to call often, with the number of images that are done. It logs the number twice as often as a step
+        is written, so that what is written is recent.
+    """
+    logged = time.monotonic()
+    _LOG.info("%s on %s images", step, f"{total:,}")
+
+    def report(done: int) -> None:
+        nonlocal logged
+        if done < total and time.monotonic() - logged >= INTERVAL / 2:
+            logged = time.monotonic()
+            _LOG.info("%s: %s of %s images are done", step, f"{done:,}", f"{total:,}")
+
+    return report
+
+
 def is_live() -> bool:
     """Check whether progress is drawn: a command runs on a terminal and is not quiet."""
     return _find_reporter() is not None and _is_terminal() and not is_quiet()

@@ -51,6 +51,7 @@ from edge_mnist.graph.operations import (
 from edge_mnist.measure.significance import mcnemar_exact
 from edge_mnist.runtime import MICRO, OTHER_RUNTIMES, SCALAR
 from edge_mnist.runtime.tflite import import_micro_interpreter
+from edge_mnist.system import progress
 from edge_mnist.system.child_processes import ChildProcess, describe_end, last_line, module_command
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes
@@ -118,7 +119,6 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
     start = time.perf_counter()
     manifest, reference = read_bundle(folder)
     runs = _list_runs(folder, manifest, options.runtime)
-    _LOG.info("running the oracle on %s images", f"{len(reference.images) + len(images.pixels):,}")
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
         context = _Context(folder, Path(scratch), oracle, options, threading.Event())
@@ -170,12 +170,14 @@ class _Oracle:
         shape = reference.float_graph.input_shape
         pixels = arrange_inputs(images.pixels, shape, is_pixels=reference.float_graph.is_pixels)
         self.images = np.concatenate([reference.images, pixels])
-        self.float_logits = run_float(reference.float_graph, self.images)
+        report = progress.count_images("running the oracle in float", len(self.images))
+        self.float_logits = run_float(reference.float_graph, self.images, report)
         graph = reference.quantized_graph
         self.int8_logits: dict[str, NDArray[np.int8]] = {}
         self._graph = graph
         if graph is not None:
-            self.int8_logits["float"] = run_quantized(graph, self.images)
+            report = progress.count_images("running the oracle in int8", len(self.images))
+            self.int8_logits["float"] = run_quantized(graph, self.images, report=report)
             golden = self.int8_logits["float"][: self.golden]
             if reference.int8_logits is None or not np.array_equal(golden, reference.int8_logits):
                 raise EdgeMnistError(

@@ -15,10 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from edge_mnist.bundle.reference import read_bundle
 from edge_mnist.cli import commands
+from edge_mnist.data.images import Images
+from edge_mnist.export.proof import verification
 from edge_mnist.system import progress
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.training.progress import TrainingProgress
@@ -107,6 +111,22 @@ def test_a_long_step_is_a_plain_line_now_and_then(capfd: pytest.CaptureFixture[s
     lines = errors.splitlines()
     assert output == "0\n" and lines.pop() == "note: it is zero"
     assert 2 <= len(lines) <= 5 and lines == sorted(lines) and set(lines) == {"counting", "counting backwards"}
+
+
+def test_the_oracle_says_how_many_images_are_done(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "edge_mnist")
+    reference = read_bundle(bundle_folder)[1]
+    images = Images("black", np.zeros((300, 28, 28), np.uint8), None)
+    names = ["running the oracle in float", "running the oracle in int8"]
+    verification._Oracle(reference, images)
+    assert caplog.messages == [f"{name} on 364 images" for name in names]  # it takes less than five seconds
+    caplog.clear()
+    monkeypatch.setattr(progress, "INTERVAL", 0)
+    verification._Oracle(reference, images)
+    parts = " on 364 images", ": 128 of 364 images are done", ": 256 of 364 images are done"
+    assert caplog.messages == [f"{name}{part}" for name in names for part in parts]
 
 
 @pytest.mark.usefixtures("report")
