@@ -68,9 +68,11 @@ PICTURES = {
 }
 """The command that makes each picture, and the shipped networks that it shows at work."""
 
+NO_NETWORK = ", without the shipped networks"
+"""How a stamp says that something was made without them."""
 STAMP = re.compile(
-    r"^\*(?P<kind>Made|Measured once,) with edge-mnist (?P<version>\S+) and "
-    r"(?P<networks>no shipped network|\S+ [0-9a-f]{12}(?:, \S+ [0-9a-f]{12})*)\.\*$",
+    r"^\*(?P<kind>Made|Measured once,) with edge-mnist (?P<version>\S+?)"
+    rf"(?P<networks>{NO_NETWORK}| and \S+ [0-9a-f]{{12}}(?:, \S+ [0-9a-f]{{12}})*)\.\*$",
     re.MULTILINE,
 )
 BLOCK = re.compile(
@@ -85,13 +87,13 @@ def hash_network(name: str) -> str:
 
 
 def describe_networks(networks: tuple[str, ...]) -> str:
-    """List shipped networks with their hashes, as a stamp does."""
-    return ", ".join(f"{name} {hash_network(name)}" for name in networks) or "no shipped network"
+    """List shipped networks with their hashes, as a stamp does behind the version."""
+    return f" and {', '.join(f'{name} {hash_network(name)}' for name in networks)}" if networks else NO_NETWORK
 
 
 def make_stamp(networks: tuple[str, ...]) -> str:
     """Make the line that says with which version and which shipped networks something is made now."""
-    return f"*Made with edge-mnist {__version__} and {describe_networks(networks)}.*"
+    return f"*Made with edge-mnist {__version__}{describe_networks(networks)}.*"
 
 
 def find_networks(command: str) -> tuple[str, ...]:
@@ -180,7 +182,12 @@ def list_old_stamps(path: Path) -> list[str]:
     """List the stamps in a document that name another network than the shipped ones: tables that people write."""
     shipped = {f"{file.name} {hash_network(file.name)}" for file in SHIPPED.parent.iterdir() if file.is_file()}
     stamps = [stamp for stamp in STAMP.finditer(path.read_text("utf-8")) if stamp["kind"] == "Made"]
-    return [stamp[0] for stamp in stamps if not {*stamp["networks"].split(", ")} <= {*shipped, "no shipped network"}]
+    return [stamp[0] for stamp in stamps if not {*list_networks(stamp)} <= shipped]
+
+
+def list_networks(stamp: re.Match[str]) -> list[str]:
+    """List the networks of a stamp, each with the beginning of its hash."""
+    return [] if stamp["networks"] == NO_NETWORK else stamp["networks"].removeprefix(" and ").split(", ")
 
 
 def main(*names: str) -> None:

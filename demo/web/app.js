@@ -118,12 +118,19 @@ function showNumbers(texts) {
 
 function addToHistory(event) {
   $("empty").hidden = true;
+  const clock = new Date(event.time).toLocaleTimeString([], { hourCycle: "h23" });
+  const last = event.event === "gone" && [...$("history").children].find((row) => row.dataset.id === `${run} ${event.id}`);
+  if (last) { // what is gone is said where the number was read, so that more numbers are in view
+    last.classList.add("gone");
+    last.querySelector("time").textContent += ` · gone ${clock}`;
+    return;
+  }
   const before = event.was ? [createElement("s", { textContent: event.was })] : [];
   const number = createElement("b", {}, ...before, ...markDoubtful(event.number));
   const result = { gone: "gone", unsure: "not sure" }[event.event] || formatPercent(event.confidence);
-  const clock = new Date(event.time).toLocaleTimeString([], { hourCycle: "h23" });
   const time = createElement("time", { dateTime: event.time, textContent: `${result} · ${clock}` });
   const row = createElement("li", { className: event.event }, number, time);
+  row.dataset.id = `${run} ${event.id}`;
   if (event.digits.length) row.append(createElement("div", { className: "crops" }, ...event.digits.map(createDigitButton)));
   $("history").prepend(row);
   while ($("history").children.length > MAX_HISTORY) $("history").lastElementChild.remove();

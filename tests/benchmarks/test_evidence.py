@@ -168,9 +168,9 @@ def is_current(item: SimpleNamespace) -> bool:
         return False
     if item.networks is not None:
         return found["kind"] == "Made" and found["networks"] == evidence.describe_networks(item.networks)
-    if found["kind"] != "Made" or found["networks"] == "no shipped network":
+    if found["kind"] != "Made":
         return True
-    return set(found["networks"].split(", ")) <= {f"{name} {evidence.hash_network(name)}" for name in SHIPPED}
+    return set(evidence.list_networks(found)) <= {f"{name} {evidence.hash_network(name)}" for name in SHIPPED}
 
 
 def test_nothing_shows_a_network_that_is_no_longer_shipped() -> None:

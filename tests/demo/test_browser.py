@@ -16,7 +16,16 @@ from typing import Any
 import cv2
 import pytest
 
-from tests.support.demos import Demo, browser, browser_missing, demo, draw_doubtful_number, draw_number, wait
+from tests.support.demos import (
+    Demo,
+    browser,
+    browser_missing,
+    demo,
+    draw_doubtful_number,
+    draw_number,
+    draw_numbers,
+    wait,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +88,8 @@ def test_a_visitor_sees_the_live_picture_draws_uploads_and_corrects(
     wait(lambda: capture_picture(chromium) != first)
     number = wait(lambda: read_text(chromium, "number"))
     assert re.fullmatch(r"\d+", number) and number in read_text(chromium, "history")
+    rows = wait(lambda: find_element(chromium, "history").find_elements("css selector", "li.read.gone"))
+    assert " · gone " in rows[-1].text  # what is gone is said where the number was read
     assert find_element(chromium, "state").get_attribute("data-state") == "live"
     assert len(read_text(chromium, "hash")) == 16 and float(read_text(chromium, "total")) > 0
 
@@ -104,6 +115,9 @@ def test_a_visitor_sees_the_live_picture_draws_uploads_and_corrects(
     cv2.imwrite(str(tmp_path / "photo.jpg"), draw_number("402"))
     find_element(chromium, "file").send_keys(str(tmp_path / "photo.jpg"))
     wait(lambda: read_text(chromium, "photo-text") == "402")
+    cv2.imwrite(str(tmp_path / "two.jpg"), draw_numbers("38", "59"))
+    find_element(chromium, "file").send_keys(str(tmp_path / "two.jpg"))
+    wait(lambda: read_text(chromium, "photo-text") == "38 59")
     find_element(chromium, "photo-digits").find_elements("tag name", "button")[1].click()
     find_element(chromium, "labels").find_element("css selector", "[data-label='none']").click()
     wait(lambda: list((tmp_path / "mine" / "none").glob("*.png")))
