@@ -239,6 +239,6 @@ threshold = click.option(
     "--threshold",
     type=FloatRange(0, 1),
     # reader.THRESHOLD, without importing OpenCV
-    help="Show a digit whose confidence is lower as ?, and leave it out below 0.2.  [default: 0.6]",
+    help="Show a digit whose confidence is lower as ?, and leave it out below 0.2.  [default: 0.68]",
 )
 """An option of commands that read numbers; None stands for the reader's threshold."""

@@ -324,7 +324,7 @@ def test_numbers_of_a_line_are_printed_with_a_space_between_them(tmp_path: Path)
 
 def test_where_nothing_is_read_predict_says_that_the_picture_can_be_turned(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "page.png"), np.full((120, 160), 255, np.uint8))
-    text = f"{tmp_path / 'page.png'}: no digits found with a confidence of 0.6 or more"
+    text = f"{tmp_path / 'page.png'}: no digits found with a confidence of {THRESHOLD} or more"
     done = predict(tmp_path / "page.png")
     assert done.stderr.decode() == f"{text}; if the picture is turned, try --rotate 90, 180 or 270\n"
     assert predict(tmp_path / "page.png", "--rotate", 90).stderr.decode() == f"{text}\n"
