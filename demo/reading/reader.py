@@ -23,8 +23,8 @@ from edge_mnist.pretrained import SHIPPED_FINDER, SHIPPED_INT8
 from edge_mnist.runtime import Classifier, softmax
 
 THRESHOLD = 0.68
-"""The confidence that a digit needs: the lowest at which not more than one digit is invented on 20 of the frames without
-digits that are there to tune on. Every published figure is measured with it."""
+"""The confidence that a digit needs: the lowest at which one digit is invented on 20 of the frames without digits that
+are there to tune on. Every published figure is measured with it."""
 UNSURE = 0.2
 """A digit with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
 UPSIDE_DOWN = 1.2

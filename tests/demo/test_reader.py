@@ -17,7 +17,7 @@ from benchmarks.reading import Case, distance, errors  # noqa: E402
 from benchmarks.reading_pictures import desk  # noqa: E402
 from edge_mnist.data import mnist, strokes  # noqa: E402
 from edge_mnist.demo.reading import layout  # noqa: E402
-from edge_mnist.demo.reading.reader import Digit, Reader, Reading, _turn  # noqa: E402
+from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Reader, Reading, _turn  # noqa: E402
 from edge_mnist.demo.sources import scenes, surroundings  # noqa: E402
 from edge_mnist.runtime import softmax  # noqa: E402
 from tests.support.demos import draw_doubtful_number  # noqa: E402
