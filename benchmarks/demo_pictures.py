@@ -74,8 +74,8 @@ def open_page(camera: str, folder: str) -> Iterator[Any]:
         options.add_argument(f"--user-data-dir={scratch}/profile")
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
-            line = (demo.stderr or io.StringIO()).readline()
-            driver.get(line.split()[-1])  # edge-mnist: the demo is at http://...
+            line = next(line for line in demo.stderr or () if "http://" in line)  # edge-mnist: the demo is at http://...
+            driver.get(line.split()[-1])
             yield driver
         finally:
             driver.quit()
@@ -156,7 +156,7 @@ def make_moving_picture(folder: Path) -> None:
                 frames += 1
         film.release()
         with open_page("desk.mp4", scratch) as driver:
-            driver.execute_script("document.querySelector('header')?.remove()")
+            driver.execute_script("document.querySelector('header').style.display = 'none'")
             time.sleep(1)
             shots, times, start = [], [], time.monotonic()
             while time.monotonic() - start < frames / FPS:

@@ -17,21 +17,7 @@ ROOT = evidence.ROOT
 
 SHIPPED = sorted(path.name for path in pretrained.SHIPPED.parent.glob("*.*") if path.suffix != ".py")
 
-IDLE = "it shows times, which want an idle machine"
-
-STALE = {
-    (
-        "docs/benchmarks.md",
-        "edge-mnist export --int8 --format torchscript --format onnx --format tflite --format c",
-    ): IDLE,
-    ("docs/benchmarks.md", "edge-mnist bench"): IDLE,
-    ("docs/benchmarks.md", "make --silent peers"): IDLE,
-    ("docs/browser.md", "python benchmarks/browser.py"): IDLE,
-    ("docs/reading.md", "make --silent reading-peers"): "it reads with two other programs, for half an hour",
-    ("docs/study.md", "the study"): "its times and memory are those of docs/benchmarks.md; renew it by hand after that",
-    ("README.md", "docs/demo.webp"): IDLE,
-    ("docs/demo.md", "docs/demo.webp"): IDLE,
-}
+STALE: dict[tuple[str, str], str] = {}
 """What shows networks that are no longer shipped, by document and by command, table or picture, with the reason why it
 is not renewed yet. It should be empty in a release."""
 
