@@ -74,7 +74,9 @@ def open_page(camera: str, folder: str) -> Iterator[Any]:
         options.add_argument(f"--user-data-dir={scratch}/profile")
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
-            line = next(line for line in demo.stderr or () if "http://" in line)  # edge-mnist: the demo is at http://...
+            line = next(
+                line for line in demo.stderr or () if "http://" in line
+            )  # edge-mnist: the demo is at http://...
             driver.get(line.split()[-1])
             yield driver
         finally:
