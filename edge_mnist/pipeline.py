@@ -230,9 +230,6 @@ def export_model(
         check_folder(folder.resolve(), "--out")
         if network is not None:
             check_package("torch", "train")  # without it, leaving TorchScript out would not help
-        check_writers(kinds)
-        if verify:
-            _check_runtimes(kinds)
         source, reference = _prepare(
             model,
             network,
@@ -253,6 +250,10 @@ def export_model(
         with progress.show_step("writing the artifacts"):
             # Images that cannot be read are reported before anything is replaced.
             compared = _load_test_images(reference, data, images, resize, skip_bad=skip_bad) if verify else None
+            # What is not installed is said after mistakes in what is given, and before anything takes minutes.
+            check_writers(kinds)
+            if verify:
+                _check_runtimes(kinds)
             files = bundle_writer.make_bundle(reference, kinds, details)
             before = {name for name in FILE_NAMES if name.startswith("model_") and (folder / name).exists()}
             removed = bundle_writer.write_bundle(folder, files)
