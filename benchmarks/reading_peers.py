@@ -16,7 +16,6 @@ script can be stopped and started anew, and with new networks only our reader re
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -38,6 +37,7 @@ from benchmarks import run_command
 from benchmarks.reading import Case, Score, add_sources, load_cases
 from edge_mnist.demo.reading.reader import Reader
 from edge_mnist.system.files import write_whole
+from edge_mnist.system.hashes import sha256
 from edge_mnist.system.tables import make_console
 
 FILE = Path(__file__).parent.parent / ".reading-peers.json"
@@ -131,7 +131,7 @@ def measure(cases: list[Case], tools: dict[str, dict[str, ReadLines]], file: Pat
                     lines = read(case.frame)
                 else:
                     picture = enlarge(case.frame)
-                    digest = hashlib.sha256(str(picture.shape).encode() + picture.tobytes()).hexdigest()
+                    digest = sha256(str(picture.shape).encode(), picture.tobytes())
                     known = answers.setdefault(tool, {}).setdefault(way, {})
                     if digest not in known:
                         known[digest] = read(picture)

@@ -124,8 +124,9 @@ def lock(path: Path) -> Iterator[None]:
             try:
                 stack.enter_context(FileLock(file, timeout=0, fallback_to_soft=False))
             except Timeout as error:
-                # Where no file can be made, some file systems (/proc, FUSE) say that there is none, and FileLock takes
-                # that for a lock that has just been released. This fails there with an OSError.
+                # Some file systems, such as /proc, answer every attempt to create a file with "no such file". FileLock
+                # then tries until its time is up, as if another process held the lock. Creating any other file there
+                # raises the OSError that says what is really wrong.
                 tempfile.TemporaryFile(dir=place.parent).close()
                 raise EdgeMnistError(
                     f"{path}: another edge-mnist writes here at this moment: wait until it has ended, or name another "

@@ -42,7 +42,6 @@ def cut(random: np.random.RandomState, picture: Picture, side: int) -> tuple[NDA
     else:
         placed = canvases.fill(coarse)
     rows = [_place_boxes(picture, one) for one in placed]
-    # a canvas that is placed on once holds one picture, and a crop shows several: all of their digits are asked for
     table = np.concatenate(rows)
     extent = (table[:, 3:] - table[:, 1:3]).max(1, initial=0)
     aims = np.flatnonzero((table[:, 0] != MAY_BE_FOUND) & (extent >= FOUND[0]) & (extent <= FOUND[1]))
