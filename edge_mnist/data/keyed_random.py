@@ -16,9 +16,9 @@ _ORDER = 6
 """The purpose of the numbers that `draw_permutation` sorts by; the affine augmentation uses purposes 0 to 5."""
 
 
-def draw_permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Draw a permutation of 0 to count - 1, int64 (count,), from the seed and the epoch."""
-    return np.argsort(_draw_bits(seed, epoch, np.arange(count), _ORDER), kind="stable")
+def draw_permutation(seed: int, epoch: int, count: int, purpose: int = _ORDER) -> NDArray[np.int64]:
+    """Draw a permutation of 0 to count - 1, int64 (count,), from the seed, the epoch and what it is for."""
+    return np.argsort(_draw_bits(seed, epoch, np.arange(count), purpose), kind="stable")
 
 
 def draw_uniform(

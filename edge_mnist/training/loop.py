@@ -23,7 +23,6 @@ import torch
 from torch import nn
 
 from edge_mnist import __version__
-from edge_mnist.data.keyed_random import draw_permutation
 from edge_mnist.data.mnist import Digits
 from edge_mnist.data.user_digits import UserDigits
 from edge_mnist.graph import calibration, folding
@@ -150,7 +149,7 @@ def train(
         save_state(state, out, settings, data_hash)  # so that a folder that cannot be written fails now
         with TrainingProgress(settings.recipe.epochs) as progress:
             output = _Output(out, train_part.source, data_hash, progress, count)
-            present = plan.labels[plan.learning_indices].cpu()
+            present = plan.labels[np.concatenate([plan.learning_indices, plan.user_indices])].cpu()
             if absent := np.setdiff1d(np.arange(CLASSES), present).tolist():
                 progress.note(f"note: no image of {', '.join(map(str, absent))} among those to learn from")
             joining = workers.join_torchrun() if workers.is_under_torchrun() else workers.start_workers(count)
@@ -161,8 +160,7 @@ def train(
                 test_accuracy = _train_epochs(state, plan, group, output, caught)
             _LOG.info("collecting the statistics of the activations")
             result = _make_checkpoint(state.network, _make_metadata(state, plan, output, test_accuracy))
-            order = draw_permutation(settings.seed, 0, len(plan.learning_indices))[: calibration.IMAGES]
-            images = plan.images[torch.from_numpy(plan.learning_indices[order])].cpu().numpy()
+            images = plan.images[torch.from_numpy(plan.choose_images(0)[: calibration.IMAGES])].cpu().numpy()
             result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), images))
             checkpoints.save(out / CHECKPOINT, result)
             write_whole(out / CURVES, curves.draw_run(settings.recipe.name, state.history))
@@ -243,7 +241,7 @@ def _train_epoch(
 ) -> int:
     """Take the remaining steps of the present epoch; return the signal that ended them early, else 0."""
     epoch = len(state.history)
-    order = plan.learning_indices[draw_permutation(plan.settings.seed, epoch, len(plan.learning_indices))]
+    order = plan.choose_images(epoch)
     for batch in range(state.step - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
         indices = order[batch * plan.batch_size : (batch + 1) * plan.batch_size]
         stopped = stepper.step(epoch, indices, caught[0] if caught else 0)
@@ -345,7 +343,7 @@ def _make_metadata(
     last_epoch = state.history[-1]
     return dataclasses.asdict(plan.settings) | {
         "epochs": len(state.history),
-        "learned_from": len(plan.learning_indices),
+        "learned_from": len(plan.learning_indices) + len(plan.user_indices),
         "workers": output.workers,
         "data": {"source": output.source, "sha256": output.sha256},
         "accuracies": {

@@ -60,6 +60,9 @@ class Recipe:
     outliers: float = 0.0
     """The number of outliers in a batch, relative to the digits. The network learns equal probabilities for them
     (outlier exposure: Hendrycks, Mazeika and Dietterich, ICLR 2019)."""
+    user_digits: float = 0.0
+    """The number of the user's own digits in an epoch, relative to the other images. If there are more, each epoch
+    takes others of them; if there are fewer, they are repeated. 0 takes all of them, and repeats them up to 0.15."""
     distillation: float = 0.9
     """The weight of the teacher in the loss, 0 to 1, where there is one; the labels have the rest."""
     temperature: float = 3.0

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge_mnist.data import mnist, outliers
-from edge_mnist.data.keyed_random import draw_uniform
+from edge_mnist.data.keyed_random import draw_permutation, draw_uniform
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.training import distillation, recipes
 from edge_mnist.training.augmentation import augment
@@ -36,11 +36,13 @@ _EVALUATION_BATCH = 1000
 _OUTLIERS_PER_KIND = 3000
 """How many outliers of each kind are drawn; the outliers of all batches are chosen among them."""
 _USER_DIGITS_SHARE = 0.15
-"""The share of the user's own digits in an epoch, relative to the other images; they are repeated to reach it."""
+"""The least number of the user's own digits in an epoch, relative to the other images, where the recipe gives none."""
 _MOST_REPEATS = 50
 """How often one of the user's own images is repeated in an epoch at most, however few there are."""
 _OUTLIER_PURPOSE = 7
 """The purpose of the random numbers that choose outliers, see `keyed_random`."""
+_USER_DIGIT_PURPOSE = 8
+"""The purpose of the random numbers that choose among the user's own digits."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,11 @@ class TrainingPlan:
     labels: torch.Tensor
     """int64 (N,)."""
     learning_indices: NDArray[np.int64]
-    """The indices of the images to learn from; an index may occur several times."""
+    """The indices of the images to learn from, the user's own left out."""
+    user_indices: NDArray[np.int64]
+    """The indices of the user's own digits; an index may occur several times."""
+    user_digits_per_epoch: int
+    """The number of the user's own digits in an epoch."""
     validation_indices: NDArray[np.int64]
     """The indices of the images to validate on."""
     test_images: torch.Tensor
@@ -77,10 +83,24 @@ class TrainingPlan:
         count = len(self.images) - len(self.labels)
         return len(self.labels) + (numbers * count).astype(np.int64)
 
+    def choose_images(self, epoch: int) -> NDArray[np.int64]:
+        """Choose the images of an epoch, in the order in which they are learned: their indices, int64 (N,)."""
+        seed, count = self.settings.seed, len(self.user_indices)
+        indices = np.concatenate([self.learning_indices, self.user_indices])
+        if self.user_digits_per_epoch < count:
+            # All of them in an order that lasts until each was taken once, so that no image waits for long.
+            places = np.arange(epoch * self.user_digits_per_epoch, (epoch + 1) * self.user_digits_per_epoch)
+            rounds = [
+                draw_permutation(seed, number, count, _USER_DIGIT_PURPOSE)[places[places // count == number] % count]
+                for number in np.unique(places // count).tolist()
+            ]
+            indices = np.concatenate([self.learning_indices, self.user_indices[np.concatenate(rounds)]])
+        return indices[draw_permutation(seed, epoch, len(indices))]
+
     @property
     def steps_per_epoch(self) -> int:
         """The number of whole batches: BatchNorm fails on a batch of one image, and each epoch omits other images."""
-        return len(self.learning_indices) // self.batch_size
+        return (len(self.learning_indices) + self.user_digits_per_epoch) // self.batch_size
 
     @property
     def steps(self) -> int:
@@ -105,18 +125,22 @@ def make_plan(
         learning, validation = np.arange(count), np.arange(0)
     else:
         learning, validation = mnist.split_for_validation(arrays["labels"])
+    user_indices, user_digits = np.arange(0), 0
     if "user_images" in arrays:
         image_parts.append(arrays["user_images"])
         label_parts.append(arrays["user_labels"])
         user_indices = np.arange(count, count + len(arrays["user_labels"]))
-        repeats = min(_MOST_REPEATS, round(_USER_DIGITS_SHARE * len(learning) / max(1, len(user_indices))))
-        learning = np.concatenate([learning, np.repeat(user_indices, max(1, repeats))])
-    batch_size = min(settings.recipe.batch_size, len(learning))
+        share = settings.recipe.user_digits
+        wanted = (share or _USER_DIGITS_SHARE) * len(learning)
+        repeats = min(_MOST_REPEATS, round(wanted / max(1, len(user_indices))))
+        user_indices = np.repeat(user_indices, max(1, repeats))
+        user_digits = min(round(wanted), len(user_indices)) if share else len(user_indices)
+    batch_size = min(settings.recipe.batch_size, len(learning) + user_digits)
     ghost_batches = count_ghost_batches(settings, batch_size)
     outliers_per_batch = 0
     if settings.recipe.outliers:
         outliers_per_batch = max(1, round(settings.recipe.outliers * batch_size / ghost_batches))
-        digits = arrays["images"][learning[learning < count]]
+        digits = arrays["images"][learning]
         image_parts += outliers.draw(outliers.TRAINING, _OUTLIERS_PER_KIND, settings.seed, digits).values()
         user_outliers = arrays.get("user_outliers")
         if user_outliers is not None and len(user_outliers):
@@ -135,6 +159,8 @@ def make_plan(
         images,
         labels,
         learning,
+        user_indices,
+        user_digits,
         validation,
         test_images,
         test_labels,

@@ -21,7 +21,8 @@ from edge_mnist.export.tflite.writer import write_tflite  # noqa: E402
 from edge_mnist.graph import checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.pretrained import SHIPPED  # noqa: E402
-from edge_mnist.training import distillation, recipes  # noqa: E402
+from edge_mnist.training import distillation, recipes, steps  # noqa: E402
+from edge_mnist.training.runs import TrainingSettings  # noqa: E402
 
 DIGITS = strokes.draw(1500, 1)
 
@@ -146,3 +147,20 @@ def test_a_run_resumes_only_with_its_teacher(
     error = capsys.readouterr().err
     assert "--teacher: its weights are of another network than edge_mnist.training.network:wide builds" in error
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 40), (0.25, 12), (0.5, 25), (2.0, 80)])
+def test_each_epoch_takes_the_share_of_user_digits_that_is_asked_for(share: float, count: int) -> None:
+    """With 50 images of MNIST and 40 of the user's; what one epoch leaves out, a later one takes."""
+    images = np.zeros((90, 28, 28), np.uint8)
+    recipe = dataclasses.replace(recipes.find_recipe("quick"), user_digits=share)
+    arrays = {"images": images[:50], "user_images": images[50:], "test_images": images[:1]}
+    arrays |= {"labels": np.arange(50) % 10, "user_labels": np.arange(40) % 10, "test_labels": np.arange(1)}
+    plan = steps.make_plan(TrainingSettings(recipe, everything=True), arrays)
+    epochs = [plan.choose_images(epoch) for epoch in range(4)]
+    taken = np.stack([np.bincount(indices, minlength=90) for indices in epochs])
+    assert (taken[:, :50] == 1).all()
+    assert (taken[:, 50:].sum(1) == count).all()
+    assert np.ptp(taken[:, 50:].sum(0)) <= 1
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert plan.steps_per_epoch == (50 + count) // plan.batch_size
