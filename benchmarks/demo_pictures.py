@@ -55,7 +55,7 @@ WRITING = scenes.Style(
     pen=(0.8, 1.1),
     ground=surroundings.ruled,
     size=(640, 430),
-    seen=(surroundings.on_desk, scenes.light, scenes.shadow),
+    seen=(surroundings.on_desk, surroundings.light, surroundings.shadow),
 )
 
 
@@ -150,7 +150,7 @@ def make_moving_picture(folder: Path) -> None:
     """Make the moving picture: the page of the demo, while numbers are written before its camera."""
     digits = mnist.load("test", None)
     with tempfile.TemporaryDirectory() as scratch:
-        film = cv2.VideoWriter(f"{scratch}/desk.mp4", cv2.VideoWriter_fourcc(*"mp4v"), FPS, (640, 480))
+        film = cv2.VideoWriter(f"{scratch}/desk.mp4", cv2.VideoWriter.fourcc(*"mp4v"), FPS, (640, 480))
         frames = 0
         for seed in SEEDS:
             for frame in draw_writing(seed, digits):

@@ -164,7 +164,8 @@ def _worn(random: np.random.RandomState, ink: NDArray[np.uint8], height: int) ->
         random.uniform(0.6, 1, (3, 12)).astype(np.float32), ink.shape[::-1], interpolation=cv2.INTER_CUBIC
     )
     grain = random.normal(0, random.uniform(0, 0.09), ink.shape).astype(np.float32)
-    return np.rint(np.clip(sharp * uneven + grain, 0, 1) * random.uniform(90, 255)).astype(np.uint8)
+    worn: NDArray[np.uint8] = np.rint(np.clip(sharp * uneven + grain, 0, 1) * random.uniform(90, 255)).astype(np.uint8)
+    return worn
 
 
 def cut(
@@ -233,20 +234,21 @@ def main() -> None:
     learn, _ = mnist.split_for_validation(part.labels)
     digits = mnist.Digits(part.images[learn], part.labels[learn], part.source, part.sha256)
     counts = np.zeros(11, int)
-    for label in (*map(str, range(10)), "none"):
-        (options.folder / label).mkdir(parents=True)
+    folders = [options.folder / name for name in (*map(str, range(10)), "none")]
+    for folder in folders:
+        folder.mkdir(parents=True)
     for number in range(options.strings):
         ink, owner, labels = write_number(random, digits)
         for index, (digit, image) in enumerate(cut(ink, owner, random)):
             label = labels[digit] if digit >= 0 else 10
             counts[label] += 1
-            cv2.imwrite(str(options.folder / ("none" if label == 10 else str(label)) / f"{number}-{index}.png"), image)
+            cv2.imwrite(str(folders[label] / f"{number}-{index}.png"), image)
     usual = ReaderParameters()
     finder = Finder(runtime.load(SHIPPED_FINDER), least=LEAST, finest=usual.finest, looks=usual.looks, step=usual.step)
     for number, (_, frame) in enumerate(negatives.make_frames("train")):
         for index, image in enumerate(_mistaken(frame, finder, random)):
             counts[10] += 1
-            cv2.imwrite(str(options.folder / "none" / f"frame-{number}-{index}.png"), image)
+            cv2.imwrite(str(folders[10] / f"frame-{number}-{index}.png"), image)
     if options.fonts:
         cv2.setNumThreads(1)
         made_from = sources.load("train", options.fonts, options.data)
@@ -255,8 +257,7 @@ def main() -> None:
             picture = pages.draw(page_random, made_from)
             for index, (label, image) in enumerate(cut_page(picture, finder, page_random)):
                 counts[label] += 1
-                name = "none" if label < 0 else str(label)
-                cv2.imwrite(str(options.folder / name / f"page-{number}-{index}.png"), image)
+                cv2.imwrite(str(folders[label] / f"page-{number}-{index}.png"), image)
     print("digits", *counts[:10], "none", counts[10])
 
 

@@ -92,7 +92,7 @@ def see(
     random: np.random.RandomState, view: str, outlines: NDArray[np.float64], width: int, height: int
 ) -> tuple[NDArray[np.float32], float]:
     """The boxes (N, 4) of outlines (N, K, 2) on a page of a size that is seen in some way, and its tilt in degrees."""
-    points = outlines.reshape(-1, 2).copy()
+    points: NDArray[np.floating] = outlines.reshape(-1, 2).copy()
     tilt = 0.0
     if view == "perspective":
         corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)

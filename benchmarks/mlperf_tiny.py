@@ -7,6 +7,8 @@ TensorFlow: its padding "same" adds one zero below and to the right only, where 
 is even, as all sizes here are.
 """
 
+# mypy: disable-error-code="operator, arg-type"
+# PyTorch types a layer that `add_module` adds as "Tensor | Module".
 from __future__ import annotations
 
 import os

@@ -56,7 +56,7 @@ def _load_picture(name: str) -> NDArray[np.uint8]:
     if picture.dtype != np.uint8:
         picture = np.rint(255 * (picture - picture.min()) / np.ptp(picture).clip(1e-9)).astype(np.uint8)
     if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+        picture = picture[..., None].repeat(3, 2)
     return np.ascontiguousarray(picture[..., 2::-1])
 
 

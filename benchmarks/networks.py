@@ -97,7 +97,8 @@ class Network:
     def normalize(self, images: Pixels) -> NDArray[np.float32]:
         """Normalise images uint8 (N, 3, height, width) as the network takes them: float32, of the same shape."""
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
-        return ((images * self.scale - mean) / std).astype(np.float32)
+        normalized: NDArray[np.float32] = ((images * self.scale - mean) / std).astype(np.float32)
+        return normalized
 
 
 def _torchvision(title: str, name: str, side: int) -> Network:
@@ -251,7 +252,10 @@ def export(network: Network, effort: Effort, folder: Path) -> Record:
     calibration, images, labels = load_images(network, effort)
     np.save(folder / "calibration.npy", calibration)
     np.save(folder / "images.npy", images)
-    np.savez(folder / "data.npz", **{"images": images} | ({} if labels is None else {"labels": labels}))
+    if labels is None:
+        np.savez(folder / "data.npz", images=images)
+    else:
+        np.savez(folder / "data.npz", images=images, labels=labels)
     module = load_module(network, calibration)
     export_model = functools.partial(
         edge_mnist.export_model,
@@ -445,7 +449,7 @@ def _prepare_pi() -> Iterator[emulator.Pi]:
 
 def show(records: Mapping[str, Record], console: Console) -> None:
     """Print the tables."""
-    last = next(reversed(records.values()))
+    last = list(records.values())[-1]
     bench.print_machine(last["times"], console)
     if "tools" in last:
         console.print(", ".join(f"{name} {version}" for name, version in last["tools"].items()), soft_wrap=True)

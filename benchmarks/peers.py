@@ -153,7 +153,7 @@ def open_tflite(path: Path, normalize: Callable[[Pixels], NDArray[np.float32]] =
         if source["dtype"] != np.int8:
             return values
         scale, zero_point = source["quantization"]
-        return np.clip(np.rint(values / scale) + zero_point, -128, 127).astype(np.int8)
+        return np.asarray(np.clip(np.rint(values / scale) + zero_point, -128, 127), np.int8)
 
     def run(inputs: Array) -> Array:
         interpreter.set_tensor(source["index"], inputs)

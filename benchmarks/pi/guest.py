@@ -72,12 +72,12 @@ def reading(frame: str) -> dict[str, object]:
     names = ["start"]
     tick = reader._Clock.tick
 
-    def marked(clock: object, stage: str) -> None:
+    def marked(clock: reader._Clock, stage: str) -> None:
         tick(clock, stage)
         names.append(stage)
         os.getppid()
 
-    reader._Clock.tick = marked
+    reader._Clock.tick = marked  # type: ignore[assignment, method-assign]
     for _ in range(2):
         os.getppid()
         names.append("between")
@@ -117,7 +117,7 @@ def calls(frame: str) -> list[str]:
         if callable(call) and not isinstance(call, type) and name[0].islower():
             setattr(cv2, name, counted(name, call))
     for network in (reads.classifier, reads.finder.network):
-        network.run = counted("run", network.run)
+        network.run = counted("run", network.run)  # type: ignore[method-assign]
     os.getppid()
     reads.read(image)
     os.getppid()
@@ -185,7 +185,7 @@ def memory_of_demo(arguments: str) -> dict[str, int]:
             yield np.load("frame.npy")
             time.sleep(0.05)
 
-    source.Source.open_frames = frames
+    source.Source.open_frames = frames  # type: ignore[assignment, method-assign]
 
     def counted(*values, **options):  # type: ignore[no-untyped-def]
         for number, result in enumerate(read_live(*values, **options), 1):
