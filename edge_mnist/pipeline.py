@@ -441,8 +441,8 @@ def train(
         network: a factory of another network, "package.module:factory".
         everything: learn from all 60,000 images and validate with none.
         user_digits: a folder with images of the user's own, in folders 0 to 9 and none, to learn from as well.
-        init: the checkpoint to begin with; None for the network's initial weights, or, with `user_digits`, for the
-            shipped checkpoint.
+        init: the checkpoint to begin with; None for the network's initial weights, or, with `user_digits` and without
+            another recipe or network, for the shipped checkpoint.
         teachers: checkpoints to learn from besides; several are averaged.
         resume: continue the stopped run in `out`.
         collect_signals: makes a context whose value holds the numbers of the signals that have come; after one the run
@@ -472,7 +472,8 @@ def train(
         recipe = recipe or ("tune" if user_digits else "adam-onecycle")
     folder = Path(out) if out is not None else Path("runs") / (recipe or "adam-onecycle")
     own_digits = read_user_digits(Path(user_digits)) if user_digits else None
-    first = _path(init) or (SHIPPED if own_digits is not None and not resume else None)
+    is_tuning = own_digits is not None and not resume and recipe == "tune" and network is None
+    first = _path(init) or (SHIPPED if is_tuning else None)
     texts = (f"{name}={value}" for name, value in (changes or {}).items())
     settings = runs.choose_settings(
         recorded=runs.recorded_settings(folder) if resume else None,

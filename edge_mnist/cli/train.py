@@ -56,7 +56,8 @@ from edge_mnist.system import signals
     type=click.Path(path_type=Path),
     is_flag=False,
     flag_value=Path(),
-    help="Begin with the weights of a checkpoint; without a value, and with --user-digits, of the shipped one.",
+    help="Begin with the weights of a checkpoint; without a value, of the shipped one, as --user-digits does where no "
+    "other recipe and no network is named.",
 )
 @click.option(
     "--teacher",

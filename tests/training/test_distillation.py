@@ -56,13 +56,30 @@ def test_a_student_learns_from_its_teacher_rather_than_from_labels(data: Path, t
     assert runs[0].metadata["teachers"]
 
 
+def _save_sevens(folder: Path, images: np.ndarray) -> None:
+    """Save images as the user's own, all labelled 7."""
+    image = pytest.importorskip("PIL.Image")
+    (folder / "7").mkdir(parents=True)
+    for number, pixels in enumerate(images):
+        image.fromarray(pixels).save(folder / "7" / f"{number}.png")
+
+
+@pytest.mark.parametrize("asked", [[], ["--recipe", "quick"], ["--network", "edge_mnist.training.network:wide"]])
+def test_user_digits_begin_with_the_shipped_network_unless_another_recipe_or_network_is_named(
+    asked: list[str], data: Path, tmp_path: Path
+) -> None:
+    _save_sevens(tmp_path / "own", DIGITS.images[:10])
+    options = ["--data", str(data), "--user-digits", str(tmp_path / "own"), "--epochs", "1", "--workers", "1"]
+    result = CliRunner().invoke(commands, ["train", "--out", str(tmp_path / "run"), *options, *asked])
+    assert result.exit_code == 0
+    found = checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").metadata
+    assert bool(found["init"]) == (not asked)
+
+
 def test_user_digits_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
     """Inverted digits that are all labelled 7: no teacher of MNIST's digits would classify them so."""
-    image = pytest.importorskip("PIL.Image")
     user_images = 255 - DIGITS.images[:120]
-    (tmp_path / "own" / "7").mkdir(parents=True)
-    for number, pixels in enumerate(user_images):
-        image.fromarray(pixels).save(tmp_path / "own" / "7" / f"{number}.png")
+    _save_sevens(tmp_path / "own", user_images)
     options = [
         "--user-digits",
         str(tmp_path / "own"),
