@@ -6,13 +6,12 @@ folder=${1:?benchmarks/best.sh FOLDER [SEED]: where should the runs go?}
 seed=${2:-0}
 teacher='--network edge_mnist.training.network:wide --set label_smoothing=0 --set outliers=0'
 
-recipe=best
 train() { # NAME OPTIONS...
     out=$folder/$1
     shift
     resume=
     [ ! -e "$out/state.safetensors" ] || resume=--resume
-    "${PYTHON:-python3}" -m edge_mnist train --recipe "$recipe" --out "$out" $resume "$@"
+    "${PYTHON:-python3}" -m edge_mnist train --recipe best --out "$out" $resume "$@"
 }
 
 for n in 0 1; do
@@ -26,16 +25,11 @@ train "best-$seed" --seed "$seed" \
 # fonts, as for the training of the finder; without it, only MNIST's digits and drawn ones are cut.
 [ -e "$folder/hands/made" ] || {
     rm -rf "$folder/hands"
-    "${PYTHON:-python3}" -m benchmarks.hands "$folder/hands" --strings 4000 --seed 8 ${FONTS:+--fonts "$FONTS" --pages 4500}
+    "${PYTHON:-python3}" -m benchmarks.hands "$folder/hands" --strings 5000 --seed 8 ${FONTS:+--fonts "$FONTS" --pages 5200}
     touch "$folder/hands/made"
 }
 small=$folder/best-$seed/checkpoint.safetensors
-recipe=tune
-changes='--set rotation=12 --set scale=0.12 --set shear=0.12 --set stroke=0.2 --set degradation=0.05 --set outliers=0.3'
-changes="$changes --set weight_decay=0.00001"
-train "reading-$seed-first" --seed "$seed" --epochs 10 --lr 0.004 $changes \
+train "reading-$seed" --seed "$seed" --epochs 56 --lr 0.008 --set cooldown_epochs=6 --set label_smoothing=0 \
+    --set rotation=12 --set scale=0.12 --set shear=0.12 --set stroke=0.2 --set degradation=0.05 \
+    --set outliers=0.25 --set weight_decay=0.00001 --set user_digits=1 \
     --user-digits "$folder/hands" --init "$small" --teacher "$small"
-train "reading-$seed-second" --seed "$seed" --epochs 16 --lr 0.003 --set cooldown_epochs=3 $changes \
-    --user-digits "$folder/hands" --init "$folder/reading-$seed-first/checkpoint.safetensors" --teacher "$small"
-train "reading-$seed" --seed "$seed" --epochs 13 --lr 0.005 --set cooldown_epochs=3 $changes --set outliers=0.25 \
-    --user-digits "$folder/hands" --init "$folder/reading-$seed-second/checkpoint.safetensors" --teacher "$small"

@@ -17,6 +17,7 @@ MISTAKES = {
     "reading --scenes held-out": (1, "no train-images-idx3-ubyte"),
     "outliers": (1, "no t10k-images-idx3-ubyte"),
     "hands made": (1, "no train-images-idx3-ubyte"),
+    "crops --fonts .": (1, "no train-images-idx3-ubyte"),
     "confidence --fonts .": (2, "handwritten and 0 printed fonts"),
     "finding --fonts .": (2, "handwritten and 0 printed fonts"),
     "layout --fonts .": (2, "handwritten and 0 printed fonts"),
