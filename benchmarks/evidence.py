@@ -52,6 +52,7 @@ COMMANDS = {
     "python -m benchmarks.reading ": READER,
     "make --silent reading-peers": READER,
     "python -m benchmarks.finding ": READER,
+    "python -m benchmarks.crops ": READER,
     "python -m benchmarks.pi": READER,
     "python benchmarks/accumulators.py": (),
     ".venv-peers/bin/python benchmarks/networks.py": (),

@@ -352,3 +352,12 @@ def test_the_workers_of_a_training_that_was_killed_end_too(fonts: Path, tmp_path
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert run.returncode == -signal.SIGKILL and not Path(f"/proc/{worker}").exists()
+
+
+def test_the_average_forgets_the_first_weights_within_a_thousand_steps() -> None:
+    averaged = [torch.ones(3)]
+    for count in range(1, 1000):
+        loop.update_average(averaged, [torch.zeros(3)], torch.tensor(count))
+    assert (averaged[0] < 0.001).all()
+    loop.update_average(averaged, [torch.ones(3)], torch.tensor(10**6))
+    assert averaged[0].tolist() == pytest.approx([0.001] * 3, abs=1e-5)

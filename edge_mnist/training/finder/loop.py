@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context, parent_process
@@ -52,7 +52,7 @@ picture would fill less than half of a crop, four share it as well."""
 PLACED = 0.5
 """The part of the crops that show pictures on a canvas as the reader places them."""
 AVERAGED = 0.999
-"""The part of the averaged weights that a step leaves as it is."""
+"""The part of the averaged weights that a step leaves as it is, after the first thousands; see `update_average`."""
 SAVED = 60
 """Seconds between two writings of the state."""
 CALIBRATED = 24
@@ -117,6 +117,21 @@ def _draw(settings: Settings, number: int) -> Chunk:
     if _SOURCES is None:
         raise RuntimeError("the worker was not prepared")
     return draw_chunk(_SOURCES, settings, number)
+
+
+def update_average(averaged: Sequence[Tensor], present: Sequence[Tensor], count: Tensor | int) -> None:
+    """Move averaged weights towards the present ones, by more in the first thousands of steps.
+
+    The share that stays is (1 + count) / (10 + count), and at most `AVERAGED`, as in TensorFlow's
+    ExponentialMovingAverage: otherwise a third of the random first weights would be left after 1000 steps.
+
+    Args:
+        averaged: the averages, which are changed.
+        present: the weights after this step.
+        count: how many steps have been averaged.
+    """
+    share = min(AVERAGED, (1 + int(count)) / (10 + int(count)))
+    get_ema_multi_avg_fn(share)(averaged, present, count)  # type: ignore[no-untyped-call]
 
 
 def draw_chunk(made_from: Sources, settings: Settings, number: int) -> Chunk:
@@ -245,8 +260,7 @@ def train(
     if init is not None:
         net.load_state_dict(load(init).state_dict())
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean = get_ema_multi_avg_fn(AVERAGED)  # type: ignore[no-untyped-call]
-    average = AveragedModel(net, multi_avg_fn=mean, use_buffers=True)
+    average = AveragedModel(net, multi_avg_fn=update_average, use_buffers=True)
     optimizer = torch.optim.AdamW(net.parameters(), settings.rate, weight_decay=0.01)
     step = 0
     if (run / STATE).exists():
