@@ -110,6 +110,7 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
 
     Raises:
         EdgeMnistError: as in `load`, or the runtime does not run this format.
+        MemoryError: there is too little memory to load the runtime.
     """
     kind = require_format(data, name).name
     expected, place = OTHER_RUNTIMES[runtime] if runtime else (kind, RUNTIMES[kind])
@@ -120,6 +121,10 @@ def load_bytes(data: bytes, name: str, threads: int = 1, runtime: str = "") -> C
         classifier: Classifier = open_artifact(data, name, threads)
     except EdgeMnistError:
         raise
+    except ImportError as error:
+        if any(sign in str(error) for sign in ("failed to map segment", "annot allocate memory")):
+            raise MemoryError(str(error)) from error
+        raise EdgeMnistError(f"{name}: its runtime is installed and cannot be loaded: {first_line(error)}") from error
     except Exception as error:  # the exceptions that runtimes raise on damaged files share no other base class
         raise _explain_failure(name, error) from error
     _LOG.debug("%s: opened in %s", name, classifier.runtime)

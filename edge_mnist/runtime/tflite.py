@@ -30,7 +30,7 @@ class TFLiteClassifier(Classifier):
             from ai_edge_litert.interpreter import Interpreter
 
             self.runtime = f"LiteRT {version('ai-edge-litert')}"
-        except ImportError:
+        except ImportError as trouble:
             try:
                 from tflite_runtime.interpreter import Interpreter
 
@@ -38,6 +38,8 @@ class TFLiteClassifier(Classifier):
                 # tflite-runtime runs int8 convolutions in TensorFlow Lite's kernels, not in those of XNNPACK.
                 self.rounding = "fixed-point, depthwise ties away" if is_x86() else "fixed-point, ties away"
             except ImportError as error:
+                if not isinstance(trouble, ModuleNotFoundError):
+                    raise trouble from None  # LiteRT is installed
                 raise NotInstalledError(f"{name}: {_NO_RUNTIME}") from error
         with quiet_stderr():  # the runtime announces its kernels there, which `runtime` names
             self._interpreter = Interpreter(model_content=data, num_threads=threads)

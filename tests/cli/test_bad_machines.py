@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import flatbuffers
 import pytest
@@ -22,14 +24,16 @@ from edge_mnist.system.errors import EdgeMnistError
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.parametrize("threads", ["1", "2"])  # with one thread, other libraries are the first that do not fit
 @pytest.mark.parametrize("megabytes", [150, 300])
-def test_too_little_memory_is_one_line(megabytes: int) -> None:
+def test_too_little_memory_is_one_line(megabytes: int, threads: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "edge_mnist", "predict", "docs/reading.jpg"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20)),
     )
     assert (result.returncode, result.stdout) == (1, "")
@@ -59,6 +63,13 @@ def test_a_runtime_without_a_kernel_is_named_with_the_remedy() -> None:
     builder.Finish(model.Pack(builder), b"TFL3")
     with pytest.raises(EdgeMnistError, match="lacks a kernel .*: pip install --upgrade ai-edge-litert: .*version '99'"):
         runtime.load_bytes(bytes(builder.Output()), "model.tflite")
+
+
+def test_a_runtime_that_cannot_be_loaded_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", ModuleType("ai_edge_litert.interpreter"))
+    monkeypatch.setitem(sys.modules, "tflite_runtime", None)
+    with pytest.raises(EdgeMnistError, match="its runtime is installed and cannot be loaded: cannot import name"):
+        runtime.load(SHIPPED_INT8)
 
 
 def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_path: Path) -> None:

@@ -157,8 +157,8 @@ def test_an_artifact_that_cannot_classify_is_one_line() -> None:
 
 
 def test_what_is_missing_is_reported_and_the_rest_measured(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "ai_edge_litert.py").write_text("raise ImportError")
-    (tmp_path / "tflite_runtime.py").write_text("raise ImportError")
+    for package in ("ai_edge_litert", "tflite_runtime"):
+        (tmp_path / f"{package}.py").write_text("raise ModuleNotFoundError")
     result = run(small, "--seconds", 0.01, "--json", PYTHONPATH=str(tmp_path))
     assert (result.returncode, result.stderr) == (0, "")
     facts = json.loads(result.stdout)

@@ -64,7 +64,7 @@ def _save_sevens(folder: Path, images: np.ndarray) -> None:
         image.fromarray(pixels).save(folder / "7" / f"{number}.png")
 
 
-@pytest.mark.parametrize("asked", [[], ["--recipe", "quick"], ["--network", "edge_mnist.training.network:wide"]])
+@pytest.mark.parametrize("asked", [[], ["--recipe", "quick"], ["--network", "edge_mnist.training.network:DigitNet"]])
 def test_user_digits_begin_with_the_shipped_network_unless_another_recipe_or_network_is_named(
     asked: list[str], data: Path, tmp_path: Path
 ) -> None:
