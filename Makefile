@@ -74,7 +74,7 @@ docs: $(VENV)/installed-dev ## build the site into build/site: open build/site/i
 	@if command -v clang && command -v wasm-ld; then $(BIN)/edge-mnist export --quiet --int8 --format wasm --no-verify --out build/wasm; fi > /dev/null
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
-best: $(VENV)/installed-dev ## train the shipped network and its two teachers into runs/best, with the fonts in FONTS: 4 hours on 2 cores
+best: $(VENV)/installed-dev ## train a network like the shipped one and its two teachers into runs/best, with the fonts in FONTS: 4 hours on 2 cores
 	$(PIP) install --constraint requirements.lock --group dev --editable '.[all,bench]'
 	PYTHON=$(BIN)/python FONTS='$(FONTS)' benchmarks/best.sh runs/best
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The making of the shipped network: two wide networks, trained twice over, teach the small one, which then learns digits
+# The making of a network like the shipped one: two wide networks, trained twice over, teach the small one, which then learns digits
 # as the reader cuts them. Goes on where it was stopped. `benchmarks/best.sh FOLDER [SEED]`, or `make best`.
 set -eu
 folder=${1:?benchmarks/best.sh FOLDER [SEED]: where should the runs go?}

@@ -70,6 +70,8 @@ def main() -> None:
     for family in DEBIAN_HANDS:
         for font in sorted((DEBIAN / family).glob("*.ttf")):
             shutil.copy(font, folder / "hand" / font.name)
+    if not any(path for kind in ("hand", "print") for path in (folder / kind).iterdir()):
+        raise EdgeMnistError(f"{folder}: no font could be had: is npm's registry reached?")
     print(*(f"{kind}: {len(list((folder / kind).iterdir()))} fonts" for kind in ("hand", "print")), sep=", ")
 
 

@@ -111,7 +111,8 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """Parse texts such as `elastic=1.5` into values for the fields of a recipe or of its augmentation.
 
     Raises:
-        UsageError: a text is not NAME=VALUE, or the recipe has no numeric field of this name.
+        UsageError: a text is not NAME=VALUE, the recipe has no numeric field of this name, or the value is negative or
+            not finite.
     """
     types = {field.name: field.type for kind in (Recipe, Augmentation) for field in fields(kind)}
     types = {name: kind for name, kind in types.items() if kind in ("int", "float")}
@@ -125,6 +126,8 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
             changes[name] = int(value) if types[name] == "int" else float(value)
         except ValueError as error:
             raise UsageError(f"--set {text}: {value!r} is not of type {types[name]}") from error
+        if not 0 <= changes[name] < math.inf:
+            raise UsageError(f"--set {text}: expected a finite number of at least 0")
     return changes
 
 

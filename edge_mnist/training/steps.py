@@ -88,7 +88,7 @@ class TrainingPlan:
         seed, count = self.settings.seed, len(self.user_indices)
         indices = np.concatenate([self.learning_indices, self.user_indices])
         if self.user_digits_per_epoch < count:
-            # All of them in an order that lasts until each was taken once, so that no image waits for long.
+            # Each is taken once before any is taken again.
             places = np.arange(epoch * self.user_digits_per_epoch, (epoch + 1) * self.user_digits_per_epoch)
             rounds = [
                 draw_permutation(seed, number, count, _USER_DIGIT_PURPOSE)[places[places // count == number] % count]

@@ -72,3 +72,9 @@ def test_the_cooldown_epochs_change_images_half_as_much() -> None:
     amounts = [augmentation_at(recipe, epoch) for epoch in range(10)]
     assert amounts[:7] == [recipe.augmentation] * 7
     assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, degradation=0.0)] * 3
+
+
+@pytest.mark.parametrize("text", ["user_digits=-1", "outliers=nan", "elastic=inf"])
+def test_numbers_that_no_recipe_can_have_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a finite number of at least 0"):
+        parse_changes([text])
