@@ -34,7 +34,7 @@ from edge_mnist.graph.operations import MaxPool2d, QuantizedConv2d, QuantizedGra
 from edge_mnist.graph.quantization import quantize_graph
 from edge_mnist.runtime import compiled_c
 from edge_mnist.system.errors import EdgeMnistError
-from tests.support.c_programs import STRICT, build, run_program
+from tests.support.c_programs import STRICT, build, has_sanitizers, run_program
 from tests.support.networks import random_checkpoint, random_images
 
 pytestmark = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler: apt install gcc")
@@ -201,6 +201,8 @@ def test_random_networks_on_every_target(target: str, graph: QuantizedGraph, tmp
     for tool in (compiler[0], *emulator[:1]):
         if not shutil.which(tool):
             pytest.skip(f"needs {tool}")
+    if "sanitized" in target and not has_sanitizers(compiler[0]):
+        pytest.skip(f"needs the sanitizers of {compiler[0]}")
     if target == "gcc contracting":
         assert (
             "FMA"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -82,3 +83,10 @@ def build(command: Sequence[str]) -> None:
     """Run a compiler, which may say nothing."""
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     assert (result.returncode, result.stderr) == (0, ""), f"{' '.join(command)}\n{result.stderr[:2000]}"
+
+
+@cache
+def has_sanitizers(compiler: str) -> bool:
+    """Whether a compiler links programs that check addresses, for which Debian's clang needs a package of its own."""
+    command = [compiler, "-fsanitize=address,undefined", "-x", "c", "-o", os.devnull, "-"]
+    return subprocess.run(command, input=b"int main(void) { return 0; }", capture_output=True).returncode == 0
