@@ -1,0 +1,289 @@
+"""What students learn from better teachers, and in more epochs: `python -m benchmarks.distillation RUNS`.
+
+Trains larger networks than DigitNet (`benchmarks/teachers.py`) in folders of RUNS, and draws augmented images of
+MNIST's training images. Then DigitNets with random weights learn from these images: from the labels alone, from each
+teacher, and from an ensemble of teachers, whose logits are averaged. Each of them does so in 1, 2 and 4 times the
+epochs, by the recipe `best`, without outliers and with the same seed.
+
+Prints the accuracy of each student on MNIST's images for validation and on its test images, and its errors on augmented
+images for validation. They are ten times as many, so that chance moves their errors less. No choice is made by any of
+these figures. The same command goes on where it was stopped; a training that is complete is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.table import Table
+
+from benchmarks import run_command
+from edge_mnist.data import mnist
+from edge_mnist.data.keyed_random import draw_permutation
+from edge_mnist.graph import checkpoint
+from edge_mnist.system.files import write_whole
+from edge_mnist.system.tables import make_console
+from edge_mnist.training.augmentation import augment
+from edge_mnist.training.degradation import degrade
+from edge_mnist.training.distillation import Teacher, compute_loss, pack_teachers, unpack_teacher
+from edge_mnist.training.loop import CHECKPOINT
+from edge_mnist.training.network import CLASSES, DigitNet
+from edge_mnist.training.recipes import RECIPES, Recipe, augmentation_at
+from edge_mnist.training.steps import make_optimizer, measure_accuracy, normalize, set_rates
+from edge_mnist.training.workers import WorkerGroup
+
+RECIPE = replace(RECIPES["best"], outliers=0.0)
+"""How the students learn, with other epochs."""
+USUAL_CYCLES, COOLDOWN_CYCLES = 20, 4
+"""How many times all training images are augmented as in most epochs and as in the last ones of the recipe. Students
+that learn for more epochs see the same images again, because the teachers look at each image only once."""
+COPIES = 10
+"""How many times each image for validation is augmented."""
+BATCH = 500
+"""Images that are augmented, or that a teacher looks at, at a time."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A larger network that becomes a teacher."""
+
+    factory: str
+    epochs: int
+    cooldown_epochs: int
+    seed: int
+
+
+NETWORKS = {
+    "short": Network("benchmarks.teachers:residual", epochs=3, cooldown_epochs=1, seed=1),
+    "residual": Network("benchmarks.teachers:residual", epochs=16, cooldown_epochs=4, seed=2),
+    "plain": Network("benchmarks.teachers:plain", epochs=14, cooldown_epochs=4, seed=3),
+    "wide": Network("edge_mnist.training.network:wide", epochs=10, cooldown_epochs=3, seed=4),
+}
+"""The larger networks, by name."""
+TEACHERS: dict[str, tuple[str, ...]] = {
+    "labels alone": (),
+    "short": ("short",),
+    "residual": ("residual",),
+    "ensemble": ("residual", "plain", "wide"),
+}
+"""What the students learn from: the networks whose logits are averaged, by name."""
+
+
+class Images:
+    """The images that students learn from, in a folder from which any number of processes read."""
+
+    def __init__(self, runs: Path, data: Path | None) -> None:
+        self.digits, self.test = mnist.load("train", data), mnist.load("test", data)
+        self.learning, self.validation = mnist.split_for_validation(self.digits.labels)
+        self._runs = runs
+
+    def open(self) -> NDArray[np.uint8]:
+        """Open the augmented training images, uint8 (cycles, N, 28, 28), drawing them where that was not done yet."""
+        path = self._runs / "images.npy"
+        if not path.exists():
+            shape = (USUAL_CYCLES + COOLDOWN_CYCLES, len(self.learning), *self.digits.images.shape[1:])
+            self._runs.mkdir(parents=True, exist_ok=True)
+            unfinished = path.with_suffix(".unfinished")
+            stored = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            for cycle in range(len(stored)):
+                stored[cycle] = self._augment(self.learning, cycle, is_cooldown=cycle >= USUAL_CYCLES)
+            stored.flush()
+            unfinished.rename(path)
+        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+    def augment_validation(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Augment the images for validation: uint8 (COPIES x N, 28, 28), and their labels, int64 (COPIES x N,)."""
+        copies = [self._augment(self.validation, cycle, is_cooldown=False) for cycle in range(COPIES)]
+        return np.concatenate(copies), np.tile(self.digits.labels[self.validation], COPIES)
+
+    def _augment(self, indices: NDArray[np.int64], cycle: int, *, is_cooldown: bool) -> NDArray[np.uint8]:
+        """Augment images as the recipe does in one of its epochs: uint8 (N, 28, 28)."""
+        recipe = replace(RECIPE, cooldown_epochs=RECIPE.epochs if is_cooldown else 0)
+        limits = augmentation_at(recipe, 0)
+        assert limits is not None
+        parts = []
+        for start in range(0, len(indices), BATCH):
+            part = indices[start : start + BATCH]
+            pixels = torch.from_numpy(self.digits.images[part]).unsqueeze(1).float()
+            pixels = degrade(augment(pixels, part, limits, 0, cycle), part, limits, 0, cycle)
+            parts.append(pixels.clamp(0, 255).round().to(torch.uint8).squeeze(1).numpy())
+        return np.concatenate(parts)
+
+
+def train_network(runs: Path, data: Path | None, name: str) -> Path:
+    """Train a larger network, unless it has been trained, and return its checkpoint."""
+    run, network = runs / name, NETWORKS[name]
+    if not _is_complete(run / CHECKPOINT):
+        command = [sys.executable, "-m", "edge_mnist", "train", "--recipe", "best", "--out", str(run)]
+        command += ["--network", network.factory, "--epochs", str(network.epochs), "--seed", str(network.seed)]
+        command += ["--set", f"cooldown_epochs={network.cooldown_epochs}", "--set", "elastic=1"]
+        command += ["--set", "label_smoothing=0", "--set", "outliers=0", "--workers", "1", "--precision", "float32"]
+        command += ["--data", str(data)] if data else []
+        command += ["--resume"] if (run / "state.safetensors").exists() else []
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return run / CHECKPOINT
+
+
+def _is_complete(path: Path) -> bool:
+    """Whether a training has come to its end, which is when it reads the test images."""
+    return path.exists() and checkpoint.load(path).metadata["accuracies"]["test"] is not None
+
+
+def ask_network(runs: Path, data: Path | None, name: str) -> NDArray[np.float32]:
+    """The logits of a larger network for the augmented training images, float32 (cycles, N, classes)."""
+    path = runs / name / "logits.npy"
+    if not path.exists():
+        arrays, factories = pack_teachers([checkpoint.load(runs / name / CHECKPOINT)])
+        teacher = unpack_teacher(arrays, factories, "cpu")
+        assert teacher is not None
+        images = Images(runs, data).open()
+        logits = np.empty((*images.shape[:2], CLASSES), np.float32)
+        for cycle, start in product(range(len(images)), range(0, images.shape[1], BATCH)):
+            part = torch.from_numpy(images[cycle, start : start + BATCH].copy()).unsqueeze(1).float()
+            logits[cycle, start : start + BATCH] = teacher.compute_logits(normalize(part)).numpy()
+        with path.with_suffix(".unfinished").open("wb") as file:
+            np.save(file, logits)
+        path.with_suffix(".unfinished").rename(path)
+    return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
+
+
+def choose_cycle(epoch: int, recipe: Recipe) -> int:
+    """Choose the augmented images of an epoch, counted from 0: the index of the cycle."""
+    usual = recipe.epochs - recipe.cooldown_epochs
+    return epoch % USUAL_CYCLES if epoch < usual else USUAL_CYCLES + (epoch - usual) % COOLDOWN_CYCLES
+
+
+def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[str, float]:
+    """Train a DigitNet, unless it has been trained.
+
+    Args:
+        runs: the folder with the images and the logits of the larger networks.
+        data: the folder with MNIST's files.
+        job: a name of `TEACHERS`, and the number of epochs.
+
+    Returns:
+        "validation" and "test", shares of the images that are read rightly, and "augmented", the share of the augmented
+        images for validation that are read wrongly.
+    """
+    name, epochs = job
+    path = runs / "students" / f"{name.replace(' ', '-')}-{epochs}.json"
+    if path.exists():
+        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    images = Images(runs, data)
+    augmented = images.open()
+    labels = torch.from_numpy(images.digits.labels[images.learning])
+    taught = [ask_network(runs, data, network) for network in TEACHERS[name]]
+    recipe = replace(RECIPE, epochs=epochs, cooldown_epochs=epochs // 10)
+    torch.manual_seed(0)
+    network = DigitNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
+    optimizer = make_optimizer(recipe, network)
+    batches = len(labels) // recipe.batch_size
+    for epoch in range(epochs):
+        network.train()
+        cycle = choose_cycle(epoch, recipe)
+        order = draw_permutation(0, epoch, len(labels))
+        for batch in range(batches):
+            part = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
+            pixels = torch.from_numpy(augmented[cycle, part]).unsqueeze(1).float()
+            logits = [torch.from_numpy(one[cycle, part]) for one in taught]
+            set_rates(optimizer, recipe, epoch * batches + batch, epochs * batches)
+            teacher_logits = torch.stack(logits).mean(0) if logits else None
+            loss = compute_loss(network(normalize(pixels)), labels[part], teacher_logits, recipe)
+            optimizer.zero_grad()
+            (loss / recipe.batch_size).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    result = measure_network(network, images)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, json.dumps(result).encode())
+    return result
+
+
+def measure_network(network: torch.nn.Module, images: Images) -> dict[str, float]:
+    """Measure what `train_student` returns."""
+    held_out, labels = images.digits.images[images.validation], images.digits.labels[images.validation]
+
+    def measure(pixels: NDArray[np.uint8], expected: NDArray[np.int64]) -> float:
+        return measure_accuracy(network, torch.from_numpy(pixels), torch.from_numpy(expected), WorkerGroup())
+
+    return {
+        "validation": measure(held_out, labels),
+        "augmented": 1 - measure(*images.augment_validation()),
+        "test": measure(images.test.images, images.test.labels),
+    }
+
+
+def measure_teacher(runs: Path, data: Path | None, names: Sequence[str]) -> dict[str, float]:
+    """Measure the mean logits of larger networks as `measure_network` does."""
+    arrays, factories = pack_teachers([checkpoint.load(runs / name / CHECKPOINT) for name in names])
+    teacher = unpack_teacher(arrays, factories, "cpu")
+    assert teacher is not None
+    return measure_network(_Averaged(teacher), Images(runs, data))
+
+
+class _Averaged(torch.nn.Module):
+    """A teacher, as a network."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        super().__init__()
+        self._teacher = teacher
+
+    def forward(self, normalized: torch.Tensor) -> torch.Tensor:
+        """The mean logits (B, 10) of float32 (B, 1, 28, 28)."""
+        return self._teacher.compute_logits(normalized)
+
+
+def main() -> None:
+    """Train and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="the folder of the trainings, of 1.5 GB")
+    parser.add_argument("--data", type=Path, help="the folder with MNIST's files")
+    parser.add_argument("--epochs", type=int, default=10, help="the epochs of the shortest trainings")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, on a core each")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
+    runs, data = options.runs, options.data
+    names = [name for name in NETWORKS if any(name in networks for networks in TEACHERS.values())]
+    epochs = [options.epochs * factor for factor in (1, 2, 4)]
+    jobs = list(product(TEACHERS, epochs))
+    with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
+        trained = pool.map(partial(train_network, runs, data), names)
+        Images(runs, data).open()
+        list(trained)
+        list(pool.map(partial(_ask, runs, data), names))
+        measured = list(pool.map(partial(measure_teacher, runs, data), filter(None, TEACHERS.values())))
+        # The longest first, so that no core waits for the last one.
+        order = sorted(jobs, key=lambda job: -job[1])
+        results = dict(zip(order, pool.map(partial(train_student, runs, data), order), strict=True))
+    columns = ("teacher", "its test", "its errors, augmented", "epochs", "validation", "errors, augmented", "test")
+    table = Table(*columns)
+    teachers = dict(zip(filter(lambda name: TEACHERS[name], TEACHERS), measured, strict=True))
+    for name, count in jobs:
+        teacher, student = teachers.get(name), results[name, count]
+        of_teacher = (f"{teacher['test']:.2%}", f"{teacher['augmented']:.2%}") if teacher else ("-", "-")
+        of_student = (f"{student['validation']:.2%}", f"{student['augmented']:.2%}", f"{student['test']:.2%}")
+        table.add_row(name, *of_teacher, str(count), *of_student)
+    make_console().print(table)
+
+
+def _ask(runs: Path, data: Path | None, name: str) -> None:
+    """Ask a larger network without sending its answers to another process."""
+    ask_network(runs, data, name)
+
+
+if __name__ == "__main__":
+    run_command(main)
