@@ -47,7 +47,7 @@ from edge_mnist.training.workers import WorkerGroup
 
 RECIPE = replace(RECIPES["best"], outliers=0.0)
 """How the students learn, with other epochs."""
-USUAL_CYCLES, COOLDOWN_CYCLES = 20, 4
+USUAL_CYCLES, COOLDOWN_CYCLES = 12, 4
 """How many times all training images are augmented as in most epochs and as in the last ones of the recipe. Students
 that learn for more epochs see the same images again, because the teachers look at each image only once."""
 COPIES = 10
@@ -68,9 +68,9 @@ class Network:
 
 NETWORKS = {
     "short": Network("benchmarks.teachers:residual", epochs=3, cooldown_epochs=1, seed=1),
-    "residual": Network("benchmarks.teachers:residual", epochs=16, cooldown_epochs=4, seed=2),
+    "residual": Network("benchmarks.teachers:residual", epochs=20, cooldown_epochs=4, seed=2),
     "plain": Network("benchmarks.teachers:plain", epochs=14, cooldown_epochs=4, seed=3),
-    "wide": Network("edge_mnist.training.network:wide", epochs=10, cooldown_epochs=3, seed=4),
+    "wide": Network("edge_mnist.training.network:wide", epochs=8, cooldown_epochs=2, seed=4),
 }
 """The larger networks, by name."""
 TEACHERS: dict[str, tuple[str, ...]] = {
@@ -188,7 +188,7 @@ def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[s
     augmented = images.open()
     labels = torch.from_numpy(images.digits.labels[images.learning])
     taught = [ask_network(runs, data, network) for network in TEACHERS[name]]
-    recipe = replace(RECIPE, epochs=epochs, cooldown_epochs=epochs // 10)
+    recipe = replace(RECIPE, epochs=epochs, cooldown_epochs=max(1, epochs // 8))
     torch.manual_seed(0)
     network = DigitNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     optimizer = make_optimizer(recipe, network)
@@ -250,9 +250,9 @@ class _Averaged(torch.nn.Module):
 def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, metavar="RUNS", help="the folder of the trainings, of 1.5 GB")
+    parser.add_argument("runs", type=Path, metavar="RUNS", help="the folder of the trainings, of 1 GB")
     parser.add_argument("--data", type=Path, help="the folder with MNIST's files")
-    parser.add_argument("--epochs", type=int, default=10, help="the epochs of the shortest trainings")
+    parser.add_argument("--epochs", type=int, default=8, help="the epochs of the shortest trainings")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, on a core each")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here

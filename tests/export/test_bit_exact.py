@@ -126,7 +126,8 @@ def compare(kind: str, networks: Sequence[Network]) -> None:
 @pytest.mark.parametrize("kind", [record.name for record in choose_formats()])
 def test_random_networks_give_the_oracles_logits(kind: str, networks: list[Network]) -> None:
     assert len(networks) >= 200
-    compare(kind, networks)
+    # Each archive is compiled by torch, which takes long; the slow test below opens as many.
+    compare(kind, networks[::4] if kind == "torchscript" else networks)
 
 
 @pytest.mark.parametrize("kind", [record.name for record in choose_formats()])

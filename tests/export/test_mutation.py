@@ -158,10 +158,11 @@ def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Re
     assert [find_first_difference(data, graph, reference.images[:24], trust=trust) for trust in trusts] == [
         (None, "")
     ] * len(trusts)
-    for layer, what in cases(graph):
+    for number, (layer, what) in enumerate(cases(graph)):
         changed = mutate(kind, data, layer, what, graph)
         assert changed != data
-        for trust in trusts:
+        # Each trusted archive is compiled by torch, which takes long: every third case, which is every kind of change.
+        for trust in trusts if number % 3 == 0 else trusts[-1:]:
             found, difference = find_first_difference(changed, graph, reference.images[:24], trust=trust)
             assert (found, bool(difference)) == (layer, True), (layer, what, trust, found, difference)
 
