@@ -180,8 +180,11 @@ def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[s
     """
     name, epochs = job
     path = runs / "students" / f"{name.replace(' ', '-')}-{epochs}.json"
-    if path.exists():
-        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+    return _read(path) or _write(path, measure_network(_learn(runs, data, name, epochs), Images(runs, data)))
+
+
+def _learn(runs: Path, data: Path | None, name: str, epochs: int) -> torch.nn.Module:
+    """Train a DigitNet with random weights, see `train_student`."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     images = Images(runs, data)
@@ -190,7 +193,8 @@ def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[s
     taught = [ask_network(runs, data, network) for network in TEACHERS[name]]
     recipe = replace(RECIPE, epochs=epochs, cooldown_epochs=max(1, epochs // 8))
     torch.manual_seed(0)
-    network = DigitNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
+    network: torch.nn.Module = DigitNet()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     optimizer = make_optimizer(recipe, network)
     batches = len(labels) // recipe.batch_size
     for epoch in range(epochs):
@@ -207,7 +211,16 @@ def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[s
             optimizer.zero_grad()
             (loss / recipe.batch_size).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    result = measure_network(network, images)
+    return network
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Read what was measured; nothing if it was not measured yet."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def _write(path: Path, result: dict[str, float]) -> dict[str, float]:
+    """Keep what was measured, and return it."""
     path.parent.mkdir(exist_ok=True)
     write_whole(path, json.dumps(result).encode())
     return result
@@ -228,11 +241,14 @@ def measure_network(network: torch.nn.Module, images: Images) -> dict[str, float
 
 
 def measure_teacher(runs: Path, data: Path | None, names: Sequence[str]) -> dict[str, float]:
-    """Measure the mean logits of larger networks as `measure_network` does."""
+    """Measure the mean logits of larger networks, unless they were measured, as `measure_network` does."""
+    path = runs / "teachers" / f"{'-'.join(names)}.json"
+    if known := _read(path):
+        return known
     arrays, factories = pack_teachers([checkpoint.load(runs / name / CHECKPOINT) for name in names])
     teacher = unpack_teacher(arrays, factories, "cpu")
     assert teacher is not None
-    return measure_network(_Averaged(teacher), Images(runs, data))
+    return _write(path, measure_network(_Averaged(teacher), Images(runs, data)))
 
 
 class _Averaged(torch.nn.Module):

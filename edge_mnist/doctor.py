@@ -153,7 +153,7 @@ def _check_packages() -> Iterator[Finding]:
     """Check whether the packages are installed that only some commands need."""
     for name, package, extra, use in (
         ("Pillow", "pillow", choose_opencv_build()[1], "reading pictures"),
-        ("aiohttp", "aiohttp", "demo", "the demo's page"),
+        ("aiohttp", "aiohttp", choose_opencv_build()[1], "the demo's page"),
         ("ONNX Runtime", "onnxruntime", "onnx", "ONNX models"),
         ("PyTorch", "torch", "train", "training and TorchScript"),
         ("Wasmtime", "wasmtime", "wasm", "WebAssembly models"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
 from dataclasses import replace
@@ -19,7 +20,7 @@ from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import Shape, check_input_shape, weight_shapes
 from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line, missing_package
 from edge_mnist.system.files import read_bytes
 from edge_mnist.system.hashes import sha256
 
@@ -176,6 +177,7 @@ def _convert(
     check_input_shape(shape)
     shape = tuple(shape)
     module = tracing.to_float32(module)
+    _check_one_input(module)
     try:
         traced = tracing.trace_network(module, shape)
     except EdgeMnistError as error:
@@ -211,6 +213,23 @@ def _find_input_shape(module: nn.Module, options: InputOptions, calibration: Use
     dimensions = kinds[type(first)] if first is not None else None
     channels = getattr(first, "in_channels", None)
     return calibration.find_shape(options, dimensions, channels), f"as the inputs of {calibration.name} are"
+
+
+def _check_one_input(module: nn.Module) -> None:
+    """Refuse a module that cannot be called with one input.
+
+    Raises:
+        EdgeMnistError: its forward takes none, or needs several.
+    """
+    try:
+        inspect.signature(module.forward).bind(None)
+    except TypeError as error:
+        raise EdgeMnistError(
+            f"{type(module).__name__}: its forward cannot be called with one input ({first_line(error)}): expected a "
+            "network of one input: export each branch alone, or give the others a default"
+        ) from error
+    except ValueError:  # the signature of some functions in C is not known
+        pass
 
 
 def _accepts(module: nn.Module, shape: Shape) -> bool:

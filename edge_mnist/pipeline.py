@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shlex
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -312,6 +313,7 @@ def export_zip(
         The path of the zip file.
 
     Raises:
+        UsageError: there is another file, which is not a zip.
         EdgeMnistError: the network cannot be exported, or the file cannot be written.
 
     Examples:
@@ -325,6 +327,8 @@ def export_zip(
     path = Path(out)
     with lock(path):
         check_folder(path.parent, "--bundle")
+        if path.exists() and not zipfile.is_zipfile(path):
+            raise UsageError(f"{path}: is not a zip, and is not replaced by one: name another file")
         _, reference = _prepare(
             model,
             network,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edge_mnist.bundle.manifest import MANIFEST, is_listed
 from edge_mnist.formats.table import FORMATS, detect_format, read_contract, require_format
 from edge_mnist.graph.interpreter import Rounding
+from edge_mnist.system.archives import TORCH_SAVE_HINT, is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError, first_line
 from edge_mnist.system.files import read_bytes
 
@@ -93,6 +94,8 @@ def check_origin(path: Path, data: bytes, *, trust: bool = False) -> None:
     """
     kind = detect_format(data)
     if kind is not None and kind.carries_code and not (trust or is_listed(path, data)):
+        if is_torch_save_file(data):
+            raise EdgeMnistError(f"{path}: {TORCH_SAVE_HINT}")
         raise EdgeMnistError(
             f"{path}: {kind.title} carries code, and {path.parent / MANIFEST} does not hold its hash: "
             "put the manifest of its export beside it, or, if you trust its origin, say so (trust=True, --trust)"

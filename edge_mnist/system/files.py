@@ -159,6 +159,10 @@ def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
                 if size > largest:
                     raise EdgeMnistError(f"{path}: is larger than {largest:,} bytes, more than is read into memory")
                 chunks.append(chunk)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file") from error
+    except IsADirectoryError as error:
+        raise UsageError(f"{path}: is a folder, expected a file") from error
     except OSError as error:
         raise path_error(path, "cannot be read", error) from error
     _LOG.debug("read %s, %s bytes", path, f"{size:,}")

@@ -19,9 +19,12 @@ _UNBOUNDED = 10_000
 def make_console(**options: Any) -> Console:
     """Make a console on stdout that is as wide as the terminal, or unbounded where stdout is not a terminal.
 
+    Square brackets are printed as they are: '.[train]' is an extra, and not a style.
+
     Args:
         options: further options of `rich.console.Console`.
     """
+    options = {"markup": False, **options}
     return Console(**options) if sys.stdout.isatty() else Console(width=_UNBOUNDED, **options)
 
 

@@ -208,8 +208,9 @@ def _train_epochs(
     stepper = Stepper(state, plan, group)
     _LOG.info("")  # from here on, TrainingProgress shows the progress
     try:
+        # Before the first look at the history: a worker that joins a run whose epochs are all over learns that here.
+        _synchronize(state, plan, group)
         while len(state.history) < plan.settings.recipe.epochs:
-            _synchronize(state, plan, group)
             stopped = _train_epoch(state, plan, stepper, caught, output)
             if not stopped:
                 _end_epoch(state, plan, group)
@@ -218,6 +219,7 @@ def _train_epochs(
             if stopped:
                 where = f"after step {state.step} of {plan.steps}"
                 raise signals.Stopped(stopped, where + (f"; go on with --resume --out {output.out}" if output else ""))
+            _synchronize(state, plan, group)
         _LOG.info("reading the test images")
         return measure_accuracy(state.network, plan.test_images, plan.test_labels, group)
     except WorkerLost as error:

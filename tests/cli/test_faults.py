@@ -162,7 +162,7 @@ def test_changed_artifacts_fail_in_words(run: Callable[..., Any], bundle: Path) 
     assert [variant["status"] for variant in found.values()] == ["failed"] * 6
     changed = "changed since the export"
     for name, reason in {
-        "model_float.pt": "cannot be read: No such file or directory",
+        "model_float.pt": "there is no such file",
         "model_int8.pt": f"{changed}: it holds {len(onnx):,} bytes that are not torchscript",
         "model_float.onnx": f"{changed}: it holds 0 bytes that are not onnx",
         "model_int8.onnx": f"{changed}: it cannot be run",

@@ -36,3 +36,8 @@ def test_a_pipe_has_room_for_any_table(capsys: pytest.CaptureFixture[str], monke
     print_table(table, make_console())
     _heading, rule, row = capsys.readouterr().out.splitlines()
     assert row.split() == ["x" * 200, *("a runtime of many words " * 10).split(), "142,987"] and len(rule) == len(row)
+
+
+def test_what_to_install_is_printed_with_its_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    make_console().print("not run: torch is not installed: pip install '.[train]'")
+    assert "pip install '.[train]'" in capsys.readouterr().out

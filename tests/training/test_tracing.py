@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
+import edge_mnist  # noqa: E402
 from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
 from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.graph.interpreter import run_float  # noqa: E402
@@ -271,6 +273,12 @@ def test_what_cannot_be_exported_is_refused_by_name(make: Callable[[], nn.Module
     with pytest.raises(EdgeMnistError, match=f"^{text}") as caught:
         trace_layers(make())
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_two_inputs_is_refused_without_asking_for_a_shape(tmp_path: Path) -> None:
+    with pytest.raises(EdgeMnistError, match="^TwoInputs: its forward cannot be called with one input .*'y'") as caught:
+        edge_mnist.export_model(TwoInputs(), tmp_path / "out", input_shape=(1, 28, 28))
+    assert "input-shape" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 def test_what_changes_nothing_is_let_through() -> None:

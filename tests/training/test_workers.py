@@ -158,6 +158,14 @@ def test_kills_at_any_moment_cost_an_epoch_at_most(alone: dict[str, bytes], data
     assert "test " in errors
 
 
+def test_two_workers_end_a_run_whose_epochs_are_all_over(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    finish(start(*OPTIONS, "--epochs", 1, "--workers", 2, "--data", data, "--out", out))
+    bits = read_bits(out)
+    assert "test " in finish(start("--resume", "--workers", 2, "--data", data, "--out", out))
+    assert read_bits(out) == bits
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the workers are found in /proc")
 def test_a_worker_that_dies_ends_the_run_which_goes_on(alone: dict[str, bytes], data: Path, tmp_path: Path) -> None:
