@@ -173,7 +173,7 @@ def export_model(
             exported.
         out: the folder to write. It may hold an earlier export, which is replaced as a whole.
         int8: write the int8 artifacts too.
-        formats: names out of "torchscript", "onnx", "tflite", "c" and "wasm"; None for all but the last two.
+        formats: one or several of "torchscript", "onnx", "tflite", "c" and "wasm"; None for all but the last two.
         network: a factory of the network, "package.module:factory"; `model` is then the path of its state_dict, or
             None for the weights that the factory gives it.
         input_shape: the shape of a module's input: (channels, height, width), (channels, length) or (features,). None
@@ -220,7 +220,7 @@ def export_model(
         True
     """
     folder = Path(out)
-    kinds = choose_formats(tuple(formats or ()))
+    kinds = choose_formats((formats,) if isinstance(formats, str) else tuple(formats or ()))
     bundle_writer.check_bundle_folder(folder, force)
     for kind in kinds:
         if not int8 and "float" not in kind.precisions:

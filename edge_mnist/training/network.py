@@ -91,6 +91,9 @@ def build_network(factory: str) -> nn.Module:
     module_name, colon, attribute = factory.partition(":")
     if not (module_name and colon and attribute):
         raise UsageError(f"--network {factory}: expected package.module:factory, such as {DIGITNET}")
+    if module_name.endswith(".py"):
+        name = module_name.removesuffix(".py").replace("/", ".")
+        raise UsageError(f"--network {factory}: expected the name of a module, not of its file: {name}:{attribute}")
     current_folder = str(Path.cwd())
     sys.path.insert(0, current_folder)
     try:
@@ -106,8 +109,11 @@ def build_network(factory: str) -> nn.Module:
     finally:
         sys.path.remove(current_folder)
     function = getattr(module, attribute, None)
-    if not callable(function):
+    if not hasattr(module, attribute):
         raise UsageError(f"--network {factory}: {module_name} has no factory named {attribute}")
+    if not callable(function):
+        kind = type(function).__name__
+        raise UsageError(f"--network {factory}: expected a function or a class, found {attribute} of type {kind}")
     try:
         network = _run_users_code(function, f"--network {factory}: the factory failed")
     except UsageError as error:

@@ -118,9 +118,9 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     types = {name: kind for name, kind in types.items() if kind in ("int", "float")}
     changes = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, equals, value = text.partition("=")
         name = FORMER_NAMES.get(name, name)
-        if name not in types:
+        if name not in types or not equals:
             raise UsageError(f"--set {text}: expected NAME=VALUE, NAME one of {', '.join(types)}")
         try:
             changes[name] = int(value) if types[name] == "int" else float(value)

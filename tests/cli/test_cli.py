@@ -230,6 +230,8 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
         "'classes': a factory is called without arguments: name one that calls sized with them",
     ),
     "a broken module": ("export --network broken_of_a_user:x", 2, "cannot be imported: SyntaxError"),
+    "a file as module": ("export --network networks_of_a_user.py:good", 2, "not of its file: networks_of_a_user:good"),
+    "no factory but a module": ("export --network networks_of_a_user:nn", 2, "found nn of type module"),
     "no such factory": ("export --network networks_of_a_user:better", 2, "has no factory named better"),
     "a factory that fails": (
         "export --network networks_of_a_user:fails",

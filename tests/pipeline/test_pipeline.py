@@ -197,7 +197,7 @@ def test_a_picture_that_cannot_be_read_does_not_end_the_others(tmp_path: Path) -
 
 
 def test_benchmark_returns_what_the_command_prints(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    edge_mnist.export_model(out=tmp_path, formats=["tflite"], verify=False)
+    edge_mnist.export_model(out=tmp_path, formats="tflite", verify=False)
     facts = edge_mnist.benchmark(tmp_path, seconds=0.01)
     assert [row["file"] for row in facts["artifacts"]] == ["model_float.tflite", "model_int8.tflite"]
     assert facts["machine"] and facts["machine_after"] and capfd.readouterr() == ("", "")
