@@ -92,6 +92,7 @@ def read_pictures(
         An iterator of a result for each picture. A picture that cannot be read is a result with an error.
 
     Raises:
+        UsageError: a source is not a path.
         EdgeMnistError: the model cannot be opened, or a folder cannot be written.
 
     Examples:
@@ -99,6 +100,9 @@ def read_pictures(
         >>> [result.error for result in edge_mnist.read_pictures("docs/misread.jpg")]
         [None]
     """
+    for source in sources:
+        if not isinstance(source, str | os.PathLike):
+            raise UsageError(f"read_pictures: expected paths, found a {type(source).__name__}: read_pictures(*paths)")
     folders = [None if folder is None else Path(folder) for folder in (annotate, save_digits)]
     for option, folder in zip(("--annotate", "--save-digits"), folders, strict=True):
         if folder is not None:

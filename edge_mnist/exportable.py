@@ -14,17 +14,22 @@ from edge_mnist.data import mnist, strokes
 from edge_mnist.data.images import is_folder_named, refuse_source
 from edge_mnist.data.inputs import MNIST_SHAPE, InputOptions, are_features
 from edge_mnist.data.user_inputs import UserInputs, open_inputs
+from edge_mnist.formats.table import detect_format
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.calibration import IMAGES, collect
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.layers import Shape, check_input_shape, weight_shapes
 from edge_mnist.graph.operations import Conv2d, FloatGraph
+from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.archives import is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line, missing_package
 from edge_mnist.system.files import read_bytes
 from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
 _LOG = logging.getLogger(__name__)
@@ -73,7 +78,7 @@ def load_network(
         ):
             if is_named:
                 raise UsageError(f"{name}: a checkpoint states its own: leave it out")
-        return checkpoint.load(path or SHIPPED)
+        return load_checkpoint(path or SHIPPED)
     if network is not None and model is not None and path is None:
         raise UsageError(f"network {network}: the model is a module already: leave network out")
     try:
@@ -85,6 +90,21 @@ def load_network(
     return _convert(networks.check_module(model, "model"), type(model).__name__, None, options, calibration)
 
 
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a checkpoint, and say so if the file is an exported artifact instead.
+
+    Raises:
+        EdgeMnistError: as `checkpoint.load`.
+    """
+    data = read_bytes(path)
+    kind = None if is_safetensors(data) or is_torch_save_file(data) else detect_format(data)
+    if kind is not None:
+        raise EdgeMnistError(
+            f"{path}: seems to be an artifact in {kind.title}, expected the checkpoint or the network of an export"
+        )
+    return checkpoint.load(path)
+
+
 def calibrate(
     source: Checkpoint,
     graph: FloatGraph,
@@ -94,8 +114,8 @@ def calibrate(
     data: StrPath | None = None,
     recalibrate: bool = False,
     options: InputOptions | None = None,
-) -> Checkpoint:
-    """The checkpoint with activation statistics: those it has, or new ones if it has none or new ones are asked for.
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Complete a checkpoint by activation statistics if it has none, or if new ones are asked for.
 
     Args:
         source: the network.
@@ -106,6 +126,10 @@ def calibrate(
         data: what the user named to verify on, which may be another folder of MNIST's files.
         recalibrate: collect new statistics even if the checkpoint has some.
         options: how pictures are prepared; None for the defaults.
+
+    Returns:
+        The checkpoint with statistics, and what a manifest says of the inputs that they were collected on: `inputs`,
+        their name, and `count`. It says nothing if the checkpoint had its statistics already.
 
     Raises:
         EdgeMnistError: the inputs do not fit the network, or there are none to calibrate with.
@@ -119,9 +143,9 @@ def calibrate(
         if len(values) < _FEW:
             text = "note: %s: calibrated with %s inputs only: %s or more show the range of each layer better"
             _LOG.warning(text, inputs.name, len(values), _FEW)
-        return replace(source, statistics=collect(graph, values))
+        return _collect(source, graph, values, inputs.name)
     if source.statistics and not recalibrate and calibration is None:
-        return source
+        return source, {}
     is_mnist = graph.input_shape == MNIST_SHAPE and graph.is_pixels
     if calibration is not None and not is_mnist:
         raise refuse_source(Path(calibration), graph.input_shape)
@@ -137,8 +161,17 @@ def calibrate(
     if is_folder_named(folder) or mnist.is_available(folder, "train"):
         digits = mnist.load("train", folder, download=False)
     else:
+        text = "note: calibrated on drawn digits, because MNIST's images are not here: %s"
+        _LOG.warning(text, "name some of the network's inputs with --calibrate, or MNIST's folder with --data")
         digits = strokes.draw(IMAGES, seed=2)
-    return replace(source, statistics=collect(graph, digits.images[:IMAGES]))
+    return _collect(source, graph, digits.images[:IMAGES], digits.source)
+
+
+def _collect(
+    source: Checkpoint, graph: FloatGraph, values: NDArray[np.generic], name: str
+) -> tuple[Checkpoint, dict[str, Any]]:
+    """Collect statistics on inputs: what `calibrate` returns."""
+    return replace(source, statistics=collect(graph, values)), {"inputs": name, "count": len(values)}
 
 
 def limit_inputs(graph: FloatGraph, count: int) -> int:

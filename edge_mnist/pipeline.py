@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist import __version__
-from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT, read_manifest
+from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, REPORT, is_listed, read_manifest
 from edge_mnist.bundle.reference import Reference, make_reference, read_bundle
 from edge_mnist.data import mnist
 from edge_mnist.data.images import Images, load_test_images, refuse_source
@@ -32,7 +32,15 @@ from edge_mnist.export import bundle_writer, check_writers
 from edge_mnist.export.proof import verification
 from edge_mnist.export.proof.parity import ParityReport
 from edge_mnist.export.proof.verification import VerifyOptions
-from edge_mnist.exportable import Model, StrPath, calibrate, describe_origin, limit_inputs, load_network
+from edge_mnist.exportable import (
+    Model,
+    StrPath,
+    calibrate,
+    describe_origin,
+    limit_inputs,
+    load_checkpoint,
+    load_network,
+)
 from edge_mnist.formats.table import Format, choose_formats
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
@@ -231,7 +239,7 @@ def export_model(
         check_folder(folder.resolve(), "--out")
         if network is not None:
             check_package("torch", "train")  # without it, leaving TorchScript out would not help
-        source, reference = _prepare(
+        source, reference, calibrated = _prepare(
             model,
             network,
             InputOptions(input_shape, mean, std, scale, features, resize, skip_bad),
@@ -244,7 +252,7 @@ def export_model(
         )
         details = {
             "checkpoint": describe_origin(model, network, source),
-            "calibration": {"method": method, "weights": weight_range},
+            "calibration": {"method": method, "weights": weight_range, **calibrated},
         }
         if resize is not None:  # only then, so that other manifests keep their bytes
             details["pictures"] = {"resize": resize}
@@ -329,7 +337,7 @@ def export_zip(
         check_folder(path.parent, "--bundle")
         if path.exists() and not zipfile.is_zipfile(path):
             raise UsageError(f"{path}: is not a zip, and is not replaced by one: name another file")
-        _, reference = _prepare(
+        _, reference, _ = _prepare(
             model,
             network,
             InputOptions(input_shape, mean, std, scale, features, resize, skip_bad),
@@ -492,8 +500,8 @@ def train(
         teachers=",".join(_digest(Path(path)) for path in teachers) or None,
     )
     with progress.show_step("reading checkpoints and images"):
-        start = checkpoint.load(first) if first else None
-        loaded = [checkpoint.load(Path(path)) for path in teachers]
+        start = load_checkpoint(first) if first else None
+        loaded = [load_checkpoint(Path(path)) for path in teachers]
         parts = mnist.load("train", _path(data)), mnist.load("test", _path(data))
     with progress.repeat_steps():
         loop.train(
@@ -685,6 +693,9 @@ def benchmark(
         raise EdgeMnistError(f"{folder}: holds no artifact: export again")
     if missing := [path for path in paths if not path.is_file()]:
         raise EdgeMnistError(f"{missing[0]}: is missing, though the manifest names it: export again")
+    for path in paths:
+        if not is_listed(path, read_bytes(path)):
+            _LOG.warning("note: %s: was changed after the export, and is measured as it is now", path)
     _check_count(images)
     labelled, graph = None, reference.float_graph
     is_mnist_at_hand = graph.input_shape == MNIST_SHAPE and graph.is_pixels and mnist.is_available(None, "test")
@@ -738,8 +749,12 @@ def _prepare(
     weight_range: int,
     recalibrate: bool,
     data: StrPath | None,
-) -> tuple[Checkpoint, Reference]:
-    """Load a network, fold it, quantize it and run the golden images; the arguments are those of `export_model`."""
+) -> tuple[Checkpoint, Reference, dict[str, Any]]:
+    """Load a network, fold it, quantize it and run the golden images; the arguments are those of `export_model`.
+
+    Returns:
+        The network, its graphs and golden images, and what the manifest says of the calibration inputs.
+    """
     if not _WEIGHT_RANGE[0] <= weight_range <= _WEIGHT_RANGE[1]:
         raise UsageError(f"weight_range {weight_range}: expected 8 to 127")
     if method not in ("mse", "minmax"):
@@ -752,10 +767,11 @@ def _prepare(
         graph = fold(source)
         quantized = None
         layers: tuple[LayerReport, ...] = ()
+        calibrated: dict[str, Any] = {}
         if int8:
             _LOG.info("calibrating and quantizing")
             named = calibration if isinstance(calibration, str | os.PathLike) and inputs is None else None
-            source = calibrate(
+            source, calibrated = calibrate(
                 source, graph, inputs, calibration=named, data=data, recalibrate=recalibrate, options=options
             )
             quantized, layers = quantize_graph(graph, source.statistics, weight_range=weight_range, method=method)
@@ -763,7 +779,7 @@ def _prepare(
                 _report_saturation(layers, inputs.name)
         _LOG.info("running the golden images")
         accuracy = source.metadata.get("accuracies", {}).get("test")
-        return source, make_reference(graph, quantized, layers, accuracy)
+        return source, make_reference(graph, quantized, layers, accuracy), calibrated
 
 
 def _report_saturation(layers: Sequence[LayerReport], name: str) -> None:

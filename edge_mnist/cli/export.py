@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from edge_mnist.cli import options
 from edge_mnist.cli.verify import show_parity
@@ -91,6 +92,8 @@ def export(
         choose_formats(formats)
         if set(formats) - {"tflite"}:
             raise UsageError(f"--bundle {zip_file}: holds TFLite only: leave out --format")
+        if click.get_current_context().get_parameter_source("out") is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--bundle {zip_file}: is written instead of a folder: leave out --out")
         pipeline.export_zip(checkpoint, zip_file, **others)
         size = f"{zip_file.stat().st_size:,}"
         _LOG.warning("%s: %s bytes: model, 64 golden images, classify.py", zip_file, size)

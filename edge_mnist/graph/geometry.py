@@ -79,7 +79,7 @@ def slide(name: str, window: Window, shape: MapShape, channels: int) -> MapShape
     """The shape of the maps that a layer makes by sliding a window over its input.
 
     Args:
-        name: the layer's name, with which the text of an error begins.
+        name: what the text of an error begins with.
         window: what slides.
         shape: channels, height, width of the input.
         channels: of the output.

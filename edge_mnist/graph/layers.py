@@ -104,9 +104,14 @@ class Layer(ABC):
             value = getattr(self, key)
             if not allowed.includes(value):
                 found = list(value) if isinstance(value, tuple) else value
-                raise EdgeMnistError(f"{self.name}: {key} is {_shorten(found)}, expected {allowed.description}")
+                raise EdgeMnistError(f"{self.place}: {key} is {_shorten(found)}, expected {allowed.description}")
         if not (isinstance(self.sources, tuple) and all(isinstance(source, str) for source in self.sources)):
-            raise EdgeMnistError(f"{self.name}: sources is {_shorten(self.sources)}, expected names of layers")
+            raise EdgeMnistError(f"{self.place}: sources is {_shorten(self.sources)}, expected names of layers")
+
+    @property
+    def place(self) -> str:
+        """What a message calls this layer."""
+        return describe_layer(self.name)
 
     @abstractmethod
     def output_shape(self, shape: Shape, source: str) -> Shape:
@@ -129,7 +134,7 @@ class Layer(ABC):
         least, most = self.arity
         if not least <= len(shapes) <= most:
             expected = str(least) if least == most else f"{least} or more"
-            raise EdgeMnistError(f"{self.name}: {self.op} takes {expected} inputs, found {len(shapes)}")
+            raise EdgeMnistError(f"{self.place}: {self.op} takes {expected} inputs, found {len(shapes)}")
         return self.output_shape(shapes[0], sources[0])
 
     def weight_shapes(self) -> dict[str, Shape]:
@@ -163,12 +168,12 @@ class Layer(ABC):
         kind = LAYERS.get(op) if isinstance(op, str) else None
         if kind is None:
             raise EdgeMnistError(
-                f"{name}: the operation {_shorten(op)} is unknown, expected one of {', '.join(LAYERS)}"
+                f"{describe_layer(name)}: the operation {_shorten(op)} is unknown, expected one of {', '.join(LAYERS)}"
             )
         expected = ["op", *(field.name for field in dataclasses.fields(kind) if field.name != "sources")]
         if differing := (record.keys() - {"sources"}) ^ set(expected):
             raise EdgeMnistError(
-                f"{name}: {op} has the fields {', '.join(expected)}; "
+                f"{describe_layer(name)}: {op} has the fields {', '.join(expected)}; "
                 f"missing or unknown: {', '.join(sorted(map(str, differing)))}"
             )
         fields: dict[str, Any] = {
@@ -186,7 +191,7 @@ class Layer(ABC):
         """
         if len(shape) != 3:
             raise EdgeMnistError(
-                f"{self.name}: {self.op} takes maps (channels, height, width), but {source} gives {shape}"
+                f"{self.place}: {self.op} takes maps (channels, height, width), but {source} gives {shape}"
             )
         return shape
 
@@ -209,7 +214,7 @@ class Conv2dLayer(Layer):
         super().__post_init__()
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise EdgeMnistError(
-                f"{self.name}: {self.in_channels} -> {self.out_channels} channels cannot be split into "
+                f"{self.place}: {self.in_channels} -> {self.out_channels} channels cannot be split into "
                 f"{self.groups} groups"
             )
 
@@ -222,9 +227,9 @@ class Conv2dLayer(Layer):
             found = self.weight_shapes()["weight"]
             expected = (found[0], maps[0] // self.groups, *found[2:])
             raise EdgeMnistError(
-                f"{self.name}: weight has shape {found}, expected {expected} after {source} ({maps[0]} channels)"
+                f"{self.place}: weight has shape {found}, expected {expected} after {source} ({maps[0]} channels)"
             )
-        return slide(self.name, self.window_over(maps[1:]), maps, self.out_channels)
+        return slide(self.place, self.window_over(maps[1:]), maps, self.out_channels)
 
     def weight_shapes(self) -> dict[str, Shape]:
         weight = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
@@ -255,7 +260,7 @@ class BatchNorm2dLayer(Layer):
         channels = shape[0]
         if self.num_features != channels:
             raise EdgeMnistError(
-                f"{self.name}: weight has shape ({self.num_features},), expected ({channels},) "
+                f"{self.place}: weight has shape ({self.num_features},), expected ({channels},) "
                 f"after {source} ({channels} channels)"
             )
         return shape
@@ -286,7 +291,7 @@ class ClampLayer(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.low < self.high:
-            raise EdgeMnistError(f"{self.name}: clamps to {self.low:g}..{self.high:g}, expected a range")
+            raise EdgeMnistError(f"{self.place}: clamps to {self.low:g}..{self.high:g}, expected a range")
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
         return shape
@@ -330,7 +335,7 @@ class AffineLayer(Layer):
         for numbers in (self.factor, self.offset):
             if isinstance(numbers, tuple) and len(numbers) != shape[0]:
                 raise EdgeMnistError(
-                    f"{self.name}: has constants for {len(numbers)} channels, but {source} gives {shape[0]}"
+                    f"{self.place}: has constants for {len(numbers)} channels, but {source} gives {shape[0]}"
                 )
         return shape
 
@@ -349,7 +354,7 @@ class AddLayer(Layer):
         shape = super().join_shapes(shapes, sources)
         if shapes[1] != shape:
             raise EdgeMnistError(
-                f"{self.name}: adds {sources[0]} of shape {shape} and {sources[1]} of shape {shapes[1]}, expected one "
+                f"{self.place}: adds {sources[0]} of shape {shape} and {sources[1]} of shape {shapes[1]}, expected one "
                 "shape"
             )
         return shape
@@ -369,8 +374,8 @@ class MultiplyLayer(Layer):
         shape = super().join_shapes(shapes, sources)
         if shapes[1] not in (shape, (shape[0], *(1 for _ in shape[1:]))):
             raise EdgeMnistError(
-                f"{self.name}: multiplies {sources[0]} of shape {shape} by {sources[1]} of shape {shapes[1]}, expected "
-                "the same shape, or one value for each channel"
+                f"{self.place}: multiplies {sources[0]} of shape {shape} by {sources[1]} of shape {shapes[1]}, "
+                "expected the same shape, or one value for each channel"
             )
         return shape
 
@@ -390,7 +395,7 @@ class ConcatenateLayer(Layer):
         for shape, source in zip(shapes, sources, strict=True):
             if shape[1:] != first[1:]:
                 raise EdgeMnistError(
-                    f"{self.name}: joins {sources[0]} of shape {first} and {source} of shape {shape}, which differ in "
+                    f"{self.place}: joins {sources[0]} of shape {first} and {source} of shape {shape}, which differ in "
                     "more than the channels"
                 )
         return sum(shape[0] for shape in shapes), *first[1:]
@@ -437,10 +442,10 @@ class PoolLayer(Layer):
         maps = self._check_maps(shape, source)
         if any(2 * margin > size for margin, size in zip(self.padding, self.kernel_size, strict=True)):
             raise EdgeMnistError(
-                f"{self.name}: padding is {list(self.padding)}, expected at most half of kernel_size "
+                f"{self.place}: padding is {list(self.padding)}, expected at most half of kernel_size "
                 f"{list(self.kernel_size)}"
             )
-        return slide(self.name, self.window_over(maps[1:]), maps, maps[0])
+        return slide(self.place, self.window_over(maps[1:]), maps, maps[0])
 
 
 @dataclass(frozen=True)
@@ -505,7 +510,7 @@ class UnsqueezeLayer(Layer):
 
     def output_shape(self, shape: Shape, source: str) -> Shape:
         if len(shape) != 1:
-            raise EdgeMnistError(f"{self.name}: unsqueeze takes features, but {source} gives maps {shape}")
+            raise EdgeMnistError(f"{self.place}: unsqueeze takes features, but {source} gives maps {shape}")
         return shape[0], 1, 1
 
 
@@ -524,12 +529,12 @@ class LinearLayer(Layer):
     def output_shape(self, shape: Shape, source: str) -> Shape:
         if len(shape) != 1:
             raise EdgeMnistError(
-                f"{self.name}: linear takes features, but {source} gives maps {shape}: flatten them first"
+                f"{self.place}: linear takes features, but {source} gives maps {shape}: flatten them first"
             )
         if self.in_features != shape[0]:
             found = self.weight_shapes()["weight"]
             raise EdgeMnistError(
-                f"{self.name}: weight has shape {found}, expected {(self.out_features, shape[0])} after {source} "
+                f"{self.place}: weight has shape {found}, expected {(self.out_features, shape[0])} after {source} "
                 f"({shape[0]} features)"
             )
         return (self.out_features,)
@@ -604,9 +609,14 @@ def output_shapes(layers: Iterable[Layer], input_shape: Shape) -> tuple[Shape, .
     layers = tuple(layers)
     shapes: dict[str, Shape] = {INPUT: to_layer_shape(input_shape)}
     for layer, sources in zip(layers, resolve_sources(layers), strict=True):
-        labels = [source or "the input" for source in sources]
+        labels = [describe_layer(source) or "the input" for source in sources]
         shapes[layer.name] = layer.join_shapes([shapes[source] for source in sources], labels)
     return tuple(shapes[layer.name] for layer in layers)
+
+
+def describe_layer(name: str) -> str:
+    """What a message calls a layer: its name, which is only a number in a `torch.nn.Sequential`."""
+    return f"layer {name}" if name.isdecimal() else name
 
 
 def to_layer_shape(input_shape: Shape) -> Shape:

@@ -176,7 +176,7 @@ class Classifier(ABC):
             EdgeMnistError: the images are of another type or shape, the artifact cannot be run, or its outputs are not
                 of the type and shape that its contract promises.
         """
-        inputs = self.contract.convert_images(images)
+        inputs = self.contract.convert_images(np.asarray(images))
         outputs = self.run(inputs)
         try:
             return self.contract.flatten_outputs(outputs, len(inputs))

@@ -10,7 +10,16 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from edge_mnist.graph.layers import INPUT, FlattenLayer, Layer, Shape, UnsqueezeLayer, UpsampleLayer, to_layer_shape
+from edge_mnist.graph.layers import (
+    INPUT,
+    FlattenLayer,
+    Layer,
+    Shape,
+    UnsqueezeLayer,
+    UpsampleLayer,
+    describe_layer,
+    to_layer_shape,
+)
 
 
 class Unsupported(Exception):
@@ -76,7 +85,7 @@ class LayerBuilder:
             EdgeMnistError: the layer does not fit the values.
         """
         values = tuple(self.settle(value) for value in values)
-        labels = [value.layer or "the input" for value in values]
+        labels = [describe_layer(value.layer) or "the input" for value in values]
         maps = layer.join_shapes([value.maps for value in values], labels)
         self.layers[layer.name] = replace(layer, sources=tuple(value.layer for value in values))
         is_sequence = len(values[0].shape) == 2 and len(maps) == 3

@@ -104,7 +104,9 @@ def choose_settings(
     if recorded is None or device is not None:
         device = _find_device(device or "auto")
     base = recorded or TrainingSettings(recipe or RECIPES["adam-onecycle"])
-    changed_recipe = change_recipe(recipe or base.recipe, _drop_none(changes))
+    if recipe is None or (recorded is not None and recipe.name == recorded.recipe.name):
+        recipe = base.recipe  # with what was changed when the run was started
+    changed_recipe = change_recipe(recipe, _drop_none(changes))
     if base.teachers and not others.get("teachers"):
         raise UsageError("--resume: the run learns from another network: name its --teacher again")
     result = dataclasses.replace(base, **_drop_none({"recipe": changed_recipe, "device": device, **others}))

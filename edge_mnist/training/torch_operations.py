@@ -37,6 +37,7 @@ from edge_mnist.graph.layers import (
     Shape,
     UpsampleLayer,
     ZeroPad2dLayer,
+    describe_layer,
 )
 from edge_mnist.system.errors import first_line
 from edge_mnist.training.layer_builder import LayerBuilder, Unsupported, Value
@@ -190,7 +191,7 @@ def _owner(call: Call, **arguments: Any) -> tuple[str, list[torch.Tensor]]:
         raise Unsupported(f"it takes weights of several modules: {', '.join(sorted(owners))}")
     (owner,) = owners
     if owner in call.builder.layers:
-        label = "it" if owner == call.name else owner
+        label = "it" if owner == call.name else describe_layer(owner)
         raise Unsupported(f"{label} is used twice; a layer with weights can be used only once")
     return owner, tensors
 

@@ -22,7 +22,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from edge_mnist.graph.layers import Layer, Shape, check_input_shape, output_shapes
+from edge_mnist.graph.layers import Layer, Shape, check_input_shape, describe_layer, output_shapes
 from edge_mnist.system.errors import EdgeMnistError, first_line
 from edge_mnist.training.layer_builder import LayerBuilder, Unsupported, Value
 from edge_mnist.training.torch_operations import FUNCTIONS, HINTS, MODULES, SUPPORTED, Call, Constant, Parameter
@@ -113,19 +113,19 @@ def to_float32(module: nn.Module) -> nn.Module:
 def _check_parts(module: nn.Module) -> None:
     """Refuse weights that have no values, and compiled parts."""
     for path, part in module.named_modules():
+        kind = type(part).__name__
+        place = describe_layer(path) or kind
         if isinstance(part, torch.jit.ScriptModule):
             raise EdgeMnistError(
-                f"{path or type(part).__name__}: it is compiled by TorchScript and cannot be followed: use the Python "
-                "module that it was made of"
+                f"{place}: it is compiled by TorchScript and cannot be followed: use the Python module that it was "
+                "made of"
             )
         for key, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
             if isinstance(tensor, (UninitializedBuffer, UninitializedParameter)):
-                kind = type(part).__name__
-                raise EdgeMnistError(f"{path or kind}: {kind} is not supported: {HINTS['LazyLinear']}")
+                raise EdgeMnistError(f"{place}: {kind} is not supported: {HINTS['LazyLinear']}")
             if tensor.is_meta:
                 raise EdgeMnistError(
-                    f"{path or type(part).__name__}: {key} is on the device meta, which holds no values: build the "
-                    "network on the CPU"
+                    f"{place}: {key} is on the device meta, which holds no values: build the network on the CPU"
                 )
 
 
@@ -266,9 +266,9 @@ class _Recorder(TorchFunctionMode):
         describe = MODULES.get(kind)
         call = Call(name, self._builder, self._images, lambda tensor: kind.forward(module, tensor))
         if not any(isinstance(item, (Value, _Refused)) for item in known):
-            self._pending = _Refused(f"{name}: it takes nothing that is computed from the input")
+            self._pending = _Refused(f"{describe_layer(name)}: it takes nothing that is computed from the input")
         elif module in self._hooked:
-            self._pending = _Refused(f"{name}: {_HOOKS}")
+            self._pending = _Refused(f"{describe_layer(name)}: {_HOOKS}")
         else:
             settings = {"module": module} if describe else {}
             self._pending = self._describe(call, kind.__name__, describe, (*args, *kwargs.values()), settings)
@@ -299,21 +299,23 @@ class _Recorder(TorchFunctionMode):
                 raise Unsupported(f"{label} is not supported: {_hint(label)}")
             args, kwargs = _replace_tensors((args, kwargs), self._find)
             value = describe(call, *args, **kwargs)
-            return value if isinstance(value, Value) else _Refused(f"{call.name}: it gives no tensor")
+            return value if isinstance(value, Value) else _Refused(f"{describe_layer(call.name)}: it gives no tensor")
         except Unsupported as reason:
-            return _Refused(f"{call.name}: {reason}")
+            return _Refused(f"{describe_layer(call.name)}: {reason}")
         except TypeError as error:
-            return _Refused(f"{call.name}: its settings cannot be read: {first_line(error)}")
+            return _Refused(f"{describe_layer(call.name)}: its settings cannot be read: {first_line(error)}")
 
     def _check(self, name: str, tensor: torch.Tensor, value: Value | _Refused) -> Value | _Refused:
         """The value, if it is what PyTorch computes."""
         if isinstance(value, _Refused):
             return value
         if tensor.dtype != torch.float32:
-            return _Refused(f"{name}: it gives {tensor.dtype}; only torch.float32 can be exported")
+            return _Refused(f"{describe_layer(name)}: it gives {tensor.dtype}; only torch.float32 can be exported")
         if tensor.shape != (self._images, *value.shape):
             found = f"{tuple(tensor.shape)}, expected {(self._images, *value.shape)}"
-            return _Refused(f"{name}: it gives the shape {found}: only a batch of images can be exported")
+            return _Refused(
+                f"{describe_layer(name)}: it gives the shape {found}: only a batch of images can be exported"
+            )
         return value
 
     def _run(self, name: str, function: Callable[[], Any], value: Value | _Refused | None = None) -> Any:
@@ -339,7 +341,7 @@ class _Recorder(TorchFunctionMode):
             for other in self._alive:
                 if other is not tensor and other.untyped_storage().data_ptr() == place:
                     text = "it changes a tensor in place that is also used in another shape: use it without inplace"
-                    self._known[id(other)] = _Refused(f"{name}: {text}")
+                    self._known[id(other)] = _Refused(f"{describe_layer(name)}: {text}")
         self._register(tensor, value)
 
     def _find(self, tensor: torch.Tensor) -> Value | _Refused | Parameter | Constant:

@@ -169,6 +169,8 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "another shape": ("export shape.safetensors", 1, "conv3.weight has shape (16, 13, 3, 3), expected (16, 14, 3, 3)"),
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
+    "an artifact as checkpoint": ("export bundle/model_int8.tflite", 1, "seems to be an artifact in TFLite, expected"),
+    "a zip and a folder": ("export --bundle new.zip --out new", 2, "is written instead of a folder: leave out --out"),
     "a state_dict as checkpoint": (
         "export pickle.pt",
         1,
@@ -263,7 +265,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "a layer that is not supported": (
         "export --network networks_of_a_user:grouped",
         1,
-        "1: GroupNorm is not supported: use BatchNorm, which is folded into the weights",
+        "layer 1: GroupNorm is not supported: use BatchNorm, which is folded into the weights",
     ),
     "a softmax within": (
         "export --network networks_of_a_user:soft",

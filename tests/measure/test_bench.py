@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from io import StringIO
@@ -108,6 +109,21 @@ def test_a_bundle_is_measured(small: Path, tmp_path: Path) -> None:
     assert "accuracy: not measured: no labelled images" in text and re.search(r"model_int8.c .* -\n", text)
     assert "1 image at a time, 1 thread" in text and "32 images at a time" in text and "private" in text
     assert text.count("model_int8.tflite") == 2 * len(threads) + 1
+
+
+def test_an_artifact_that_was_changed_is_named(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(small, folder)
+    monkeypatch.setattr(bench, "measure_artifacts", lambda paths, *_, **__: {"files": len(paths)})
+    assert benchmark(folder)["files"] == 3 and not caplog.records
+    with (folder / "model_int8.tflite").open("ab") as file:
+        file.write(b"0")
+    benchmark(folder)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"note: {folder / 'model_int8.tflite'}: was changed after the export, and is measured as it is now"
+    ]
 
 
 def test_the_accuracy_is_that_of_the_same_images_and_takes_no_longer_than_is_allowed(

@@ -121,8 +121,8 @@ def test_a_module_goes_through_the_checks_of_a_factory(tmp_path: Path) -> None:
         empty = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
     cases = [
         (hooked, "has hooks, which would be lost"),
-        (patched, "3: gives values that differ"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmin(1)), "2: Softmin is not supported"),
+        (patched, "layer 3: gives values that differ"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmin(1)), "layer 2: Softmin is not supported"),
         (empty, "model: 1.weight is on the device meta"),
         (42, "model: expected a torch.nn.Module, found int"),
     ]

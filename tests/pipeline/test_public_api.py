@@ -14,6 +14,7 @@ import pytest
 
 import edge_mnist
 from edge_mnist.cli import commands
+from edge_mnist.pretrained import SHIPPED_INT8
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "torch", "cv2", "rich", "click", "onnxruntime", "ai_edge_litert", "safetensors")
@@ -100,6 +101,14 @@ def test_the_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.M
             text: list[str] = []
             assert runner.run(test, out=text.append).failed == 0, "".join(text)
     assert examples >= 5
+
+
+def test_lists_instead_of_arrays_and_paths() -> None:
+    classifier = edge_mnist.load(SHIPPED_INT8)
+    with pytest.raises(edge_mnist.EdgeMnistError, match="expected"):
+        classifier.predict([[1]])  # type: ignore[arg-type]
+    with pytest.raises(edge_mnist.UsageError, match=r"found a list: read_pictures\(\*paths\)"):
+        edge_mnist.read_pictures(["docs/misread.jpg"])  # type: ignore[arg-type]
 
 
 def test_nothing_is_printed_unless_logging_is_configured(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -170,6 +170,32 @@ def test_artifacts_take_pixels_whatever_the_network_takes(
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+def read_calibration(folder: Path) -> dict[str, Any]:
+    """What a manifest says of how the network was calibrated."""
+    found: dict[str, Any] = json.loads((folder / "manifest.json").read_text())["calibration"]
+    return found
+
+
+def test_the_inputs_of_the_calibration_are_recorded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 10))
+    chosen: dict[str, Any] = {"formats": ["tflite"], "verify": False, "force": True}
+    edge_mnist.export_model(network, tmp_path / "out", **chosen)
+    assert "note: calibrated on drawn digits, because MNIST's images are not here: name some" in notes(caplog)
+    assert read_calibration(tmp_path / "out") == {"method": "mse", "weights": 64, "inputs": "strokes", "count": 4096}
+
+    values = RNG.integers(0, 256, (150, 1, 28, 28), np.uint8)
+    edge_mnist.export_model(network, tmp_path / "out", calibration=values, **chosen)
+    assert "drawn" not in notes(caplog)
+    said = {"method": "mse", "weights": 64, "inputs": "calibration", "count": 150}
+    assert read_calibration(tmp_path / "out") == said
+
+    edge_mnist.export_model(None, tmp_path / "out", **chosen)
+    assert read_calibration(tmp_path / "out") == {"method": "mse", "weights": 64}
+
+
 def test_features_are_taken_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = RNG.normal(2, 3, (200, 20)).astype(np.float32)
     network = make_vector_network()

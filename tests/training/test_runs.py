@@ -19,8 +19,10 @@ from edge_mnist.data import strokes
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.errors import UsageError
 from edge_mnist.training import distillation, runs
 from edge_mnist.training.network import DIGITNET
+from edge_mnist.training.recipes import RECIPES
 from tests.support.digits import idx
 
 RECORDED: dict[str, Any] = {
@@ -61,6 +63,14 @@ def test_a_checkpoint_says_how_it_was_trained_under_former_names_too() -> None:
     assert runs.parse_settings({**metadata, **former}) == settings
     old = dataclasses.replace(shipped, metadata={**shipped.metadata, **former})
     assert distillation.unpack_teacher(*distillation.pack_teachers([old]), "cpu") is not None
+
+
+def test_the_recipe_of_a_run_may_be_named_again() -> None:
+    recorded = runs.TrainingSettings(dataclasses.replace(RECIPES["quick"], epochs=1), device="cpu")
+    assert runs.choose_settings(recorded=recorded, recipe=RECIPES["quick"], changes={"epochs": None}) == recorded
+    for other in ({"recipe": RECIPES["best"], "changes": {}}, {"recipe": RECIPES["quick"], "changes": {"epochs": 4}}):
+        with pytest.raises(UsageError, match="the run was started with .*epochs 1"):
+            runs.choose_settings(recorded=recorded, **other)
 
 
 def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
