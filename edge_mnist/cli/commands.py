@@ -7,6 +7,7 @@ that `--help` is instant and a machine without torch can use every command that 
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from types import FrameType
@@ -48,6 +49,8 @@ for _command in commands.commands.values():
 def main() -> None:
     """Run the command line. An error becomes one line on stderr and an exit status, without a traceback."""
     signal.signal(signal.SIGTERM, _terminate)
+    # PyTorch's C++ code warns of functions that it will remove, about which a user of this command can do nothing.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         with progress.report_to_stderr():
             commands.main(prog_name="edge-mnist", standalone_mode=False)

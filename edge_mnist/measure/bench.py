@@ -300,8 +300,11 @@ def print_tables(result: JsonObject, console: Console) -> None:
     elif result["accuracy_seconds"]:
         text = "not measured: no labelled images that fit the network are at hand; --data names some"
         console.print(f"accuracy: {text}", soft_wrap=True)
-    for reason in result["not_run"].values():
-        console.print(f"not run: {reason}", soft_wrap=True)
+    files: dict[str, list[str]] = {}
+    for file, reason in result["not_run"].items():
+        files.setdefault(reason.removeprefix(f"{file}: "), []).append(file)
+    for reason, names in files.items():
+        console.print(f"not run: {', '.join(names)}: {reason}", soft_wrap=True)
 
 
 def print_machine(result: JsonObject, console: Console) -> None:

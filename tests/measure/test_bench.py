@@ -180,6 +180,10 @@ def test_what_is_missing_is_reported_and_the_rest_measured(small: Path, tmp_path
     facts = json.loads(result.stdout)
     assert [row["file"] for row in facts["artifacts"]] == ["model_int8.c"]
     assert facts["not_run"]["model_int8.tflite"] == "model_int8.tflite: no TFLite runtime: pip install ai-edge-litert"
+    shown = Console(file=StringIO(), width=200)
+    bench.print_tables(facts, shown)
+    lines = [line for line in shown.file.getvalue().splitlines() if "not run" in line]  # type: ignore[attr-defined]
+    assert lines == ["not run: model_float.tflite, model_int8.tflite: no TFLite runtime: pip install ai-edge-litert"]
     result = run(small, "--seconds", 0.01, PYTHONPATH=str(tmp_path), CC="no-such-compiler")
     assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("edge-mnist: nothing can be run here: model_float.tflite: no TFLite runtime")
