@@ -6,8 +6,12 @@ teacher, and from an ensemble of teachers, whose logits are averaged. Each of th
 epochs, by the recipe `best`, without outliers and with the same seed.
 
 Prints the accuracy of each student on MNIST's images for validation and on its test images, and its errors on augmented
-images for validation. They are ten times as many, so that chance moves their errors less. No choice is made by any of
-these figures. The same command goes on where it was stopped; a training that is complete is not done again.
+images for validation. They are ten times as many, so that chance moves their errors less. The same command goes on
+where it was stopped; a training that is complete is not done again. RUNS/students holds the weights of the students.
+
+    python -m benchmarks.distillation RUNS --student ensemble --epochs 64 --set temperature=1 --seeds 5
+
+trains only students of one teacher, whose recipe may be changed, with several seeds.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from safetensors.torch import save
 
 from benchmarks import run_command
 from edge_mnist.data import mnist
@@ -41,7 +46,7 @@ from edge_mnist.training.degradation import degrade
 from edge_mnist.training.distillation import Teacher, compute_loss, pack_teachers, unpack_teacher
 from edge_mnist.training.loop import CHECKPOINT
 from edge_mnist.training.network import CLASSES, DigitNet
-from edge_mnist.training.recipes import RECIPES, Recipe, augmentation_at
+from edge_mnist.training.recipes import RECIPES, Recipe, augmentation_at, change_recipe, parse_changes
 from edge_mnist.training.steps import make_optimizer, measure_accuracy, normalize, set_rates
 from edge_mnist.training.workers import WorkerGroup
 
@@ -80,6 +85,30 @@ TEACHERS: dict[str, tuple[str, ...]] = {
     "ensemble": ("residual", "plain", "wide"),
 }
 """What the students learn from: the networks whose logits are averaged, by name."""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A DigitNet that is trained from random weights."""
+
+    teacher: str
+    """A name in `TEACHERS`."""
+    epochs: int
+    changes: tuple[str, ...] = ()
+    """What differs from `RECIPE`, as NAME=VALUE."""
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """What its files in the folder students are called."""
+        seed = (f"seed={self.seed}",) if self.seed else ()
+        return "-".join((self.teacher.replace(" ", "-"), str(self.epochs), *self.changes, *seed))
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it learns."""
+        recipe = replace(RECIPE, epochs=self.epochs, cooldown_epochs=max(1, self.epochs // 8))
+        return change_recipe(recipe, parse_changes(self.changes))
 
 
 class Images:
@@ -166,51 +195,65 @@ def choose_cycle(epoch: int, recipe: Recipe) -> int:
     return epoch % USUAL_CYCLES if epoch < usual else USUAL_CYCLES + (epoch - usual) % COOLDOWN_CYCLES
 
 
-def train_student(runs: Path, data: Path | None, job: tuple[str, int]) -> dict[str, float]:
-    """Train a DigitNet, unless it has been trained.
+def train_student(runs: Path, data: Path | None, student: Student) -> dict[str, float]:
+    """Train a student, unless it has been trained.
 
     Args:
         runs: the folder with the images and the logits of the larger networks.
         data: the folder with MNIST's files.
-        job: a name of `TEACHERS`, and the number of epochs.
+        student: what is trained.
 
     Returns:
         "validation" and "test", shares of the images that are read rightly, and "augmented", the share of the augmented
         images for validation that are read wrongly.
     """
-    name, epochs = job
-    path = runs / "students" / f"{name.replace(' ', '-')}-{epochs}.json"
-    return _read(path) or _write(path, measure_network(_learn(runs, data, name, epochs), Images(runs, data)))
+    path = runs / "students" / f"{student.name}.json"
+    if known := _read(path):
+        return known
+    network = _learn(runs, data, student)
+    path.parent.mkdir(exist_ok=True)
+    write_whole(
+        path.with_suffix(".safetensors"), save({key: value.contiguous() for key, value in network.state_dict().items()})
+    )
+    return _write(path, measure_network(network, Images(runs, data)))
 
 
-def _learn(runs: Path, data: Path | None, name: str, epochs: int) -> torch.nn.Module:
-    """Train a DigitNet with random weights, see `train_student`."""
+def _learn(runs: Path, data: Path | None, student: Student) -> torch.nn.Module:
+    """Train a DigitNet with random weights, or go on where that was stopped, see `train_student`."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     images = Images(runs, data)
     augmented = images.open()
     labels = torch.from_numpy(images.digits.labels[images.learning])
-    taught = [ask_network(runs, data, network) for network in TEACHERS[name]]
-    recipe = replace(RECIPE, epochs=epochs, cooldown_epochs=max(1, epochs // 8))
-    torch.manual_seed(0)
+    taught = [ask_network(runs, data, network) for network in TEACHERS[student.teacher]]
+    recipe = student.recipe
+    torch.manual_seed(student.seed)
     network: torch.nn.Module = DigitNet()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     optimizer = make_optimizer(recipe, network)
     batches = len(labels) // recipe.batch_size
-    for epoch in range(epochs):
+    state, first = runs / f"{student.name}.state", 0
+    if state.exists():
+        first, weights, moments = torch.load(state)
+        network.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+    for epoch in range(first, student.epochs):
         network.train()
         cycle = choose_cycle(epoch, recipe)
-        order = draw_permutation(0, epoch, len(labels))
+        order = draw_permutation(student.seed, epoch, len(labels))
         for batch in range(batches):
             part = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
             pixels = torch.from_numpy(augmented[cycle, part]).unsqueeze(1).float()
             logits = [torch.from_numpy(one[cycle, part]) for one in taught]
-            set_rates(optimizer, recipe, epoch * batches + batch, epochs * batches)
+            set_rates(optimizer, recipe, epoch * batches + batch, student.epochs * batches)
             teacher_logits = torch.stack(logits).mean(0) if logits else None
             loss = compute_loss(network(normalize(pixels)), labels[part], teacher_logits, recipe)
             optimizer.zero_grad()
             (loss / recipe.batch_size).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        torch.save((epoch + 1, network.state_dict(), optimizer.state_dict()), state.with_suffix(".unfinished"))
+        state.with_suffix(".unfinished").rename(state)
+    state.unlink()
     return network
 
 
@@ -268,31 +311,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, metavar="RUNS", help="the folder of the trainings, of 1 GB")
     parser.add_argument("--data", type=Path, help="the folder with MNIST's files")
-    parser.add_argument("--epochs", type=int, default=8, help="the epochs of the shortest trainings")
+    parser.add_argument("--epochs", type=int, default=8, help="the epochs of the shortest trainings, or of --student")
+    parser.add_argument("--student", choices=list(TEACHERS), help="train only students of this teacher")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe of --student"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="how many students of --student are trained")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, on a core each")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
     runs, data = options.runs, options.data
-    names = [name for name in NETWORKS if any(name in networks for networks in TEACHERS.values())]
-    epochs = [options.epochs * factor for factor in (1, 2, 4)]
-    jobs = list(product(TEACHERS, epochs))
+    if options.student:
+        chosen = [options.student]
+        students = [Student(options.student, options.epochs, tuple(options.set), seed) for seed in range(options.seeds)]
+    else:
+        chosen = list(TEACHERS)
+        students = [Student(name, options.epochs * factor) for name in chosen for factor in (1, 2, 4)]
+    names = [name for name in NETWORKS if any(name in TEACHERS[teacher] for teacher in chosen)]
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         trained = pool.map(partial(train_network, runs, data), names)
         Images(runs, data).open()
         list(trained)
         list(pool.map(partial(_ask, runs, data), names))
-        measured = list(pool.map(partial(measure_teacher, runs, data), filter(None, TEACHERS.values())))
+        measured = pool.map(partial(measure_teacher, runs, data), (TEACHERS[name] for name in chosen if TEACHERS[name]))
+        teachers = dict(zip((name for name in chosen if TEACHERS[name]), measured, strict=True))
         # The longest first, so that no core waits for the last one.
-        order = sorted(jobs, key=lambda job: -job[1])
+        order = sorted(students, key=lambda student: -student.epochs)
         results = dict(zip(order, pool.map(partial(train_student, runs, data), order), strict=True))
-    columns = ("teacher", "its test", "its errors, augmented", "epochs", "validation", "errors, augmented", "test")
-    table = Table(*columns)
-    teachers = dict(zip(filter(lambda name: TEACHERS[name], TEACHERS), measured, strict=True))
-    for name, count in jobs:
-        teacher, student = teachers.get(name), results[name, count]
+    columns = (
+        "teacher",
+        "its test",
+        "its errors, augmented",
+        "epochs",
+        "seed",
+        "validation",
+        "errors, augmented",
+        "test",
+    )
+    table = Table(*columns, title=", ".join(options.set) or None)
+    for student in students:
+        teacher, found = teachers.get(student.teacher), results[student]
         of_teacher = (f"{teacher['test']:.2%}", f"{teacher['augmented']:.2%}") if teacher else ("-", "-")
-        of_student = (f"{student['validation']:.2%}", f"{student['augmented']:.2%}", f"{student['test']:.2%}")
-        table.add_row(name, *of_teacher, str(count), *of_student)
+        of_student = (f"{found['validation']:.2%}", f"{found['augmented']:.2%}", f"{found['test']:.2%}")
+        table.add_row(student.teacher, *of_teacher, str(student.epochs), str(student.seed), *of_student)
     make_console().print(table)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load  # noqa: E402
+
 from benchmarks import distillation, teachers  # noqa: E402
 from edge_mnist.data import mnist, strokes  # noqa: E402
 from edge_mnist.data.mnist import Digits  # noqa: E402
@@ -84,10 +86,39 @@ def test_a_student_is_trained_once_and_learns(runs: Path, name: str, monkeypatch
     labels = distillation.Images(runs, None).digits.labels[:256]
     right = np.tile(10 * np.eye(10, dtype=np.float32)[labels], (3, 1, 1))
     monkeypatch.setattr(distillation, "ask_network", lambda *_: right)
-    result = distillation.train_student(runs, None, (name, 20))
+    student = distillation.Student(name, 20)
+    result = distillation.train_student(runs, None, student)
     assert result["test"] > 0.5 and set(result) == {"validation", "augmented", "test"}
+    weights = load((runs / "students" / f"{student.name}.safetensors").read_bytes())
+    network = distillation.DigitNet()
+    network.load_state_dict(weights)
+    assert distillation.measure_network(network, distillation.Images(runs, None)) == result
     monkeypatch.setattr(distillation, "DigitNet", None)
-    assert distillation.train_student(runs, None, (name, 20)) == result
+    assert distillation.train_student(runs, None, student) == result
+
+
+def test_a_student_that_was_stopped_goes_on_to_the_same_weights(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = distillation.Student("labels alone", 4, ("weight_decay=0.001",), seed=3)
+    assert student.name == "labels-alone-4-weight_decay=0.001-seed=3" and student.recipe.weight_decay == 0.001
+    expected = distillation._learn(runs, None, student).state_dict()
+
+    class Stop(Exception):
+        """Stops a training."""
+
+    def stop(epoch: int, recipe: distillation.Recipe) -> int:
+        if epoch == 2:
+            raise Stop
+        return choose(epoch, recipe)
+
+    choose = distillation.choose_cycle
+    monkeypatch.setattr(distillation, "choose_cycle", stop)
+    with pytest.raises(Stop):
+        distillation._learn(runs, None, student)
+    epochs: list[int] = []
+    monkeypatch.setattr(distillation, "choose_cycle", lambda *given: epochs.append(given[0]) or choose(*given))
+    for name, array in distillation._learn(runs, None, student).state_dict().items():
+        torch.testing.assert_close(array, expected[name], rtol=0, atol=0)
+    assert epochs == [2, 3] and not list(runs.glob("*.state"))
 
 
 def test_a_network_that_is_trained_is_not_trained_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +157,20 @@ def test_the_table_has_each_student_beside_its_teacher(
     distillation.main()
     lines = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capsys.readouterr().out.splitlines()]
     rows = [cells for cells in lines if cells[0] in distillation.TEACHERS]
-    assert [row[3:] for row in rows[:2]] == [["8", "90.00%", "12.00%", "8.00%"], ["16", "90.00%", "12.00%", "16.00%"]]
+    assert [row[3:] for row in rows[:2]] == [
+        ["8", "0", "90.00%", "12.00%", "8.00%"],
+        ["16", "0", "90.00%", "12.00%", "16.00%"],
+    ]
     assert [row[0] for row in rows] == ["labels alone"] * 3 + ["both"] * 3
     assert rows[0][1:3] == ["-", "-"] and all(cell.endswith("%") for cell in rows[3][1:3])
+
+    for seed in ("", "-seed=1"):
+        text = json.dumps({"validation": 0.5, "augmented": 0.25, "test": 0.75})
+        (runs / "students" / f"both-9-lr=0.1{seed}.json").write_text(text)
+    more = ["--student", "both", "--epochs", "9", "--set", "lr=0.1", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", ["distillation", str(runs), *more])
+    distillation.main()
+    lines = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in capsys.readouterr().out.splitlines()]
+    found = [row for row in lines if row[0] == "both"]
+    assert [row[3:] for row in found] == [["9", seed, "50.00%", "25.00%", "75.00%"] for seed in "01"]
+    assert found[0][:3] == rows[3][:3]
