@@ -171,9 +171,8 @@ def require_format(data: bytes, name: str) -> Format:
     found = detect_format(data)
     if found is None:
         *titles, last = (f"{record.title} ({record.suffix})" for record in FORMATS.values())
-        raise EdgeMnistError(
-            f"{name}: expected an artifact, {', '.join(titles)} or {last}, found {len(data)} other bytes"
-        )
+        size = f"{len(data)} other bytes" if data else "an empty file"
+        raise EdgeMnistError(f"{name}: expected an artifact, {', '.join(titles)} or {last}, found {size}")
     return found
 
 
@@ -206,5 +205,6 @@ def choose_formats(names: Sequence[str] = ()) -> tuple[Format, ...]:
     """
     for name in names:
         if name not in FORMATS:
-            raise UsageError(f"--format {name}: expected one of {', '.join(FORMATS)}")
+            hint = ": name each with a --format of its own" if "," in name else ""
+            raise UsageError(f"--format {name}: expected one of {', '.join(FORMATS)}{hint}")
     return tuple(record for record in FORMATS.values() if (record.name in names if names else record.is_default))

@@ -206,7 +206,7 @@ def describe(file: str | os.PathLike[str] | None = None) -> Facts:
     if kind is None:
         raise EdgeMnistError(
             f"{path}: expected a checkpoint (.safetensors), an artifact (.pt, .onnx, .tflite, .c, .wasm) or a bundle's "
-            f"folder, found {len(data)} other bytes"
+            f"folder, found {f'{len(data)} other bytes' if data else 'an empty file'}"
         )
     return facts | _describe_artifact(data, kind, str(path))
 

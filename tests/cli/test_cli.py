@@ -154,6 +154,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     # what: the command, its exit status, a part of what it says
     "no such recipe": ("train --recipe slow", 2, "--recipe slow: unknown, expected one of adam-onecycle"),
     "no such format": ("export --format coreml", 2, "--format coreml: expected one of torchscript, onnx, tflite, c"),
+    "formats in one option": ("export --format c,onnx", 2, "tflite, c, wasm: name each with a --format of its own"),
     "nothing to resume": ("train --resume --out nothing", 2, "no run to resume here"),
     "train into other files": ("train --data digits --out .", 2, "holds other files"),
     "no such data": ("verify bundle --data nothing", 2, "nothing: no such folder"),

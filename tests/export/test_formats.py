@@ -47,6 +47,8 @@ def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
 def test_other_content_is_refused_with_what_was_expected() -> None:
     with pytest.raises(EdgeMnistError, match=r"x: expected an artifact, TorchScript \(.pt\), .* found 3 other bytes"):
         require_format(b"abc", "x")
+    with pytest.raises(EdgeMnistError, match="found an empty file"):
+        require_format(b"", "x")
 
 
 def test_the_example_in_contributing_is_what_the_files_hold() -> None:
