@@ -7,7 +7,7 @@ epochs, by the recipe `best`, without outliers and with the same seed.
 
 Prints the accuracy of each student on MNIST's images for validation and on its test images, and its errors on augmented
 images for validation. They are ten times as many, so that chance moves their errors less. The same command goes on
-where it was stopped; a training that is complete is not done again. RUNS/students holds the weights of the students.
+where it was stopped; a training that is complete is not done again. RUNS/students holds the students' checkpoints.
 
     python -m benchmarks.distillation RUNS --student ensemble --epochs 64 --set temperature=1 --seeds 5
 
@@ -23,7 +23,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -33,19 +33,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
-from safetensors.torch import save
 
 from benchmarks import run_command
 from edge_mnist.data import mnist
 from edge_mnist.data.keyed_random import draw_permutation
-from edge_mnist.graph import checkpoint
+from edge_mnist.graph import calibration, checkpoint, folding
 from edge_mnist.system.files import write_whole
 from edge_mnist.system.tables import make_console
 from edge_mnist.training.augmentation import augment
 from edge_mnist.training.degradation import degrade
 from edge_mnist.training.distillation import Teacher, compute_loss, pack_teachers, unpack_teacher
-from edge_mnist.training.loop import CHECKPOINT
-from edge_mnist.training.network import CLASSES, DigitNet
+from edge_mnist.training.loop import CHECKPOINT, make_checkpoint
+from edge_mnist.training.network import CLASSES, DIGITNET, DigitNet
 from edge_mnist.training.recipes import RECIPES, Recipe, augmentation_at, change_recipe, parse_changes
 from edge_mnist.training.steps import make_optimizer, measure_accuracy, normalize, set_rates
 from edge_mnist.training.workers import WorkerGroup
@@ -210,12 +209,14 @@ def train_student(runs: Path, data: Path | None, student: Student) -> dict[str, 
     path = runs / "students" / f"{student.name}.json"
     if known := _read(path):
         return known
-    network = _learn(runs, data, student)
+    network, images = _learn(runs, data, student), Images(runs, data)
+    result = measure_network(network, images)
+    metadata = {"network": DIGITNET, "recipe": asdict(student.recipe), "seed": student.seed, "teacher": student.teacher}
+    made = make_checkpoint(network, metadata | {"accuracies": result})
+    statistics = calibration.collect(folding.fold(made), images.open()[0, : calibration.IMAGES])
     path.parent.mkdir(exist_ok=True)
-    write_whole(
-        path.with_suffix(".safetensors"), save({key: value.contiguous() for key, value in network.state_dict().items()})
-    )
-    return _write(path, measure_network(network, Images(runs, data)))
+    checkpoint.save(path.with_suffix(".safetensors"), replace(made, statistics=statistics))
+    return _write(path, result)
 
 
 def _learn(runs: Path, data: Path | None, student: Student) -> torch.nn.Module:

@@ -159,7 +159,7 @@ def train(
                     group.broadcast(encode_tensors(arrays, header))
                 test_accuracy = _train_epochs(state, plan, group, output, caught)
             _LOG.info("collecting the statistics of the activations")
-            result = _make_checkpoint(state.network, _make_metadata(state, plan, output, test_accuracy))
+            result = make_checkpoint(state.network, _make_metadata(state, plan, output, test_accuracy))
             images = plan.images[torch.from_numpy(plan.choose_images(0)[: calibration.IMAGES])].cpu().numpy()
             result = dataclasses.replace(result, statistics=calibration.collect(folding.fold(result), images))
             checkpoints.save(out / CHECKPOINT, result)
@@ -284,7 +284,7 @@ def _save(state: TrainingState, plan: TrainingPlan, output: _Output) -> None:
     if state.history and not state.images:
         output.progress.epoch(state.history[-1])
         metadata = _make_metadata(state, plan, output, None)
-        checkpoints.save(output.out / CHECKPOINT, _make_checkpoint(state.network, metadata))
+        checkpoints.save(output.out / CHECKPOINT, make_checkpoint(state.network, metadata))
 
 
 def _make_network(settings: TrainingSettings) -> nn.Module:
@@ -298,7 +298,7 @@ def _make_network(settings: TrainingSettings) -> nn.Module:
 
 def _check_exportable(network: nn.Module) -> None:
     """Refuse before the training what the export would refuse after it."""
-    checkpoint = _make_checkpoint(network, {})
+    checkpoint = make_checkpoint(network, {})
     logits = output_shapes(checkpoint.architecture, _INPUT_SHAPE)[-1]
     if math.prod(logits) != CLASSES:
         name = checkpoint.architecture[-1].name
@@ -306,7 +306,7 @@ def _check_exportable(network: nn.Module) -> None:
     check_same_logits(network, checkpoint)
 
 
-def _make_checkpoint(network: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
+def make_checkpoint(network: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
     """Make a checkpoint of a network's present weights, without the statistics of its activations.
 
     The network is traced each time, because training may move what becomes a setting of a layer, as the slope of PReLU.

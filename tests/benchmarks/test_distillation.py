@@ -12,8 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import load  # noqa: E402
-
 from benchmarks import distillation, teachers  # noqa: E402
 from edge_mnist.data import mnist, strokes  # noqa: E402
 from edge_mnist.data.mnist import Digits  # noqa: E402
@@ -21,7 +19,7 @@ from edge_mnist.graph import checkpoint  # noqa: E402
 from edge_mnist.graph.checkpoint import Checkpoint  # noqa: E402
 from edge_mnist.graph.layers import weight_shapes  # noqa: E402
 from edge_mnist.training import tracing  # noqa: E402
-from edge_mnist.training.network import MEAN, STD  # noqa: E402
+from edge_mnist.training.network import MEAN, STD, set_weights  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 
 
@@ -89,9 +87,10 @@ def test_a_student_is_trained_once_and_learns(runs: Path, name: str, monkeypatch
     student = distillation.Student(name, 20)
     result = distillation.train_student(runs, None, student)
     assert result["test"] > 0.5 and set(result) == {"validation", "augmented", "test"}
-    weights = load((runs / "students" / f"{student.name}.safetensors").read_bytes())
+    kept = checkpoint.load(runs / "students" / f"{student.name}.safetensors")
+    assert kept.statistics and kept.metadata["accuracies"] == result
     network = distillation.DigitNet()
-    network.load_state_dict(weights)
+    set_weights(network, kept.weights, "")
     assert distillation.measure_network(network, distillation.Images(runs, None)) == result
     monkeypatch.setattr(distillation, "DigitNet", None)
     assert distillation.train_student(runs, None, student) == result

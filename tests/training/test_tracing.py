@@ -26,7 +26,7 @@ from edge_mnist.graph.folding import fold  # noqa: E402
 from edge_mnist.graph.interpreter import run_float  # noqa: E402
 from edge_mnist.graph.layers import Layer, count_parameters, output_shapes, weight_shapes  # noqa: E402
 from edge_mnist.system.errors import EdgeMnistError  # noqa: E402
-from edge_mnist.training.loop import _make_checkpoint  # noqa: E402
+from edge_mnist.training.loop import make_checkpoint  # noqa: E402
 from edge_mnist.training.runs import to_arrays  # noqa: E402
 from edge_mnist.training.same_logits import check_same_logits  # noqa: E402
 from edge_mnist.training.tracing import to_float32, trace_layers, trace_network  # noqa: E402
@@ -365,7 +365,7 @@ def test_a_checkpoint_holds_what_training_made_of_a_setting() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.PReLU())
     for slope in (0.25, 0.5):
         network[2].weight.data.fill_(slope)
-        last = _make_checkpoint(network, {}).architecture[-1].to_json()
+        last = make_checkpoint(network, {}).architecture[-1].to_json()
         assert (last["function"], last["parameter"]) == ("leaky_relu", slope)
 
 
