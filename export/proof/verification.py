@@ -290,7 +290,7 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
     if result["rounding"] != "float" and precision == "int8":
         distances = np.abs(outputs.astype(np.int16) - oracle.compute_logits(precision, "float"))
         note = f"requantizes in fixed point, as the oracle's mode {result['rounding']!r}; from the others' logits "
-        return replace(variant, reason=f"{note}{np.count_nonzero(distances)} differ, by at most {distances.max()}")
+        return replace(variant, reason=f"{note}{np.count_nonzero(distances):,} differ, by at most {distances.max()}")
     return variant
 
 
