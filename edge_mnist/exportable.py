@@ -102,7 +102,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise EdgeMnistError(
             f"{path}: seems to be an artifact in {kind.title}, expected the checkpoint or the network of an export"
         )
-    return checkpoint.load(path)
+    return checkpoint.decode(data, path)
 
 
 def calibrate(

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from edge_mnist.graph import layers
 from edge_mnist.graph.layers import Layer, Shape
-from edge_mnist.graph.tensor_file import Arrays, encode_tensors, read_tensors
+from edge_mnist.graph.tensor_file import Arrays, decode_tensors, encode_tensors
 from edge_mnist.system.errors import EdgeMnistError
-from edge_mnist.system.files import write_whole
+from edge_mnist.system.files import read_bytes, write_whole
 
 _FORMAT = 1
 """The version of the description's layout."""
@@ -93,7 +93,16 @@ def load(path: Path) -> Checkpoint:
         EdgeMnistError: the file is missing, cut short, not safetensors or not a checkpoint, or its weights do not fit
             its layers or are not finite; the text names the file and the array.
     """
-    tensors, header = read_tensors(path)
+    return decode(read_bytes(path), path)
+
+
+def decode(data: bytes, path: Path) -> Checkpoint:
+    """Check the content of a checkpoint's file, and return the checkpoint.
+
+    Raises:
+        EdgeMnistError: as `load`.
+    """
+    tensors, header = decode_tensors(data, str(path))
     try:
         if header["format"] != _FORMAT:
             raise EdgeMnistError(
