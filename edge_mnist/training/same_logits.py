@@ -138,7 +138,7 @@ class _LayerComparison:
             difference = f"their shape, {tuple(output.shape)} for {tuple(self._expected.shape)}"
         if difference and not self.trouble:
             self.trouble = (
-                f"{layer.name}: gives values that differ from those of a {_kind(layer)} of its weights by "
+                f"{layer.place}: gives values that differ from those of a {_kind(layer)} of its weights by "
                 f"{difference}: its forward was replaced, or it does not work as in inference: use a plain layer"
             )
 

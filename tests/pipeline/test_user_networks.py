@@ -222,7 +222,7 @@ def test_images_of_mnists_size_are_taken_for_mnists_unless_said_otherwise(
     edge_mnist.export_model(network, tmp_path / "a", **chosen)
     assert "expect images of (1, 28, 28), (pixel / 255 - 0.1307) / 0.3081, as for MNIST: say oth" in notes(caplog)
     edge_mnist.export_model(network, tmp_path / "b", mean=0.1307, std=0.3081, **chosen)
-    assert notes(caplog) == ""
+    assert "expect images" not in notes(caplog)
     contents = [(tmp_path / name / "model_int8.tflite").read_bytes() for name in "ab"]
     assert contents[0] == contents[1]
 
