@@ -226,8 +226,12 @@ def check_raspberry_pi() -> Iterator[Finding]:
         return
     yield Finding("Board", "good", model)
     if shutil.which("vcgencmd") is not None:
-        answer = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
-        yield check_throttling(answer.stdout)
+        command = ["vcgencmd", "get_throttled"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout
+        except (OSError, subprocess.TimeoutExpired):
+            answer = ""
+        yield check_throttling(answer)
     heat = _read("/sys/class/thermal/thermal_zone0/temp").strip()
     if heat.isdigit():
         yield Finding("Temperature", "good", f"{int(heat) / 1000:.0f} °C; it slows down from 80 °C on")

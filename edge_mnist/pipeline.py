@@ -490,7 +490,14 @@ def train(
     settings = runs.choose_settings(
         recorded=runs.recorded_settings(folder) if resume else None,
         recipe=find_recipe(recipe) if recipe else None,
-        changes={**parse_changes(texts), "epochs": epochs, "batch_size": batch_size, "lr": lr},
+        changes={
+            **parse_changes(texts),
+            **{
+                name: value
+                for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr))
+                if value is not None  # what was not named must not hide what `changes` names
+            },
+        },
         seed=seed,
         device=device,
         bfloat16=None if precision in (None, "auto") else precision == "bfloat16",
@@ -623,6 +630,8 @@ def evaluate(
         with _needing_training_packages():
             import matplotlib  # noqa: F401  # if it is missing, that is an error now and not after the work
     classifier, name = _open(model)
+    if classifier.contract.output_shape is not None:
+        raise UsageError(f"{name}: gives maps, expected one value for each class")
     is_mnist = classifier.contract.input_shape == MNIST_SHAPE and classifier.contract.is_pixels
     if (corruptions or outliers) and not is_mnist:
         raise UsageError(f"{name}: corruptions and outliers are measured on images of 28x28 pixels in grey only")

@@ -135,7 +135,7 @@ def _draw_pairs(random: np.random.RandomState, count: int, digits: _Images) -> _
         wide[:, :28] = digits[left]
         wide[:, 28 - overlap :] = np.maximum(wide[:, 28 - overlap :], digits[right])
         width = wide.shape[1]
-        # a box filter from `width` columns to 20, and from 28 rows to as many as keep the aspect, or nearly
+        # a box filter from `width` columns to 24, and from 28 rows to as many as keep the aspect, or nearly
         height = min(28, round(28 * 24 / width * random.uniform(1, 1.3)))
         small = _shrink(28, height) @ wide @ _shrink(width, 24).T
         top = (28 - height) // 2

@@ -423,7 +423,7 @@ def _choose_rounding(reference: Reference) -> WeightRounding | None:
         integers = operation.weight[0].reshape(-1).astype(int)
         starts = range(integers.min(), max(integers.max() - _STRETCH, integers.min()) + 1)
         counts = [int(((integers >= start) & (integers <= start + _STRETCH)).sum()) for start in starts]
-        first = min(zip(starts, counts, strict=True), key=lambda pair: (abs(pair[1] - 9), abs(pair[0])))[0]
+        first = min(zip(starts, counts, strict=True), key=lambda pair: (not pair[1], abs(pair[1] - 9), abs(pair[0])))[0]
         shown = (integers >= first) & (integers <= first + _STRETCH)
         pairs = zip(steps[shown].tolist(), integers[shown].tolist(), strict=True)
         return WeightRounding(operation.name, 0, scale, first, first + _STRETCH, tuple(pairs))

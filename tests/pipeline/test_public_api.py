@@ -14,7 +14,8 @@ import pytest
 
 import edge_mnist
 from edge_mnist.cli import commands
-from edge_mnist.pretrained import SHIPPED_INT8
+from edge_mnist.pretrained import SHIPPED_FINDER, SHIPPED_INT8
+from tests.support.digits import put_digits
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "torch", "cv2", "rich", "click", "onnxruntime", "ai_edge_litert", "safetensors")
@@ -101,6 +102,22 @@ def test_the_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.M
             text: list[str] = []
             assert runner.run(test, out=text.append).failed == 0, "".join(text)
     assert examples >= 5
+
+
+def test_changes_of_a_recipe_reach_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = pytest.importorskip("edge_mnist.training.loop")
+    found = []
+    monkeypatch.setattr(loop, "train", lambda settings, *_, **__: found.append(settings.recipe))
+    put_digits(tmp_path / "digits")
+    changes = {"lr": 0.003, "epochs": 3, "batch_size": 256}
+    edge_mnist.train(out=tmp_path / "a", data=tmp_path / "digits", changes=changes)
+    edge_mnist.train(out=tmp_path / "b", data=tmp_path / "digits", changes=changes, lr=0.002)
+    assert [(recipe.lr, recipe.epochs, recipe.batch_size) for recipe in found] == [(0.003, 3, 256), (0.002, 3, 256)]
+
+
+def test_maps_are_not_evaluated_as_classes() -> None:
+    with pytest.raises(edge_mnist.UsageError, match="gives maps, expected one value for each class"):
+        edge_mnist.evaluate(SHIPPED_FINDER)
 
 
 def test_lists_instead_of_arrays_and_paths() -> None:
