@@ -134,6 +134,8 @@ def _read(
     given = {Path(name).resolve() for name in names if name != "-"}
     for name in _show_progress(names):
         try:
+            if name == "-" and sys.stdin is None:
+                raise EdgeMnistError("-: standard input is closed")
             frame = images.load_from(sys.stdin.buffer, name) if name == "-" else images.load(Path(name))
             frame = images.rotate(frame, rotate)  # (H, W, 3)
             reading = reader.read(frame)

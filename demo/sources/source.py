@@ -116,9 +116,13 @@ def parse_source(text: str, settings: CameraSettings) -> Source:
         kind: SourceKind = "picamera" if match[1] == "picamera" else "sample"
         return Source(kind, text, match[2] or "0", settings)
     if "://" in text:
-        parts = urlsplit(text)
+        scheme = text.partition("://")[0]  # an address may hold a password, so that errors do not repeat it
+        try:
+            parts = urlsplit(text)
+        except ValueError as error:
+            raise UsageError(f"--camera {scheme}://...: the address is damaged: {error}") from error
         if parts.scheme not in _STREAM_SCHEMES:
-            raise UsageError(f"--camera {text}: expected rtsp:// or http://")
+            raise UsageError(f"--camera {scheme}://...: expected rtsp:// or http://")
         return Source("stream", f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}", text, settings)
     path = Path(text)
     if path.is_dir():

@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(error.exit_status)
     except OSError as error:  # a full disk under stdout, a folder without permission, no temporary folder
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"edge-mnist: {where}{error.strerror or error}", err=True)
+        click.echo(f"edge-mnist: {_escape(where)}{error.strerror or error}", err=True)
         sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)  # the path itself is wrong
     except click.ClickException as error:
         error.show()

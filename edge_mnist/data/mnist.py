@@ -8,6 +8,7 @@ NumPy is needed, because models are also verified on small devices.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import math
 import os
@@ -53,6 +54,10 @@ _LARGEST_DOWNLOAD = 1 << 25
 
 _IMAGES, _LABELS = b"\0\0\x08\x03", b"\0\0\x08\x01"
 """The first four bytes of an IDX file: two zeros, 8 for unsigned bytes, and the number of dimensions."""
+
+
+_MOST_BYTES = 512 * 1024 * 1024
+"""The most bytes of a file after its decompression; a file of MNIST has at most 47 million."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +231,15 @@ def _decompress(path: Path, content: bytes) -> bytes:
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(_MOST_BYTES + 1)
     except EOFError as error:
         raise EdgeMnistError(f"{path}: cut short: gzip ends after {len(content):,} bytes: get it again") from error
     except (OSError, zlib.error) as error:
         raise EdgeMnistError(f"{path}: damaged: {error}: get it again") from error
+    if len(found) > _MOST_BYTES:
+        raise EdgeMnistError(f"{path}: holds more than {_MOST_BYTES:,} bytes when it is decompressed")
+    return found
 
 
 def _parse_images(path: Path, content: bytes) -> NDArray[np.uint8]:

@@ -209,3 +209,11 @@ def test_only_numpy_is_needed() -> None:
     others = "{'torch', 'platformdirs', 'urllib.request'}"
     code = f"import sys, edge_mnist.data.mnist, edge_mnist.data.strokes; print({others} & {{*sys.modules}})"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_what_grows_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mnist, "_MOST_BYTES", 1000)
+    path = tmp_path / "bomb.gz"
+    assert mnist._decompress(path, gzip.compress(bytes(1000))) == bytes(1000)
+    with pytest.raises(EdgeMnistError, match="bomb.gz: holds more than 1,000 bytes"):
+        mnist._decompress(path, gzip.compress(bytes(1001)))

@@ -359,3 +359,10 @@ def test_the_loop_reports_once_that_a_camera_is_lost_and_that_it_is_back() -> No
     capture.close()
     assert lines[:3] == ["cam: unplugged; trying again", "the picture is back", "cam: unplugged; trying again"]
     assert kinds[:4] == ["live", "lost", "live", "lost"]
+
+
+@pytest.mark.parametrize("address", ["rtsp://user:secret@[fe80::1/x", "ftps://user:secret@camera/"])
+def test_a_wrong_address_is_one_line_without_its_password(address: str) -> None:
+    with pytest.raises(UsageError, match=r"--camera \w+://\.\.\.: ") as caught:
+        parse_source(address, CameraSettings())
+    assert "secret" not in str(caught.value)
