@@ -320,6 +320,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many students of --student are trained")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, on a core each")
     options = parser.parse_args()
+    if not options.student and (options.set or options.seeds != 1):
+        parser.error("--set and --seeds need --student")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
     runs, data = options.runs, options.data
     if options.student:
