@@ -21,7 +21,7 @@ from edge_mnist.demo.views import snapshots
 from edge_mnist.demo.views.drawing import draw_result, to_bgr
 from edge_mnist.demo.views.recording import Recording
 from edge_mnist.system import stderr
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, explain_missing_packages
 from edge_mnist.system.files import check_folder
 from edge_mnist.system.progress import is_quiet
 
@@ -78,12 +78,8 @@ def run_demo(options: DemoOptions, stop: Sequence[int] = ()) -> bool:
             stack.callback(window.close)
             report_unless_quiet(f"keys in the window: {KEYS}")
         if view == "web":
-            try:
+            with explain_missing_packages():
                 from edge_mnist.demo.views.page.server import PageView
-            except ModuleNotFoundError as error:
-                if error.name != "aiohttp":
-                    raise
-                raise missing_package("aiohttp", "demo") from error
 
             save_snapshot = output.save_snapshot if options.snapshots else None
             page = stack.enter_context(closing(PageView(options.page, model, source.name, save_snapshot, report)))
@@ -157,10 +153,10 @@ class _Output:
 
     def toggle_recording(self) -> None:
         """Begin a recording, or end the present one."""
-        if self._recording is not None:
-            self.close()
-            return
         try:
+            if self._recording is not None:
+                self.close()
+                return
             self._recording = Recording(self._options.record or Path(f"edge-mnist-{snapshots.format_time()}.mp4"))
             report_unless_quiet(f"recording {self._recording.path}")
         except EdgeMnistError as error:

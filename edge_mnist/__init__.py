@@ -110,15 +110,10 @@ if not TYPE_CHECKING:  # a type checker would take any name for one that is foun
         source = next((source for source, names in _SOURCES.items() if name in names), None)
         if source is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        try:
-            module = import_module(f"{__name__}.{source}")
-        except ModuleNotFoundError as error:
-            from edge_mnist.system.errors import missing_picture_package
+        from edge_mnist.system.errors import explain_missing_packages
 
-            missing = missing_picture_package(error)
-            if missing is error:  # another package than OpenCV and Pillow
-                raise
-            raise missing from error
+        with explain_missing_packages():
+            module = import_module(f"{__name__}.{source}")
         value = globals()[name] = getattr(module, name)
         return value
 

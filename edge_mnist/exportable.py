@@ -23,9 +23,8 @@ from edge_mnist.graph.operations import Conv2d, FloatGraph
 from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.pretrained import SHIPPED
 from edge_mnist.system.archives import is_torch_save_file
-from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, explain_missing_packages, first_line
 from edge_mnist.system.files import read_bytes
-from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,10 +80,8 @@ def load_network(
         return load_checkpoint(path or SHIPPED)
     if network is not None and model is not None and path is None:
         raise UsageError(f"network {network}: the model is a module already: leave network out")
-    try:
+    with explain_missing_packages():
         from edge_mnist.training import network as networks
-    except ImportError as error:
-        raise missing_package("torch", "train") from error
     if network is not None:
         return _convert(networks.build_network(network), network, path, options, calibration)
     return _convert(networks.check_module(model, "model"), type(model).__name__, None, options, calibration)
@@ -188,8 +185,7 @@ def describe_origin(model: Model, network: str | None, source: Checkpoint) -> di
     if network is not None:
         recorded = {"network": network, **recorded}
     if isinstance(model, str | os.PathLike):
-        path = Path(model)
-        return {"file": path.name, "sha256": sha256(read_bytes(path)), **recorded}
+        return {"file": Path(model).name, "sha256": source.sha256, **recorded}
     if model is not None:
         return {"module": f"{type(model).__module__}.{type(model).__qualname__}", **recorded}
     return recorded if network is not None else {"file": SHIPPED.name, **recorded}
@@ -204,8 +200,7 @@ def _convert(
     from edge_mnist.training.state_dict import load_weights
 
     module = tracing.to_float32(module)
-    if path:
-        load_weights(module, path, name)
+    digest = load_weights(module, path, name) if path else ""
     shape, origin = _find_input_shape(module, options, calibration)
     check_input_shape(shape)
     shape = tuple(shape)
@@ -225,7 +220,9 @@ def _convert(
     mean, std = _choose_normalisation(shape, options, is_pixels=is_pixels)
     state = module.state_dict()
     weights = runs.to_arrays({key: state[key] for key in weight_shapes(traced.layers)})
-    converted = Checkpoint(traced.layers, shape, mean, std, weights, is_pixels=is_pixels, ending=traced.ending)
+    converted = Checkpoint(
+        traced.layers, shape, mean, std, weights, is_pixels=is_pixels, ending=traced.ending, sha256=digest
+    )
     checkpoint.check_checkpoint(converted, str(path or name))
     check_same_logits(module, converted)
     return converted

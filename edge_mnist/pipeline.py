@@ -12,8 +12,7 @@ import logging
 import os
 import shlex
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -47,14 +46,20 @@ from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.layers import Shape
 from edge_mnist.graph.quantization import LayerReport, quantize_graph
+from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.measure import evaluation
 from edge_mnist.measure.evaluation import Evaluation
 from edge_mnist.pretrained import SHIPPED, SHIPPED_INT8
-from edge_mnist.runtime import Classifier, check_runtime, load, load_bytes
+from edge_mnist.runtime import Classifier, check_origin, check_runtime, load_bytes
 from edge_mnist.system import progress
-from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, UsageError, check_package, missing_package
+from edge_mnist.system.errors import (
+    EdgeMnistError,
+    NotInstalledError,
+    UsageError,
+    check_package,
+    explain_missing_packages,
+)
 from edge_mnist.system.files import check_folder, lock, parse_json, read_bytes, write_whole
-from edge_mnist.system.hashes import sha256
 
 if TYPE_CHECKING:
     from edge_mnist.training.loop import SignalCollector
@@ -95,8 +100,8 @@ class ExportResult:
     Attributes:
         folder: the folder, which holds manifest.json and reference.safetensors too.
         artifacts: the artifacts in the order of the formats, float before int8.
-        replaced: the names of the artifacts of an earlier export that this one wrote anew.
-        removed: the names of the artifacts of an earlier export that this one does not have and has removed.
+        replaced: the names of the files of an earlier export that this one wrote anew.
+        removed: the names of the files of an earlier export that this one does not have and has removed.
         parity: how every artifact compared with the oracle; None if the export was not verified. A failed
             verification raises no error: look at `parity.passed`.
     """
@@ -238,7 +243,7 @@ def export_model(
     with lock(folder):
         check_folder(folder.resolve(), "--out")
         if network is not None:
-            check_package("torch", "train")  # without it, leaving TorchScript out would not help
+            check_package("torch")  # without it, leaving TorchScript out would not help
         source, reference, calibrated = _prepare(
             model,
             network,
@@ -472,7 +477,7 @@ def train(
     from edge_mnist.data.user_digits import read_user_digits
     from edge_mnist.training.recipes import find_recipe, parse_changes
 
-    with _needing_training_packages():
+    with explain_missing_packages():
         from edge_mnist.training import loop, runs
         from edge_mnist.training import workers as processes
 
@@ -486,29 +491,22 @@ def train(
     own_digits = read_user_digits(Path(user_digits)) if user_digits else None
     is_tuning = own_digits is not None and not resume and recipe == "tune" and network is None
     first = _path(init) or (SHIPPED if is_tuning else None)
-    texts = (f"{name}={value}" for name, value in (changes or {}).items())
+    start = load_checkpoint(first) if first else None
+    loaded = [load_checkpoint(Path(path)) for path in teachers]
+    named = dict(changes or {}) | runs.drop_none({"epochs": epochs, "batch_size": batch_size, "lr": lr})
     settings = runs.choose_settings(
         recorded=runs.recorded_settings(folder) if resume else None,
         recipe=find_recipe(recipe) if recipe else None,
-        changes={
-            **parse_changes(texts),
-            **{
-                name: value
-                for name, value in (("epochs", epochs), ("batch_size", batch_size), ("lr", lr))
-                if value is not None  # what was not named must not hide what `changes` names
-            },
-        },
+        changes=parse_changes(f"{name}={value}" for name, value in named.items()),
         seed=seed,
         device=device,
         bfloat16=None if precision in (None, "auto") else precision == "bfloat16",
         network=network,
         everything=everything or None,
-        init=_digest(first) if first else None,
-        teachers=",".join(_digest(Path(path)) for path in teachers) or None,
+        init=start.sha256 if start else None,
+        teachers=",".join(teacher.sha256 for teacher in loaded) or None,
     )
-    with progress.show_step("reading checkpoints and images"):
-        start = load_checkpoint(first) if first else None
-        loaded = [load_checkpoint(Path(path)) for path in teachers]
+    with progress.show_step("reading images"):
         parts = mnist.load("train", _path(data)), mnist.load("test", _path(data))
     with progress.repeat_steps():
         loop.train(
@@ -560,7 +558,7 @@ def run_experiments(
         UsageError: there are runs already, or they were started with other settings.
         EdgeMnistError: as of `train`.
     """
-    with _needing_training_packages():
+    with explain_missing_packages():
         import torch
 
         from edge_mnist.training import experiments, experiments_report
@@ -606,6 +604,7 @@ def evaluate(
     confusion: StrPath | None = None,
     resize: int | tuple[int, int] | None = None,
     skip_bad: bool = False,
+    trust: bool = False,
 ) -> EvaluationResult:
     """Measure how well a model classifies MNIST's images, or labelled inputs of the user's.
 
@@ -619,6 +618,7 @@ def evaluate(
         confusion: a PNG file to draw the confusion matrix and the most confident mistakes into.
         resize: how pictures are resized, as of `export_model`; None for how they were for the export of an artifact.
         skip_bad: skip pictures that cannot be opened.
+        trust: open an artifact that carries code even if its origin is unknown.
 
     Raises:
         UsageError: there is no such file, or the model takes inputs of another shape.
@@ -627,9 +627,9 @@ def evaluate(
     from edge_mnist.data.outliers import TRAINING, UNSEEN
 
     if confusion is not None:
-        with _needing_training_packages():
+        with explain_missing_packages():
             import matplotlib  # noqa: F401  # if it is missing, that is an error now and not after the work
-    classifier, name = _open(model)
+    classifier, name = _open(model, trust=trust)
     if classifier.contract.output_shape is not None:
         raise UsageError(f"{name}: gives maps, expected one value for each class")
     is_mnist = classifier.contract.input_shape == MNIST_SHAPE and classifier.contract.is_pixels
@@ -898,27 +898,18 @@ def _verify(folder: Path, images: Images, options: VerifyOptions) -> ParityRepor
     return dataclasses.replace(report, page=folder / REPORT)
 
 
-def _open(model: StrPath | Classifier | None) -> tuple[Classifier, str]:
-    """An artifact, or a checkpoint as the float artifact that it becomes; and its name."""
+def _open(model: StrPath | Classifier | None, *, trust: bool) -> tuple[Classifier, str]:
+    """Open an artifact, or a checkpoint as the float artifact that it becomes; and give its name."""
     if isinstance(model, Classifier):
         return model, model.name
     path = Path(model) if model is not None else SHIPPED_INT8
-    if path.suffix != ".safetensors":
-        return load(path), path.name
+    data = read_bytes(path)
+    if not is_safetensors(data):
+        check_origin(path, data, trust=trust)
+        return load_bytes(data, str(path)), path.name
     from edge_mnist.export.tflite.writer import write_tflite
 
-    return load_bytes(write_tflite(fold(checkpoint.load(path))), str(path)), path.name
-
-
-@contextmanager
-def _needing_training_packages() -> Iterator[None]:
-    """A context of imports that need the extra `train`."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "matplotlib"):
-            raise
-        raise missing_package(error.name, "train") from error
+    return load_bytes(write_tflite(fold(checkpoint.decode(data, path))), str(path)), path.name
 
 
 def _check_count(images: int | None) -> None:
@@ -928,8 +919,3 @@ def _check_count(images: int | None) -> None:
 
 def _path(path: StrPath | None) -> Path | None:
     return None if path is None else Path(path)
-
-
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file, hexadecimal."""
-    return sha256(read_bytes(path))

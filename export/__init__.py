@@ -12,7 +12,7 @@ from edge_mnist.export.wasm.page import write_page
 from edge_mnist.export.wasm.writer import find_clang, write_wasm
 from edge_mnist.formats.table import Format
 from edge_mnist.graph.operations import FloatGraph, QuantizedGraph
-from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, check_package, missing_package
+from edge_mnist.system.errors import EdgeMnistError, NotInstalledError, check_package, explain_missing_packages
 
 Writer = Callable[[FloatGraph | QuantizedGraph], bytes]
 CompanionWriter = Callable[[Reference, bytes], bytes]
@@ -21,9 +21,10 @@ CompanionWriter = Callable[[Reference, bytes], bytes]
 def _write_torchscript(graph: FloatGraph | QuantizedGraph) -> bytes:
     """Write TorchScript. Torch is imported only here, because the other formats do not need it."""
     try:
-        from edge_mnist.export.torchscript_writer import write_torchscript
-    except ImportError as error:
-        raise _suggest_other_formats(missing_package("torch", "train")) from error
+        with explain_missing_packages():
+            from edge_mnist.export.torchscript_writer import write_torchscript
+    except NotInstalledError as error:
+        raise _suggest_other_formats(error) from error
     return write_torchscript(graph)
 
 
@@ -40,7 +41,7 @@ def check_writers(formats: Iterable[Format]) -> None:
     for record in formats:
         if record.name == "torchscript":
             try:
-                check_package("torch", "train")
+                check_package("torch")
             except NotInstalledError as error:
                 raise _suggest_other_formats(error) from error
         elif record.name == "wasm":

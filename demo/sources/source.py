@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from edge_mnist.demo.sources import cameras, video
 from edge_mnist.demo.sources.cameras import CameraSettings, Image
-from edge_mnist.system.errors import UsageError, missing_picture_package
+from edge_mnist.system.errors import UsageError, explain_missing_packages
 
 SourceKind = Literal["v4l2", "picamera", "stream", "sample", "video", "folder", "image"]
 
@@ -156,8 +156,6 @@ def _repeat_image(path: Path) -> Iterator[Image]:
 
 def _import_images() -> ModuleType:
     """Import the module that opens image files; with Pillow it takes 4 MB, which a camera's demo can do without."""
-    try:
+    with explain_missing_packages():
         from edge_mnist.demo.sources import images
-    except ModuleNotFoundError as error:
-        raise missing_picture_package(error) from error
     return images

@@ -27,7 +27,7 @@ from edge_mnist.demo.live.models import OpenedModel
 from edge_mnist.demo.live.recognition import FrameResult
 from edge_mnist.demo.views import discovery
 from edge_mnist.demo.views.notices import Notices
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, explain_missing_packages
 
 USER, PASSWORD, AUTHORITY = "EDGE_MNIST_MQTT_USER", "EDGE_MNIST_MQTT_PASSWORD", "EDGE_MNIST_MQTT_CA"
 """The environment variables with the credentials, and with a file of the certificates that are trusted."""
@@ -113,10 +113,8 @@ class MqttView:
         if discovery_prefix is not None:
             prefix = discovery.parse_prefix(discovery_prefix)
             self._descriptions = discovery.make_messages(prefix, self._broker.topic, model.path.name)
-        try:
+        with explain_missing_packages():
             import paho.mqtt.client  # noqa: F401
-        except ImportError as error:
-            raise missing_package("paho-mqtt", "mqtt") from error
         self._notices, self._source = Notices(report), source
         self._retained: dict[str, str] = {}  # the last message of each topic that is retained
         self._lock = threading.Lock()  # is held while a retained message is changed and published

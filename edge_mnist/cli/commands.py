@@ -7,6 +7,7 @@ that `--help` is instant and a machine without torch can use every command that 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ from edge_mnist.cli.predict import predict
 from edge_mnist.cli.train import train
 from edge_mnist.cli.verify import verify
 from edge_mnist.system import progress
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, first_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,6 +52,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     # PyTorch's C++ code warns of functions that it will remove, about which a user of this command can do nothing.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are printed as they are, UTF-8 or not
     try:
         with progress.report_to_stderr():
             commands.main(prog_name="edge-mnist", standalone_mode=False)
@@ -69,9 +72,13 @@ def main() -> None:
         click.echo("edge-mnist: stopped", err=True)
         sys.exit(130)
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if _is_out_of_memory(error):
+            click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
+        elif isinstance(error, ImportError) and not (error.name or "edge_mnist").startswith("edge_mnist"):
+            reason = f"{error.name}: is installed, but cannot be loaded: {first_line(error)}"
+            click.echo(f"edge-mnist: {_escape(reason)}: see edge-mnist doctor", err=True)
+        else:
             raise
-        click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
         sys.exit(1)
 
 

@@ -13,7 +13,7 @@ import click
 from edge_mnist.cli import options as cli_options
 from edge_mnist.cli.config import add_config
 from edge_mnist.system import signals
-from edge_mnist.system.errors import UsageError, missing_picture_package
+from edge_mnist.system.errors import UsageError, explain_missing_packages
 from edge_mnist.system.files import check_folder
 
 _LOG = logging.getLogger(__name__)
@@ -120,13 +120,11 @@ def demo(
     """
     stop = click.get_current_context().with_resource(signals.collect())  # here, as loading the libraries takes a while
     _LOG.warning(STARTING)
-    try:
+    with explain_missing_packages():
         from edge_mnist.demo import program
         from edge_mnist.demo.live.loop import Limits
         from edge_mnist.demo.options import DemoOptions, PageOptions
         from edge_mnist.demo.sources.cameras import CameraSettings
-    except ModuleNotFoundError as error:
-        raise missing_picture_package(error) from error
     if corrections is not None:
         check_folder(corrections, "--corrections")
     options = DemoOptions(

@@ -37,6 +37,7 @@ from edge_mnist.cli import options
 @click.option(
     "--confusion", type=click.Path(path_type=Path), help="Draw the confusion matrix and the mistakes into this PNG."
 )
+@options.trust_model
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: Path | None, confusion: Path | None, as_json: bool, **others: Any) -> None:
     """Measure how well MODEL classifies labelled images.

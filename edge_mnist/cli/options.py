@@ -20,7 +20,10 @@ class FloatRange(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read a number."""
-        number = float(super().convert(value, param, ctx))
+        try:
+            number = float(super().convert(value, param, ctx))
+        except OverflowError:  # a whole number of a configuration file
+            number = math.inf
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
@@ -231,7 +234,7 @@ reading_model = click.option(
 
 trust_model = click.option(
     "--trust/--no-trust",
-    help="Open --model although no manifest beside it holds its hash: TorchScript archives and C carry code.",
+    help="Open the model although no manifest beside it holds its hash: TorchScript archives and C carry code.",
 )
 """An option of commands that read numbers."""
 

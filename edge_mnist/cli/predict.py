@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from edge_mnist.cli import options
-from edge_mnist.system.errors import missing_picture_package
+from edge_mnist.system.errors import explain_missing_packages
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,11 +52,9 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
     name. `?` stands for a doubtful digit; stderr shows its line with the most probable label in brackets. The exit
     status is 1 if a picture could not be read, 2 if there is no such picture; the others are still read.
     """
-    try:
+    with explain_missing_packages():
         from edge_mnist.demo.pictures import read_pictures
         from edge_mnist.demo.reading.reader import THRESHOLD
-    except ModuleNotFoundError as error:
-        raise missing_picture_package(error) from error
     status = 0
     least = THRESHOLD if others["threshold"] is None else others["threshold"]
     degrees: Literal[0, 90, 180, 270] = int(rotate)  # type: ignore[assignment]  # one of the choices

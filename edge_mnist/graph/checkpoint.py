@@ -19,6 +19,7 @@ from edge_mnist.graph.layers import Layer, Shape
 from edge_mnist.graph.tensor_file import Arrays, decode_tensors, encode_tensors
 from edge_mnist.system.errors import EdgeMnistError
 from edge_mnist.system.files import read_bytes, write_whole
+from edge_mnist.system.hashes import sha256
 
 _FORMAT = 1
 """The version of the description's layout."""
@@ -46,6 +47,8 @@ class Checkpoint:
     matter."""
     ending: str = ""
     """What followed the last layer and is left out: "", "softmax" or "log_softmax"."""
+    sha256: str = field(default="", compare=False)
+    """The hash of the file from which it was read, hexadecimal; empty if it was not read from one."""
 
     @property
     def means(self) -> tuple[float, ...]:
@@ -118,6 +121,7 @@ def decode(data: bytes, path: Path) -> Checkpoint:
             metadata=header["metadata"],
             is_pixels=header.get("is_pixels", True),
             ending=header.get("ending", ""),
+            sha256=sha256(data),
         )
     except (KeyError, TypeError) as error:
         raise EdgeMnistError(

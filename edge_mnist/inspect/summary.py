@@ -20,7 +20,7 @@ from rich.console import Console
 from edge_mnist.bundle.manifest import read_manifest
 from edge_mnist.formats.contract import Contract, hash_graph
 from edge_mnist.formats.table import Format, detect_format, read_contract
-from edge_mnist.graph.checkpoint import Checkpoint, load
+from edge_mnist.graph.checkpoint import Checkpoint, decode
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.geometry import Pair, Window
 from edge_mnist.graph.layers import (
@@ -201,7 +201,7 @@ def describe(file: str | os.PathLike[str] | None = None) -> Facts:
     data = read_bytes(path)
     facts = {"file": str(path), "bytes": len(data), "sha256": sha256(data)}
     if is_safetensors(data):  # before the formats, as its first byte may be that of an ONNX model
-        return facts | _describe_checkpoint(load(path))
+        return facts | _describe_checkpoint(decode(data, path))
     kind = detect_format(data)
     if kind is None:
         raise EdgeMnistError(

@@ -7,6 +7,7 @@ confidence separates digits from images that show no digit.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -247,7 +248,8 @@ def draw_mistakes(evaluation: Evaluation, images: NDArray[np.generic], labels: N
         if times and len(evaluation.confusion) <= _CLASSES_SHOWN:
             color = "white" if off_diagonal[row, column] > 0.6 * off_diagonal.max() else "black"
             axes.text(column, row, f"{times}", ha="center", va="center", fontsize=8, color=color)
-    axes.set(xlabel="read as", ylabel="class", xticks=range(10), yticks=range(10))
+    ticks = range(0, len(evaluation.confusion), math.ceil(len(evaluation.confusion) / _CLASSES_SHOWN))
+    axes.set(xlabel="read as", ylabel="class", xticks=ticks, yticks=ticks)
     cells = np.atleast_1d(right.subplots(5, _MISTAKES_DRAWN // 5)).ravel()
     for cell in cells:
         cell.axis("off")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier
-from edge_mnist.system.errors import check_package, missing_package
+from edge_mnist.system.errors import check_package, explain_missing_packages
 
 
 class OnnxClassifier(Classifier):
@@ -23,10 +23,8 @@ class OnnxClassifier(Classifier):
         super().__init__(data, name)
         # From version 1.32 on it would write an identifier of the machine into the user's cache, and send reports.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        try:
+        with explain_missing_packages():
             import onnxruntime
-        except ImportError as error:
-            raise missing_package("onnxruntime", "onnx") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors only
@@ -42,7 +40,7 @@ class OnnxClassifier(Classifier):
     @staticmethod
     def check_installed() -> None:
         """Check that ONNX Runtime is installed."""
-        check_package("onnxruntime", "onnx")
+        check_package("onnxruntime")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(self._session.run([self._output], {self._input: inputs})[0])

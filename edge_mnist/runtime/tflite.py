@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier, is_x86
-from edge_mnist.system.errors import NotInstalledError, check_package, missing_package
+from edge_mnist.system.errors import NotInstalledError, explain_missing_packages, is_installed
 from edge_mnist.system.stderr import quiet_stderr
 
 _MICRO_ARENA = 1 << 26
@@ -57,11 +56,8 @@ class TFLiteClassifier(Classifier):
     @staticmethod
     def check_installed() -> None:
         """Check that LiteRT or tflite-runtime is installed."""
-        for package in ("ai_edge_litert", "tflite_runtime"):
-            with suppress(NotInstalledError):
-                check_package(package, "")
-                return
-        raise NotInstalledError(_NO_RUNTIME)
+        if not (is_installed("ai_edge_litert") or is_installed("tflite_runtime")):
+            raise NotInstalledError(_NO_RUNTIME)
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         if not len(inputs):
@@ -108,9 +104,10 @@ def import_micro_interpreter() -> Any:
         NotInstalledError: the package is not installed, or there is no build of it for this machine.
     """
     try:
-        from tflite_micro import runtime
-    except ImportError as error:
+        with explain_missing_packages():
+            from tflite_micro import runtime
+    except NotInstalledError as error:
         if platform.system() != "Linux" or not is_x86():
             raise NotInstalledError("tflite-micro has no wheel for this machine, only for Linux on x86-64") from error
-        raise missing_package("tflite-micro", "micro") from error
+        raise
     return runtime.Interpreter

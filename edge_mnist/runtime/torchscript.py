@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.runtime.classifier import Classifier, is_x86
 from edge_mnist.system.archives import check_archive
-from edge_mnist.system.errors import check_package, missing_package
+from edge_mnist.system.errors import check_package, explain_missing_packages
 
 
 class TorchScriptClassifier(Classifier):
@@ -21,10 +21,8 @@ class TorchScriptClassifier(Classifier):
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
         super().__init__(data, name)
-        try:
+        with explain_missing_packages():
             import torch
-        except ImportError as error:
-            raise missing_package("torch", "train") from error
         check_archive(data)
         engine = choose_quantized_engine()
         torch.backends.quantized.engine = engine
@@ -40,7 +38,7 @@ class TorchScriptClassifier(Classifier):
     @staticmethod
     def check_installed() -> None:
         """Check that PyTorch is installed."""
-        check_package("torch", "train")
+        check_package("torch")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         with self._torch.inference_mode():

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge_mnist.formats.wasm_reader import SIMD_SECTION, read_metadata
 from edge_mnist.runtime.classifier import Classifier
-from edge_mnist.system.errors import check_package, missing_package
+from edge_mnist.system.errors import check_package, explain_missing_packages
 
 if TYPE_CHECKING:
     from wasmtime import Engine
@@ -39,10 +39,8 @@ class WasmClassifier(Classifier):
 
     def __init__(self, data: bytes, name: str, threads: int) -> None:
         super().__init__(data, name)
-        try:
+        with explain_missing_packages():
             import wasmtime
-        except ImportError as error:
-            raise missing_package("wasmtime", "wasm") from error
         module = read_metadata(data, SIMD_SECTION) if self._has_simd else data
         if module is None:
             raise ValueError(f"it has no section {SIMD_SECTION}")
@@ -67,7 +65,7 @@ class WasmClassifier(Classifier):
     @staticmethod
     def check_installed() -> None:
         """Check that Wasmtime is installed."""
-        check_package("wasmtime", "wasm")
+        check_package("wasmtime")
 
     def _run(self, inputs: NDArray[Any]) -> NDArray[Any]:
         outputs = np.empty((len(inputs), self._size), np.int8)

@@ -6,6 +6,8 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class EdgeMnistError(Exception):
@@ -32,38 +34,64 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def missing_package(package: str, extra: str) -> NotInstalledError:
-    """Make the error that a package is not installed, with the command that installs it and the rest of its extra."""
-    return _explain_missing(package, package, extra)
+_PACKAGES = {
+    "aiohttp": ("aiohttp", "demo"),
+    "matplotlib": ("matplotlib", "train"),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "paho": ("paho-mqtt", "mqtt"),
+    "tflite_micro": ("tflite-micro", "micro"),
+    "torch": ("torch", "train"),
+    "torchvision": ("torchvision", "train"),
+    "wasmtime": ("wasmtime", "wasm"),
+}
+"""The package and the extra that install a module, by the module's name. OpenCV and Pillow depend on the machine."""
 
 
-def check_package(package: str, extra: str) -> None:
-    """Check that a package is installed, without importing it.
+@contextmanager
+def explain_missing_packages() -> Iterator[None]:
+    """Make a context of imports, in which a package that is not installed is named with the command that installs it.
+
+    Raises:
+        NotInstalledError: a package is not installed.
+        ImportError: a package is installed and cannot be loaded, or is none of an extra.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in _PACKAGES and module not in ("cv2", "PIL"):
+            raise
+        raise missing_package(module) from error
+
+
+def missing_package(module: str) -> NotInstalledError:
+    """Make the error that the package of a module is not installed, with the command that installs its extra."""
+    build, picture_extra = choose_opencv_build()
+    packages = {"cv2": (build, picture_extra), "PIL": ("pillow", picture_extra), **_PACKAGES}
+    package, extra = packages[module]
+    command = format_install_command(package, extra)
+    title = "OpenCV" if module == "cv2" else package
+    return NotInstalledError(f"{title} is not installed: {command}, or install '.[{extra}]' in a clone of edge-mnist")
+
+
+def check_package(module: str) -> None:
+    """Check that the package of a module is installed, without importing it.
 
     Raises:
         NotInstalledError: it is not.
     """
+    if not is_installed(module):
+        raise missing_package(module)
+
+
+def is_installed(module: str) -> bool:
+    """Whether there is a module of this name, which is not imported."""
     from importlib.util import find_spec
 
     try:
-        found = find_spec(package)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
-        raise missing_package(package, extra)
-
-
-def missing_picture_package(error: ModuleNotFoundError) -> ModuleNotFoundError | NotInstalledError:
-    """Make the error that OpenCV or Pillow is not installed, if that is why an import failed; else return `error`."""
-    package, extra = choose_opencv_build()
-    if error.name == "cv2":
-        return _explain_missing("OpenCV", package, extra)
-    return missing_package("pillow", extra) if error.name == "PIL" else error
-
-
-def _explain_missing(name: str, package: str, extra: str) -> NotInstalledError:
-    command = format_install_command(package, extra)
-    return NotInstalledError(f"{name} is not installed: {command}, or install '.[{extra}]' in a clone of edge-mnist")
+        return find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # ValueError: it was imported, and has no specification
+        return False
 
 
 def choose_opencv_build() -> tuple[str, str]:

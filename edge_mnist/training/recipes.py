@@ -107,12 +107,29 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
+_MOST = 1_000_000
+"""The largest value of a field that `_RANGES` does not name; its least is 0."""
+_RANGES = {
+    "lr": (1e-9, 1000),
+    "epochs": (1, _MOST),
+    "batch_size": (2, _MOST),
+    "ghost_batch": (2, _MOST),
+    "momentum": (0, 0.999),
+    "label_smoothing": (0, 1),
+    "distillation": (0, 1),
+    "temperature": (0.01, 1000),
+    "scale": (0, 0.9),
+    "degradation": (0, 1),
+}
+"""The least and the largest value of a field."""
+
+
 def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
     """Parse texts such as `elastic=1.5` into values for the fields of a recipe or of its augmentation.
 
     Raises:
-        UsageError: a text is not NAME=VALUE, the recipe has no numeric field of this name, or the value is negative or
-            not finite.
+        UsageError: a text is not NAME=VALUE, the recipe has no numeric field of this name, or the value is out of
+            range.
     """
     types = {field.name: field.type for kind in (Recipe, Augmentation) for field in fields(kind)}
     types = {name: kind for name, kind in types.items() if kind in ("int", "float")}
@@ -126,8 +143,9 @@ def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
             changes[name] = int(value) if types[name] == "int" else float(value)
         except ValueError as error:
             raise UsageError(f"--set {text}: {value!r} is not of type {types[name]}") from error
-        if not 0 <= changes[name] < math.inf:
-            raise UsageError(f"--set {text}: expected a finite number of at least 0")
+        least, most = _RANGES.get(name, (0, _MOST))
+        if not least <= changes[name] <= most:
+            raise UsageError(f"--set {text}: expected {least:,} to {most:,}")
     return changes
 
 

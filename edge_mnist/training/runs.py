@@ -106,10 +106,10 @@ def choose_settings(
     base = recorded or TrainingSettings(recipe or RECIPES["adam-onecycle"])
     if recipe is None or (recorded is not None and recipe.name == recorded.recipe.name):
         recipe = base.recipe  # with what was changed when the run was started
-    changed_recipe = change_recipe(recipe, _drop_none(changes))
+    changed_recipe = change_recipe(recipe, changes)
     if base.teachers and not others.get("teachers"):
         raise UsageError("--resume: the run learns from another network: name its --teacher again")
-    result = dataclasses.replace(base, **_drop_none({"recipe": changed_recipe, "device": device, **others}))
+    result = dataclasses.replace(base, **drop_none({"recipe": changed_recipe, "device": device, **others}))
     if recorded is not None and result != recorded:
         differences = _describe_differences(recorded, result)
         raise UsageError(f"--resume: the run was started with {differences}; leave the options out")
@@ -243,7 +243,8 @@ def has_bfloat16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def _drop_none(options: Mapping[str, Any]) -> dict[str, Any]:
+def drop_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the options that are given: None must not hide what is named elsewhere."""
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -18,6 +18,7 @@ from torch import nn
 from edge_mnist.system.archives import is_torch_save_file
 from edge_mnist.system.errors import EdgeMnistError, first_line
 from edge_mnist.system.files import read_bytes
+from edge_mnist.system.hashes import sha256
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ _LISTED = 5
 """How many names an error lists at most."""
 
 
-def load_weights(module: nn.Module, path: Path, name: str) -> None:
+def load_weights(module: nn.Module, path: Path, name: str) -> str:
     """Load the weights in a file into a network.
 
     A prefix of all names ("module." of DataParallel, "weights/" of `edge-mnist train`) is left out, and numbers of half
@@ -40,6 +41,9 @@ def load_weights(module: nn.Module, path: Path, name: str) -> None:
         path: a state_dict or a checkpoint of `edge-mnist train` as safetensors; or a file of torch.save, which may hold
             the state_dict among other things, such as the state of the optimiser.
         name: what errors call the network.
+
+    Returns:
+        The SHA-256 of the file, hexadecimal.
 
     Raises:
         EdgeMnistError: the file is missing or damaged, holds no state_dict or several, or that of another network.
@@ -61,6 +65,7 @@ def load_weights(module: nn.Module, path: Path, name: str) -> None:
     with torch.no_grad():
         for key, tensor in found.items():
             state[key].copy_(tensor)
+    return sha256(data)
 
 
 def _find_prefix(found: Tensors, state: Tensors) -> str:

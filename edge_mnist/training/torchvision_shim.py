@@ -7,7 +7,7 @@ from types import ModuleType
 
 import torch
 
-from edge_mnist.system.errors import missing_package
+from edge_mnist.system.errors import explain_missing_packages
 
 _LIBRARIES: list[torch.library.Library] = []
 """Keeps the libraries alive, because torch removes the operators of a library that is garbage-collected."""
@@ -30,9 +30,8 @@ def import_torchvision() -> ModuleType:
         EdgeMnistError: torchvision is not installed.
     """
     try:
-        return importlib.import_module("torchvision")
-    except ModuleNotFoundError as error:
-        raise missing_package("torchvision", "train") from error
+        with explain_missing_packages():
+            return importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise

@@ -19,7 +19,7 @@ from edge_mnist import __version__, runtime
 from edge_mnist.bundle.reference import read_bundle
 from edge_mnist.cli import commands
 from edge_mnist.pretrained import SHIPPED_INT8
-from edge_mnist.system.errors import EdgeMnistError
+from edge_mnist.system.errors import EdgeMnistError, explain_missing_packages
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,6 +70,26 @@ def test_a_runtime_that_cannot_be_loaded_is_not_called_missing(monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "tflite_runtime", None)
     with pytest.raises(EdgeMnistError, match="its runtime is installed and cannot be loaded: cannot import name"):
         runtime.load(SHIPPED_INT8)
+
+
+def test_a_package_that_cannot_be_loaded_is_not_called_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_loader(**options: object) -> None:
+        with explain_missing_packages():
+            raise ImportError("libGL.so.1: cannot open shared object file", name="cv2")
+
+    monkeypatch.setattr(commands.commands, "main", break_loader)
+    monkeypatch.setattr(commands.signal, "signal", lambda *_: None)
+    with pytest.raises(SystemExit) as end:
+        commands.main()
+    expected = "edge-mnist: cv2: is installed, but cannot be loaded: libGL.so.1: cannot open shared object file: see "
+    assert end.value.code == 1 and capsys.readouterr().err.startswith(expected)
+
+
+def test_what_a_package_lacks_is_not_called_that_package() -> None:
+    with pytest.raises(ModuleNotFoundError, match="flatbuffers"), explain_missing_packages():  # of onnxruntime
+        raise ModuleNotFoundError("No module named 'flatbuffers'", name="flatbuffers")
 
 
 def test_a_newer_bundle_says_which_version_is_needed(bundle_folder: Path, tmp_path: Path) -> None:

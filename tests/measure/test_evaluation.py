@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 import edge_mnist
 from edge_mnist.cli.commands import commands
 from edge_mnist.data import outliers, strokes
+from edge_mnist.graph import checkpoint
+from edge_mnist.graph.folding import fold
 from edge_mnist.measure import evaluation
 from edge_mnist.pretrained import SHIPPED
+from edge_mnist.system.errors import EdgeMnistError
 from tests.support.digits import idx
 
 SCORES = st.lists(st.integers(0, 8), min_size=1, max_size=30)
@@ -72,6 +76,18 @@ def test_the_command_tells_all_of_it(data: Path) -> None:
     shown = CliRunner().invoke(commands, asked, catch_exceptions=False).stdout
     for word in ("calibration error", "uneven light", "scribbles", "confusion.png"):
         assert word in shown
+
+
+def test_an_artifact_that_carries_code_is_evaluated_if_it_is_trusted(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from edge_mnist.export import WRITERS
+
+    (tmp_path / "model.pt").write_bytes(WRITERS["torchscript"](fold(checkpoint.load(SHIPPED))))
+    with pytest.raises(EdgeMnistError, match="TorchScript carries code"):
+        edge_mnist.evaluate(tmp_path / "model.pt", data=data)
+    trusted = edge_mnist.evaluate(tmp_path / "model.pt", data=data, trust=True)
+    renamed = shutil.copy(SHIPPED, tmp_path / "network.bin")  # a checkpoint is known by its content
+    assert trusted.evaluation.accuracy == edge_mnist.evaluate(renamed, data=data).evaluation.accuracy
 
 
 def test_a_checkpoint_reads_as_its_int8_model_does(data: Path) -> None:

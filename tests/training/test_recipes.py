@@ -74,7 +74,13 @@ def test_the_cooldown_epochs_change_images_half_as_much() -> None:
     assert amounts[7:] == [Augmentation(4.5, 0.05, 0.05, 0.75, elastic=0.5, degradation=0.0)] * 3
 
 
-@pytest.mark.parametrize("text", ["user_digits=-1", "outliers=nan", "elastic=inf"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("user_digits=-1", "outliers=nan", "elastic=inf", "lr=0", "epochs=0", "batch_size=1", "ghost_batch=1"),
+        *("temperature=0", "distillation=5", "degradation=2", f"epochs={10**400}", "label_smoothing=1.5", "scale=1"),
+    ],
+)
 def test_numbers_that_no_recipe_can_have_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="expected a finite number of at least 0"):
+    with pytest.raises(UsageError, match="expected "):
         parse_changes([text])
