@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edge_mnist.data.finder_map import BEYOND, BORDER, CANVAS_HEIGHT, CANVAS_WIDTH, SMALLEST
 
 TILE_WIDTH, TILE_HEIGHT = CANVAS_WIDTH - 2 * BORDER, CANVAS_HEIGHT - 2 * BORDER
-"""Of the tiles that finer scales are cut into, in pixels: with their borders they fill a canvas."""
+"""The size of the tiles into which finer scales are cut, in pixels: with its borders, a tile fills a canvas."""
 SMALL = 320
 """A picture whose longer side has no more pixels is also looked at enlarged: its digits may be small, too."""
 SHARED = 48

@@ -23,13 +23,13 @@ def corrupt(images: NDArray[np.uint8], name: str, strength: int, seed: int = 0) 
     """Corrupt images, each by random numbers of its own; equal arguments give equal images.
 
     Args:
-        images: uint8 (N, H, W), where ink is 255.
+        images: uint8 (N, 28, 28), where ink is 255.
         name: one of `CORRUPTIONS`.
         strength: 1, 2 or 3.
         seed: 0 to 2**32 - 1.
 
     Returns:
-        uint8 (N, H, W).
+        uint8 (N, 28, 28).
     """
     corruption, amounts = CORRUPTIONS[name]
     # RandomState, not Generator, because NumPy guarantees its streams in every version (NEP 19).

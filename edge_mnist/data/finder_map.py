@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANVAS_WIDTH, CANVAS_HEIGHT = 320, 384
-"""Of the canvas, in pixels. A half, a quarter, an eighth ... of a frame of 640 by 480 fill it."""
+"""The size of the canvas, in pixels. A half, a quarter, an eighth ... of a frame of 640 by 480 fill it."""
 BORDER = 4
 """Pixels by which the edges of each picture on the canvas are repeated around it."""
 BEYOND = 128
@@ -26,9 +26,9 @@ MEAN, STD = 0.5, 0.25
 SIZE = 14.0
 """The width or height of a box, in pixels, that the network gives as 0."""
 BOX_GAIN = 4.0
-"""By which the offset of a box's middle, in places, is multiplied, so that int8 holds it finely enough."""
+"""The offset of a box's middle, in places, is multiplied by this, so that int8 holds it finely enough."""
 SIZE_GAIN = 2.0
-"""By which the logarithm of a size is multiplied, for the same reason."""
+"""The logarithm of a size is multiplied by this, for the same reason."""
 FOUND = (7.0, 28.0)
 """The longer side, in pixels of the canvas, of the digits that the network has learned to find."""
 SMALLEST = 12

@@ -133,7 +133,9 @@ def are_features(values: NDArray[np.generic], options: InputOptions, name: str) 
     return True
 
 
-def arrange_inputs(values: NDArray[np.generic], shape: Shape, *, is_pixels: bool, name: str) -> NDArray[np.generic]:
+def arrange_user_inputs(
+    values: NDArray[np.generic], shape: Shape, *, is_pixels: bool, name: str
+) -> NDArray[np.generic]:
     """Arrange inputs as a network takes them, and check them.
 
     Args:

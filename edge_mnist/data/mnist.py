@@ -108,7 +108,7 @@ def load(part: Part, folder: Path | None = None, *, download: bool = True) -> Di
     if len(images) != len(labels):
         expected = f"expected {len(images):,}, one for each image in {paths[0].name}"
         raise EdgeMnistError(f"{paths[1]}: holds {len(labels):,} labels, {expected}: are they of the same set?")
-    is_mnist = all(_hash(file) == _HASHES[name] for file, name in zip(files, _FILE_NAMES[part], strict=True))
+    is_mnist = all(sha256(file) == _HASHES[name] for file, name in zip(files, _FILE_NAMES[part], strict=True))
     both = sha256(*files)
     if not is_mnist:
         note = f"not MNIST's own {part} files (unknown hash {both[:12]}...)"
@@ -183,7 +183,7 @@ def _download(place: Path, name: str) -> Path:
         url = f"{mirror}{name}.gz"
         try:
             compressed = _fetch(url)
-            found = _hash(_decompress(Path(f"{name}.gz"), compressed))
+            found = sha256(_decompress(Path(f"{name}.gz"), compressed))
         except EdgeMnistError as error:
             failures.append(f"{mirror}: {error}")
             continue
@@ -219,11 +219,6 @@ def _fetch(url: str) -> bytes:
     except (OSError, HTTPException) as error:
         raise EdgeMnistError(str(error) or type(error).__name__) from error
     return bytes(received)
-
-
-def _hash(content: bytes) -> str:
-    """Compute the SHA-256, hexadecimal."""
-    return sha256(content)
 
 
 def _decompress(path: Path, content: bytes) -> bytes:

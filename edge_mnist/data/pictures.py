@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.graph.geometry import MapShape, Pair
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.system.errors import EdgeMnistError, UsageError, explain_missing_packages
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -122,6 +122,19 @@ def read_pictures(
     return inputs[: len(kept)], np.array(kept, np.intp)
 
 
+def read_grey(path: Path, size: Pair) -> NDArray[np.uint8]:
+    """Read a picture of a given height and width as grey levels: uint8 (height, width).
+
+    Raises:
+        EdgeMnistError: it cannot be read, or has another size.
+    """
+    with _open(path) as opened:
+        if (opened.height, opened.width) != size:
+            found = f"{opened.width}x{opened.height} pixels"
+            raise EdgeMnistError(f"{path}: has {found}, expected a digit cut to {size[1]}x{size[0]}")
+        return np.asarray(_decode(opened, path, "L"))
+
+
 def _read_picture(path: Path, shape: MapShape, resize: int | Pair | None) -> NDArray[np.uint8]:
     """Read a picture: uint8 (channels, height, width)."""
     from PIL import Image
@@ -134,22 +147,20 @@ def _read_picture(path: Path, shape: MapShape, resize: int | Pair | None) -> NDA
                 f"{path}: is resized to {size[1]}x{size[0]} pixels, but the network takes {width}x{height}: name a "
                 "larger --resize"
             )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd metadata, and about sizes, which are checked here
-            try:
-                if opened.width * opened.height > _REDUCED_PIXELS:
-                    opened.draft(None, (2 * size[1], 2 * size[0]))  # does nothing but for a JPEG
-                if opened.width * opened.height > _MOST_PIXELS:
-                    raise EdgeMnistError(
-                        f"{path}: has {opened.width}x{opened.height} pixels, more than {_MOST_PIXELS:,}: reduce it"
-                    )
-                picture = _convert(opened, "L" if channels == 1 else "RGB")
-                if (picture.height, picture.width) != size:
-                    picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            except EdgeMnistError:
-                raise
-            except Exception as error:  # on damaged files Pillow's decoders raise nearly any exception
-                raise EdgeMnistError(f"{path}: is not a picture that can be read: {error}") from error
+        if size[0] * size[1] > _MOST_PIXELS:  # of one line of pixels, for example
+            raise EdgeMnistError(
+                f"{path}: its {opened.width}x{opened.height} pixels would be resized to {size[1]}x{size[0]}, more than "
+                f"{_MOST_PIXELS:,}: cut it"
+            )
+        if opened.width * opened.height > _REDUCED_PIXELS:
+            opened.draft(None, (2 * size[1], 2 * size[0]))  # does nothing but for a JPEG
+        if opened.width * opened.height > _MOST_PIXELS:
+            raise EdgeMnistError(
+                f"{path}: has {opened.width}x{opened.height} pixels, more than {_MOST_PIXELS:,}: reduce it"
+            )
+        picture = _decode(opened, path, "L" if channels == 1 else "RGB")
+    if (picture.height, picture.width) != size:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     top, left = round((size[0] - height) / 2), round((size[1] - width) / 2)
     pixels = np.asarray(picture)[top : top + height, left : left + width]  # (height, width) or (height, width, 3)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
@@ -157,10 +168,8 @@ def _read_picture(path: Path, shape: MapShape, resize: int | Pair | None) -> NDA
 
 def _open(path: Path) -> Picture:
     """Open a picture without decoding it."""
-    try:
+    with explain_missing_packages():
         from PIL import Image
-    except ModuleNotFoundError as error:
-        raise missing_package("pillow", "train") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -186,10 +195,17 @@ def _resized_size(size: Pair, resize: int | Pair | None, target: Pair) -> Pair:
     return (resize, other) if size[0] <= size[1] else (other, resize)
 
 
-def _convert(picture: Picture, mode: str) -> Picture:
-    """Convert a picture to grey or RGB; Pillow clips 16 bits where their upper 8 are wanted."""
+def _decode(opened: Picture, path: Path, mode: str) -> Picture:
+    """Decode a picture as grey or RGB; Pillow clips 16 bits where their upper 8 are wanted."""
     from PIL import Image
 
-    if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
-    return picture.convert(mode)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata
+            if opened.mode.startswith("I"):
+                opened = Image.fromarray((np.asarray(opened).clip(0, 65535) // 256).astype(np.uint8))
+            return opened.convert(mode)
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly any exception
+        raise EdgeMnistError(f"{path}: is not a picture that can be read: {error}") from error

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_mnist.system.errors import EdgeMnistError, UsageError, missing_package
+from edge_mnist.data import pictures
+from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.hashes import sha256
 
 NONE = "none"
 """The name of the folder of images that show no digit."""
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-"""The suffixes of the files that are read; other files are skipped."""
 _SIZE = 28
 """Height and width of an image in pixels, as in MNIST."""
 
@@ -52,8 +51,8 @@ def read_user_digits(folder: Path) -> UserDigits:
     labels: list[int] = []
     for label, name in enumerate((*map(str, range(10)), NONE)):
         for path in sorted(folder.joinpath(name).glob("*")):
-            if path.suffix.lower() in _SUFFIXES:
-                images.append(_read_image(path))
+            if pictures.is_picture_name(path.name):
+                images.append(pictures.read_grey(path, (_SIZE, _SIZE)))
                 labels.append(label)
     if not images:
         raise EdgeMnistError(f"--user-digits {folder}: no images, expected some in folders named 0 to 9 or {NONE}")
@@ -61,19 +60,3 @@ def read_user_digits(folder: Path) -> UserDigits:
     is_digit = all_labels < 10
     digest = sha256(all_images.tobytes() + all_labels.tobytes())
     return UserDigits(all_images[is_digit], all_labels[is_digit], all_images[~is_digit], digest)
-
-
-def _read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a file as grey levels, uint8 (28, 28)."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ModuleNotFoundError as error:
-        raise missing_package("pillow", "train") from error
-    try:
-        with Image.open(path) as opened:
-            if opened.size != (_SIZE, _SIZE):
-                width, height = opened.size
-                raise EdgeMnistError(f"{path}: is {width}x{height} pixels, expected a digit cut to {_SIZE}x{_SIZE}")
-            return np.asarray(opened.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise EdgeMnistError(f"{path}: is not an image that can be read: {error}") from error

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import mnist, pictures
-from edge_mnist.data.inputs import InputOptions, arrange_inputs, choose_evenly
+from edge_mnist.data.inputs import InputOptions, arrange_user_inputs, choose_evenly
 from edge_mnist.graph.layers import Shape
 from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line
 
@@ -105,7 +105,7 @@ class UserInputs:
         size = int(np.prod(shape)) * (1 if is_pixels else 4)
         chosen = choose_evenly(len(self), max(1, min(count, _MOST_BYTES // size)))
         if self.values is not None:
-            inputs = arrange_inputs(
+            inputs = arrange_user_inputs(
                 self.values[chosen] if len(chosen) < len(self) else np.asarray(self.values),
                 shape,
                 is_pixels=is_pixels,
@@ -169,7 +169,10 @@ def _open_class_folders(folder: Path) -> UserInputs | None:
 
 def _load_npy(path: Path) -> NDArray[np.generic]:
     """Map an array file into memory."""
-    array: NDArray[np.generic] = _read(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+    array = _read(path, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise EdgeMnistError(f"{path}: is an archive of arrays, expected one array: name it .npz")
     return array
 
 
@@ -194,6 +197,8 @@ def _open_npz(path: Path, purpose: Purpose) -> UserInputs:
             f"{path}: {large[0]} has {sizes[large[0]]:,} bytes, more than is read into memory: save it as .npy"
         )
     arrays = _read(path, lambda: _load_arrays(path, wanted))
+    if others := [name for name in wanted if not isinstance(arrays[name], np.ndarray)]:
+        raise EdgeMnistError(f"{path}: {others[0]} is not an array")
     found = arrays.get(names[labels]) if labels is not None else None
     return UserInputs(path.name, arrays[names[inputs]], labels=None if found is None else _check_labels(path, found))
 

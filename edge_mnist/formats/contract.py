@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -199,7 +200,7 @@ def _is_quantization(scale: object, zero_point: object) -> bool:
     """Whether two values from JSON are a positive scale and a zero point of an int8 or uint8 value."""
     return (
         (type(scale) is int or type(scale) is float)
-        and 0 < scale < math.inf
+        and 0 < scale <= sys.float_info.max
         and type(zero_point) is int
         and -128 <= zero_point <= 255
     )

@@ -38,19 +38,31 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
     Raises:
         ValueError: the file is damaged.
     """
-    graph = next(value for number, value in read_fields(data) if number == _MODEL_GRAPH)
+    graph = _find_field(data, _MODEL_GRAPH)
     users: dict[bytes, bytes] = {}
     for number, value in read_fields(graph):
         if number == _GRAPH_NODE:
             node = list(read_fields(value))
-            output = next(content for key, content in node if key == _NODE_OUTPUT)
+            output = _find_field(value, _NODE_OUTPUT)
             yield output.decode(), "node", value
             for key, content in node:
                 if key == _NODE_INPUT:
                     users.setdefault(content, output)
         elif number == _GRAPH_INITIALIZER:
-            name = next(content for key, content in read_fields(value) if key == _TENSOR_NAME)
+            name = _find_field(value, _TENSOR_NAME)
             yield users.get(name, name).decode(), "constant", value
+
+
+def _find_field(message: bytes, wanted: int) -> bytes:
+    """Find the first field of a number in a message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for number, content in read_fields(message):
+        if number == wanted:
+            return content
+    raise ValueError(f"a message has no field {wanted}")
 
 
 def read_fields(data: bytes) -> Iterator[tuple[int, bytes]]:

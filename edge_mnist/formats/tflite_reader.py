@@ -49,8 +49,9 @@ def cut_after(data: bytes, layer: str) -> bytes:
 
     Raises:
         KeyError: no operation has an output of that name.
+        struct.error, ValueError: the file is damaged.
     """
-    subgraph = next(_find_tables(data, _read_u32(data, 0), _MODEL_SUBGRAPHS))
+    subgraph = _find_subgraph(data)
     names = [_read_bytes(data, tensor, _TENSOR_NAME) for tensor in _find_tables(data, subgraph, _SUBGRAPH_TENSORS)]
     for position, operator in enumerate(_find_tables(data, subgraph, _SUBGRAPH_OPERATORS)):
         output = _read_u32(data, _find_vector(data, _find_field(data, operator, _OPERATOR_OUTPUTS))[0])
@@ -71,9 +72,9 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
         The name of the tensor, "data", "scale" or "zero point", and the bytes.
 
     Raises:
-        struct.error: the file is damaged.
+        struct.error, ValueError: the file is damaged.
     """
-    subgraph = next(_find_tables(data, _read_u32(data, 0), _MODEL_SUBGRAPHS))
+    subgraph = _find_subgraph(data)
     for tensor in _find_tables(data, subgraph, _SUBGRAPH_TENSORS):
         name = _read_bytes(data, tensor, _TENSOR_NAME).decode(errors="replace")
         at = _find_field(data, tensor, _TENSOR_BUFFER)
@@ -83,6 +84,17 @@ def read_constants(data: bytes) -> Iterator[tuple[str, str, bytes]]:
             quantization = at + _read_u32(data, at)
             yield name, "scale", _read_bytes(data, quantization, _QUANTIZATION_SCALE, 4)
             yield name, "zero point", _read_bytes(data, quantization, _QUANTIZATION_ZERO_POINT, 8)
+
+
+def _find_subgraph(data: bytes) -> int:
+    """Find the position of the first subgraph.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for subgraph in _find_tables(data, _read_u32(data, 0), _MODEL_SUBGRAPHS):
+        return subgraph
+    raise ValueError("the model has no subgraph")
 
 
 def _read_u32(data: bytes, at: int) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +62,6 @@ from edge_mnist.graph.operations import (
 from edge_mnist.system.errors import EdgeMnistError
 
 FloatArray = NDArray[np.float64]
-Weights = Mapping[str, NDArray[np.float32]]
-"""The arrays of a checkpoint, named as in PyTorch's state_dict."""
-
 _LARGEST_FLATTENING = 1 << 22
 """The largest number of weights of a convolution that flattens maps: one for each feature and position."""
 

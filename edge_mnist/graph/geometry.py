@@ -70,10 +70,6 @@ class Window:
         )
         return vertical, horizontal
 
-    def covers(self, size: Pair) -> bool:
-        """Whether the window is the whole input, unpadded: a convolution is then a fully connected layer."""
-        return self.kernel_size == size and not self.is_padded
-
 
 def slide(name: str, window: Window, shape: MapShape, channels: int) -> MapShape:
     """The shape of the maps that a layer makes by sliding a window over its input.

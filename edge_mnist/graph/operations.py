@@ -307,7 +307,6 @@ class Table(Operation):
 
 FloatOperation = Conv2d | MaxPool2d | Upsample | Concatenate | Add | Multiply | Activation
 QuantizedOperation = QuantizedConv2d | MaxPool2d | Upsample | Concatenate | Add | Multiply | Table
-Convolution = TypeVar("Convolution", Conv2d, QuantizedConv2d)
 AnyOperation = TypeVar("AnyOperation", FloatOperation, QuantizedOperation)
 
 

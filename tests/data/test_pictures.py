@@ -66,13 +66,13 @@ def test_of_16_bits_the_upper_8_are_taken(tmp_path: Path) -> None:
 
 def test_a_cameras_picture_is_reduced_while_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[tuple[int, int]] = []
-    usual = pictures._convert
+    usual = pictures._decode
 
-    def convert(picture: Any, mode: str) -> Any:
+    def decode(picture: Any, *others: Any) -> Any:
         decoded.append(picture.size)
-        return usual(picture, mode)
+        return usual(picture, *others)
 
-    monkeypatch.setattr(pictures, "_convert", convert)
+    monkeypatch.setattr(pictures, "_decode", decode)
     path = save(tmp_path / "a.jpg", 3888, 5184)
     found, _ = pictures.read_pictures([path], (3, 224, 224), resize=256)
     assert decoded == [(1296, 972)] or decoded == [(648, 486)]
@@ -97,6 +97,12 @@ def bad_files(folder: Path) -> list[Path]:
     (folder / "half.jpg").write_bytes(data[: len(data) // 2])
     (folder / "folder.png").mkdir()
     return [folder / name for name in ("text.png", "empty.jpg", "half.jpg", "folder.png", "missing.png")]
+
+
+def test_a_picture_that_would_become_larger_than_memory_allows_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "line.png", 2, 20000)
+    with pytest.raises(EdgeMnistError, match=r"20000x2 pixels would be resized to 960000x96, more than 40,000,000"):
+        pictures.read_pictures([path], (3, 96, 96))
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:

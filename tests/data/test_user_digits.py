@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ def test_folders_name_the_classes(tmp_path: Path) -> None:
     _put(tmp_path, digits.images, [str(label) for label in digits.labels])
     _put(tmp_path, none, ["none"] * 4)
     (tmp_path / "3" / "notes.txt").write_text("no image")
+    (tmp_path / "3" / "._3.png").write_text("what macOS keeps beside a picture")
     found = user_digits.read_user_digits(tmp_path)
     assert found.labels.tolist() == sorted(digits.labels.tolist())
     assert {pixels.tobytes() for pixels in found.images} == {pixels.tobytes() for pixels in digits.images}
@@ -53,10 +56,22 @@ def test_a_file_that_is_not_a_digit_of_28x28_is_named(tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match="no images, expected some in folders named 0 to 9 or none"):
         user_digits.read_user_digits(tmp_path)
     _put(tmp_path, np.zeros((1, 30, 28), np.uint8), ["7"])
-    with pytest.raises(EdgeMnistError, match=r"7/0.png: is 28x30 pixels, expected a digit cut to 28x28"):
+    with pytest.raises(EdgeMnistError, match=r"7/0.png: has 28x30 pixels, expected a digit cut to 28x28"):
         user_digits.read_user_digits(tmp_path)
     (tmp_path / "7" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\nrest is missing")
-    with pytest.raises(EdgeMnistError, match=r"7/0.png: is not an image that can be read"):
+    with pytest.raises(EdgeMnistError, match=r"7/0.png: is not a picture that can be read"):
+        user_digits.read_user_digits(tmp_path)
+
+
+def test_16_bits_and_forged_sizes_are_read_as_other_pictures_are(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    deep = np.arange(784, dtype=np.uint16).reshape(28, 28) * 83
+    image.fromarray(deep).save(tmp_path / "7" / "0.png")
+    assert np.array_equal(user_digits.read_user_digits(tmp_path).images[0], deep >> 8)
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 60000, 60000, 8, 0, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "7" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk)
+    with pytest.raises(EdgeMnistError, match=r"7/0.png: "):
         user_digits.read_user_digits(tmp_path)
 
 

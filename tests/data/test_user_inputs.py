@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from edge_mnist.data import user_inputs
 from edge_mnist.data.images import load_test_images
-from edge_mnist.data.inputs import InputOptions, are_features, arrange_inputs, choose_evenly
+from edge_mnist.data.inputs import InputOptions, are_features, arrange_user_inputs, choose_evenly
 from edge_mnist.data.user_inputs import UserInputs, open_inputs
 from edge_mnist.graph.layers import Shape
 from edge_mnist.system.errors import EdgeMnistError, UsageError
@@ -59,7 +60,9 @@ def test_the_shape_of_a_networks_input_is_found_in_arrays(case: str) -> None:
 
 def test_channels_are_moved_and_not_mixed() -> None:
     values = pixels(4, 20, 30, 3)
-    assert np.array_equal(arrange_inputs(values, (3, 20, 30), is_pixels=True, name="x"), values.transpose(0, 3, 1, 2))
+    assert np.array_equal(
+        arrange_user_inputs(values, (3, 20, 30), is_pixels=True, name="x"), values.transpose(0, 3, 1, 2)
+    )
 
 
 def test_inputs_are_chosen_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,14 +89,14 @@ def test_inputs_are_chosen_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_inputs_that_do_not_fit_are_refused(values: Any, shape: Shape, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        arrange_inputs(values, shape, is_pixels=len(shape) == 3, name="x")
+        arrange_user_inputs(values, shape, is_pixels=len(shape) == 3, name="x")
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
     values = numbers(5, 40)
     values[2, 3], values[1, 1] = np.nan, np.inf
     with pytest.raises(EdgeMnistError, match="x: holds 2 values that are NaN or infinite"):
-        arrange_inputs(values, (40,), is_pixels=False, name="x")
+        arrange_user_inputs(values, (40,), is_pixels=False, name="x")
 
 
 @pytest.mark.parametrize("values", [pixels(9, 3, 8, 8) / 255, pixels(9, 3, 8, 8).astype(np.float32)])
@@ -297,3 +300,14 @@ def test_wrong_options_are_refused(arguments: dict[str, Any], message: str) -> N
         InputOptions(**arguments)
     with pytest.raises(UsageError, match="mean: 2 numbers for an input of 3 channels: expected 1 or 3"):
         InputOptions(mean=(1, 2)).normalisation(3)
+
+
+def test_a_file_of_another_kind_than_its_name_says_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "arrays.npz", images=pixels(5, 8, 8))
+    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.npy")
+    with pytest.raises(EdgeMnistError, match=r"arrays.npy: is an archive of arrays, expected one array: name it .npz"):
+        open_inputs(tmp_path / "arrays.npy", "test")
+    with zipfile.ZipFile(tmp_path / "texts.npz", "w") as archive:
+        archive.writestr("images.txt", "no array")
+    with pytest.raises(EdgeMnistError, match=r"texts.npz: images.txt is not an array"):
+        open_inputs(tmp_path / "texts.npz", "test")

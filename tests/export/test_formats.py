@@ -35,6 +35,20 @@ def test_what_a_writer_writes_is_recognised_and_holds_the_tables_contract(name: 
         assert list(record.read_constants(data)), "there must be something that a changed layer can be found by"
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("onnx", b"\x08\x08"),  # without a graph
+        ("onnx", b"\x08\x08\x3a\x02\x0a\x00"),  # with a node that has no output
+        ("onnx", b"\x08\x08\x3a\x02\x2a\x00"),  # with a constant that has no name
+        ("tflite", b"\x0c\x00\x00\x00TFL3\x04\x00\x04\x00\x04\x00\x00\x00"),  # without a subgraph
+    ],
+)
+def test_the_constants_of_an_artifact_without_its_parts_are_a_value_error(name: str, data: bytes) -> None:
+    with pytest.raises(ValueError, match="no "):
+        list(FORMATS[name].read_constants(data))
+
+
 def test_formats_are_chosen_by_name_and_in_the_tables_order() -> None:
     assert [record.name for record in choose_formats()] == ["torchscript", "onnx", "tflite"]
     assert choose_formats(["c", "onnx"]) == (FORMATS["onnx"], FORMATS["c"])

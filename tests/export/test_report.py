@@ -8,6 +8,7 @@ import struct
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from edge_mnist.export.proof.verification import _choose_rounding, _list_weights
 from edge_mnist.export.report import drawings, terminal
 from edge_mnist.export.report.page import render_html
 from edge_mnist.export.report.wording import describe_scope, describe_verdict, format_percent, format_scale
+from edge_mnist.graph.arithmetic import Quantization
+from edge_mnist.graph.geometry import Window
+from edge_mnist.graph.operations import UNBOUNDED, Conv2d, FloatGraph, QuantizedConv2d, QuantizedGraph
 from edge_mnist.measure.significance import mcnemar_exact
 
 RUNTIMES = {"torchscript": "PyTorch 2.13.0, fbgemm", "onnx": "ONNX Runtime 1.23.0", "tflite": "LiteRT 2.3.0, XNNPACK"}
@@ -509,3 +513,18 @@ def test_an_axis_contains_its_range_and_has_round_steps(low: float, high: float)
 )
 def test_percent_is_never_rounded_to_0_or_100(share: float, text: str) -> None:
     assert format_percent(share) == text
+
+
+def test_the_example_of_rounding_shows_weights_even_if_they_take_few_values() -> None:
+    signs = np.where(np.arange(36) % 2, 1, -1).reshape(1, 4, 3, 3)
+    zero, window = np.zeros(1, np.float32), Window((3, 3))
+    real = Conv2d("conv", signs.astype(np.float32), zero, window)
+    scale = np.float32([1 / 64])
+    int8 = QuantizedConv2d(
+        "conv", (64 * signs).astype(np.int8), scale, zero.astype(np.int32), window, 1, UNBOUNDED, Quantization(1.0, 0)
+    )
+    graphs = SimpleNamespace(
+        float_graph=FloatGraph((4, 6, 6), 0, (real,)), quantized_graph=QuantizedGraph((4, 6, 6), 0, (int8,))
+    )
+    found = _choose_rounding(graphs)  # type: ignore[arg-type]
+    assert found is not None and len(found.pairs) == 18
