@@ -11,7 +11,8 @@ where it was stopped; a training that is complete is not done again. RUNS/studen
 
     python -m benchmarks.distillation RUNS --student ensemble --epochs 64 --set temperature=1 --seeds 5
 
-trains only students of one teacher, whose recipe may be changed, with several seeds.
+trains only students of one teacher, whose recipe may be changed, with several seeds; with --averaging, a moving average
+of their weights is measured.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.table import Table
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks import run_command
 from edge_mnist.data import mnist
@@ -96,12 +99,14 @@ class Student:
     changes: tuple[str, ...] = ()
     """What differs from `RECIPE`, as NAME=VALUE."""
     seed: int = 0
+    averaging: float = 0.0
+    """How much of the moving average of weights and statistics each step keeps, 0 to 1; 0 measures the last weights."""
 
     @property
     def name(self) -> str:
         """What its files in the folder students are called."""
-        seed = (f"seed={self.seed}",) if self.seed else ()
-        return "-".join((self.teacher.replace(" ", "-"), str(self.epochs), *self.changes, *seed))
+        others = [f"{name}={value}" for name in ("seed", "averaging") if (value := getattr(self, name))]
+        return "-".join((self.teacher.replace(" ", "-"), str(self.epochs), *self.changes, *others))
 
     @property
     def recipe(self) -> Recipe:
@@ -232,12 +237,15 @@ def _learn(runs: Path, data: Path | None, student: Student) -> torch.nn.Module:
     network: torch.nn.Module = DigitNet()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # its stub lacks this form
     optimizer = make_optimizer(recipe, network)
+    move = get_ema_multi_avg_fn(student.averaging)  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=move, use_buffers=True)
+    trained: tuple[Any, ...] = (network, optimizer, average)
     batches = len(labels) // recipe.batch_size
     state, first = runs / f"{student.name}.state", 0
     if state.exists():
-        first, weights, moments = torch.load(state)
-        network.load_state_dict(weights)
-        optimizer.load_state_dict(moments)
+        first, *parts = torch.load(state)
+        for target, part in zip(trained, parts, strict=True):
+            target.load_state_dict(part)
     for epoch in range(first, student.epochs):
         network.train()
         cycle = choose_cycle(epoch, recipe)
@@ -252,10 +260,12 @@ def _learn(runs: Path, data: Path | None, student: Student) -> torch.nn.Module:
             optimizer.zero_grad()
             (loss / recipe.batch_size).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        torch.save((epoch + 1, network.state_dict(), optimizer.state_dict()), state.with_suffix(".unfinished"))
+            if student.averaging:
+                average.update_parameters(network)
+        torch.save((epoch + 1, *(one.state_dict() for one in trained)), state.with_suffix(".unfinished"))
         state.with_suffix(".unfinished").rename(state)
     state.unlink()
-    return network
+    return average.module if student.averaging else network
 
 
 def _read(path: Path) -> dict[str, float]:
@@ -318,15 +328,25 @@ def main() -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change the recipe of --student"
     )
     parser.add_argument("--seeds", type=int, default=1, help="how many students of --student are trained")
+    parser.add_argument(
+        "--averaging",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="measure a moving average of the weights, of which each step keeps this share, such as 0.999",
+    )
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, on a core each")
     options = parser.parse_args()
-    if not options.student and (options.set or options.seeds != 1):
-        parser.error("--set and --seeds need --student")
+    if not options.student and (options.set or options.seeds != 1 or options.averaging):
+        parser.error("--set, --seeds and --averaging need --student")
+    if not 0 <= options.averaging < 1:
+        parser.error("--averaging: expected 0 to 1")
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started here
     runs, data = options.runs, options.data
     if options.student:
         chosen = [options.student]
-        students = [Student(options.student, options.epochs, tuple(options.set), seed) for seed in range(options.seeds)]
+        seeds, changes = range(options.seeds), tuple(options.set)
+        students = [Student(options.student, options.epochs, changes, seed, options.averaging) for seed in seeds]
     else:
         chosen = list(TEACHERS)
         students = [Student(name, options.epochs * factor) for name in chosen for factor in (1, 2, 4)]

@@ -287,7 +287,7 @@ def export(network: Network, effort: Effort, folder: Path) -> Record:
     }
 
 
-def convert(network: Network, effort: Effort, folder: Path) -> Record:
+def convert(network: Network, folder: Path) -> Record:
     """Make the files of the other tools; return the tools' versions."""
     from importlib.metadata import version
 
@@ -411,7 +411,7 @@ def measure(
                 record.pop(part, None)
             parts: dict[str, Callable[[], Record]] = {"export": functools.partial(export, network, effort, place)}
             if has_tools:
-                parts["tools"] = functools.partial(convert, network, effort, place)
+                parts["tools"] = functools.partial(convert, network, place)
             parts["logits"] = functools.partial(compare_logits, network, effort, place)
             parts["times"] = functools.partial(time_sides, key, effort, place)
             if effort.pi and network.weights and "instructions" not in record:

@@ -70,7 +70,7 @@ SHOWN = 6
 MOVES = ((1, 1), (2, 3), (3, 2), (5, 4), (7, 6))
 """Pixels by which `--moved` moves a frame to the right and down; its edge is repeated."""
 WIDTH = 640
-"""The longer side of each of them, in pixels."""
+"""The longer side of each frame, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)

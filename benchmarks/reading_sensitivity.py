@@ -35,7 +35,7 @@ from edge_mnist.system.tables import make_console
 from edge_mnist.training.finder.pages import Picture
 
 FACTORS = (0.8, 1.2)
-"""By which each constant is multiplied."""
+"""Each constant is multiplied by one of these."""
 MODULES = (reader, finder, layout, confidence)
 """The modules whose constants are moved, besides the fields of the parameters."""
 

@@ -96,9 +96,12 @@ def test_a_student_is_trained_once_and_learns(runs: Path, name: str, monkeypatch
     assert distillation.train_student(runs, None, student) == result
 
 
-def test_a_student_that_was_stopped_goes_on_to_the_same_weights(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    student = distillation.Student("labels alone", 4, ("weight_decay=0.001",), seed=3)
-    assert student.name == "labels-alone-4-weight_decay=0.001-seed=3" and student.recipe.weight_decay == 0.001
+@pytest.mark.parametrize(("averaging", "end"), [(0.0, ""), (0.9, "-averaging=0.9")])
+def test_a_student_that_was_stopped_goes_on_to_the_same_weights(
+    averaging: float, end: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = distillation.Student("labels alone", 4, ("weight_decay=0.001",), seed=3, averaging=averaging)
+    assert student.name == f"labels-alone-4-weight_decay=0.001-seed=3{end}" and student.recipe.weight_decay == 0.001
     expected = distillation._learn(runs, None, student).state_dict()
 
     class Stop(Exception):
@@ -118,6 +121,18 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_weights(runs: Path, monk
     for name, array in distillation._learn(runs, None, student).state_dict().items():
         torch.testing.assert_close(array, expected[name], rtol=0, atol=0)
     assert epochs == [2, 3] and not list(runs.glob("*.state"))
+
+
+def test_the_average_of_all_steps_is_behind_the_last_weights(runs: Path) -> None:
+    starts, lasts = (
+        distillation._learn(runs, None, distillation.Student("labels alone", 4, averaging=share)).state_dict()
+        for share in (0.9999999, 1e-9)
+    )
+    torch.manual_seed(0)
+    first = distillation.DigitNet().state_dict()
+    for name in ("conv1.weight", "conv2.weight"):
+        moved, walked = (float((state[name] - first[name]).abs().mean()) for state in (starts, lasts))
+        assert moved < 0.5 * walked
 
 
 def test_a_network_that_is_trained_is_not_trained_again(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
