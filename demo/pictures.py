@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.demo.live import models
-from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Reader, Reading, is_complete
+from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Invert, Reader, Reading, is_complete
 from edge_mnist.demo.sources import images
 from edge_mnist.demo.views.drawing import draw_digits
 from edge_mnist.system.errors import EdgeMnistError, UsageError
@@ -71,7 +71,7 @@ def read_pictures(
     model: str | os.PathLike[str] | None = None,
     trust: bool = False,
     threshold: float | None = None,
-    invert: Literal["auto", "yes", "no"] = "auto",
+    invert: Invert = "auto",
     rotate: Literal[0, 90, 180, 270] = 0,
     annotate: str | os.PathLike[str] | None = None,
     save_digits: str | os.PathLike[str] | None = None,

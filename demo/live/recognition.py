@@ -15,7 +15,7 @@ from edge_mnist.demo.sources.capture import Frame, SourceState
 
 PARAMETERS = ReaderParameters(looks=1, step=1.0, film=True)
 """In each frame the finder runs once: for the whole frame or, in turn, for a closer look where small digits are most
-likely. So the time of a frame is bounded."""
+likely; and at most twice more, on the frame turned, where the lines slant. So the time of a frame is bounded."""
 _RATE_FRAMES = 60
 """How many of the last frames the rate is measured over: two seconds of a usual camera."""
 _NEWEST_WEIGHT = 0.05

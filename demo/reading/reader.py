@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from edge_mnist.demo.reading.finder import Finder, Found, find_parts
 from edge_mnist.demo.reading.layout import Layout, LayoutParameters
 from edge_mnist.pretrained import SHIPPED_FINDER, SHIPPED_INT8
 from edge_mnist.runtime import Classifier, softmax
+from edge_mnist.system.errors import UsageError
 
 THRESHOLD = 0.68
 """The confidence that a digit needs: the lowest at which one digit is invented on 20 of the frames without digits that
@@ -187,6 +188,10 @@ def in_order(digits: Iterable[Digit]) -> list[Digit]:
     return sorted(digits, key=lambda digit: (digit.line, digit.place))
 
 
+Invert = Literal["auto", "yes", "no"]
+"""Whether the ink is lighter than its ground: on each picture as it seems, always, never."""
+
+
 class Reader:
     """Two networks, and how much they must be sure of what is read. It serves one thread at a time."""
 
@@ -195,7 +200,7 @@ class Reader:
         classifier: Classifier | None = None,
         *,
         threshold: float = THRESHOLD,
-        invert: str = "auto",
+        invert: Invert = "auto",
         finder: Classifier | None = None,
         parameters: ReaderParameters | None = None,
     ) -> None:
@@ -207,7 +212,14 @@ class Reader:
             invert: whether the ink is lighter than its ground: yes, no or auto.
             finder: the network that finds digits; None for the shipped one.
             parameters: the constants; None for the usual ones.
+
+        Raises:
+            UsageError: the threshold or `invert` is none of these.
         """
+        if not 0 <= threshold <= 1:
+            raise UsageError(f"threshold {threshold}: expected 0 to 1")
+        if invert not in get_args(Invert):
+            raise UsageError(f"invert {invert!r}: expected {', '.join(get_args(Invert))}")
         self.classifier = classifier or runtime.load(SHIPPED_INT8)
         self.threshold = threshold
         self.invert = invert

@@ -126,9 +126,9 @@ def has_picamera2() -> bool:
         return False
 
 
-def no_camera_error(name: str, folder: Path = Path("/dev")) -> EdgeMnistError:
+def no_camera_error(name: str) -> EdgeMnistError:
     """Make the error that a camera gives no picture, with the devices that were found and what to try."""
-    devices = list_devices(folder)
+    devices = list_devices()
     listed = ", ".join(f"{device.path} ({device.name})" for device in devices) or "none"
     advice = "plug one in, or --camera sample shows the demo without one; `edge-mnist doctor` looks closer"
     if any(device.is_csi for device in devices):

@@ -15,9 +15,9 @@ _MAX_LENGTH = 200
 class Notices:
     """Reports a line unless one of the same kind was reported in the last minute. Any thread may use it."""
 
-    def __init__(self, report: Callable[[str], None], period: float = _PERIOD) -> None:
-        """Report with a function, each kind once in `period` seconds."""
-        self._report, self._period = report, period
+    def __init__(self, report: Callable[[str], None]) -> None:
+        """Report with a function."""
+        self._report = report
         self._reported: dict[str, tuple[float, int]] = {}  # by kind: the time, and how many were left out since then
         self._lock = threading.Lock()
 
@@ -30,8 +30,8 @@ class Notices:
         """
         with self._lock:
             now = time.monotonic()
-            last, omitted = self._reported.get(kind, (-self._period, 0))
-            if now - last < self._period:
+            last, omitted = self._reported.get(kind, (-_PERIOD, 0))
+            if now - last < _PERIOD:
                 self._reported[kind] = last, omitted + 1
                 return
             self._reported[kind] = now, 0

@@ -8,6 +8,7 @@ a second is complete in itself, and each picture is shown for the time until the
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -109,7 +110,8 @@ class Recording:
             while view:
                 view = view[self._file.write(view) :]
         except OSError as error:
-            self._file.truncate(position)
+            with suppress(OSError):  # the rest of a fragment is no harm to players
+                self._file.truncate(position)
             raise _write_error(self.path, error) from error
 
 

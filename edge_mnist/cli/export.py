@@ -86,17 +86,21 @@ def export(
     with --int8 the network is quantized after training. Then all artifacts are verified to be the same model.
     """
     from edge_mnist import pipeline
+    from edge_mnist.bundle.reference import GOLDEN_IMAGES
     from edge_mnist.formats.table import choose_formats
 
     if zip_file is not None:
         choose_formats(formats)
         if set(formats) - {"tflite"}:
             raise UsageError(f"--bundle {zip_file}: holds TFLite only: leave out --format")
-        if click.get_current_context().get_parameter_source("out") is ParameterSource.COMMANDLINE:
-            raise UsageError(f"--bundle {zip_file}: is written instead of a folder: leave out --out")
+        context = click.get_current_context()
+        for name in ("out", "force", "no_verify", "images", "max_drop"):
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                what = "is written instead of a folder" if name in ("out", "force") else "is not verified"
+                raise UsageError(f"--bundle {zip_file}: {what}: leave out --{name.replace('_', '-')}")
         pipeline.export_zip(checkpoint, zip_file, **others)
         size = f"{zip_file.stat().st_size:,}"
-        _LOG.warning("%s: %s bytes: model, 64 golden images, classify.py", zip_file, size)
+        _LOG.warning("%s: %s bytes: model, %s golden images, classify.py", zip_file, size, GOLDEN_IMAGES)
         return
     result = pipeline.export_model(
         checkpoint,

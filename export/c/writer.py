@@ -97,12 +97,12 @@ def write_c(graph: FloatGraph | QuantizedGraph) -> bytes:
     return "\n".join([*parts, _SOURCE_END.format(**vars(interface))]).encode()
 
 
-def write_header(graph: QuantizedGraph, include_guard: str = "EDGE_MNIST_MODEL_H") -> bytes:
+def write_header(graph: QuantizedGraph) -> bytes:
     """Write model.h: the function of model.c, the sizes of its arguments, and the scale of the outputs."""
     channels, height, width = graph.shapes()[0]
     operations = fuse_operations(graph)
     text = _HEADER.format(
-        guard=include_guard,
+        guard="EDGE_MNIST_MODEL_H",
         model=FORMATS["c"].make_contract(graph).model,
         height=height,
         width=width,

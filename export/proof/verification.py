@@ -322,7 +322,7 @@ def _locate(context: _Context, artifact: Path, precision: str, runtime: str, *, 
     command = module_command("edge_mnist.export.proof.localize", *arguments)
     status, output, errors = _run_process(context, artifact.name, command)
     if status:
-        return None, f"it cannot be run: {last_line(errors)}"
+        return None, f"it cannot be run: {last_line(errors, describe_end(status))}"
     result = _parse_result(output)
     return result["layer"], result["difference"]
 

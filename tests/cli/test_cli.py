@@ -171,6 +171,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
     "an artifact as checkpoint": ("export bundle/model_int8.tflite", 1, "seems to be an artifact in TFLite, expected"),
+    "a zip that is verified": ("export --bundle new.zip --images 5", 2, "new.zip: is not verified: leave out --images"),
     "a zip and a folder": ("export --bundle new.zip --out new", 2, "is written instead of a folder: leave out --out"),
     "a state_dict as checkpoint": (
         "export pickle.pt",

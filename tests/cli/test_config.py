@@ -106,6 +106,7 @@ def test_the_example_lists_every_option_and_its_defaults(run: Callable[..., Any]
         ("port = true", 2, "port: expected a whole number from 0 to 65535, found true"),
         ("port = 65536", 2, "port: expected a whole number from 0 to 65535, found 65536"),
         ("duration = 0", 2, "duration: expected a number above 0, found 0"),
+        (f"threshold = {10**350}", 2, f"threshold: expected a number from 0 to 1, found 1{'0' * 59}..."),
         ("threshold = nan", 2, "threshold: expected a number from 0 to 1, found NaN"),
         ("fps = -inf", 2, "fps: expected a number from 0, found -Infinity"),
         ('view = "tv"', 2, 'view: expected one of "auto", "window", "web", "none", found "tv"'),

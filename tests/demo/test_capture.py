@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_mnist.demo import program
 from edge_mnist.demo.live import models
 from edge_mnist.demo.live.loop import Limits, read_live
+from edge_mnist.demo.options import DemoOptions
 from edge_mnist.demo.sources import cameras
 from edge_mnist.demo.sources.cameras import CameraSettings, Image, SourceLost
 from edge_mnist.demo.sources.capture import Capture
@@ -259,6 +261,17 @@ def test_a_recording_without_a_picture_leaves_no_file(tmp_path: Path, monkeypatc
     with pytest.raises(EdgeMnistError, match="no space"):
         full.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_that_is_ended_on_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = program._Output(DemoOptions(record=tmp_path / "film.mp4"), parse_source("sample", CameraSettings()))
+    assert output._recording is not None
+    output._recording.add(make_image(1), 0.0)
+    monkeypatch.setattr(output._recording, "_write", lambda _: (_ for _ in ()).throw(EdgeMnistError("no space")))
+    output.toggle_recording()
+    assert capsys.readouterr().err == "edge-mnist: no space\n" and output._recording is None
 
 
 def make_video(path: Path, code: str) -> bytes:

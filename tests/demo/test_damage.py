@@ -104,6 +104,7 @@ def test_an_archive_is_not_unpacked_beyond_its_size(tmp_path: Path) -> None:
         ("output_scale", 0),
         ("output_scale", float("nan")),
         ("output_scale", "1"),
+        ("output_scale", 10**400),
         ("output_zero_point", 0.5),
         ("output_zero_point", 1 << 40),
         ("model", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from edge_mnist.demo.reading import layout  # noqa: E402
 from edge_mnist.demo.reading.reader import THRESHOLD, Digit, Reader, Reading, _turn  # noqa: E402
 from edge_mnist.demo.sources import scenes, surroundings  # noqa: E402
 from edge_mnist.runtime import softmax  # noqa: E402
+from edge_mnist.system.errors import UsageError  # noqa: E402
 from tests.support.demos import draw_doubtful_number  # noqa: E402
 
 READER = Reader()
@@ -300,6 +302,23 @@ def test_predict_turns_pictures_keeps_equal_names_apart_and_goes_on(tmp_path: Pa
         word for folder in ("a", "b") for number in NUMBERS for word in (f"{tmp_path / folder / 'page.png'}:", number)
     ]
     assert sorted(path.name for path in (tmp_path / "marked").iterdir()) == ["page-2.png", "page.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has such names")
+def test_predict_prints_a_name_that_is_not_utf8_as_it_is(tmp_path: Path) -> None:
+    _, png = cv2.imencode(".png", written(["27"], 60, size=(300, 140)))
+    for name in (b"\xff.png", b"a.png"):
+        (tmp_path / os.fsdecode(name)).write_bytes(png.tobytes())
+    done = predict(tmp_path)
+    folder = os.fsencode(tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"%b/a.png: 27\n%b/\xff.png: 27\n" % (folder, folder))
+
+
+def test_a_reader_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(UsageError, match="threshold 1.5: expected 0 to 1"):
+        Reader(threshold=1.5)
+    with pytest.raises(UsageError, match="invert True: expected auto, yes, no"):
+        Reader(invert=True)  # type: ignore[arg-type]
 
 
 def test_predict_never_writes_over_a_picture_that_it_is_given(tmp_path: Path) -> None:

@@ -63,10 +63,10 @@ def make_middleware(gate: Gate, notices: Notices, find_port: Callable[[], int]) 
             if request.method == "POST":
                 if (request.content_length or 0) > max_bytes:
                     return refuse(413, too_large)
-                await connection.read_body(request, max_bytes)
                 limiter = limiters.get(request.path)
                 if limiter is not None and not limiter.find_bucket(connection.client).take():
-                    return refuse_too_many()
+                    return refuse_too_many()  # before the body takes memory
+                await connection.read_body(request, max_bytes)
             with connection.answer():
                 response = await handler(request)
                 await response.prepare(request)

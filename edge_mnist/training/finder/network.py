@@ -13,8 +13,6 @@ from edge_mnist.training.finder.pages import MAY_BE_FOUND
 
 SIDE = 160
 """Pixels along each side of the crops that it learns from."""
-STEP = 16
-"""The height and width of a picture must be multiples of this, in pixels."""
 IGNORED = (5.0, 40.0)
 """A digit with a longer side between these, but not between those of `FOUND`, may be found at this scale."""
 CORE = 0.2

@@ -25,11 +25,11 @@ _Random = np.random.RandomState
 LEAST_SIZE = 12
 """The smallest digits that are written, in pixels."""
 LEAST_SEEN = 8
-"""Digits that are smaller in a frame, in pixels, are not asked for."""
+"""A digit that is smaller in a frame, in pixels, may be missed without harm."""
 LEAST_CONTRAST = 28.0
-"""Ink that differs less from the paper around it, in steps of 1/255, cannot be read,"""
+"""Ink that differs by less from the paper around it, in steps of 1/255, cannot be read."""
 CLEAR = 2.0
-"""nor can ink that differs by less than so many standard deviations of that paper."""
+"""Ink cannot be read either that differs by less than so many standard deviations of the paper around it."""
 MAY_BE_FOUND = -3
 """The label of a digit that cannot be read, or of which a part is missing: it may be found, and need not."""
 UPRIGHT = 50.0
