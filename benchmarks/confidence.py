@@ -1,8 +1,8 @@
 """Fits the weights of the confidence: `python -m benchmarks.confidence --fonts FONTS [--data DIR] [--count N]`.
 
-On drawn pages of the part "choose", which neither network has seen, some of MNIST's images on them apart, and on the
-half of the frames without digits that is there to tune on. Prints the lines for `demo/reading/confidence.py`, and how
-well it is calibrated.
+They are fitted on drawn pages of the part "choose", which neither network has seen, although DigitNet knows some of the
+images of MNIST on them, and on every third of the frames without digits that are kept for tuning. Prints the lines for
+`demo/reading/confidence.py`, and how well the confidence is calibrated.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ from edge_mnist.training.workers import WorkerGroup
 RECIPE = replace(RECIPES["best"], outliers=0.0)
 """How the students learn, with other epochs."""
 USUAL_CYCLES, COOLDOWN_CYCLES = 12, 4
-"""How many times all training images are augmented as in most epochs and as in the last ones of the recipe. Students
-that learn for more epochs see the same images again, because the teachers look at each image only once."""
+"""The numbers of augmented copies of the training images: with the usual augmentation of the recipe, and with that of
+its cooldown epochs. Students that learn for more epochs see the same copies again, because the teachers' logits are
+computed only once for each copy."""
 COPIES = 10
 """How many times each image for validation is augmented."""
 BATCH = 500

@@ -81,17 +81,18 @@ ROUND, MARKED = 0.3, 0.12
 INEXACT = 0.04
 """The standard deviation of the sides of boxes, as a part of the digit: so inexact is the finder."""
 NONE = 0.4
-"""A box shows no digit if it shares less than this part of the area that both cover with each of them."""
+"""A box shows no digit if its intersection over union with every digit's box is below this."""
 MISTAKEN = 24
-"""So many images are taken of a frame without digits."""
+"""The most images that are cut out of a frame without digits."""
 FOUND_DIGIT, NO_DIGIT = 0.5, 0.2
-"""What is found on a page shows a digit from this intersection over union on, and none below that one."""
+"""A box of the finder shows a digit if its intersection over union with one is at least the first value, and none if it
+is below the second; boxes in between are left out."""
 NOTHING = -9
-"""The label, until it is known to be of no digit, of what is found where none is."""
+"""The provisional label of a box that shows no digit."""
 MOST_BESIDE = 10
-"""So many images are taken of what the finder sees beside the digits of a page."""
+"""The most boxes without a digit that are cut out of a page."""
 LEAST = 0.02
-"""The confidence, 0 to 1, from which on what the finder sees in such a frame is taken."""
+"""The least confidence, 0 to 1, of the finder's boxes that are cut out."""
 
 
 def write_number(

@@ -4,8 +4,9 @@ Pages of eight kinds are drawn, and seen in five ways. The layout was developed 
 those of pages that it never saw.
 Their boxes are disturbed as a finder disturbs them: each side by 4 % of the digit, 3 % of the digits are missing, and
 as many boxes are false. Prints by kind and by view: the digits out of order (those that must move to make the order
-right), the lines that are not exactly right, and the pages whose tilt is wrong by more than 6 degrees. The columns of a
-page are drawn with rows that are not related, and some line up by chance: what is out of order there is not all wrong.
+right), the lines that are not exactly right, and, of the pages seen flat or tilted, those whose tilt is wrong by more
+than 6 degrees. The columns of a page are drawn with rows that are not related, and some line up by chance: what is out
+of order there is not all wrong.
 
 With `--sensitivity` also what becomes of all when each parameter of the layout is 20 % less or more.
 """
@@ -33,7 +34,7 @@ from edge_mnist.training.finder import pages, sources
 KINDS = ("lines", "touching", "columns", "grid", "sudoku", "boxes", "equations", "form")
 """The kinds of pages whose reading order is known."""
 VIEWS = ("flat", "tilted by 6", "tilted by 20", "perspective", "bowed")
-"""How a page is seen: tilted by up to so many degrees either way, or by more than 10 and up to 20."""
+"""How a page is seen: "tilted by 6" by 0 to 6 degrees either way, "tilted by 20" by 10 to 20 degrees either way."""
 
 
 @dataclass(frozen=True, eq=False)

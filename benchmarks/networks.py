@@ -52,7 +52,7 @@ FOLDER = Path(__file__).parent.parent / ".networks"
 """Where the artifacts and the measurements are kept."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""The normalisation of torchvision's networks."""
+"""The normalization of torchvision's networks."""
 
 CPUS = ("cortex-a72", "cortex-a76")
 """The processors for which instructions are counted."""
@@ -95,7 +95,7 @@ class Network:
         return self.side == 32
 
     def normalize(self, images: Pixels) -> NDArray[np.float32]:
-        """Normalise images uint8 (N, 3, height, width) as the network takes them: float32, of the same shape."""
+        """Normalize images uint8 (N, 3, height, width) as the network takes them: float32, of the same shape."""
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
         normalized: NDArray[np.float32] = ((images * self.scale - mean) / std).astype(np.float32)
         return normalized
@@ -173,7 +173,7 @@ class Effort:
 def load_module(network: Network, images: Pixels) -> nn.Module:
     """Make a network with its weights, or with random ones that are the same every time.
 
-    With random weights, batch normalisation gets the statistics of the images; without them no signal would be left
+    With random weights, batch normalization gets the statistics of the images; without them no signal would be left
     after some layers.
     """
     import torch

@@ -87,7 +87,7 @@ class Opened:
 
 
 def normalize(images: Pixels) -> NDArray[np.float32]:
-    """Normalise images as in training: float32 (N, 1, 28, 28)."""
+    """Normalize images as in training: float32 (N, 1, 28, 28)."""
     return ((images.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)[:, None]
 
 
@@ -141,7 +141,7 @@ def open_onnx(path: Path) -> Opened:
 
 
 def open_tflite(path: Path, normalize: Callable[[Pixels], NDArray[np.float32]] = normalize) -> Opened:
-    """Open a file of litert-torch or ai-edge-quantizer, which takes normalised images, quantized if it is int8."""
+    """Open a file of litert-torch or ai-edge-quantizer, which takes normalized images, quantized if it is int8."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
@@ -261,7 +261,7 @@ def write_converted_tflite(folder: Path, network: nn.Module, inputs: NDArray[np.
     Args:
         folder: the folder of the files.
         network: the module.
-        inputs: float32 (N, ...), normalised images, to calibrate with.
+        inputs: float32 (N, ...), normalized images, to calibrate with.
     """
     import litert_torch
     import torch

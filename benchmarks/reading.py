@@ -17,11 +17,11 @@ digit is left out.
 
 Of frames without digits the tables give the digits that are read in a frame nevertheless, and the frames with any.
 
-With `--sensitivity`, nothing of the above is read: instead it prints how the error rate of pages of the part "choose"
+With `--sensitivity`, none of these is read. Instead, a table shows how the error rate of pages of the part "choose"
 changes when each constant of the reader is 20 percent less or more.
 
-With `--moved`, each frame is read again where it lies a few pixels farther to the right and below, which is the same
-to a person: so much of the number of wrong digits is chance.
+With `--moved`, each frame is also read after it was moved a few pixels to the right and down. To a person that is the
+same frame, so the spread of the counts shows how much of the number of wrong digits is chance.
 
 `--pictures FOLDER` writes a picture for each group: the frames with the most wrong digits, what is written on them and
 what is read, with its confidence.

@@ -270,7 +270,12 @@ def check_cameras() -> Iterator[Finding]:
         try:
             yield Finding(name, "good", f"{device.name}: {found.probe(device, found.CameraSettings())}")
         except found.SourceLost as error:
-            yield Finding(name, "lacking", f"{device.name}: {error}", "close what else uses it; in group video you may")
+            yield Finding(
+                name,
+                "lacking",
+                f"{device.name}: {error}",
+                "close other programs that use it; if access is denied, join the group video",
+            )
     if not devices:
         yield Finding("Cameras", "lacking", "no video device", "plug one in; demo --camera sample works without one")
     if any(device.is_csi for device in devices):

@@ -72,7 +72,7 @@ def load_network(
     if network is None and (model is None or path is not None):
         for name, is_named in (
             ("input_shape", options.shape is not None),
-            ("mean, std and scale", options.normalises),
+            ("mean, std and scale", options.normalizes),
             ("features", options.features),
         ):
             if is_named:
@@ -217,7 +217,7 @@ def _convert(
     is_pixels = len(shape) == 3 and not options.features
     if is_pixels and calibration is not None and calibration.values is not None:
         is_pixels = not are_features(calibration.values, replace(options, shape=shape), calibration.name)
-    mean, std = _choose_normalisation(shape, options, is_pixels=is_pixels)
+    mean, std = _choose_normalization(shape, options, is_pixels=is_pixels)
     state = module.state_dict()
     weights = runs.to_arrays({key: state[key] for key in weight_shapes(traced.layers)})
     converted = Checkpoint(
@@ -274,14 +274,14 @@ def _accepts(module: nn.Module, shape: Shape) -> bool:
     return True
 
 
-def _choose_normalisation(shape: Shape, options: InputOptions, *, is_pixels: bool) -> tuple[Any, Any]:
+def _choose_normalization(shape: Shape, options: InputOptions, *, is_pixels: bool) -> tuple[Any, Any]:
     """The mean and std of a checkpoint, whose network takes (pixel / 255 - mean) / std; what is assumed is noted."""
     if not is_pixels:
-        if options.normalises:
+        if options.normalizes:
             raise UsageError("mean, std and scale: are for pixels, but the network takes features: leave them out")
         return 0.0, 1.0
-    if options.normalises:
-        return options.normalisation(shape[0])
+    if options.normalizes:
+        return options.normalization(shape[0])
     if shape == MNIST_SHAPE:
         from edge_mnist.training import network as networks
 

@@ -306,7 +306,7 @@ def export_zip(
     """Write a zip for a device without this package: the int8 TFLite, golden vectors, and a script that runs them.
 
     Args:
-        model: as of `export_model`, as are the other arguments.
+        model: as in `export_model`, as are the other arguments.
         out: the zip file.
         network: a factory of the network.
         input_shape: the shape of a module's input.
@@ -339,7 +339,7 @@ def export_zip(
 
     path = Path(out)
     with lock(path):
-        check_folder(path.parent, "--bundle")
+        check_folder(path.parent, "--zip")
         if path.exists() and not zipfile.is_zipfile(path):
             raise UsageError(f"{path}: is not a zip, and is not replaced by one: name another file")
         _, reference, _ = _prepare(
@@ -375,8 +375,8 @@ def verify(
 
     Args:
         folder: the folder that an export wrote.
-        data: what to compare on, as of `export_model`.
-        resize: how pictures are resized, as of `export_model`; None for how they were for the export.
+        data: what to compare on, as in `export_model`.
+        resize: how pictures are resized, as in `export_model`; None for how they were for the export.
         skip_bad: skip pictures that cannot be opened.
         images: the number of inputs to compare on, besides the golden ones in the folder; None for 10,000, or fewer if
             the network is large.
@@ -549,14 +549,14 @@ def run_experiments(
         workers: the number of processes that share each batch; None for the number of physical cores.
         data: the folder with MNIST's files.
         resume: continue the runs in `runs`.
-        collect_signals: as of `train`.
+        collect_signals: as in `train`.
 
     Returns:
         The path of the report.
 
     Raises:
         UsageError: there are runs already, or they were started with other settings.
-        EdgeMnistError: as of `train`.
+        EdgeMnistError: as in `train`.
     """
     with explain_missing_packages():
         import torch
@@ -612,11 +612,11 @@ def evaluate(
         model: an artifact's or a checkpoint's path, an opened artifact, or None for the shipped int8 TFLite.
         data: a folder of pictures in folders named after their classes, whose sorted names are the labels; a .npz of
             images and labels; or the folder with MNIST's files. None for MNIST in EDGE_MNIST_DATA or the cache.
-        part: MNIST's test images, or the part of its training images that training keeps apart for choosing.
+        part: MNIST's test images, or the part of its training images that training validates on.
         corruptions: read the images rotated, blurred, faint and so on too.
         outliers: measure how well the confidence tells digits from letters, lines, blobs and so on too.
         confusion: a PNG file to draw the confusion matrix and the most confident mistakes into.
-        resize: how pictures are resized, as of `export_model`; None for how they were for the export of an artifact.
+        resize: how pictures are resized, as in `export_model`; None for how they were for the export of an artifact.
         skip_bad: skip pictures that cannot be opened.
         trust: open an artifact that carries code even if its origin is unknown.
 
@@ -678,11 +678,11 @@ def benchmark(
         folder: the folder that an export wrote.
         seconds: how long each artifact runs for each size of batch and number of threads.
         trust: run TorchScript archives and C that were changed since the export; they carry code.
-        data: labelled inputs for the accuracy, as of `evaluate`. None for MNIST in EDGE_MNIST_DATA or the cache, if it
+        data: labelled inputs for the accuracy, as in `evaluate`. None for MNIST in EDGE_MNIST_DATA or the cache, if it
             is there and the network has MNIST's ten classes; otherwise no accuracy is measured.
         images: the largest number of inputs for the accuracy; None for 10,000, or fewer if the network is large.
         accuracy_seconds: how long all artifacts together may classify them; 0 measures no accuracy.
-        resize: how pictures are resized, as of `export_model`; None for how they were for the export.
+        resize: how pictures are resized, as in `export_model`; None for how they were for the export.
         skip_bad: skip pictures that cannot be opened.
 
     Returns:

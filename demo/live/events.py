@@ -41,8 +41,8 @@ class Event:
     """Something that happened to a number.
 
     Attributes:
-        kind: "read": a new number without a doubtful digit. "changed": some digits of a number that was read are others
-            now. "unsure": the number has a doubtful digit. "gone": the number is no longer there.
+        kind: "read": there is a new number, without a doubtful digit. "changed": a number has another text than the one
+            reported last, without a doubtful digit. "unsure": it has a doubtful digit. "gone": it is no longer there.
         number: the number after the event, or before it if it is gone.
         previous_text: the text of the number before it changed or became unsure; None otherwise.
         time: when it happened, in seconds of the frames' clock.

@@ -14,8 +14,9 @@ from edge_mnist.demo.reading.reader import THRESHOLD, Reader, ReaderParameters, 
 from edge_mnist.demo.sources.capture import Frame, SourceState
 
 PARAMETERS = ReaderParameters(looks=1, step=1.0, film=True)
-"""In each frame the finder runs once: for the whole frame or, in turn, for a closer look where small digits are most
-likely; and at most twice more, on the frame turned, where the lines slant. So the time of a frame is bounded."""
+"""The finder's network runs once for each frame: in turn on the coarse scales and on the tile where small digits are
+most likely. A frame whose lines slant is also read turned, both ways up, with up to four more runs. So the time of a
+frame is bounded."""
 _RATE_FRAMES = 60
 """How many of the last frames the rate is measured over: two seconds of a usual camera."""
 _NEWEST_WEIGHT = 0.05

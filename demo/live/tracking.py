@@ -43,8 +43,8 @@ MAX_SPEED = 4.0
 TREMOR = 0.15
 """How far, in its heights, a digit may move from frame to frame without moving: boxes are not exact."""
 _SAME_DISTANCE, _SAME_OVERLAP = 0.6, 0.3
-"""Two boxes in two frames are the same thing if their centres are closer than this many heights, or if the area that
-they share is this part of the area that they cover together."""
+"""Two boxes in consecutive frames belong to the same thing if their centres are closer than this many heights, or if
+their intersection over union is at least this."""
 _ROUNDING = 1e-6
 """Seconds by which sums of frame times may be wrong."""
 

@@ -20,9 +20,9 @@ ALONE = np.array([-0.328, 0.648, 1.027, 1.792])
 WEIGHTS = np.array([-0.051, 0.515, 1.092, 1.495, 0.327])
 """A constant, then the weight of each feature."""
 _LEAST_CHANCE = 1e-4
-"""Probabilities below this say nothing more."""
+"""Probabilities are raised to at least this before their logarithm is taken."""
 _MOST_ODDS = 4.0
-"""Log odds of a neighbour beyond this, of either sign, say nothing more."""
+"""The log odds of a neighbour are limited to this magnitude."""
 
 
 def measure(found: Found, chances: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[np.float64]:

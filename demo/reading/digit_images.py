@@ -101,7 +101,7 @@ class _Windows:
     scales: _Floats
 
     def take(self, some: slice) -> _Windows:
-        """Some of them."""
+        """Select some of the windows."""
         return _Windows(*(values[some] for values in vars(self).values()))
 
     def place(self, boxes: _Floats) -> _Floats:
@@ -181,7 +181,7 @@ def _look(grey: _Bytes, boxes: _Floats, parameters: CropParameters) -> _Windows:
 def _judge_light(windows: _Windows, boxes: _Floats) -> NDArray[np.bool_]:
     """Whether the ink of each window is lighter than its paper, bool (N,): most of a window is paper.
 
-    What a digit shows by itself counts as much as what all of the page do, so that a faint one follows the others.
+    The evidence of each digit is added to the mean evidence of all digits, so that a faint digit follows the others.
     """
     halves = windows.halves
     half = halves.shape[1]
@@ -262,7 +262,8 @@ def _measure_ink(windows: _Windows, parameters: CropParameters) -> _Bytes:
     span = round(parameters.stroke * parameters.resolution / 2) | 1
     gap = span // 2
     kernel = np.ones((span, span), np.uint8)
-    # Between the windows of the strip lies what changes no maximum and no minimum, and then what continues both.
+    # The rows between the windows are 0 for the dilation and 255 for the erosion, which leaves the windows unchanged.
+    # Then they repeat the rows beside them, so that enlarging the strip does not mix two windows.
     strip = np.zeros((count, half + gap, half), np.uint8)
     strip[:, :half] = windows.halves
     strip = cv2.dilate(strip.reshape(-1, half), kernel).reshape(strip.shape)
@@ -275,7 +276,7 @@ def _measure_ink(windows: _Windows, parameters: CropParameters) -> _Bytes:
     whole = cv2.resize(strip.reshape(-1, half).astype(np.float32), (size, 2 * count * (half + gap)))
     paper = (whole.reshape(count, -1, size)[:, :size] + np.float32(0.5)).astype(np.uint8)
     darker = cv2.subtract(paper.reshape(-1, size), windows.pixels.reshape(-1, size))  # 0 where the pixel is lighter
-    # NumPy's division is exact; OpenCV's rounds otherwise on ARM than on x86. `np.clip` is faster than `np.maximum`.
+    # NumPy's division is exact; OpenCV's rounds differently on ARM and on x86. `np.clip` is faster than `np.maximum`.
     quotient = darker.reshape(paper.shape).astype(np.float32) * np.float32(255)
     quotient /= np.clip(paper.astype(np.float32), np.float32(1), np.float32(255))
     strength: _Bytes = np.rint(quotient).astype(np.uint8)
@@ -285,8 +286,8 @@ def _measure_ink(windows: _Windows, parameters: CropParameters) -> _Bytes:
 def _levels(strength: _Bytes, inner: NDArray[np.intp]) -> tuple[NDArray[np.float64], ...]:
     """The mean strength of paper and of ink, and what the strongest tenth of the ink reaches: float64 (N,) each.
 
-    Paper and ink are divided by N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE Transactions
-    on Systems, Man, and Cybernetics 9, 1979. In whole numbers, so that all processors agree.
+    Otsu's threshold divides paper from ink ("A Threshold Selection Method from Gray-Level Histograms", IEEE
+    Transactions on Systems, Man, and Cybernetics 9, 1979). All sums are integers, so that all processors agree.
 
     Args:
         strength: (N, W, W).

@@ -33,7 +33,7 @@ class Found:
         return len(self.boxes)
 
     def take(self, index: NDArray[np.generic] | slice) -> Found:
-        """Some of them, by index or mask."""
+        """Select some of them by index or mask."""
         return Found(self.boxes[index], self.confidence[index], self.logits[index])
 
 
@@ -58,17 +58,17 @@ _NOTHING = np.zeros((0, 5 + 10), np.float32)
 
 
 class Finder:
-    """The network that finds digits, and how finely it looks."""
+    """Finds digits in frames with a network, at several scales."""
 
     def __init__(self, network: Classifier, *, least: float, finest: int, looks: int, step: float) -> None:
-        """With a network that takes a canvas and gives a map, see `finder_map`.
+        """Take a network whose input is a canvas and whose output is a map, see `finder_map`.
 
         Args:
             network: the opened artifact.
             least: the confidence, 0 to 1, below which nothing is given.
-            finest: the longer side, in pixels, of the finest scale; a larger frame is reduced to it.
-            looks: the most canvases beyond the first that are looked at for one frame; where more would be needed,
-                those on which the coarse scales show the most small digits are chosen.
+            finest: the longer side, in pixels, to which larger frames are reduced.
+            looks: the most tiles of the finer scales that are looked at in one frame; where there are more, those on
+                which the coarse scales show the most small digits are chosen.
             step: octaves from one of the scales that are cut into tiles to the next.
         """
         self.network = network

@@ -29,7 +29,7 @@ NEIGHBOURS = 4
 REACH = 3.0
 """Digits that are farther apart than this many times their longer side show no direction."""
 AGREE = 12.0
-"""Directions that differ by fewer degrees agree: two digits of a line differ in height and place by a fifth of that."""
+"""Directions that differ by fewer degrees agree: two digits of a line may be offset by a fifth of their distance."""
 MAJORITY = 0.45
 """The part of all votes that must agree with a direction or be at right angles to it; of votes at random, 0.27 do."""
 ASPECT = 0.6
@@ -42,7 +42,7 @@ BAND = 3
 
 @dataclass(frozen=True)
 class LayoutParameters:
-    """What decides which digits belong together. All are lengths in heights of a digit: no resolution matters.
+    """What decides which digits belong together. All but `ratio` are lengths in heights of a digit.
 
     Attributes:
         near: the gap up to which neighbours in a row are always in one line, 0.5 to 2. Wider gaps are crossed where

@@ -24,12 +24,13 @@ from edge_mnist.runtime import Classifier, softmax
 from edge_mnist.system.errors import UsageError
 
 THRESHOLD = 0.68
-"""The confidence that a digit needs: the lowest at which one digit is invented on 20 of the frames without digits that
-are there to tune on. Every published figure is measured with it."""
+"""The confidence that a digit needs: the lowest at which no more than one digit is invented in 20 of the frames without
+digits that are kept for tuning. Every published figure is measured with it."""
 UNSURE = 0.2
-"""A digit with less, but at least this, that is in line with digits that have enough is a doubtful digit."""
+"""The least confidence of a doubtful digit, which is below the threshold and in line with a digit that is not."""
 UPSIDE_DOWN = 1.2
-"""A page that would be turned by more than 135 degrees must be read so much better that way: few people hold it so."""
+"""A page is taken to be turned by more than 135 degrees only if its confidences then add up to this many times as much:
+few people hold a page upside down."""
 DOUBTFUL = "?"
 """What `Reading.lines` hold in the place of a doubtful digit: without it they would give another, shorter number."""
 
@@ -40,12 +41,12 @@ class ReaderParameters:
 
     Attributes:
         least: the finder's confidence, 0 to 1, from which on DigitNet is asked.
-        finest: the longer side, in pixels, to which a larger frame is reduced for the finder, 640 to 4000.
-        looks: how many canvases beyond the first the finder may look at in one frame, 0 to 100.
+        finest: the longer side, in pixels, to which the finder reduces larger frames, 640 to 4000.
+        looks: the most tiles of the finer scales that the finder looks at in one frame, 0 to 100.
         step: octaves from one of the finer scales that the finder looks at to the next, 0.25 to 1.
         film: whether each frame follows the one before, as a camera's do; see `Finder.follow`.
         most: the number of digits in a frame, the most likely ones, that are read, 10 to 2000.
-        turn: the tilt in degrees from which on the frame is turned before it is read, 5 to 30.
+        turn: the tilt in degrees above which the frame is also read turned, both ways up, 5 to 30.
         crops: how digits are cut out.
         layout: which digits belong together.
     """
@@ -117,12 +118,12 @@ class WrittenNumber:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a frame says.
+    """What was read in a frame.
 
     Attributes:
-        digits: that have the confidence asked for, in reading order.
-        unsure: the doubtful digits in the same lines, which have less, in reading order.
-        milliseconds: by stage, and "total".
+        digits: the digits whose confidence reaches the threshold, in reading order.
+        unsure: the doubtful digits in the same lines, whose confidence is below it, in reading order.
+        milliseconds: the duration of each stage by its name, and their sum as "total".
     """
 
     digits: tuple[Digit, ...]
@@ -189,11 +190,11 @@ def in_order(digits: Iterable[Digit]) -> list[Digit]:
 
 
 Invert = Literal["auto", "yes", "no"]
-"""Whether the ink is lighter than its ground: on each picture as it seems, always, never."""
+"""Whether the ink is lighter than its ground: "auto" judges by the pixels, "yes" and "no" state it."""
 
 
 class Reader:
-    """Two networks, and how much they must be sure of what is read. It serves one thread at a time."""
+    """Reads the numbers in frames: one network finds the digits, another reads them. It serves one thread at a time."""
 
     def __init__(
         self,
@@ -204,17 +205,17 @@ class Reader:
         finder: Classifier | None = None,
         parameters: ReaderParameters | None = None,
     ) -> None:
-        """With an artifact of ten classes, int8 or float, or else the shipped int8 TFLite model.
+        """Open the networks.
 
         Args:
-            classifier: the network that reads digits.
+            classifier: the network that reads digits, with ten classes; None for the shipped int8 TFLite model.
             threshold: the confidence, 0 to 1, that a digit needs.
             invert: whether the ink is lighter than its ground: yes, no or auto.
             finder: the network that finds digits; None for the shipped one.
             parameters: the constants; None for the usual ones.
 
         Raises:
-            UsageError: the threshold or `invert` is none of these.
+            UsageError: the threshold is not within 0 to 1, or `invert` is not one of `Invert`.
         """
         if not 0 <= threshold <= 1:
             raise UsageError(f"threshold {threshold}: expected 0 to 1")

@@ -38,7 +38,7 @@ class Decoder:
         """Start no process yet.
 
         Args:
-            name: what errors call a picture.
+            name: the name of a picture in error messages.
             seconds: how long decoding a picture may take.
         """
         self._name, self._seconds = name, seconds

@@ -132,7 +132,7 @@ def decode(
 
     Args:
         data: the content of the file.
-        name: what errors call it.
+        name: its name in error messages.
         max_bytes: the most bytes that the decoded picture may take. A larger JPEG is reduced.
         formats: those of `FORMATS` that are accepted.
 

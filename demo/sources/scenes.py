@@ -50,8 +50,8 @@ class Style:
         height: of the digits, least and most, in pixels.
         lines: how many, least and most.
         gap: between digits, least and most, as a part of their height; below 0 they touch.
-        pen: the stroke's thickness, least and most, as a part of the height that MNIST's have.
-        ink: how dark, least and most, 0 to 1.
+        pen: the stroke's thickness, least and most, as a multiple of that of MNIST's digits of the same height.
+        ink: how dark the ink is, least and most, 0 to 1; negative for white ink of that strength, such as chalk.
         letters: words beside and between the numbers.
         ground: draws the paper, float32 (H, W, 3) 0 to 1.
         seen: what happens between paper and frame, in this order.
@@ -214,7 +214,7 @@ def _write_words(random: _Random, style: Style, ink: _Floats) -> None:
 def sample_frames(seed: int, fps: float = 30.0) -> Iterator[NDArray[np.uint8]]:
     """What a camera over a desk sees, uint8 (480, 640, 3), without end: a sheet that drifts, replaced by another.
 
-    It moves by the clock, not by the frame: however many frames a second are taken, a sheet stays for `SHEET_SECONDS`.
+    A caller that takes `fps` frames a second sees each sheet for `SHEET_SECONDS`.
     """
     random = np.random.RandomState(seed)
     drawn = strokes.draw(400, seed)

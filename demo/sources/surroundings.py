@@ -1,7 +1,7 @@
 """Paper, light, desks and cameras for `scenes.py`: what lies between a number that was written and a frame.
 
-Pictures are float32 (H, W, 3), 0 to 1, BGR. What happens to one takes it with points on it, float32 (K, 2), and gives
-both back.
+Pictures are float32 (H, W, 3), 0 to 1, BGR. Functions that change a picture also take points on it, float32 (K, 2), x
+and y in pixels, and return both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def ruled(random: _Random, width: int, height: int, upright: bool = False) -> _F
 
 
 def squared(random: _Random, width: int, height: int) -> _Floats:
-    """Squares."""
+    """Squared paper."""
     return ruled(random, width, height, upright=True)
 
 
@@ -91,7 +91,7 @@ def shadow(random: _Random, picture: _Floats, points: _Floats) -> tuple[_Floats,
 
 
 def blur(random: _Random, picture: _Floats, points: _Floats) -> tuple[_Floats, _Floats]:
-    """Out of focus, or moved."""
+    """Blur the picture, as a lens that is out of focus or a moving camera does."""
     if random.random_sample() < 0.5:
         return cv2.GaussianBlur(picture, (0, 0), random.uniform(0.8, 2.6)), points
     length = random.randint(3, 10)

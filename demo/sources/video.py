@@ -13,8 +13,8 @@ from edge_mnist.demo.sources.cameras import DEFAULT_FPS, Image, SourceLost, Vide
 from edge_mnist.system.errors import EdgeMnistError
 
 _ALLOWED_SECONDS, _ALLOWED_SHARE = 2.0, 0.1
-"""How much earlier than its container says the picture of a whole video may end, in seconds and as a share of its
-length: the sound may be that much longer."""
+"""How much earlier than the container states the pictures of a complete video may end, in seconds and as a share of the
+stated length: the sound may be longer by that much."""
 _PLAUSIBLE_FPS = (1, 240)
 """The frames per second that are believed; damaged and raw files declare others."""
 _TIMEOUT = 5_000
@@ -98,7 +98,7 @@ def read_stream(address: str, name: str) -> Iterator[Image]:
 
     Args:
         address: its address, which may contain a password.
-        name: what errors call it.
+        name: its name in error messages.
 
     Raises:
         SourceLost: it does not answer, or has ended.

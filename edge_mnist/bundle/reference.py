@@ -198,7 +198,7 @@ def deserialize(data: bytes, name: str) -> Reference:
 
     Args:
         data: the file's content.
-        name: what errors call it.
+        name: its name in error messages.
 
     Raises:
         EdgeMnistError: it is damaged, of a newer version, or not a reference.

@@ -18,7 +18,7 @@ from edge_mnist.cli import options
     type=options.FloatRange(0.01, 3600),
     default=2.0,
     show_default=True,
-    help="Run each artifact so long for each size of batch and number of threads.",
+    help="Run each artifact for this many seconds for each size of batch and number of threads.",
 )
 @click.option(
     "--data",
@@ -30,14 +30,14 @@ from edge_mnist.cli import options
 @click.option(
     "--images",
     type=click.IntRange(1, 1_000_000),
-    help="Read so many of them at most.  [default: 10000, or fewer if the network is large]",
+    help="Read at most this many of them.  [default: 10000, or fewer if the network is large]",
 )
 @click.option(
     "--accuracy-seconds",
     type=options.FloatRange(0, 3600),
     default=10.0,
     show_default=True,
-    help="Let all artifacts together classify them for so long; 0 measures no accuracy.",
+    help="Let all artifacts together classify them for this many seconds; 0 measures no accuracy.",
 )
 @options.resize
 @options.skip_bad

@@ -59,12 +59,12 @@ def _parse_size(context: click.Context, option: click.Parameter, text: str) -> t
 @click.option(
     "--fps",
     type=cli_options.FloatRange(0),
-    help="Read so many frames a second; 0 reads a file as fast as possible.  [default: 30]",
+    help="Read this many frames a second; 0 reads a file as fast as possible.  [default: 30]",
 )
 @click.option("--mirror/--no-mirror", help="Exchange left and right in the picture; text stays readable.")
 @click.option("--json/--no-json", "as_json", help="Print events as JSON, one object on each line.")
-@click.option("--duration", type=cli_options.FloatRange(0, min_open=True), help="End the demo after so many seconds.")
-@click.option("--max-frames", type=click.IntRange(1), help="End the demo after so many frames.")
+@click.option("--duration", type=cli_options.FloatRange(0, min_open=True), help="End the demo after this many seconds.")
+@click.option("--max-frames", type=click.IntRange(1), help="End the demo after this many frames.")
 @click.option("--record", type=click.Path(path_type=Path), help="Record the picture in this MP4 file.")
 @click.option("--record-plain/--no-record-plain", help="Record the picture as it comes from the camera, without boxes.")
 @click.option(
@@ -113,8 +113,8 @@ def demo(
 ) -> None:
     """Read numbers live from a camera, in a window or in a browser.
 
-    Events, a number read, changed or gone, are printed as they happen. `--camera sample` needs no camera. Exit status 1
-    if an image of a folder could not be opened; the others are still read.
+    Events are printed as they happen: a number is read, changed, unsure or gone. `--camera sample` needs no camera. The
+    exit status is 1 if an image of a folder cannot be opened or a video ends too early; the rest is still read.
 
     Keys in the window: q or Esc quits, s snapshot, r record, space pause, m mirror, h shows the keys.
     """

@@ -26,7 +26,7 @@ from edge_mnist.cli import options
     type=click.Choice(["test", "validation"]),
     default="test",
     show_default=True,
-    help="Read MNIST's test images, or those that training keeps apart for choosing.",
+    help="Read MNIST's test images, or the training images that training validates on.",
 )
 @click.option("--corruptions", is_flag=True, help="Read the images rotated, blurred, faint and so on too.")
 @click.option(

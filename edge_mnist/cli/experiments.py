@@ -15,14 +15,14 @@ from edge_mnist.system import signals
     context_settings=options.accept_former_names({"readings": "interpretations", "no-readings": "no-interpretations"})
 )
 @click.option(
-    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Run each experiment so many times."
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, help="Run each experiment this many times."
 )
 @click.option(
     "--interpretations/--no-interpretations",
     default=True,
     help="Run the other interpretations of the study's text too, or leave them out.",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs instead of the recipes' 20.")
+@click.option("--epochs", type=click.IntRange(1), help="Train for this many epochs instead of the recipes' 20.")
 @options.device
 @options.workers
 @options.data

@@ -16,7 +16,7 @@ from edge_mnist.system.errors import UsageError
 _LOG = logging.getLogger(__name__)
 
 
-@click.command(context_settings=options.accept_former_names({"calibration": "method"}))
+@click.command(context_settings=options.accept_former_names({"calibration": "method", "bundle": "zip"}))
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @click.option("--int8", is_flag=True, help="Write the int8 artifacts too, quantized after training.")
 @click.option(
@@ -58,7 +58,7 @@ _LOG = logging.getLogger(__name__)
     help="Write the artifacts into this folder.",
 )
 @click.option(
-    "--bundle",
+    "--zip",
     "zip_file",
     type=click.Path(path_type=Path),
     metavar="FILE.zip",
@@ -92,12 +92,12 @@ def export(
     if zip_file is not None:
         choose_formats(formats)
         if set(formats) - {"tflite"}:
-            raise UsageError(f"--bundle {zip_file}: holds TFLite only: leave out --format")
+            raise UsageError(f"--zip {zip_file}: holds TFLite only: leave out --format")
         context = click.get_current_context()
         for name in ("out", "force", "no_verify", "images", "max_drop"):
             if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
                 what = "is written instead of a folder" if name in ("out", "force") else "is not verified"
-                raise UsageError(f"--bundle {zip_file}: {what}: leave out --{name.replace('_', '-')}")
+                raise UsageError(f"--zip {zip_file}: {what}: leave out --{name.replace('_', '-')}")
         pipeline.export_zip(checkpoint, zip_file, **others)
         size = f"{zip_file.stat().st_size:,}"
         _LOG.warning("%s: %s bytes: model, %s golden images, classify.py", zip_file, size, GOLDEN_IMAGES)

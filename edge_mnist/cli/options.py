@@ -202,21 +202,21 @@ device = click.option(
 """An option of commands that train."""
 
 workers = click.option(
-    "--workers", type=click.IntRange(1), help="Share each batch among so many processes.  [default: physical cores]"
+    "--workers", type=click.IntRange(1), help="Share each batch among this many processes.  [default: physical cores]"
 )
 """An option of commands that train."""
 
 images = click.option(
     "--images",
     type=click.IntRange(1, 1_000_000),
-    help="Compare on so many inputs.  [default: 10000, or fewer if the network is large]",
+    help="Compare on this many inputs.  [default: 10000, or fewer if the network is large]",
 )
 """The option of commands that compare artifacts."""
 
 max_drop = click.option(
     "--max-drop",
     type=FloatRange(0, 100),
-    help="Allow an accuracy drop of so many percentage points.  [default: 0.1, or 4 images where that is more]",
+    help="Allow an accuracy drop of this many percentage points.  [default: 0.1, or 4 images where that is more]",
 )
 """The option of commands that compare artifacts."""
 
@@ -242,6 +242,6 @@ threshold = click.option(
     "--threshold",
     type=FloatRange(0, 1),
     # reader.THRESHOLD, without importing OpenCV
-    help="Show a digit whose confidence is lower as ?, and leave it out below 0.2.  [default: 0.68]",
+    help="Show digits with a lower confidence as ?, and leave out those below 0.2.  [default: 0.68]",
 )
 """An option of commands that read numbers; None stands for the reader's threshold."""

@@ -33,14 +33,14 @@ _LOG = logging.getLogger(__name__)
     type=click.Choice(["auto", "yes", "no"]),
     default="auto",
     show_default=True,
-    help="Read light ink on a dark ground.",
+    help="Whether the ink is lighter than its ground; auto judges by the pixels.",
 )
 @click.option(
     "--rotate",
     type=click.Choice(["0", "90", "180", "270"]),
     default="0",
     show_default=True,
-    help="Turn the pictures clockwise by so many degrees before they are read; boxes are those of the turned picture.",
+    help="Turn the pictures clockwise by this many degrees before they are read; boxes are of the turned picture.",
 )
 @options.threshold
 @options.reading_model
@@ -48,8 +48,8 @@ _LOG = logging.getLogger(__name__)
 def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any) -> None:
     """Read the numbers in pictures: photographs of pages, strips, single digits; `-` is standard input.
 
-    The lines of one picture are printed as they are, with a space between numbers, those of several after the picture's
-    name. `?` stands for a doubtful digit; stderr shows its line with the most probable label in brackets. The exit
+    Each line is printed with a space between its numbers, and after the name of its picture if there are several
+    pictures. `?` stands for a doubtful digit; stderr shows its line with the most probable label in brackets. The exit
     status is 1 if a picture could not be read, 2 if there is no such picture; the others are still read.
     """
     with explain_missing_packages():

@@ -17,8 +17,8 @@ from edge_mnist.system import signals
     help="Train by this recipe: adam-onecycle, sgd-onecycle, sgd-fixed, adamw-onecycle, best, tune or quick.  "
     "[default: adam-onecycle]",
 )
-@click.option("--epochs", type=click.IntRange(1), help="Train for so many epochs instead of the recipe's.")
-@click.option("--batch-size", type=click.IntRange(2), help="Put so many images into a batch instead of the recipe's.")
+@click.option("--epochs", type=click.IntRange(1), help="Train for this many epochs instead of the recipe's.")
+@click.option("--batch-size", type=click.IntRange(2), help="Put this many images into a batch instead of the recipe's.")
 @click.option(
     "--lr",
     type=options.FloatRange(0, min_open=True),

@@ -21,7 +21,7 @@ SMALL = 320
 SHARED = 48
 """Pixels that neighbouring tiles share: a digit that one of them cuts lies wholly on the other."""
 BETWEEN = (0.5, 0.25, 0.75)
-"""Where scales between two others lie, in octaves below the finer one: the first ones are wanted most."""
+"""Where the scales between two others lie, in octaves below the finer one, in the order in which they are placed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +59,10 @@ Scale = tuple[NDArray[np.uint8], tuple[float, float]]
 def resize(pixels: NDArray[np.uint8], width: int, height: int) -> Scale:
     """A picture, uint8 (H, W), of another size: every pixel is the same on every processor.
 
-    OpenCV rounds INTER_AREA by other than whole numbers, and INTER_LINEAR, otherwise on ARM than on x86. So the mean of
-    whole numbers of pixels is taken first. For the rest, less than two, straight lines give twice the pixels that are
-    wanted, and the mean of each four of them is taken: without this, thin lines would be lost between pixels. Where the
-    picture's sides are no multiples of that number, its last pixels are repeated.
+    OpenCV's INTER_AREA (by other than whole numbers) and INTER_LINEAR round differently on ARM and on x86. So blocks of
+    whole pixels are averaged first. The rest, a reduction by less than two, is exact linear interpolation to twice the
+    wanted size, and then the mean of each 2x2 pixels, which keeps thin lines. A side that is no multiple of the size of
+    a block is extended by repeating its last pixels.
     """
     import cv2  # what needs no finder works without it
 
@@ -86,7 +86,7 @@ def make_scales(grey: NDArray[np.uint8], finest: int, step: float) -> tuple[list
 
     Args:
         grey: uint8 (H, W).
-        finest: the longer side, in pixels, of the finest scale; a larger frame is reduced to it.
+        finest: the longer side, in pixels, to which larger frames are reduced.
         step: octaves from one of the finer scales to the next.
     """
     height, width = grey.shape
@@ -162,7 +162,7 @@ class _Packing:
     """
 
     def __init__(self) -> None:
-        """Without a canvas."""
+        """Begin without a canvas."""
         self._free: list[tuple[int, int, int, int, int]] = []  # canvas, left, top, width, height
         self._count = 0
 

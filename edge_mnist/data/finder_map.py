@@ -32,7 +32,8 @@ SIZE_GAIN = 2.0
 FOUND = (7.0, 28.0)
 """The longer side, in pixels of the canvas, of the digits that the network has learned to find."""
 SMALLEST = 12
-"""The longer side, in pixels, of the coarsest scale of a picture: a digit that fills the picture is found there."""
+"""A picture is halved as long as its longer side stays at least this long, in pixels: a digit that fills the picture is
+found at the coarsest scale."""
 
 
 def split_places(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -74,11 +74,11 @@ class InputOptions:
             return ()
 
     @property
-    def normalises(self) -> bool:
+    def normalizes(self) -> bool:
         """Whether mean, std or scale is named."""
         return not self.mean is self.std is self.scale is None
 
-    def normalisation(self, channels: int) -> tuple[float | tuple[float, ...], float | tuple[float, ...]]:
+    def normalization(self, channels: int) -> tuple[float | tuple[float, ...], float | tuple[float, ...]]:
         """The mean and std of a checkpoint, whose network takes (pixel / 255 - mean) / std.
 
         Args:

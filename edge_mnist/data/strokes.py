@@ -2,7 +2,7 @@
 
 A digit is drawn as strokes of a pen, in one of the styles in which people write it. Each drawing simulates another
 writer, who misses the control points, bends, narrows, slants and turns the digit, chooses a pen and presses it
-unevenly. It is then normalised like MNIST (LeCun, Cortes, Burges, "The MNIST database"): scaled to fit 20x20 pixels
+unevenly. It is then normalized like MNIST (LeCun, Cortes, Burges, "The MNIST database"): scaled to fit 20x20 pixels
 without changing its aspect, and placed in 28x28 pixels with its centre of mass in the middle.
 """
 

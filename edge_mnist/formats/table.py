@@ -163,7 +163,7 @@ def require_format(data: bytes, name: str) -> Format:
 
     Args:
         data: its content.
-        name: what errors call it.
+        name: its name in error messages.
 
     Raises:
         EdgeMnistError: the content is of no format that is known.
@@ -181,7 +181,7 @@ def read_contract(data: bytes, name: str) -> Contract:
 
     Args:
         data: the artifact's content.
-        name: what errors call it.
+        name: its name in error messages.
 
     Raises:
         EdgeMnistError: the content is not an artifact, or not one that edge-mnist wrote.

@@ -4,8 +4,8 @@ The computation is in float64 with exact sums, and is rounded to float32 once at
 same bits.
 
 First, each layer becomes a step of the graph (`_Builder.add_layer`). Then the steps that are no operations of their own
-are folded into those around them, in this order: batch normalisation and clamping, zeros around maps, and the
-normalisation of the input. Where one cannot be folded, it becomes a depthwise convolution.
+are folded into those around them, in this order: batch normalization and clamping, zeros around maps, and the
+normalization of the input. Where one cannot be folded, it becomes a depthwise convolution.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _INPUT_STATISTICS = "input"
 """The name that the statistics give to an input that is not pixels; no operation of such a graph has it."""
 
 _FEW_CHANNELS = 4
-"""The most channels of an input that a convolution of all channels normalises; kernels multiply four taps at once."""
+"""The most channels of an input that a convolution of all channels normalizes; kernels multiply four taps at once."""
 
 _POINT = Window((1, 1))
 """The window of a convolution that takes each position by itself."""
@@ -123,12 +123,12 @@ class _Node:
 
 
 def fold(checkpoint: Checkpoint) -> FloatGraph:
-    """Fold batch normalisation, clamping, padding and the input's normalisation into the operations around them.
+    """Fold batch normalization, clamping, padding and the input's normalization into the operations around them.
 
     The input of the graph is pixels, 0..255; that of the network was `(pixel / 255 - mean) / std`. If a first
-    convolution of the network pads, it pads with a normalised 0, which is the pixel `255 * mean`. The graph pads with
+    convolution of the network pads, it pads with a normalized 0, which is the pixel `255 * mean`. The graph pads with
     the nearest whole pixel (`FloatGraph.zero_pixel`), both in float and in int8. Where the channels would need
-    different pixels, or something else than a convolution reads the input, a convolution normalises the input
+    different pixels, or something else than a convolution reads the input, a convolution normalizes the input
     first. Everything else is exact up to one rounding to float32. An input that is not pixels is left as it is.
 
     Raises:
@@ -244,7 +244,7 @@ class _Builder:
         return _Convolution(weight.reshape(len(weight), *self._values[source].shape), shift, window)
 
     def _add_batch_norm(self, layer: BatchNorm2dLayer, source_name: str) -> _Node:
-        """Append a batch normalisation; one of the features of flattened maps goes into the Linear layers after it."""
+        """Append a batch normalization; one of the features of flattened maps goes into the Linear layers after it."""
         mean, variance = (self._read(layer, key) for key in ("running_mean", "running_var"))
         factor = 1 / np.sqrt(variance + layer.eps)
         shift = -mean * factor
@@ -459,7 +459,7 @@ class _Builder:
             node.step = dataclasses.replace(step, bounds=bounds)
 
     def fold_constants_of_input(self) -> None:
-        """Make constants by which the network scales its input a part of the normalisation."""
+        """Make constants by which the network scales its input a part of the normalization."""
         while True:
             match self.readers(self.nodes[0]):
                 case [_Node(step=_Affine(factor, shift, is_batch_norm=False)) as node] if (factor > 0).all():
@@ -514,9 +514,9 @@ class _Builder:
         return step
 
     def _find_first_convolutions(self, node: _Node) -> list[_Convolution] | None:
-        """The convolutions that read the input; None if something else reads it, so that it has to be normalised.
+        """The convolutions that read the input; None if something else reads it, so that it has to be normalized.
 
-        Max pools and upsampling before them commute with the normalisation, which is monotone.
+        Max pools and upsampling before them commute with the normalization, which is monotone.
         """
         readers = self.readers(node)
         if not readers:
@@ -606,7 +606,7 @@ def _includes(outer: Bounds, inner: Bounds) -> bool:
 def _takes_affine(reader: _Node, affine: _Affine) -> bool:
     """Whether a node is a convolution into which constants before it can be folded.
 
-    Padding is zeros, which they would shift. A batch normalisation stays where it was always folded.
+    Padding is zeros, which they would shift. A batch normalization stays where it was always folded.
     """
     step = reader.step
     if affine.is_batch_norm or not affine.factor.all() or not isinstance(step, _Convolution):

@@ -89,9 +89,9 @@ def run_quantized(
 
     Args:
         graph: the network.
-        inputs: as of `run_float`.
+        inputs: as in `run_float`.
         rounding: the family of kernels that is imitated.
-        report: as of `run_float`.
+        report: as in `run_float`.
 
     Returns:
         int8 (N, channels * height * width); of a classifier these are its logits (N, classes).

@@ -1,6 +1,6 @@
 """The network as it is exported: a graph of values, in float or in integers.
 
-Seven operations suffice. `folding.fold` folds batch normalisation, clamping and the normalisation of the input into
+Seven operations suffice. `folding.fold` folds batch normalization, clamping and the normalization of the input into
 convolutions; it makes average pooling a depthwise convolution, and a fully connected layer a convolution whose kernel
 covers its whole input. A graph is checked when it is made, so whatever holds one may rely on it.
 
@@ -31,11 +31,11 @@ from edge_mnist.graph.layers import ACTIVATIONS, Shape, check_input_shape, to_la
 from edge_mnist.system.errors import EdgeMnistError
 
 ACCUMULATOR_LIMIT = 1 << 24
-"""Integers below it in magnitude are exact in float32, which has a 24-bit significand. All accumulators stay below it,
+"""Integers of a smaller magnitude are exact in float32, which has a 24-bit significand. All accumulators are smaller,
 so that all runtimes round them alike."""
 
 LARGEST_MANTISSA = 1 << 13
-"""The odd part of an activation scale stays below it: 2^12 + 1, with which a sum has no ties, is the largest needed."""
+"""The odd part of an activation scale is below this: 2^12 + 1, with which a sum has no ties, is the largest needed."""
 
 Bounds = tuple[float, float]
 """The least and the largest real value to which an operation clamps its output."""
@@ -284,8 +284,8 @@ class Table(Operation):
 
     Attributes:
         name: the layer's name in the network.
-        function: the function that the table holds, as of `Activation`.
-        parameter: as of `Activation`.
+        function: the function that the table holds, as in `Activation`.
+        parameter: as in `Activation`.
         values: int8 (256,), the output for each input; that of the input q is at q + 128.
         output: the quantization of the output.
     """

@@ -338,7 +338,7 @@ def _choose(
         operation: the first operation of the group; None for the input.
         sources: the quantizations of the operation's inputs.
         mantissas: the mantissas that its scale should have, see `_find_partners`.
-        method: as of `quantize_graph`.
+        method: as in `quantize_graph`.
 
     Returns:
         The quantization, or None if there is no exact one that was not rejected.
@@ -399,7 +399,7 @@ def _list_candidates(
         distributions: those of the values.
         bounds: what the values are clamped to.
         least: scales up to this are left out.
-        method: as of `quantize_graph`.
+        method: as in `quantize_graph`.
         is_logits: whether the values are the output of the graph, whose zero point is 0.
     """
     low, high = min(d.low for d in distributions), max(d.high for d in distributions)

@@ -276,7 +276,7 @@ def _explain_contract(contract: Contract) -> tuple[str, str]:
     values = {
         "uint8": "pixels 0..255 as they are",
         "int8": "pixels minus 128, that is image ^ 0x80 on the bytes",
-        "float32": "pixels 0..255, not divided, not normalised",
+        "float32": "pixels 0..255, not divided, not normalized",
     }[contract.input_type]
     if contract.input_scale is not None:
         values = "numbers as they are"
@@ -470,10 +470,10 @@ def _describe_input(facts: Facts) -> str:
 
 def _describe_padding(pixel: Mapping[str, Any] | None) -> str:
     if pixel is None:
-        return "the first convolution does not pad: normalisation folds exactly"
+        return "the first convolution does not pad: normalization folds exactly"
     return (
         f"{_escape(pixel['layer'])} pads with the pixel {pixel['pixel']}, the nearest to the mean: "
-        f"{pixel['deviation']:+.4f} in normalised units where the network saw 0"
+        f"{pixel['deviation']:+.4f} in normalized units where the network saw 0"
     )
 
 

@@ -38,7 +38,8 @@ BATCH_SIZES = (1, 32)
 TURN = 0.1
 """Seconds that a model runs before the next one's turn: long against a call, short against a disturbance."""
 _LEAST_BATCH, _LARGEST_BATCH = 8, 256
-"""Inputs that each artifact classifies in its turn, at first and at most: a large network has time for few."""
+"""How many inputs each artifact classifies in its first turn, and in any turn at most: a large network has time for
+few."""
 _ORDER_SEED = 3
 """The seed of the order in which inputs are classified. MNIST's own begins with the easier half."""
 

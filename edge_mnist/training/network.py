@@ -39,7 +39,7 @@ _FORMER_MODULE = "edge_mnist.network:"
 
 
 class DigitNet(nn.Sequential):
-    """Maps normalised float32 images (N, 1, 28, 28) to logits (N, 10).
+    """Maps normalized float32 images (N, 1, 28, 28) to logits (N, 10).
 
     Every convolution is 3x3 with stride 1 and bias, followed by BatchNorm and ReLU; only conv6 pads, by 1. The shapes
     after the convolutions are (N, 14, 26, 26), (N, 14, 24, 24), (N, 16, 22, 22), (N, 18, 9, 9), (N, 20, 7, 7),

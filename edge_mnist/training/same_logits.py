@@ -70,7 +70,7 @@ def check_same_logits(module: nn.Module, checkpoint: Checkpoint) -> None:
         module.eval()
         # On a GPU, cuDNN may multiply in TF32, which is coarser than the tolerance.
         with torch.no_grad(), torch.backends.cudnn.flags(enabled=False):
-            outputs = module(_normalise(inputs, checkpoint).to(next(module.parameters(), torch.empty(0)).device))
+            outputs = module(_normalize(inputs, checkpoint).to(next(module.parameters(), torch.empty(0)).device))
     except (Exception, SystemExit) as error:  # user code may fail in any way
         raise EdgeMnistError(f"{name}: cannot be run: {first_line(error)}") from error
     finally:
@@ -214,7 +214,7 @@ def _make_inputs(checkpoint: Checkpoint) -> np.ndarray[Any, np.dtype[Any]]:
     return values.astype(np.uint8 if checkpoint.is_pixels else np.float32)
 
 
-def _normalise(inputs: np.ndarray[Any, np.dtype[Any]], checkpoint: Checkpoint) -> torch.Tensor:
+def _normalize(inputs: np.ndarray[Any, np.dtype[Any]], checkpoint: Checkpoint) -> torch.Tensor:
     """The inputs as the module takes them, float32 (N, *input_shape)."""
     values = torch.from_numpy(inputs.astype(np.float32))
     if not checkpoint.is_pixels:

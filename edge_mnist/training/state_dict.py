@@ -40,7 +40,7 @@ def load_weights(module: nn.Module, path: Path, name: str) -> str:
         module: the network.
         path: a state_dict or a checkpoint of `edge-mnist train` as safetensors; or a file of torch.save, which may hold
             the state_dict among other things, such as the state of the optimiser.
-        name: what errors call the network.
+        name: the name of the network in error messages.
 
     Returns:
         The SHA-256 of the file, hexadecimal.

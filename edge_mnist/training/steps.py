@@ -305,7 +305,7 @@ def _running_statistics(norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def normalize(pixels: torch.Tensor) -> torch.Tensor:
-    """Normalise pixels 0..255, float32 (N, 1, H, W), as a network takes them, in the channels-last memory format."""
+    """Normalize pixels 0..255, float32 (N, 1, H, W), as a network takes them, in the channels-last memory format."""
     return ((pixels / 255 - MEAN) / STD).contiguous(memory_format=torch.channels_last)
 
 

@@ -26,13 +26,12 @@ from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line
 _LOOPBACK = "127.0.0.1"
 """The address at which the workers of one machine meet."""
 _TIMEOUT = timedelta(seconds=120)
-"""How long a worker waits for another. Two exchanges are milliseconds apart, or the writing of a file: a worker that
-is silent for longer does not work any more."""
+"""How long a worker waits for another. Two exchanges are usually milliseconds apart, or as long as writing a file
+takes: a worker that is silent for longer has failed."""
 _POLL_INTERVAL = 0.02
 """Seconds between two looks at whether a process has started or ended."""
 _END_TIMEOUT = 10
-"""Seconds to wait for the end of a process whose connection has ended: on a busy machine the one is seconds after the
-other."""
+"""Seconds to wait for the end of a process whose connection has ended: on a busy machine it may end seconds later."""
 
 
 class WorkerLost(EdgeMnistError):

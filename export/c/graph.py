@@ -1,7 +1,7 @@
 """The tables of a model.c of any other network: layers that take the rows of several others (kernels/graph.h).
 
-Of the layers that can compute a row, the last one always does so next. How many rows of each value must be kept for
-that, and when the first and the last of them are needed, is found by following that order for one input.
+Where several layers can compute a row, the last of them goes first. Following that order for one input shows how many
+rows of each value must be kept, and in which steps they are used first and last.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ _ACTIVATION_MAGNITUDES = {2: 255, 4: 128}
 
 
 INT32_LIMIT = 1 << 31
-"""Integers of int32 are below it in magnitude."""
+"""The magnitude of an int32 is below this."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def choose_factors(fused: FusedOperation) -> tuple[int, int, int, int]:
         factor_a, factor_b, constant and shift. All partial sums fit into int32.
 
     Raises:
-        EdgeMnistError: the scales are too far apart, or some sum is rounded otherwise than in exact arithmetic.
+        EdgeMnistError: the scales are too far apart, or some sum is not rounded as in exact arithmetic.
     """
     name, output = fused.operation.name, fused.output_quantization
     ratios = [Fraction(source.scale) / Fraction(output.scale) for source in fused.input_quantizations]
@@ -223,7 +223,7 @@ def choose_factors(fused: FusedOperation) -> tuple[int, int, int, int]:
     source_a, source_b = fused.input_quantizations
     expected = add((a - 128).astype(np.int8), (b - 128).astype(np.int8), source_a, source_b, output)
     if differing := int((found != expected).sum()):
-        raise EdgeMnistError(f"{name}: the C kernels round {differing} of 65536 sums otherwise")
+        raise EdgeMnistError(f"{name}: the C kernels round {differing} of 65536 sums differently from exact arithmetic")
     return first, second, third, shift
 
 
@@ -231,7 +231,7 @@ def choose_product_scale(fused: FusedOperation) -> float:
     """The number by which a product of two inputs is multiplied: `scale_a * scale_b / scale_out`.
 
     Raises:
-        EdgeMnistError: with it in float32, some product is rounded otherwise than in exact arithmetic.
+        EdgeMnistError: with it in float32, some product is not rounded as in exact arithmetic.
     """
     output = fused.output_quantization
     source_a, source_b = fused.input_quantizations
@@ -241,7 +241,9 @@ def choose_product_scale(fused: FusedOperation) -> float:
     products = ((a - source_a.zero_point) * (b - source_b.zero_point)).astype(np.float32)
     found = requantize(products, np.full(1, scale, np.float32), output.zero_point)
     if differing := int((found != expected).sum()):
-        raise EdgeMnistError(f"{fused.operation.name}: float32 rounds {differing} of 65536 products otherwise")
+        raise EdgeMnistError(
+            f"{fused.operation.name}: float32 rounds {differing} of 65536 products differently from exact arithmetic"
+        )
     return scale
 
 

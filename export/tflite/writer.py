@@ -112,8 +112,8 @@ _INT8_VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "CAST": 1,
 other operators is 2. In float every operator has version 1."""
 
 _KERNELS = {"sigmoid": ("LOGISTIC", Quantization(2.0**-8, -128)), "tanh": ("TANH", Quantization(2.0**-7, 0))}
-"""By the name of a function: the operator that computes it in int8, and the only quantization of its output. At input
-scales above 1 (of which 16 was tried) TensorFlow Lite Micro takes even the number 0 for one that saturates."""
+"""By the name of a function: the operator that computes it in int8, and the only quantization of its output. It is not
+used at input scales above 1: at 16, which was tried, TensorFlow Lite Micro saturates even at the input 0."""
 
 _MOST_INPUTS = 4
 """The most inputs of one CONCATENATION: XNNPACK takes up to 5 (4 in older versions), TensorFlow Lite Micro 10."""

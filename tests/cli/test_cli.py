@@ -171,8 +171,8 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
     "an artifact as checkpoint": ("export bundle/model_int8.tflite", 1, "seems to be an artifact in TFLite, expected"),
-    "a zip that is verified": ("export --bundle new.zip --images 5", 2, "new.zip: is not verified: leave out --images"),
-    "a zip and a folder": ("export --bundle new.zip --out new", 2, "is written instead of a folder: leave out --out"),
+    "a zip that is verified": ("export --zip new.zip --images 5", 2, "new.zip: is not verified: leave out --images"),
+    "a zip and a folder": ("export --zip new.zip --out new", 2, "is written instead of a folder: leave out --out"),
     "a state_dict as checkpoint": (
         "export pickle.pt",
         1,
@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "a state_dict as artifact": ("info pickle.pt", 1, "name the factory of its network, edge-mnist export FILE --netw"),
     "a state_dict to evaluate": ("evaluate pickle.pt", 1, "pickle.pt: is a file of torch.save, which holds weights"),
     "a text as zip": (
-        "export --bundle text.safetensors",
+        "export --zip text.safetensors",
         2,
         "text.safetensors: is not a zip, and is not",
     ),

@@ -52,14 +52,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "train --data digits --network torch.nn:nothing", "export --network torch.nn:nothing",
     ),
     "a folder where a file is expected": (
-        "train --data digits --init digits", "evaluate digits", "export digits", "export --bundle digits",
+        "train --data digits --init digits", "evaluate digits", "export digits", "export --zip digits",
         "predict page.png --model digits", f"{DEMO} --camera sample --model digits", "demo --config digits",
     ),
     "a file where a folder is expected": (
         *(f"{command} --data text" for command in DATA), "train --user-digits text", "train --data digits --out text",
         "export --calibrate text",
         "train --data digits --out text/run", "experiments --data digits --runs text", "export --out text",
-        "export --out text/out", "export --bundle text/out.zip", "verify text", "bench text",
+        "export --out text/out", "export --zip text/out.zip", "verify text", "bench text",
         "predict page.png --annotate text", "predict page.png --save-digits text",
         f"{DEMO} --camera sample --record text/film.mp4",
         f"{DEMO} --camera sample --snapshot-dir text", f"{DEMO} --camera sample --corrections text",
@@ -73,7 +73,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
         "train --data digits --out full", "experiments --data digits --runs full", "export --out full",
     ),
     "a place for results that another process writes to": (
-        "train --data digits --out taken", "export --out taken", "export --bundle taken", "verify taken",
+        "train --data digits --out taken", "export --out taken", "export --zip taken", "verify taken",
     ),
     "a folder that holds nothing of what is expected": (
         *(f"{command} --data full" for command in DATA), "train --user-digits full", "verify full", "bench full",

@@ -43,7 +43,7 @@ def holder(place: Path) -> Iterator[subprocess.Popen[str]]:
     "command",
     [
         ["export", "--format", "tflite", "--no-verify", "--out"],
-        ["export", "--bundle"],
+        ["export", "--zip"],
         ["verify"],
         ["train", "--data", "digits", "--out"],
     ],
@@ -87,7 +87,7 @@ def test_what_cannot_be_locked_is_used_without_a_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("option", ["--out", "--bundle"])
+@pytest.mark.parametrize("option", ["--out", "--zip"])
 def test_a_place_where_no_file_can_be_made_is_not_taken_for_one_that_is_locked(
     option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

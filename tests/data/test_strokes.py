@@ -49,7 +49,7 @@ def test_classes_are_in_equal_parts_and_shuffled(count: int) -> None:
     assert count < 25 or not np.array_equal(digits.labels, np.arange(count) % 10)
 
 
-def test_images_are_normalised_as_those_of_mnist(drawn: Digits) -> None:
+def test_images_are_normalized_as_those_of_mnist(drawn: Digits) -> None:
     ink = drawn.images.astype(np.float64)
     total, places = ink.sum(axis=(1, 2)), np.arange(28)
     for other in (2, 1):

@@ -271,9 +271,9 @@ NORMALISATIONS: dict[str, tuple[InputOptions, Any, Any]] = {
 
 
 @pytest.mark.parametrize("case", NORMALISATIONS)
-def test_the_normalisation_of_a_checkpoint_is_that_of_the_options(case: str) -> None:
+def test_the_normalization_of_a_checkpoint_is_that_of_the_options(case: str) -> None:
     options, expected_mean, expected_std = NORMALISATIONS[case]
-    mean, std = options.normalisation(3)
+    mean, std = options.normalization(3)
     np.testing.assert_allclose(np.broadcast_to(mean, 3), expected_mean, rtol=1e-15)
     np.testing.assert_allclose(np.broadcast_to(std, 3), expected_std, rtol=1e-15)
 
@@ -299,7 +299,7 @@ def test_wrong_options_are_refused(arguments: dict[str, Any], message: str) -> N
     with pytest.raises(UsageError, match=message):
         InputOptions(**arguments)
     with pytest.raises(UsageError, match="mean: 2 numbers for an input of 3 channels: expected 1 or 3"):
-        InputOptions(mean=(1, 2)).normalisation(3)
+        InputOptions(mean=(1, 2)).normalization(3)
 
 
 def test_a_file_of_another_kind_than_its_name_says_is_named(tmp_path: Path) -> None:

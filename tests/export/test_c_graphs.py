@@ -309,7 +309,7 @@ def test_a_pool_is_taken_of_the_sums_only_if_nothing_else_reads_the_convolution(
 
 def test_sums_on_a_tie_are_refused_by_name() -> None:
     graph = QuantizedGraph((1, 2, 2), 0, (Add("sum", UNBOUNDED, Quantization(4.0, 0), sources=(0, 0)),))
-    with pytest.raises(EdgeMnistError, match="sum: .* of 65536 sums otherwise"):
+    with pytest.raises(EdgeMnistError, match="sum: .* of 65536 sums differently"):
         write_c(graph)
 
 

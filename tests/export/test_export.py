@@ -238,7 +238,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def test_the_standalone_zip_checks_itself_without_edge_mnist(tmp_path: Path) -> None:
     for name in ("one.zip", "two.zip"):
-        result = CliRunner().invoke(commands, ["export", "--bundle", str(tmp_path / name)], standalone_mode=False)
+        result = CliRunner().invoke(commands, ["export", "--zip", str(tmp_path / name)], standalone_mode=False)
         assert result.exception is None
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
     folder = tmp_path / "zip"

@@ -160,8 +160,8 @@ def test_random_networks_compute_what_pytorch_computes() -> None:
     assert padding >= 10
 
 
-def test_a_channel_without_variance_is_normalised_as_in_pytorch() -> None:
-    """Trained networks have channels that are always 0 before a batch normalisation."""
+def test_a_channel_without_variance_is_normalized_as_in_pytorch() -> None:
+    """Trained networks have channels that are always 0 before a batch normalization."""
     source = random_checkpoint(0)
     name = next(name for name in source.weights if name.endswith(".running_var"))
     variance = source.weights[name].copy()
@@ -282,7 +282,7 @@ A = conv("a", 2, 2)
 B = conv("b", 2, 2, sources=("a",))  # another reader of a
 
 GRAPHS: dict[str, tuple[Layer, ...]] = {
-    # Batch normalisation
+    # Batch normalization
     "a": (A, norm(2)),
     "a norm b sum": (A, norm(2), B, add("norm", "b")),
     "a[0,inf] norm[0,inf]": (A, ReluLayer("first"), norm(2), relu),
@@ -431,12 +431,12 @@ def test_flattened_maps_of_different_sizes_are_joined_by_their_features() -> Non
     assert describe(assert_same_outputs(gate)) == "a mean fc b product"
 
 
-def test_a_batch_normalisation_of_features_goes_into_the_linear_layers() -> None:
+def test_a_batch_normalization_of_features_goes_into_the_linear_layers() -> None:
     source = make_network(A, flat, norm(84), linear("fc", 84), linear("gc", 84, sources=("norm",)), add("fc", "gc"))
     assert describe(assert_same_outputs(source)) == "a fc gc sum"
 
 
-def test_each_channel_is_normalised_by_its_own_mean() -> None:
+def test_each_channel_is_normalized_by_its_own_mean() -> None:
     means, stds = (0.4123, 0.61), (0.25, 0.5)
     whole = (102 / 255, 102 / 255)
     cases: dict[str, tuple[tuple[Layer, ...], dict[str, Any]]] = {

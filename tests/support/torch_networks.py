@@ -155,7 +155,7 @@ def to_function(layer: Layer) -> nn.Module | Callable[..., Any]:
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation of inputs of any dimension."""
+    """Batch normalization of inputs of any dimension."""
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         pass

@@ -64,7 +64,7 @@ def _patched(name: str) -> Callable[[Any], None]:
 
 
 def _live(network: Any) -> None:
-    network.eval = lambda: network  # its batch normalisation keeps to the statistics of each batch
+    network.eval = lambda: network  # its batch normalization keeps to the statistics of each batch
 
 
 def _reshaped(network: Any) -> None:

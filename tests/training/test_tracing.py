@@ -323,7 +323,7 @@ def test_sizes_of_what_came_before_may_be_used_later() -> None:
 
 
 class Normalized(nn.Module):
-    """A network that normalises its input itself, with buffers."""
+    """A network that normalizes its input itself, with buffers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -347,7 +347,7 @@ def test_constants_of_channels_are_layers() -> None:
     checkpoint = Checkpoint(layers, (3, 6, 6), 0.0, 1.0, weights)
     check_same_logits(network, checkpoint)
     graph = fold(checkpoint)
-    assert graph.operations[0].name == "conv"  # it also normalises
+    assert graph.operations[0].name == "conv"  # it also normalizes
 
 
 def test_half_and_double_precision_are_converted_in_a_copy(caplog: pytest.LogCaptureFixture) -> None:
@@ -370,7 +370,7 @@ def test_a_checkpoint_holds_what_training_made_of_a_setting() -> None:
 
 
 class Silent(nn.Module):
-    """Its train and eval return nothing, and its batch normalisation stays in inference."""
+    """Its train and eval return nothing, and its batch normalization stays in inference."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -34,7 +34,7 @@ _HISTORY = 60
 _STATUS_SECONDS = 0.1
 """Seconds between two messages with the status."""
 _STALLED_SECONDS, _STALLED_FRAMES = 10.0, 3
-"""The demo has stalled if for so many seconds, and in the usual time of so many frames, no frame was read."""
+"""The demo has stalled if no frame was read for this many seconds, and for the usual time of this many frames."""
 
 
 class Broadcast:

@@ -15,9 +15,9 @@ class TokenBucket:
     """Limits how often something may be done.
 
     Attributes:
-        rate: how often it may be done per second in the long run.
-        burst: how often it may be done at once.
-        level: how often it may still be done, as of `updated`.
+        rate: the tokens per second that the bucket gets; each token allows it once.
+        burst: the most tokens that the bucket holds.
+        level: the tokens in the bucket at the time `updated`.
         updated: a time in seconds on the monotonic clock.
     """
 
@@ -31,7 +31,7 @@ class TokenBucket:
         self.level, self.updated = self.burst, time.monotonic()
 
     def take(self) -> bool:
-        """Do it once more; return False if that is too often."""
+        """Take a token; return False if there is none left."""
         now = time.monotonic()
         self.level = min(self.burst, self.level + (now - self.updated) * self.rate)
         self.updated = now
@@ -41,7 +41,7 @@ class TokenBucket:
         return True
 
     def is_empty(self) -> bool:
-        """Check whether it may not be done now."""
+        """Check whether there is no token left now."""
         return self.level + (time.monotonic() - self.updated) * self.rate < 1
 
 
@@ -49,7 +49,7 @@ class RateLimiter:
     """Limits how often each client may do something."""
 
     def __init__(self, rate: float, burst: float) -> None:
-        """Allow each client `rate` times per second, and `burst` times at once."""
+        """Let each client take `rate` tokens per second in the long run, and `burst` tokens at once."""
         self._rate, self._burst = rate, burst
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 

@@ -48,7 +48,7 @@ class Character:
 
 @dataclass(frozen=True, eq=False)
 class Hand:
-    """One source of characters.
+    """A source of characters: a font, the digits of MNIST, or drawn strokes.
 
     Attributes:
         name: of the font, or "mnist", or "strokes".
@@ -147,7 +147,7 @@ def _padded(image: _Bytes) -> _Bytes:
 
 @dataclass(frozen=True)
 class Pen:
-    """How a person holds the pen on one page.
+    """How the strokes of one page are drawn.
 
     Attributes:
         grow: pixels by which strokes are thickened at `HEIGHT`; below 0 they are thinned.
@@ -165,7 +165,7 @@ class Pen:
 
 
 def pen(random: _Random, printed: bool) -> Pen:
-    """A pen as one finds it."""
+    """Draw the traits of the pen of a page at random, or those of a press if `printed`."""
     grown = [-3, -2, 0, 2, 3, 5, 7, 9, 13]
     grow = int(random.choice(grown, p=[0.05, 0.1, 0.42, 0.15, 0.1, 0.07, 0.05, 0.035, 0.025]))
     if printed:

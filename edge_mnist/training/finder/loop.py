@@ -47,8 +47,8 @@ MOST_DIGITS = 96
 SIZES = (6.5, 34.0)
 """The longer side that one of the digits in a crop has, in pixels: those to be found, and some that are not."""
 JOINED = 0.2
-"""The least part of the crops that four pictures share, as scales of a frame share the network's canvas; where a
-picture would fill less than half of a crop, four share it as well."""
+"""The part of the crops beside those of `PLACED` that combine four pictures, as scales of a frame share a canvas. Where
+a picture would fill less than half of a crop, the crop combines four as well."""
 PLACED = 0.5
 """The part of the crops that show pictures on a canvas as the reader places them."""
 AVERAGED = 0.999
@@ -58,7 +58,7 @@ SAVED = 60
 CALIBRATED = 24
 """Canvases from which the ranges of the activations are taken when the training is over."""
 LAST_CHUNK = 1 << 30
-"""The number of the chunk that they are cut from: training draws none of so high a number."""
+"""The number of the chunk from which those canvases are cut; training never reaches so high a number."""
 STATE = "state.safetensors"
 """Everything that training needs to go on, in the run's folder."""
 CHECKPOINT = "finder.safetensors"
@@ -70,15 +70,15 @@ class Settings:
     """How the finder is trained.
 
     Attributes:
-        steps: of gradient descent.
-        batch: crops a step.
+        steps: the number of steps of gradient descent.
+        batch: the number of crops in a step.
         chunk: pictures that are drawn together.
         kept: chunks that batches are cut from.
         steps_per_chunk: steps after which the next chunk takes the place of the oldest.
         rate: the highest learning rate; it falls to nearly 0 along a cosine.
-        seed: of everything.
+        seed: the seed of all random numbers.
         width: channels at an eighth of the resolution; the others follow.
-        blocks: of the network at an eighth and at a sixteenth.
+        blocks: the number of residual blocks at an eighth and at a sixteenth of the resolution.
         without: the kind of pages, of `pages.KINDS`, that none is drawn of; "" for all kinds.
     """
 

@@ -16,15 +16,15 @@ SIDE = 160
 IGNORED = (5.0, 40.0)
 """A digit with a longer side between these, but not between those of `FOUND`, may be found at this scale."""
 CORE = 0.2
-"""Places whose middle is not farther from a digit's, in parts of its width and height, are to say that it is there."""
+"""A place is in the core of a digit if their middles are no farther apart than this part of the digit's size."""
 FALL = 2.0
-"""Pixels around them over which silence is asked for less: the standard deviation of a Gaussian."""
+"""The standard deviation, in pixels, of the Gaussian by which places beside the core of a digit count less."""
 NOTHING = -2
 """The label of a row that holds no digit."""
 
 
 def _unit(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution with batch normalisation and, unless a sum follows, a ReLU."""
+    """A convolution with batch normalization and, unless a sum follows, a ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -99,13 +99,13 @@ class Finder(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What a network should say of crops.
+    """What the network should give for a batch of N crops, on a map of h rows and w columns of places.
 
     Attributes:
         heat: (N, h, w), 1 in the core of a digit, falling around it.
         weight: (N, h, w), 0 where a digit may be found and need not.
         index: int64 (K, 3), crop, row and column of each place in the core of a digit that is to be found.
-        box: (K, 4), what is to be said of the digit's box there.
+        box: (K, 4), the values for the digit's box at these places, as `finder_map.decode` reads them.
         label: int64 (K,), which digit; -1 where that cannot be told.
     """
 
@@ -116,7 +116,7 @@ class Targets:
     label: Tensor
 
     def to(self, device: torch.device) -> Targets:
-        """The same on a device."""
+        """Move the tensors to a device."""
         return Targets(*(getattr(self, one.name).to(device) for one in fields(self)))
 
 
@@ -165,8 +165,8 @@ def targets(boxes: Tensor, side: int) -> Targets:
 def loss(output: Tensor, wanted: Targets) -> tuple[Tensor, dict[str, Tensor]]:
     """How wrong an output is: the cross entropy of the middles, and the losses of box and digit.
 
-    Around the core of a digit silence is asked for less, as by Zhou et al., "Objects as Points", 2019. Their focal loss
-    is not taken: it is content with a confidence of 0.85 for the clearest digit.
+    Places near the core of a digit count less, as in Zhou et al., "Objects as Points", 2019. Their focal loss is not
+    used, because a confidence of 0.85 for the clearest digit satisfies it.
     """
     values = output.float()
     heat, target = values[:, 0], wanted.heat

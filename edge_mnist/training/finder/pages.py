@@ -38,7 +38,7 @@ UPRIGHT = 50.0
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A frame and its truth.
+    """A frame, and the digits that are on it.
 
     Attributes:
         kind: how the page was laid out.
@@ -86,12 +86,12 @@ class Page:
 
     @property
     def height(self) -> int:
-        """In pixels."""
+        """The height of the sheet, in pixels."""
         return int(self.ink.shape[0])
 
     @property
     def width(self) -> int:
-        """In pixels."""
+        """The width of the sheet, in pixels."""
         return int(self.ink.shape[1])
 
 

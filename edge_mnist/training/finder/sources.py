@@ -1,6 +1,6 @@
 """What pages are made from: MNIST, drawn strokes, fonts and photographs.
 
-They are kept apart for learning, choosing and judging.
+They are kept apart for learning, choosing and judging; only the photographs are the same for choosing and judging.
 """
 
 from __future__ import annotations
@@ -33,13 +33,16 @@ PHOTOGRAPHS = {
     ),
 }  # fmt: skip
 """Names in scikit-image, or with a suffix in scikit-learn, by part; "choose" has those of "judge"."""
+_JUDGED_ROWS = 7
+"""How many rows of faces are among the photographs of "choose" and "judge"; none of them is among those of "train"."""
 
 
 def load(part: str, fonts: Path, folder: Path | None = None) -> Sources:
     """The sources of a part.
 
     Args:
-        part: "train", "choose" or "judge"; each has other images of MNIST, other fonts and other photographs.
+        part: "train", "choose" or "judge". Each has images of MNIST and families of fonts that no other part has;
+            "choose" and "judge" have the same photographs, and "train" has others.
         fonts: a folder with handwritten fonts in `hand` and printed ones in `print`.
         folder: where MNIST is; None as for `edge-mnist train`.
 
@@ -94,4 +97,4 @@ def photographs(part: str) -> list[NDArray[np.uint8]]:
     except (OSError, ImportError):
         return found
     rows = [np.hstack(list(faces[first : first + 5])) for first in range(0, 100, 5)]
-    return found + rows[:: 2 if part == "train" else 3]
+    return found + (rows[::2] if part == "train" else rows[1::2][:_JUDGED_ROWS])
