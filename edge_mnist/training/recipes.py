@@ -110,7 +110,7 @@ def find_recipe(name: str) -> Recipe:
 _MOST = 1_000_000
 """The largest value of a field that `_RANGES` does not name; its least is 0."""
 _RANGES = {
-    "lr": (1e-9, 1000),
+    "lr": (1e-9, 1e38),
     "epochs": (1, _MOST),
     "batch_size": (2, _MOST),
     "ghost_batch": (2, _MOST),

@@ -192,7 +192,7 @@ def test_sensitivity_says_by_how_much_the_error_rate_changes(
 ) -> None:
     chosen = [one for one in reading_sensitivity.list_constants() if one.name in ("most", "reader.THRESHOLD")]
     monkeypatch.setattr(reading_sensitivity, "list_constants", lambda: chosen)
-    monkeypatch.setattr(reading_sensitivity, "FACTORS", (0.001, 1e6))
+    monkeypatch.setattr(reading_sensitivity, "FACTORS", (0.001, 1.47))
     reading_sensitivity.print_table([written])
     printed = capsys.readouterr().out
     assert "1 pages, 3 digits" in printed
