@@ -78,7 +78,7 @@ def test_the_answers_of_a_network_are_those_of_its_checkpoint(runs: Path, monkey
     np.testing.assert_array_equal(distillation.ask_network(runs, None, "plain"), logits)
 
 
-@pytest.mark.parametrize("name", ["labels alone", "both"])
+@pytest.mark.parametrize("name", [pytest.param("labels alone", marks=pytest.mark.slow), "both"])
 def test_a_student_is_trained_once_and_learns(runs: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # A teacher that knows the labels: the networks here have random weights.
     labels = distillation.Images(runs, None).digits.labels[:256]

@@ -148,8 +148,14 @@ def cases(graph: FloatGraph | QuantizedGraph) -> list[tuple[str, str]]:
     return [(operation.name, what) for operation in graph.convolutions for what in kinds]
 
 
-@pytest.mark.parametrize("kind", [record.name for record in choose_formats()])
-@pytest.mark.parametrize("precision", ["float", "int8"])
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [
+        *(("float", record.name) for record in choose_formats()),
+        *(("int8", name) for name in ("onnx", "tflite")),
+        pytest.param("int8", "torchscript", marks=pytest.mark.slow),
+    ],
+)
 def test_every_mutation_names_its_layer(kind: str, precision: str, reference: Reference) -> None:
     graph = reference.float_graph if precision == "float" else reference.quantized_graph
     assert graph is not None
@@ -254,7 +260,12 @@ def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str,
 
 
 @pytest.mark.parametrize(
-    ("kind", "precision"), [("onnx", "int8"), ("tflite", "int8"), ("torchscript", "int8"), ("onnx", "float")]
+    ("kind", "precision"),
+    [
+        ("tflite", "int8"),
+        ("onnx", "float"),
+        *(pytest.param(kind, "int8", marks=pytest.mark.slow) for kind in ("onnx", "torchscript")),
+    ],
 )
 def test_verify_fails_and_names_the_layer(
     kind: str, precision: str, reference: Reference, tmp_path: Path, bundle_folder: Path

@@ -143,6 +143,7 @@ def test_verify_runs_both_modules(folder: Path, call: Call) -> None:
     assert status == 0 and json.loads(output)["format"] == "wasm"
 
 
+@pytest.mark.slow
 def test_bench_measures_it(folder: Path) -> None:
     command = [sys.executable, "-m", "edge_mnist", "bench", "--quiet", str(folder), "--seconds", "0.01", "--json"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

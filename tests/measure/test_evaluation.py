@@ -61,6 +61,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_tells_all_of_it(data: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = data / "confusion.png"

@@ -64,6 +64,7 @@ def _save_sevens(folder: Path, images: np.ndarray) -> None:
         image.fromarray(pixels).save(folder / "7" / f"{number}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [[], ["--recipe", "quick"], ["--network", "edge_mnist.training.network:DigitNet"]])
 def test_user_digits_begin_with_the_shipped_network_unless_another_recipe_or_network_is_named(
     asked: list[str], data: Path, tmp_path: Path
@@ -76,6 +77,7 @@ def test_user_digits_begin_with_the_shipped_network_unless_another_recipe_or_net
     assert bool(found["init"]) == (not asked)
 
 
+@pytest.mark.slow
 def test_user_digits_are_learned_from_their_labels_not_from_the_teacher(data: Path, tmp_path: Path) -> None:
     """Inverted digits that are all labelled 7: no teacher of MNIST's digits would classify them so."""
     user_images = 255 - DIGITS.images[:120]

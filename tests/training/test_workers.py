@@ -158,6 +158,7 @@ def test_kills_at_any_moment_cost_an_epoch_at_most(alone: dict[str, bytes], data
     assert "test " in errors
 
 
+@pytest.mark.slow
 def test_two_workers_end_a_run_whose_epochs_are_all_over(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     finish(start(*OPTIONS, "--epochs", 1, "--workers", 2, "--data", data, "--out", out))
