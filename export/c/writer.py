@@ -249,7 +249,7 @@ def _describe_input(graph: QuantizedGraph) -> str:
     if len(graph.input_shape) < 3:
         sizes = f"({channels})" if len(graph.input_shape) == 1 else f"({width}, {channels}): length, channels"
     if graph.features is None:
-        return f"uint8 {sizes}; 0 to 255, without normalization"
+        return f"uint8 {sizes}; 0 to 255, without normalisation"
     return f"uint8 {sizes}; u stands for {graph.features.scale:.9g} * (u - {graph.features.zero_point + 128})"
 
 
@@ -279,7 +279,7 @@ _GRAPH_SOURCE_TEXT = """\
 
 _CHAIN_HEADER_TEXT = """\
  * Reads a digit.
- *   pixels      uint8 (height, width, channels): 0 is the background, 255 the pen; no normalization
+ *   pixels      uint8 (height, width, channels): 0 is the background, 255 the pen; no normalisation
  *   logits      int8 (classes), written
  *   arena       working memory of EDGE_MNIST_ARENA_SIZE bytes, whose content does not matter before or after
  * Returns the class, 0 .. EDGE_MNIST_CLASSES - 1, or EDGE_MNIST_NULL_POINTER or EDGE_MNIST_ARENA_TOO_SMALL.
