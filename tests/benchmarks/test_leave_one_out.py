@@ -34,7 +34,7 @@ def made_from() -> Sources:
 def save_finder(run: Path, settings: loop.Settings, step: int) -> None:
     """Write a small finder with random weights, as training does."""
     torch.manual_seed(0)
-    finder = network.Finder(loop.widths(settings.width), 1)
+    finder = network.FinderNetwork(loop.widths(settings.width), 1)
     description = {"settings": loop.asdict(settings), "step": step}
     run.mkdir(parents=True, exist_ok=True)
     loop.checkpoint.save(run / loop.CHECKPOINT, loop.to_checkpoint(finder.eval(), {"training": description}))

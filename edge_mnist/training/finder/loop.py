@@ -35,7 +35,7 @@ from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import write_whole
 from edge_mnist.training.finder import canvas_crops, network, pages, sources
-from edge_mnist.training.finder.network import SIDE, Finder
+from edge_mnist.training.finder.network import SIDE, FinderNetwork
 from edge_mnist.training.finder.pages import Picture, Sources
 from edge_mnist.training.runs import to_arrays
 from edge_mnist.training.tracing import trace_layers
@@ -256,7 +256,7 @@ def train(
     sources.load("train", fonts, folder)  # a mistake there is then said once, and not by every worker
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(settings.seed)
-    net = Finder(widths(settings.width), settings.blocks).to(device)
+    net = FinderNetwork(widths(settings.width), settings.blocks).to(device)
     if init is not None:
         net.load_state_dict(load(init).state_dict())
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -338,7 +338,12 @@ def _rate(step: int, settings: Settings) -> float:
 
 
 def _save(
-    run: Path, settings: Settings, step: int, net: Finder, average: AveragedModel, optimizer: torch.optim.Optimizer
+    run: Path,
+    settings: Settings,
+    step: int,
+    net: FinderNetwork,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write what training needs to go on, and the network."""
     tensors = {f"network/{name}": tensor for name, tensor in net.state_dict().items()}
@@ -361,7 +366,7 @@ def is_complete(run: Path, settings: Settings) -> bool:
 
 
 def _restore(
-    path: Path, settings: Settings, net: Finder, average: AveragedModel, optimizer: torch.optim.Optimizer
+    path: Path, settings: Settings, net: FinderNetwork, average: AveragedModel, optimizer: torch.optim.Optimizer
 ) -> int:
     """Load what `_save` wrote; returns the step."""
     arrays, description = read_tensors(path)
@@ -385,10 +390,10 @@ def _restore(
 
 def to_checkpoint(finder: nn.Module, metadata: dict[str, Any]) -> Checkpoint:
     """A finder as the checkpoint that `edge_mnist` exports from, its input a crop."""
-    layers = trace_layers(finder, Finder.input_shape)
+    layers = trace_layers(finder, FinderNetwork.input_shape)
     state = to_arrays(finder.state_dict())
     weights = {name: state[name] for name in weight_shapes(layers)}
-    return Checkpoint(layers, Finder.input_shape, finder_map.MEAN, finder_map.STD, weights, metadata=metadata)
+    return Checkpoint(layers, FinderNetwork.input_shape, finder_map.MEAN, finder_map.STD, weights, metadata=metadata)
 
 
 def calibrate(path: Path, canvases: NDArray[np.uint8]) -> None:
@@ -403,7 +408,7 @@ def calibrate(path: Path, canvases: NDArray[np.uint8]) -> None:
     checkpoint.save(path, replace(source, statistics=statistics))
 
 
-def load(path: Path) -> Finder:
+def load(path: Path) -> FinderNetwork:
     """The finder in a checkpoint, in evaluation mode.
 
     Raises:
@@ -413,7 +418,7 @@ def load(path: Path) -> Finder:
     try:
         width = len(weights["eighth.1.0.weight"])
         blocks = sum(name.startswith("eighth.") and name.endswith("depthwise.0.weight") for name in weights)
-        finder = Finder(widths(width), blocks)
+        finder = FinderNetwork(widths(width), blocks)
         state = finder.state_dict()
         state |= {name: torch.from_numpy(array) for name, array in weights.items()}
         finder.load_state_dict(state)

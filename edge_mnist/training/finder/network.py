@@ -51,7 +51,7 @@ def _reduce(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*halve, *(Block(outputs) for _ in range(blocks)))
 
 
-class Finder(nn.Module):
+class FinderNetwork(nn.Module):
     """Maps float32 (N, 16, H / 4, W / 4), standardised, to (N, VALUES, H / 4, W / 4); H and W are multiples of 16.
 
     Each place is given the 16 pixels that it consists of as channels, see `finder_map.split_places`.
