@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import resource
@@ -18,6 +19,7 @@ from edge_mnist.demo.options import PageOptions
 from edge_mnist.demo.views import notices
 from edge_mnist.demo.views.notices import Notices
 from edge_mnist.demo.views.page import access, connections
+from edge_mnist.demo.views.page.middleware import LIMITS, RequestLimit
 from edge_mnist.demo.views.page.server import PageView
 from tests.demo.test_page import MODEL, TOKEN, make_result
 from tests.support.demos import Demo, wait
@@ -250,6 +252,17 @@ def test_expect_100_continue_is_answered_and_other_expectations_are_ignored(
     with closing(connect(page[0].port, head + b"\xff\r\n\r\n{}")) as connection:
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
     assert len(page[1]) == 1
+
+
+def test_refused_uploads_take_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIMITS, "/photo", RequestLimit(16 << 20, 1e-6, 1))
+    body = bytes(1 << 20)
+    head = f"POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with serve(tmp_path) as (page, _), ExitStack() as stack:
+        clients = [stack.enter_context(closing(connect(page.port, head + body))) for _ in range(4)]
+        assert sorted(client.recv(12)[-3:] for client in clients) == [b"422", b"429", b"429", b"429"]
+        held = [one for one in gc.get_objects() if isinstance(one, connections.Connection)]
+        assert len(held) >= 4 and not any(one.body for one in held)
 
 
 @contextmanager
