@@ -340,7 +340,7 @@ def export_zip(
     path = Path(out)
     with lock(path):
         check_folder(path.parent, "--zip")
-        if path.exists() and not zipfile.is_zipfile(path):
+        if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):
             raise UsageError(f"{path}: is not a zip, and is not replaced by one: name another file")
         _, reference, _ = _prepare(
             model,
@@ -626,7 +626,10 @@ def evaluate(
     """
     from edge_mnist.data.outliers import TRAINING, UNSEEN
 
+    if part not in ("test", "validation"):
+        raise UsageError(f"part {part!r}: expected test or validation")
     if confusion is not None:
+        check_folder(Path(confusion).parent, "--confusion")
         with explain_missing_packages():
             import matplotlib  # noqa: F401  # if it is missing, that is an error now and not after the work
     classifier, name = _open(model, trust=trust)
@@ -913,8 +916,8 @@ def _open(model: StrPath | Classifier | None, *, trust: bool) -> tuple[Classifie
 
 
 def _check_count(images: int | None) -> None:
-    if images is not None and images < 1:
-        raise UsageError(f"images {images}: expected at least 1")
+    if images is not None and not (isinstance(images, int) and images >= 1):
+        raise UsageError(f"images {images}: expected a whole number of at least 1")
 
 
 def _path(path: StrPath | None) -> Path | None:

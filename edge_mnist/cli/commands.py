@@ -28,7 +28,7 @@ from edge_mnist.cli.predict import predict
 from edge_mnist.cli.train import train
 from edge_mnist.cli.verify import verify
 from edge_mnist.system import progress
-from edge_mnist.system.errors import EdgeMnistError, first_line
+from edge_mnist.system.errors import EdgeMnistError, escape, first_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,11 +59,11 @@ def main() -> None:
             commands.main(prog_name="edge-mnist", standalone_mode=False)
         click.echo(nl=False)  # flushes stdout, so that a full disk is reported
     except EdgeMnistError as error:
-        click.echo(f"edge-mnist: {_escape(str(error))}", err=True)
+        click.echo(f"edge-mnist: {escape(str(error))}", err=True)
         sys.exit(error.exit_status)
     except OSError as error:  # a full disk under stdout, a folder without permission, no temporary folder
         where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"edge-mnist: {_escape(where)}{error.strerror or error}", err=True)
+        click.echo(f"edge-mnist: {escape(where)}{error.strerror or error}", err=True)
         sys.exit(2 if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else 1)  # the path itself is wrong
     except click.ClickException as error:
         error.show()
@@ -76,15 +76,10 @@ def main() -> None:
             click.echo("edge-mnist: there is too little memory: end other programs, or add swap", err=True)
         elif isinstance(error, ImportError) and not (error.name or "edge_mnist").startswith("edge_mnist"):
             reason = f"{error.name}: is installed, but cannot be loaded: {first_line(error)}"
-            click.echo(f"edge-mnist: {_escape(reason)}: see edge-mnist doctor", err=True)
+            click.echo(f"edge-mnist: {escape(reason)}: see edge-mnist doctor", err=True)
         else:
             raise
         sys.exit(1)
-
-
-def _escape(text: str) -> str:
-    """Escape characters that a terminal would obey, and ends of lines: names of files and layers may hold them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

@@ -111,7 +111,10 @@ def _parse_numbers(
     if text is None:
         return None
     try:
-        numbers = tuple(float(Fraction(part.strip())) for part in text.split(","))
+        # A fraction such as 1e999999999 would be computed with all of its digits.
+        numbers = tuple(float(Fraction(part.strip()) if "/" in part else part) for part in text.split(","))
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("not finite")
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise click.BadParameter(
             f"expected numbers, such as 0.485,0.456,0.406; found {text}", context, option

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import click
 
 from edge_mnist.cli import options
-from edge_mnist.system.errors import explain_missing_packages
+from edge_mnist.system.errors import escape, explain_missing_packages
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,13 +60,14 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
     degrees: Literal[0, 90, 180, 270] = int(rotate)  # type: ignore[assignment]  # one of the choices
     hint = "" if degrees else "; if the picture is turned, try --rotate 90, 180 or 270"
     for result in read_pictures(*sources, rotate=degrees, **others):
+        name = escape(result.name)
         if result.error is not None:
-            click.echo(f"edge-mnist: {result.error}", err=True)
+            click.echo(f"edge-mnist: {escape(str(result.error))}", err=True)
             status = max(status, result.error.exit_status)
         elif result.reading is not None and as_json:
             click.echo(json.dumps(result.to_dict()))
         elif result.reading is not None and not result.reading.lines:
-            _LOG.warning("%s: no digits found with a confidence of %g or more%s", result.name, least, hint)
+            _LOG.warning("%s: no digits found with a confidence of %g or more%s", name, least, hint)
         elif result.reading is not None:
             texts: dict[int, list[str]] = {}
             for number in result.reading.numbers:
@@ -74,9 +75,9 @@ def predict(sources: tuple[str, ...], as_json: bool, rotate: str, **others: Any)
             for numbers in texts.values():
                 click.echo(("" if result.count == 1 else f"{result.name}: ") + " ".join(numbers))
             for line in result.reading.doubtful().values():
-                _LOG.warning("%s: not sure: %s", result.name, line)
+                _LOG.warning("%s: not sure: %s", name, line)
             if result.reading.may_be_turned and hint:
                 sure, unsure = len(result.reading.digits), len(result.reading.unsure)
-                _LOG.warning("%s: %s of %s digits are doubtful%s", result.name, unsure, sure + unsure, hint)
+                _LOG.warning("%s: %s of %s digits are doubtful%s", name, unsure, sure + unsure, hint)
     if status:
         sys.exit(status)

@@ -152,17 +152,7 @@ def arrange_user_inputs(
         UsageError: the inputs are of another shape or type.
         EdgeMnistError: features are not finite.
     """
-    found = values.shape[1:]
-    if found != shape:
-        if len(shape) > 1 and found == (*shape[1:], shape[0]):
-            values = np.moveaxis(values, -1, 1)
-        elif len(shape) > 1 and shape[0] == 1 and found == shape[1:]:
-            values = values[:, None]
-        else:
-            raise UsageError(
-                f"{name}: holds {_format(values)}, but the network takes {_format_shape(shape)}: give inputs of that "
-                "shape, or name another --input-shape"
-            )
+    values = move_channels(values, shape, name)
     if is_pixels:
         if values.dtype != np.uint8:
             raise UsageError(f"{name}: holds {_format(values)}, expected pixels as uint8, 0 to 255")
@@ -172,6 +162,25 @@ def arrange_user_inputs(
         count = np.count_nonzero(~np.isfinite(numbers))
         raise EdgeMnistError(f"{name}: holds {count:,} values that are NaN or infinite: remove their inputs")
     return numbers
+
+
+def move_channels(values: NDArray[np.generic], shape: Shape, name: str) -> NDArray[np.generic]:
+    """Arrange inputs as (N, *shape), see `arrange_user_inputs`, without reading them.
+
+    Raises:
+        UsageError: the inputs are of another shape.
+    """
+    found = values.shape[1:]
+    if found == shape:
+        return values
+    if len(shape) > 1 and found == (*shape[1:], shape[0]):
+        return np.moveaxis(values, -1, 1)
+    if len(shape) > 1 and shape[0] == 1 and found == shape[1:]:
+        return values[:, None]
+    raise UsageError(
+        f"{name}: holds {_format(values)}, but the network takes {_format_shape(shape)}: give inputs of that shape, or "
+        "name another --input-shape"
+    )
 
 
 def sample_evenly(values: NDArray[np.generic], count: int) -> NDArray[np.generic]:

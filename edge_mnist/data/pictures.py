@@ -42,7 +42,7 @@ def list_pictures(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in names if is_picture_name(name)]
+        found += [Path(place, name) for name in names if is_picture_name(name) and os.path.isfile(f"{place}/{name}")]
     return sorted(found)
 
 

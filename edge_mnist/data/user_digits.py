@@ -51,7 +51,7 @@ def read_user_digits(folder: Path) -> UserDigits:
     labels: list[int] = []
     for label, name in enumerate((*map(str, range(10)), NONE)):
         for path in sorted(folder.joinpath(name).glob("*")):
-            if pictures.is_picture_name(path.name):
+            if pictures.is_picture_name(path.name) and path.is_file():
                 images.append(pictures.read_grey(path, (_SIZE, _SIZE)))
                 labels.append(label)
     if not images:

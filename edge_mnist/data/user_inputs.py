@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_mnist.data import mnist, pictures
-from edge_mnist.data.inputs import InputOptions, arrange_user_inputs, choose_evenly
+from edge_mnist.data.inputs import InputOptions, arrange_user_inputs, choose_evenly, move_channels
 from edge_mnist.graph.layers import Shape
 from edge_mnist.system.errors import EdgeMnistError, UsageError, first_line
 
@@ -105,8 +105,9 @@ class UserInputs:
         size = int(np.prod(shape)) * (1 if is_pixels else 4)
         chosen = choose_evenly(len(self), max(1, min(count, _MOST_BYTES // size)))
         if self.values is not None:
+            values = move_channels(self.values, shape, self.name)  # their shape is checked before they are read
             inputs = arrange_user_inputs(
-                self.values[chosen] if len(chosen) < len(self) else np.asarray(self.values),
+                values[chosen] if len(chosen) < len(self) else np.asarray(values),
                 shape,
                 is_pixels=is_pixels,
                 name=self.name,
@@ -140,6 +141,8 @@ def open_inputs(source: NDArray[np.generic] | str | os.PathLike[str], purpose: P
     if isinstance(source, np.ndarray):
         return _check(UserInputs(purpose, source))
     path = Path(source)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path}: is a device, a pipe or a socket, expected a file or a folder")
     if path.suffix.lower() == ".npy" and not path.is_dir():
         return _check(UserInputs(path.name, _load_npy(path)))
     if path.suffix.lower() == ".npz" and not path.is_dir():

@@ -82,7 +82,7 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
     for batch in split_batches(inputs):
         for index, values in enumerate(float_activations(graph, batch)):
             if name := names.get(index, ""):
-                counts = np.histogram(values, BINS, (lows[name], highs[name]))[0].astype(np.int64)
+                counts = _count_values(values, lows[name], highs[name])
                 histograms[name] = histograms.get(name, 0) + counts
     for name, mean in means.items():
         statistics[f"{name}.input_mean"] = mean
@@ -90,6 +90,16 @@ def collect(graph: FloatGraph, inputs: NDArray[Any]) -> dict[str, NDArray[np.gen
         statistics[f"{name}.range"] = np.array([lows[name], highs[name]])
         statistics[f"{name}.histogram"] = histograms[name]
     return statistics
+
+
+def _count_values(values: NDArray[Any], low: float, high: float) -> NDArray[np.int64]:
+    """Count values in `BINS` bins from low to high, int64 (BINS,)."""
+    try:
+        return np.histogram(values, BINS, (low, high))[0].astype(np.int64)
+    except ValueError:  # the range is too narrow for its magnitude to have so many bins: all values are nearly equal
+        counts = np.zeros(BINS, np.int64)
+        counts[0] = values.size
+        return counts
 
 
 def _check_inputs(graph: FloatGraph, inputs: NDArray[Any]) -> None:

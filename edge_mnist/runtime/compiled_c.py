@@ -241,7 +241,7 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
     macros = run_compiler([compiler, *flags, "-dM", "-E", "-x", "c", os.devnull], name)
     key = sha256(b"\0".join([source, compiler.encode(), " ".join(flags).encode(), macros]))
     path = Path(platformdirs.user_cache_dir("edge-mnist"), "c", f"{key[:32]}.so")
-    if path.exists():
+    if path.exists() and _is_loadable(path):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,6 +254,15 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
             f"{path}: cannot be written: {error.strerror or error}: name another cache in XDG_CACHE_HOME"
         ) from error
     return path
+
+
+def _is_loadable(path: Path) -> bool:
+    """Whether a library of the cache can be loaded; one that a power cut has damaged cannot."""
+    try:
+        ctypes.CDLL(str(path))
+    except OSError:
+        return False
+    return True
 
 
 def run_compiler(command: list[str], name: str) -> bytes:

@@ -29,6 +29,11 @@ class NotInstalledError(EdgeMnistError):
     """A package or a program is not installed that this needs. Other things may work without it. Exit status 1."""
 
 
+def escape(text: str) -> str:
+    """Escape characters that a terminal would obey, and ends of lines: names of files and layers may hold them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an exception's text, or the name of its class if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -51,11 +51,15 @@ def write_whole(path: Path, data: bytes) -> None:
     The data is written to a file beside it and flushed to the disk; then that file is renamed. After a full disk or a
     power cut, the old file is still there.
 
+    A symbolic link is replaced, and what it points to is left alone.
+
     Raises:
-        UsageError: the path is a folder, or there is a file where its folder should be.
+        UsageError: the path is a folder, a device or a pipe, or there is a file where its folder should be.
         EdgeMnistError: the folder is read-only, or the disk is full.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir() or path.is_symlink()):
+            raise UsageError(f"{path}: is a device, a pipe or a socket, which is not replaced: name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

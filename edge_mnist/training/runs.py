@@ -107,6 +107,11 @@ def choose_settings(
     if recipe is None or (recorded is not None and recipe.name == recorded.recipe.name):
         recipe = base.recipe  # with what was changed when the run was started
     changed_recipe = change_recipe(recipe, changes)
+    if recorded is not None and not recorded.network.startswith(_OUR_NETWORKS) and not others.get("network"):
+        # A file must not choose which code is run.
+        raise UsageError(f"--resume: the run trains a network of yours: name it again with --network {base.network}")
+    if recorded is not None and device is None:
+        _find_device(recorded.device)
     if base.teachers and not others.get("teachers"):
         raise UsageError("--resume: the run learns from another network: name its --teacher again")
     result = dataclasses.replace(base, **drop_none({"recipe": changed_recipe, "device": device, **others}))
@@ -135,6 +140,12 @@ def pack_state(state: TrainingState, header: Mapping[str, Any]) -> bytes:
     return encode_tensors(to_arrays(tensors), {**header, **{key: getattr(state, name) for name, key in _SAVED.items()}})
 
 
+_TYPES = {"int": int, "float": int | float, "bool": bool, "str": str}
+"""The types of the fields of settings that can be checked, by their annotations."""
+_OUR_NETWORKS = f"{DIGITNET.partition(':')[0]}:"
+"""How the factories of the package's networks begin."""
+
+
 def recorded_settings(out: Path) -> TrainingSettings:
     """Read the settings of the run in a folder.
 
@@ -147,7 +158,7 @@ def recorded_settings(out: Path) -> TrainingSettings:
     _, header = read_tensors(out / STATE)
     try:
         return parse_settings(header["settings"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _make_damage_error(out / STATE) from error
 
 
@@ -155,10 +166,15 @@ def parse_settings(record: Mapping[str, Any]) -> TrainingSettings:
     """Build settings from their fields as JSON holds them, written by this version or an earlier one.
 
     Raises:
-        KeyError, TypeError: fields are missing or unknown.
+        AttributeError, KeyError, TypeError: fields are missing, unknown or of another type.
     """
     network = rename_former_factory(record["network"])
-    return TrainingSettings(**{**record, "recipe": parse_recipe(record["recipe"]), "network": network})
+    settings = TrainingSettings(**{**record, "recipe": parse_recipe(record["recipe"]), "network": network})
+    for part in (settings, settings.recipe, settings.recipe.augmentation):
+        for known in dataclasses.fields(part) if part is not None else ():
+            if not isinstance(getattr(part, known.name), _TYPES.get(str(known.type), object)):
+                raise TypeError(f"{known.name} is not of type {known.type}")
+    return settings
 
 
 def restore(state: TrainingState, out: Path, network: str, data_hash: str) -> None:
@@ -204,6 +220,9 @@ def unpack_state(state: TrainingState, content: bytes, where: str, network: str)
                 moment = _match_layout(torch.from_numpy(array), parameters[int(index)])
                 moments.setdefault(int(index), {})[key] = moment
         for name, key in _SAVED.items():
+            usual = getattr(state, name)
+            if not isinstance(header[key], int | float if isinstance(usual, int | float) else type(usual)):
+                raise ValueError(f"{key} is not of the type of {usual!r}")
             setattr(state, name, header[key])
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})

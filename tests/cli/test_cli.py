@@ -171,6 +171,11 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "cut checkpoint": ("export cut.safetensors", 1, "is not a safetensors file, or cut short"),
     "text as checkpoint": ("export text.safetensors", 1, "is not a safetensors file, or cut short"),
     "an artifact as checkpoint": ("export bundle/model_int8.tflite", 1, "seems to be an artifact in TFLite, expected"),
+    "a picture in no folder": (
+        "evaluate --confusion text.safetensors/a.png",
+        2,
+        "--confusion text.safetensors: cannot",
+    ),
     "a zip that is verified": ("export --zip new.zip --images 5", 2, "new.zip: is not verified: leave out --images"),
     "a zip and a folder": ("export --zip new.zip --out new", 2, "is written instead of a folder: leave out --out"),
     "a state_dict as checkpoint": (
@@ -323,7 +328,16 @@ def test_the_environment_names_the_data_as_well(here: Path, call: Call, monkeypa
     assert not (here / "out").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--nothing"], ["export", "--weight-range", "3"], ["verify"], ["nothing"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nothing"],
+        ["export", "--weight-range", "3"],
+        ["verify"],
+        ["nothing"],
+        *(["export", "--mean", number] for number in ("1e999999999", "1e-999999999/3", "nan", "1/0")),
+    ],
+)
 def test_a_wrong_call_has_status_2(arguments: list[str], call: Call) -> None:
     status, output, errors = call(*arguments)
     assert (status, output) == (2, "") and "Error: " in errors

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -300,6 +303,27 @@ def test_wrong_options_are_refused(arguments: dict[str, Any], message: str) -> N
         InputOptions(**arguments)
     with pytest.raises(UsageError, match="mean: 2 numbers for an input of 3 channels: expected 1 or 3"):
         InputOptions(mean=(1, 2)).normalization(3)
+
+
+def test_rows_of_another_size_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    header = np.lib.format.open_memmap(tmp_path / "wide.npy", "w+", np.uint8, (3000, 1_000_000))  # a file with holes
+    del header
+    inputs = open_inputs(tmp_path / "wide.npy", "calibration")
+    assert inputs is not None
+    tracemalloc.start()
+    with pytest.raises(UsageError, match="wide.npy"):
+        inputs.read((1, 8, 8), 3000, InputOptions(), is_pixels=True)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.npy")
+    with pytest.raises(UsageError, match="a.npy: is a device, a pipe or a socket, expected a file or a folder"):
+        open_inputs(tmp_path / "a.npy", "test")
+    os.mkfifo(tmp_path / "a.png")
+    assert open_inputs(tmp_path, "calibration") is None
 
 
 def test_a_file_of_another_kind_than_its_name_says_is_named(tmp_path: Path) -> None:

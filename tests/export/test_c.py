@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -310,6 +311,14 @@ def test_layers_that_the_kernels_cannot_compute_are_refused_by_name(
         write_c(QuantizedGraph(graph.input_shape, graph.zero_pixel, (huge,)))
     with pytest.raises(EdgeMnistError, match="no layers"):
         write_c(QuantizedGraph(graph.input_shape, graph.zero_pixel, ()))
+
+
+def test_a_damaged_library_is_compiled_again(cache: Path) -> None:
+    compiler, source = compiled_c._find_compiler("model.c"), b"int answer(void) { return 42; }"
+    path = compiled_c._compile(compiler, source, "model.c", compiled_c.FLAGS)
+    path.write_bytes(b"")
+    assert compiled_c._compile(compiler, source, "model.c", compiled_c.FLAGS) == path
+    assert ctypes.CDLL(str(path)).answer() == 42
 
 
 def test_a_source_is_compiled_once(graph: QuantizedGraph, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

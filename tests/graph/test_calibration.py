@@ -147,3 +147,11 @@ def test_inputs_that_are_missing_or_not_finite_are_refused() -> None:
         calibration.collect(graph, features[:0])
     with pytest.raises(EdgeMnistError, match=f"^{graph.operations[0].name}: gives values that are not finite"):
         calibration.collect(graph, np.full((2, *graph.input_shape), 3e38, dtype=np.float32))
+
+
+@pytest.mark.parametrize("value", [1e30, 3.0, 0.0])
+def test_values_that_are_nearly_equal_are_counted(value: float) -> None:
+    values = np.full(100, value, np.float32)
+    values[:3] = np.nextafter(values[:3], np.float32(np.inf))
+    counts = calibration._count_values(values, float(values.min()), float(values.max()))
+    assert counts.shape == (calibration.BINS,) and counts.sum() == 100

@@ -141,7 +141,7 @@ def test_an_export_says_what_it_replaced(tmp_path: Path) -> None:
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "a weight range": ("export_model", {"weight_range": 128}, "weight_range 128: expected 8 to 127"),
     "a method": ("export_model", {"method": "median"}, "method median: expected mse or minmax"),
-    "a count": ("export_model", {"images": 0}, "images 0: expected at least 1"),
+    "a count": ("export_model", {"images": 0}, "images 0: expected a whole number of at least 1"),
     "a format": ("export_model", {"formats": ["coreml"]}, "coreml: expected one of"),
     "a checkpoint and a shape": ("export_model", {"input_shape": (1, 9, 9)}, "a checkpoint states its own"),
     "a runtime": ("verify", {"folder": ".", "runtime": "tensorrt"}, "expected tflite-micro"),

@@ -19,7 +19,8 @@ from edge_mnist.data import strokes
 from edge_mnist.graph import checkpoint
 from edge_mnist.graph.tensor_file import encode_tensors, read_tensors
 from edge_mnist.pretrained import SHIPPED
-from edge_mnist.system.errors import UsageError
+from edge_mnist.system.errors import EdgeMnistError, UsageError
+from edge_mnist.system.files import write_whole
 from edge_mnist.training import distillation, runs
 from edge_mnist.training.network import DIGITNET
 from edge_mnist.training.recipes import RECIPES
@@ -71,6 +72,35 @@ def test_the_recipe_of_a_run_may_be_named_again() -> None:
     for other in ({"recipe": RECIPES["best"], "changes": {}}, {"recipe": RECIPES["quick"], "changes": {"epochs": 4}}):
         with pytest.raises(UsageError, match="the run was started with .*epochs 1"):
             runs.choose_settings(recorded=recorded, **other)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("network",), 5),
+        (("seed",), "abc"),
+        (("recipe",), None),
+        (("recipe",), [1]),
+        (("recipe", "augmentation"), 3),
+        (("recipe", "lr"), "x"),
+    ],
+)
+def test_settings_of_other_types_are_damage(place: tuple[str, ...], value: object, tmp_path: Path) -> None:
+    settings = dataclasses.asdict(runs.TrainingSettings(RECIPES["best"]))
+    part: Any = settings
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    write_whole(tmp_path / runs.STATE, encode_tensors({}, {"settings": settings}))
+    with pytest.raises(EdgeMnistError, match="is damaged or of another version"):
+        runs.recorded_settings(tmp_path)
+
+
+def test_a_file_does_not_choose_which_code_is_run() -> None:
+    recorded = runs.TrainingSettings(RECIPES["quick"], network="os:abort", device="cpu")
+    with pytest.raises(UsageError, match="trains a network of yours: name it again with --network os:abort"):
+        runs.choose_settings(recorded=recorded, recipe=None, changes={})
+    assert runs.choose_settings(recorded=recorded, recipe=None, changes={}, network="os:abort") == recorded
 
 
 def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
