@@ -240,6 +240,7 @@ def export_model(
             text = f"{kind.title} is written from the quantized network only: add --int8"
             raise UsageError(f"--format {kind.name}: {text}")
     _check_count(images)
+    _check_range("max_drop", max_drop, 0, 100)
     with lock(folder):
         check_folder(folder.resolve(), "--out")
         if network is not None:
@@ -402,6 +403,7 @@ def verify(
     """
     folder = Path(folder)
     _check_count(images)
+    _check_range("max_drop", max_drop, 0, 100)
     try:
         command = tuple(shlex.split(run_with) if isinstance(run_with, str) else run_with)
     except ValueError as error:
@@ -695,6 +697,9 @@ def benchmark(
     Raises:
         EdgeMnistError: the folder holds no artifact, or one that cannot be run.
     """
+    _check_count(images)
+    _check_range("seconds", seconds, 0.01, 3600)
+    _check_range("accuracy_seconds", accuracy_seconds, 0, 3600)
     from edge_mnist import doctor
     from edge_mnist.measure.bench import measure_artifacts
 
@@ -708,7 +713,6 @@ def benchmark(
     for path in paths:
         if not is_listed(path, read_bytes(path)):
             _LOG.warning("note: %s: was changed after the export, and is measured as it is now", path)
-    _check_count(images)
     labelled, graph = None, reference.float_graph
     is_mnist_at_hand = graph.input_shape == MNIST_SHAPE and graph.is_pixels and mnist.is_available(None, "test")
     if accuracy_seconds > 0 and (data is not None or is_mnist_at_hand):
@@ -767,8 +771,7 @@ def _prepare(
     Returns:
         The network, its graphs and golden images, and what the manifest says of the calibration inputs.
     """
-    if not _WEIGHT_RANGE[0] <= weight_range <= _WEIGHT_RANGE[1]:
-        raise UsageError(f"weight_range {weight_range}: expected 8 to 127")
+    _check_range("weight_range", weight_range, *_WEIGHT_RANGE)
     if method not in ("mse", "minmax"):
         raise UsageError(f"method {method}: expected mse or minmax")
     with progress.show_step("reading the network"):
@@ -913,6 +916,12 @@ def _open(model: StrPath | Classifier | None, *, trust: bool) -> tuple[Classifie
     from edge_mnist.export.tflite.writer import write_tflite
 
     return load_bytes(write_tflite(fold(checkpoint.decode(data, path))), str(path)), path.name
+
+
+def _check_range(name: str, value: float | None, least: float, most: float) -> None:
+    """Check a number that is given; no comparison holds for nan."""
+    if value is not None and not (isinstance(value, int | float) and least <= value <= most):
+        raise UsageError(f"{name} {value}: expected {least} to {most}")
 
 
 def _check_count(images: int | None) -> None:
