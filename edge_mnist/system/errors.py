@@ -122,14 +122,14 @@ def format_install_command(package: str, extra: str) -> str:
             requirements[re.split(r"[^\w.-]", requirement)[0]] = requirement
     missing = [requirements.get(package, package)]
     missing += [
-        requirement for name, requirement in requirements.items() if name != package and not _is_installed(name)
+        requirement for name, requirement in requirements.items() if name != package and not _has_distribution(name)
     ]
     # uv makes environments without pip, and installs into them from outside.
     pip = [sys.executable, "-m", "pip", "install"]
     return shlex.join([*(pip if find_spec("pip") else ["uv", "pip", "install", "--python", sys.executable]), *missing])
 
 
-def _is_installed(package: str) -> bool:
+def _has_distribution(package: str) -> bool:
     from importlib import metadata
 
     try:

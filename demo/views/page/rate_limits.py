@@ -31,7 +31,7 @@ class TokenBucket:
         self.level, self.updated = self.burst, time.monotonic()
 
     def take(self) -> bool:
-        """Take a token; return False if there is none left."""
+        """Take a token if there is one, and return whether there was."""
         now = time.monotonic()
         self.level = min(self.burst, self.level + (now - self.updated) * self.rate)
         self.updated = now
