@@ -45,7 +45,7 @@ from edge_mnist.graph import checkpoint
 from edge_mnist.graph.checkpoint import Checkpoint
 from edge_mnist.graph.folding import fold
 from edge_mnist.graph.layers import Shape
-from edge_mnist.graph.quantization import LayerReport, quantize_graph
+from edge_mnist.graph.quantization import WEIGHT_RANGES, LayerReport, Method, quantize_graph
 from edge_mnist.graph.tensor_file import is_safetensors
 from edge_mnist.measure import evaluation
 from edge_mnist.measure.evaluation import Evaluation
@@ -66,12 +66,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-Method = Literal["mse", "minmax"]
-
 _COMPARED = 10_000
 """The number of inputs on which artifacts are compared, unless the user names one: that of MNIST's test images."""
-_WEIGHT_RANGE = (8, 127)
-"""The least and the largest bound of int8 weights that an export accepts."""
 
 
 @dataclass(frozen=True)
@@ -771,7 +767,7 @@ def _prepare(
     Returns:
         The network, its graphs and golden images, and what the manifest says of the calibration inputs.
     """
-    _check_range("weight_range", weight_range, *_WEIGHT_RANGE)
+    _check_range("weight_range", weight_range, *WEIGHT_RANGES)
     if method not in ("mse", "minmax"):
         raise UsageError(f"method {method}: expected mse or minmax")
     with progress.show_step("reading the network"):

@@ -21,12 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from edge_mnist.data.pictures import SUFFIXES, is_picture_name
 from edge_mnist.system.errors import EdgeMnistError, UsageError
 from edge_mnist.system.files import path_error
 from edge_mnist.system.stderr import quiet_stderr
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"))
-"""The suffixes, in lower case, of the files that count as images in a folder."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 """The formats that are opened, by the names that Pillow has for them."""
 EXPECTED = "expected JPEG, PNG, WebP, BMP, TIFF, GIF or PNM"
@@ -85,13 +84,13 @@ class _Header:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the image files in a folder in the order of their names.
+    """List the image files in a folder in the order of their names; hidden ones do not count.
 
     Raises:
         EdgeMnistError: it contains none, or cannot be read.
     """
     try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        paths = sorted(path for path in folder.iterdir() if is_picture_name(path.name) and path.is_file())
     except OSError as error:
         raise EdgeMnistError(f"{folder}: cannot be read: {error.strerror or error}") from error
     if not paths:

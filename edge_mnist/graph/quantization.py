@@ -52,6 +52,9 @@ from edge_mnist.system.errors import EdgeMnistError
 Method = Literal["mse", "minmax"]
 """How the scale of an activation is chosen, see `quantize_graph`."""
 
+WEIGHT_RANGES = (8, 127)
+"""The least and the greatest of the numbers that may be the largest magnitude of a weight."""
+
 SMALLEST_MULTIPLIER = 2.0**-20
 """The smallest multiplier M of a channel. With it even the largest accumulator moves the output by only
 2^24 * 2^-20 = 16 steps. Runtimes refuse M below 2^-32."""
@@ -123,8 +126,8 @@ def quantize_graph(
         EdgeMnistError: the statistics do not fit the network or are of images that are all alike, or a layer cannot be
             quantized within the accumulator's 24 bits.
     """
-    if not 8 <= weight_range <= 127:
-        raise EdgeMnistError(f"weight range {weight_range} is outside 8..127")
+    if not WEIGHT_RANGES[0] <= weight_range <= WEIGHT_RANGES[1]:
+        raise EdgeMnistError(f"weight range {weight_range} is outside {WEIGHT_RANGES[0]}..{WEIGHT_RANGES[1]}")
     _check_statistics(graph, statistics)
     scales = _choose_quantizations(graph, statistics, weight_range, method)
     operations: list[QuantizedOperation] = []

@@ -319,10 +319,10 @@ def test_a_signal_ends_an_export_cleanly(
     while not is_reached():
         assert process.poll() is None
         time.sleep(0.01)
-    for _ in range(4):  # Python sees a signal that comes between the opening and the reading of a pipe only after it
+    for _ in range(8):  # Python sees a signal that comes between the opening and the reading of a pipe only after it
         process.send_signal(number)
         try:
-            output, errors = process.communicate(timeout=20)
+            output, errors = process.communicate(timeout=4)
             break
         except subprocess.TimeoutExpired:
             continue

@@ -169,9 +169,9 @@ def test_a_file_that_never_ends_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_folder_lists_its_images(tmp_path: Path) -> None:
     with pytest.raises(EdgeMnistError, match="no images, expected files named .bmp, .jpeg"):
         images.list_images(tmp_path)
-    for name in ("b.PNG", "a.jpg", "notes.txt"):
+    for name in ("b.PNG", "a.jpg", "c.pgm", "notes.txt", "._a.jpg"):  # macOS keeps what it knows of a.jpg in ._a.jpg
         (tmp_path / name).write_bytes(SAME["PNG"])
-    assert [path.name for path in images.list_images(tmp_path)] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in images.list_images(tmp_path)] == ["a.jpg", "b.PNG", "c.pgm"]
     assert images.load(tmp_path / "b.PNG").shape == (40, 64, 3)
 
 
