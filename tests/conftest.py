@@ -47,6 +47,11 @@ settings.register_profile("exact", derandomize=True, database=None, deadline=Non
 settings.load_profile("exact")
 
 
+# A shell that starts the tests in the background has them ignore Ctrl-C, which their child processes would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def default_verbosity() -> Iterator[None]:
     """Undo the -v or -q of a command that was run through click, which ends without restoring the log level."""

@@ -130,7 +130,8 @@ def test_a_changed_layer_is_reported_by_the_name_that_the_user_gave(
     reference = make_reference(renamed(networks[0][0], names), quantized, (), None)
     again = deserialize(serialize(reference), "reference").quantized_graph
     assert again is not None and [o.name for o in again.operations] == [o.name for o in quantized.operations]
-    for convolution in quantized.convolutions:
+    every = 1 if kind != "wasm" else 3  # clang takes a second for each
+    for convolution in quantized.convolutions[::every]:
         bias = convolution.bias.copy()
         bias += 900
         other = replace(convolution, bias=bias)
