@@ -263,7 +263,7 @@ def test_a_byte_that_breaks_an_archives_checksum_names_its_layer(precision: str,
     ("kind", "precision"),
     [
         ("tflite", "int8"),
-        ("onnx", "float"),
+        pytest.param("onnx", "float", marks=pytest.mark.slow),
         *(pytest.param(kind, "int8", marks=pytest.mark.slow) for kind in ("onnx", "torchscript")),
     ],
 )
