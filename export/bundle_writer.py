@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,11 +17,11 @@ from typing import Any
 
 from edge_mnist import __version__
 from edge_mnist.bundle.manifest import FILE_NAMES, MANIFEST, MANIFEST_FORMAT, PARITY, REFERENCE, REPORT
-from edge_mnist.bundle.reference import Reference, serialize
+from edge_mnist.bundle.reference import Reference, describe_golden_inputs, serialize
 from edge_mnist.export import COMPANION_WRITERS, WRITERS
 from edge_mnist.formats.table import Format
 from edge_mnist.system.errors import UsageError
-from edge_mnist.system.files import path_error, write_whole
+from edge_mnist.system.files import exchange_folders, path_error, write_whole
 from edge_mnist.system.hashes import sha256
 
 _LOG = logging.getLogger(__name__)
@@ -54,16 +55,13 @@ def make_bundle(reference: Reference, formats: Sequence[Format], details: Mappin
             entries[record.companion_name] = _describe_content(companion)
     files[REFERENCE] = serialize(reference)
     entries[REFERENCE] = _describe_content(files[REFERENCE])
-    golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": sha256(reference.images.tobytes())}
-    if reference.int8_logits is not None:
-        golden["int8_logits_sha256"] = sha256(reference.int8_logits.tobytes())
     manifest = {
         "tool": "edge-mnist",
         "format": MANIFEST_FORMAT,
         "versions": {"edge_mnist": __version__, "python": platform.python_version(), **_list_versions()},
         **details,
         "quantization": [asdict(layer) for layer in reference.layers],
-        "golden": golden,
+        "golden": describe_golden_inputs(reference),
         "files": entries,
     }
     files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
@@ -107,9 +105,9 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     """Write a bundle into a folder, where it replaces the bundle that the folder holds; other files stay.
 
     The files are written into a new folder, which then takes the place of the old one: an interruption leaves either
-    the old bundle or the new one. That is impossible if other files stay in the folder or if it is a mount point. The
-    files are then moved into it one by one, the manifest last: an interruption between two moves leaves a bundle that
-    does not verify.
+    the old bundle or the new one. That is impossible if other files stay in the folder, if it is a mount point, or if
+    it is the working folder, which a shell would then not find any more. The files are then moved into it one by one,
+    the manifest last: an interruption between two moves leaves a bundle that does not verify.
 
     Args:
         folder: the folder, which need not exist.
@@ -127,7 +125,9 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
     ]
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        in_place = place.is_dir() and (bool(_list_foreign_files(place)) or place.is_mount())
+        in_place = place.is_dir() and (
+            bool(_list_foreign_files(place)) or place.is_mount() or Path.cwd().is_relative_to(place)
+        )
         prefix, parent = (f".{MANIFEST}.", place) if in_place else (f".{place.name}.", place.parent)
         # After an error, unfinished files are removed with the scratch folder.
         with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as scratch:
@@ -145,7 +145,11 @@ def write_bundle(folder: Path, files: Mapping[str, bytes]) -> list[str]:
 
 
 def _replace_folder(fresh: Path, place: Path, old: Path) -> None:
-    """Move the folder `fresh` to `place`, after moving what is there to `old`."""
+    """Move the folder `fresh` to `place`, and what is there to `old`, or in one step to `fresh`."""
+    if place.is_dir():
+        shutil.copymode(place, fresh)
+    if exchange_folders(fresh, place):
+        return
     try:
         if place.exists():
             os.replace(place, old)

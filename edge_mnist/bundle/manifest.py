@@ -59,8 +59,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise EdgeMnistError(f"{folder}: there is no {MANIFEST}: expected a folder that `edge-mnist export` wrote")
     try:
         manifest = parse_json(read_bytes(path))
+        if type(manifest["format"]) is not int or manifest["format"] < 1:
+            raise ValueError("the layout has no number")
         if manifest["format"] > MANIFEST_FORMAT:
-            made_by = manifest.get("versions", {}).get("edge_mnist", "a newer version")
+            made_by = str(manifest.get("versions", {}).get("edge_mnist", "a newer version"))[:40]
             raise EdgeMnistError(
                 f"{folder}: written by edge-mnist {made_by}, which is needed to read it; this is {__version__}: "
                 "upgrade it, or export again with this one"

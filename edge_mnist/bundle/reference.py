@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,6 +58,9 @@ GOLDEN_IMAGES = 64
 
 GOLDEN_SEED = 20_261
 """The seed of the golden inputs. It is arbitrary; another one would change every bundle."""
+
+_MOST_VALUES = 1 << 26
+"""The most values that an operation of a reference may give for one input; more are damage."""
 
 _FLOAT_KINDS = {kind.__name__: kind for kind in (Upsample, Concatenate, Add, Multiply, Activation)}
 """The operations of float graphs that version 1 does not have, by the "op" of their JSON objects."""
@@ -207,14 +211,11 @@ def deserialize(data: bytes, name: str) -> Reference:
         arrays, structure = decode_tensors(data, name)
     except EdgeMnistError as error:
         raise EdgeMnistError(f"{error}: export again") from error
+    layout = structure.get("format")
+    if type(layout) is int and layout > LAYOUT_VERSION:
+        raise EdgeMnistError(f"{name}: written by a newer edge-mnist (layout {layout}): upgrade to read it")
     try:
-        if structure["format"] > LAYOUT_VERSION:
-            raise EdgeMnistError(
-                f"{name}: written by a newer edge-mnist (layout {structure['format']}): upgrade to read it"
-            )
-        if not np.isfinite(arrays["golden/images"]).all():
-            raise ValueError("a golden input is infinite or not a number")
-        return Reference(
+        reference = Reference(
             _unpack_float(structure["float"], arrays),
             _unpack_quantized(structure["int8"], arrays) if "int8" in structure else None,
             tuple(LayerReport(**layer) for layer in structure["layers"]),
@@ -223,8 +224,55 @@ def deserialize(data: bytes, name: str) -> Reference:
             arrays.get("golden/int8_logits"),
             structure["recorded_accuracy"],
         )
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        _check_reference(reference)
+        return reference
+    except (EdgeMnistError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise EdgeMnistError(f"{name}: not a reference of edge-mnist, or damaged ({error}): export again") from error
+
+
+def _check_reference(reference: Reference) -> None:
+    """Check what a verification relies on.
+
+    Raises:
+        ValueError: the graphs, the golden inputs or their logits do not fit together, or a value is of another type.
+    """
+    real, integers = reference.float_graph, reference.quantized_graph
+    for graph in (real, integers) if integers is not None else (real,):
+        if not graph.operations:
+            raise ValueError("a network without operations")
+        if any(math.prod(shape) > _MOST_VALUES for shape in (graph.input_shape, *graph.shapes())):
+            raise ValueError(f"an operation gives more than {_MOST_VALUES:,} values")
+    if integers is not None and (
+        integers.input_shape != real.input_shape
+        or integers.is_pixels != real.is_pixels
+        or integers.shapes() != real.shapes()
+        or [operation.name for operation in integers.operations] != [operation.name for operation in real.operations]
+    ):
+        raise ValueError("the int8 network has other operations than the float network")
+    outputs = math.prod(real.shapes()[-1])
+    golden: list[tuple[str, NDArray[Any] | None, type[np.generic], Shape]] = [
+        ("golden inputs", reference.images, np.uint8 if real.is_pixels else np.float32, real.input_shape),
+        ("golden float logits", reference.float_logits, np.float32, (outputs,)),
+    ]
+    if integers is not None:
+        golden.append(("golden int8 logits", reference.int8_logits, np.int8, (outputs,)))
+    for what, array, dtype, shape in golden:
+        if array is None or array.dtype != dtype or array.shape != (GOLDEN_IMAGES, *shape):
+            raise ValueError(f"expected {what} {np.dtype(dtype)} {(GOLDEN_IMAGES, *shape)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{what}: a value is infinite or not a number")
+    names = {operation.name for operation in real.operations}
+    for layer in reference.layers:
+        numbers = (layer.scale, layer.zero_point, layer.clipped, layer.shift_before, layer.shift_after, layer.headroom)
+        if layer.name not in names or not all(_is_number(number) for number in numbers):
+            raise ValueError("what the quantization did to a layer is not stated in numbers")
+    if reference.recorded_accuracy is not None and not _is_number(reference.recorded_accuracy):
+        raise ValueError("the recorded accuracy is not a number")
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value from JSON is a finite number."""
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]  # the first part checks it
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
@@ -240,7 +288,19 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:
     data = read_bytes(path)
     if sha256(data) != manifest["files"][REFERENCE]["sha256"]:
         raise EdgeMnistError(f"{path}: changed since the export: its SHA-256 is not the manifest's; export again")
-    return manifest, deserialize(data, str(path))
+    reference = deserialize(data, str(path))
+    stated, golden = manifest["golden"], describe_golden_inputs(reference)
+    if different := [name for name in golden if stated.get(name, golden[name]) != golden[name]]:
+        raise EdgeMnistError(f"{path}: its golden inputs are not the manifest's ({different[0]} differs): export again")
+    return manifest, reference
+
+
+def describe_golden_inputs(reference: Reference) -> dict[str, Any]:
+    """Describe the golden inputs and their int8 logits, as in the manifest's entry "golden"."""
+    golden: dict[str, Any] = {"images": len(reference.images), "images_sha256": sha256(reference.images.tobytes())}
+    if reference.int8_logits is not None:
+        golden["int8_logits_sha256"] = sha256(reference.int8_logits.tobytes())
+    return golden
 
 
 def _fits_version_1(graph: FloatGraph) -> bool:
@@ -331,6 +391,8 @@ def _unpack_quantized(structure: Mapping[str, Any], arrays: Mapping[str, Any]) -
 
 def _unpack_fields(prefix: str, record: Mapping[str, Any], arrays: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an operation, those included that are arrays."""
+    if not isinstance(record["name"], str):
+        raise ValueError("an operation without a name")
     fields = {key: value for key, value in record.items() if key not in ("op", "relu")}
     if ("output" in record) != (prefix == "int8") and record.get("op") in ("Add", "Multiply"):
         raise ValueError(f"{record['name']}: only an int8 sum or product has a quantization")
@@ -356,9 +418,9 @@ def _unpack_fields(prefix: str, record: Mapping[str, Any], arrays: Mapping[str, 
 def _unpack_integers(values: list[int], least: int, count: int | None = 2) -> tuple[Any, ...]:
     """Integers of at least `least`, as many as `count`, or any number of them."""
     if not (all(type(value) is int and least <= value <= LARGEST_SIZE for value in values)):
-        raise ValueError(f"expected integers of at least {least}, found {values}")
+        raise ValueError(f"expected integers of at least {least}, found {reprlib.repr(values)}")
     if count is not None and len(values) != count:
-        raise ValueError(f"expected {count} integers, found {values}")
+        raise ValueError(f"expected {count} integers, found {reprlib.repr(values)}")
     return tuple(values)
 
 

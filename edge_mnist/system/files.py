@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import json
 import logging
 import os
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ METADATA_KEY = "edge_mnist"
 
 MAX_BYTES = 1 << 29
 """The size in bytes of the largest file that is read into memory: 512 MiB. MNIST's largest file has 47 MB."""
+_MOST_LEVELS = 64
+"""How deeply JSON may be nested. A checkpoint has 5 levels."""
 _CHUNK = 1 << 20
 """The number of bytes that are read at a time."""
 
@@ -70,11 +74,26 @@ def write_whole(path: Path, data: bytes) -> None:
             os.chmod(name, 0o666 & ~_read_umask())
             os.replace(name, path)
         except BaseException:
-            os.unlink(name)
+            with contextlib.suppress(FileNotFoundError):  # Ctrl-C may come after the renaming
+                os.unlink(name)
             raise
     except OSError as error:
         raise path_error(path, "cannot be written", error) from error
     _LOG.debug("wrote %s, %s bytes", path, f"{len(data):,}")
+
+
+def exchange_folders(first: Path, second: Path) -> bool:
+    """Let two folders take each other's place in one step.
+
+    Returns:
+        Whether that was done. It is not if one of them does not exist, and where the operating system or the file
+        system has no such step: only Linux has it, by renameat2(2).
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    return rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0  # type: ignore[no-any-return]
 
 
 def check_folder(path: Path, option: str) -> None:
@@ -177,12 +196,23 @@ def parse_json(text: str | bytes) -> Any:
     """Parse a JSON text.
 
     Raises:
-        ValueError: the text is not JSON, or it is nested too deeply for Python's parser.
+        ValueError: the text is not JSON, or it is nested too deeply for functions that call themselves.
     """
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deeply") from error
+    level = [parsed]
+    for _ in range(_MOST_LEVELS):
+        level = [item for value in level if isinstance(value, dict | list) for item in _list_items(value)]
+        if not level:
+            return parsed
+    raise ValueError("its JSON is nested too deeply")
+
+
+def _list_items(value: dict[str, Any] | list[Any]) -> Collection[Any]:
+    """The values in a JSON object or an array."""
+    return value.values() if isinstance(value, dict) else value
 
 
 def _read_umask() -> int:

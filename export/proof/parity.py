@@ -234,7 +234,7 @@ class ParityReport:
             "layers": [vars(layer) for layer in self.layers],
             "seconds": self.seconds,
         } | ({} if self.has_classes else {"output_snr_db": self.output_snr_db})
-        return json.dumps(_replace_non_finite(content), indent=2, allow_nan=False, ensure_ascii=False)
+        return json.dumps(_replace_non_finite(content), indent=2, allow_nan=False)
 
     def _to_fields(self, variant: VariantResult) -> dict[str, Any]:
         """The entry of a variant in the JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import reprlib
 import subprocess
 import tempfile
 import threading
@@ -30,7 +31,7 @@ from edge_mnist.export.proof.parity import (
     WeightRounding,
 )
 from edge_mnist.export.proof.run_artifact import NOT_INSTALLED, compute_tolerance
-from edge_mnist.formats.table import detect_format
+from edge_mnist.formats.table import Format, detect_format, read_contract
 from edge_mnist.graph.arithmetic import dequantize
 from edge_mnist.graph.interpreter import (
     Rounding,
@@ -121,7 +122,7 @@ def verify(folder: Path, images: Images, options: VerifyOptions | None = None) -
     runs = _list_runs(folder, manifest, options.runtime)
     oracle = _Oracle(reference, images)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(options.jobs) as pool:
-        context = _Context(folder, Path(scratch), oracle, options, threading.Event())
+        context = _Context(folder, manifest["files"], reference, Path(scratch), oracle, options, threading.Event())
         started = threading.Barrier(options.jobs)
         try:
             # The pool does not wait for a thread that Ctrl-C interrupts while it starts: none may have work yet.
@@ -171,7 +172,19 @@ class _Oracle:
         pixels = arrange_inputs(images.pixels, shape, is_pixels=reference.float_graph.is_pixels)
         self.images = np.concatenate([reference.images, pixels])
         report = progress.count_images("running the oracle in float", len(self.images))
-        self.float_logits = run_float(reference.float_graph, self.images, report)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.float_logits = run_float(reference.float_graph, self.images, report)
+        if overflowing := int((~np.isfinite(self.float_logits).all(axis=1)).sum()):
+            raise EdgeMnistError(
+                f"{images.name}: for {overflowing:,} of {len(self.images):,} inputs, the float network's outputs are "
+                "not finite, and cannot be compared: leave these inputs out"
+            )
+        golden_logits = self.float_logits[: self.golden]
+        if not (np.abs(golden_logits - reference.float_logits) <= compute_tolerance(golden_logits)).all():
+            raise EdgeMnistError(
+                "the float network of the bundle does not give the bundle's golden logits: its reference was changed, "
+                "or NumPy computes wrongly on this machine; export again"
+            )
         graph = reference.quantized_graph
         self.int8_logits: dict[str, NDArray[np.int8]] = {}
         self._graph = graph
@@ -181,8 +194,9 @@ class _Oracle:
             golden = self.int8_logits["float"][: self.golden]
             if reference.int8_logits is None or not np.array_equal(golden, reference.int8_logits):
                 raise EdgeMnistError(
-                    "the oracle does not reproduce the bundle's golden logits here: NumPy's float32 products are not "
-                    "exact on this machine (check that its BLAS does not use reduced precision)"
+                    "the oracle does not reproduce the bundle's golden logits here: its reference was changed, or "
+                    "NumPy's float32 products are not exact on this machine (check that its BLAS does not use reduced "
+                    "precision)"
                 )
 
     def compute_logits(self, precision: str, rounding: Rounding) -> NDArray[np.float32] | NDArray[np.int8]:
@@ -231,6 +245,8 @@ class _Context:
 
     Attributes:
         folder: the bundle.
+        files: the entries of its files in the manifest, by name.
+        reference: the graphs.
         scratch: a temporary folder, which contains images.npy.
         oracle: what the artifacts are compared with.
         options: how the bundle is verified.
@@ -238,6 +254,8 @@ class _Context:
     """
 
     folder: Path
+    files: dict[str, Any]
+    reference: Reference
     scratch: Path
     oracle: _Oracle
     options: VerifyOptions
@@ -251,8 +269,11 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
     title = f"{kind} {precision} ({runtime})" if runtime else f"{kind} {precision}"
     _LOG.info("running %s%s", name, f" in {runtime}" if runtime else "")
     variant = VariantResult(title, kind, precision, "", name, 0, "", None, None, 0, 0, None, "failed")
+    path = context.folder / name
+    if path.exists() and not (path.is_file() or path.is_dir()):  # nobody may write to a pipe
+        return replace(variant, reason=f"{path}: is a device, a pipe or a socket, expected a file")
     try:
-        data = read_bytes(context.folder / name)
+        data = read_bytes(path)
     except EdgeMnistError as error:
         return replace(variant, reason=str(error))
     variant = replace(variant, bytes=len(data), sha256=sha256(data))
@@ -268,6 +289,8 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
             return replace(variant, status="not run", reason="changed since the export, see the other runtime")
         layer, difference = _locate(context, copy, precision, "", trust=context.options.trust)
         return replace(variant, layer=layer, reason=": ".join(filter(None, ["changed since the export", difference])))
+    if difference := _describe_differing_entry(context, data, entry, detected):
+        return replace(variant, reason=difference)
     outputs_file = copy.with_name(f"{name}.npy")
     command = module_command(
         "edge_mnist.export.proof.run_artifact", copy, context.scratch / "images.npy", outputs_file, runtime
@@ -294,6 +317,42 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
     return variant
 
 
+def _describe_differing_entry(context: _Context, data: bytes, entry: dict[str, Any], kind: Format) -> str:
+    """Describe where an artifact's contract, its entry in the manifest or its companion is not what an export writes.
+
+    Args:
+        context: what the checks of all artifacts share.
+        data: the content of the artifact, whose hash is that of the manifest.
+        entry: its entry in the manifest.
+        kind: its format.
+
+    Returns:
+        The difference, or "" if there is none.
+    """
+    reference = context.reference
+    graph = reference.float_graph if entry["precision"] == "float" else reference.quantized_graph
+    if graph is None:
+        return "the bundle's reference holds no int8 network"
+    expected = json.loads(kind.make_contract(graph).to_json())
+    try:
+        found = json.loads(read_contract(data, "it").to_json())
+    except EdgeMnistError as error:
+        return str(error)
+    for where, fields in (("its contract", found), ("the manifest", entry.get("contract", expected))):
+        for name in expected.keys() | (fields.keys() if isinstance(fields, dict) else ()):
+            stated = fields.get(name) if isinstance(fields, dict) else fields
+            if stated != expected.get(name):
+                return f"{where} states {name} {reprlib.repr(stated)}, expected {expected.get(name)}: export again"
+    if entry["bytes"] != len(data):
+        return f"the manifest states {entry['bytes']:,} bytes, found {len(data):,}: export again"
+    companion = kind.companion_name
+    if companion in context.files:
+        path = context.folder / companion
+        if not path.is_file() or sha256(read_bytes(path)) != context.files[companion]["sha256"]:
+            return f"{companion}, which belongs to it, is missing or changed since the export"
+    return ""
+
+
 def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> dict[str, Any]:
     """Compare logits of all inputs with the oracle's, and return the fields of a `VariantResult` that result."""
     if outputs.shape != expected.shape or outputs.dtype != expected.dtype:
@@ -305,7 +364,7 @@ def _compare(outputs: NDArray[Any], expected: NDArray[Any], oracle: _Oracle) -> 
     rows = np.arange(len(outputs))
     behind = expected.max(axis=1).astype(np.float64) - expected[rows, outputs.argmax(axis=1)]
     same_class = outputs.argmax(axis=1) == expected.argmax(axis=1)
-    same_class |= (behind <= 2 * limit) & (limit > 0)
+    same_class |= (behind <= 2 * limit[:, 0]) & (limit[:, 0] > 0)
     return {
         "accuracy": oracle.measure_accuracy(outputs),
         "agreement": float(same_class.mean()) if oracle.has_classes else None,

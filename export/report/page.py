@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import html
 import math
-from html import escape
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -25,6 +25,7 @@ from edge_mnist.export.report.wording import (
     list_failures,
 )
 from edge_mnist.measure.significance import wilson_interval
+from edge_mnist.system.errors import escape as escape_controls
 
 _STATUS = {"passed": ("pass", "✓ passed"), "failed": ("fail", "✗ FAILED"), "not run": ("skip", "– not run")}
 """The style class and the text of each status. The text says the same as the colour, which not everybody can see."""
@@ -41,6 +42,11 @@ _MOST_HISTOGRAMS = 24
 
 _MOST_ITEMS = 12
 """The most items of a list in the manifest that are shown without a click."""
+
+
+def escape(text: str) -> str:
+    """Escape what HTML would interpret, and the characters that cannot be printed: names of layers may hold them."""
+    return html.escape(escape_controls(text))
 
 
 def render_html(report: ParityReport, manifest: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from edge_mnist.export.report.wording import (
     format_scale,
     format_shift,
 )
+from edge_mnist.system.errors import escape
 from edge_mnist.system.tables import make_table, print_table
 
 _STATUS = {"passed": ("passed", "green"), "failed": ("FAILED", "bold red"), "not run": ("not run", "yellow")}
@@ -83,7 +84,7 @@ def _format_variant(variant: VariantResult, images: int, wide: bool) -> list[Tex
 def _format_layer(layer: LayerSignal) -> list[str]:
     """Format the cells of a layer."""
     return [
-        layer.name,
+        escape(layer.name),
         "x".join(map(str, layer.shape)),
         format_scale(layer.scale),
         str(layer.zero_point),

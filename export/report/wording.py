@@ -7,6 +7,7 @@ import math
 from edge_mnist.export.proof.parity import LayerSignal, ParityReport, VariantResult
 from edge_mnist.formats.table import FORMATS
 from edge_mnist.measure.significance import wilson_interval
+from edge_mnist.system.errors import escape
 
 
 def format_percent(share: float) -> str:
@@ -74,7 +75,7 @@ def list_failures(report: ParityReport) -> list[str]:
 
 def describe_reason(variant: VariantResult) -> str:
     """Say why a variant failed or was not run, with the first layer that differs; a note or "" if it passed."""
-    return f"{variant.reason}; first differing layer: {variant.layer}" if variant.layer else variant.reason
+    return escape(f"{variant.reason}; first differing layer: {variant.layer}" if variant.layer else variant.reason)
 
 
 def describe_scope(report: ParityReport) -> str:
