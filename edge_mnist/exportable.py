@@ -6,6 +6,8 @@ import copy
 import inspect
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -199,9 +201,11 @@ def _convert(
     from edge_mnist.training.same_logits import check_same_logits
     from edge_mnist.training.state_dict import load_weights
 
-    module = tracing.to_float32(module)
+    with _explain_failure(module, "state_dict"):
+        module = tracing.to_float32(module)
     digest = load_weights(module, path, name) if path else ""
-    shape, origin = _find_input_shape(module, options, calibration)
+    with _explain_failure(module, "input_shape"):
+        shape, origin = _find_input_shape(module, options, calibration)
     check_input_shape(shape)
     shape = tuple(shape)
     module = tracing.to_float32(module)
@@ -226,6 +230,19 @@ def _convert(
     checkpoint.check_checkpoint(converted, str(path or name))
     check_same_logits(module, converted)
     return converted
+
+
+@contextmanager
+def _explain_failure(module: nn.Module, attribute: str) -> Iterator[None]:
+    """Turn what a user's module raises where it is asked for an attribute into an error with the module's name."""
+    try:
+        yield
+    except EdgeMnistError:
+        raise
+    except Exception as error:
+        raise EdgeMnistError(
+            f"{type(module).__name__}: its {attribute} cannot be used: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _find_input_shape(module: nn.Module, options: InputOptions, calibration: UserInputs | None) -> tuple[Any, str]:

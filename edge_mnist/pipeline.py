@@ -401,8 +401,8 @@ def verify(
     _check_count(images)
     _check_range("max_drop", max_drop, 0, 100)
     try:
-        command = tuple(shlex.split(run_with) if isinstance(run_with, str) else run_with)
-    except ValueError as error:
+        command = tuple(shlex.split(run_with) if isinstance(run_with, str) else map(os.fspath, run_with))
+    except (ValueError, TypeError) as error:
         raise UsageError(f"--run-with {run_with}: {error}") from error
     if runtime not in (None, "tflite-micro"):
         raise UsageError(f"--runtime {runtime}: expected tflite-micro")
@@ -921,7 +921,7 @@ def _check_range(name: str, value: float | None, least: float, most: float) -> N
 
 
 def _check_count(images: int | None) -> None:
-    if images is not None and not (isinstance(images, int) and images >= 1):
+    if images is not None and not (isinstance(images, int) and images >= 1 and images is not True):
         raise UsageError(f"images {images}: expected a whole number of at least 1")
 
 

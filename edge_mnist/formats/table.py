@@ -205,6 +205,6 @@ def choose_formats(names: Sequence[str] = ()) -> tuple[Format, ...]:
     """
     for name in names:
         if name not in FORMATS:
-            hint = ": name each with a --format of its own" if "," in name else ""
+            hint = ": name each with a --format of its own" if "," in str(name) else ""
             raise UsageError(f"--format {name}: expected one of {', '.join(FORMATS)}{hint}")
     return tuple(record for record in FORMATS.values() if (record.name in names if names else record.is_default))

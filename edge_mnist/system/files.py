@@ -188,6 +188,8 @@ def read_bytes(path: Path, largest: int = MAX_BYTES) -> bytes:
         raise UsageError(f"{path}: is a folder, expected a file") from error
     except OSError as error:
         raise path_error(path, "cannot be read", error) from error
+    except ValueError as error:  # the path holds a zero byte, or a part of a surrogate pair
+        raise UsageError(f"{str(path)!a}: cannot be the name of a file: {error}") from error
     _LOG.debug("read %s, %s bytes", path, f"{size:,}")
     return b"".join(chunks)
 

@@ -87,6 +87,8 @@ def build_network(factory: str) -> nn.Module:
     Raises:
         UsageError: there is no such module or factory, it fails, or it does not return an nn.Module with weights.
     """
+    if not isinstance(factory, str):
+        raise UsageError(f"network {factory!r:.80}: expected a text, package.module:factory, such as {DIGITNET}")
     factory = rename_former_factory(factory)
     module_name, colon, attribute = factory.partition(":")
     if not (module_name and colon and attribute):

@@ -15,6 +15,7 @@ from edge_mnist import exportable, pipeline
 from edge_mnist.data import strokes, user_inputs
 from edge_mnist.graph.folding import fold
 from edge_mnist.measure.memory_worker import open_model
+from edge_mnist.system.errors import EdgeMnistError, UsageError
 from tests.support.digits import put_digits
 
 torch = pytest.importorskip("torch")
@@ -423,3 +424,50 @@ def test_options_that_cannot_be_read_are_wrong_calls(
 ) -> None:
     status, output, errors = call("export", "--network", "a:b", *option.split())
     assert (status, output) == (2, "") and message in " ".join(errors.split())
+
+
+class Raising(nn.Module):
+    """A network whose attribute of a name fails."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+        self.failing = name
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.layer(values)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        if self.failing == "input_shape":
+            raise RuntimeError("not known yet")
+        return (4,)
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        if self.failing == "state_dict":
+            raise RuntimeError("not known yet")
+        return super().state_dict(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", ["input_shape", "state_dict"])
+def test_what_a_module_raises_is_reported_with_its_name(name: str, tmp_path: Path) -> None:
+    expected = f"^Raising: its {name} cannot be used: RuntimeError: not known yet"
+    with pytest.raises(EdgeMnistError, match=expected):
+        edge_mnist.export_model(Raising(name), out=tmp_path / "out", int8=False, formats=["onnx"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"formats": [5]}, "--format 5: expected one of "),
+        ({"network": 5}, "network 5: expected a text, package.module:factory"),
+        ({"images": True}, "images True: expected a whole number"),
+        ({"model": "a\0b"}, r"^'a\\x00b': cannot be the name of a file"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(options: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=expected):
+        edge_mnist.export_model(**options, out=tmp_path / "out")
+    with pytest.raises(UsageError, match="--run-with 5: "):
+        edge_mnist.verify(tmp_path, run_with=5)  # type: ignore[arg-type]
