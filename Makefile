@@ -13,8 +13,8 @@ READING_PEERS := .venv-reading-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NEEDS := pyproject.toml requirements.lock
-# A process for each processor; one that has nothing left takes tests from another.
-PARALLEL := --numprocesses logical --dist worksteal
+# A process with one thread for each processor; one that has nothing left takes tests from another.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help export test test-slow test-demo test-pythons coverage pi lint docs release-check best peers networks reading-peers evidence demo predict lock clean
@@ -31,7 +31,7 @@ export: $(VENV)/installed-export ## export the shipped checkpoint in six formats
 	$(BIN)/edge-mnist export --int8
 
 test: $(VENV)/installed-dev ## run the tests
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(PARALLEL)
 
 test-slow: $(VENV)/installed-dev ## run the slow tests: packaging, an emulated Haswell, the demo in a browser and a window
 	$(BIN)/python -m pytest -m slow
@@ -43,7 +43,7 @@ test-pythons: $(VENV)/installed-dev ## run the tests without torch under the old
 	BIN='$(BIN)' .ci/test-pythons 3.10 3.13 3.14
 
 coverage: $(VENV)/installed-dev ## run the tests and measure which lines they reach; fails below the floor in pyproject.toml
-	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term:skip-covered
+	$(PARALLEL) --cov --cov-report=term:skip-covered
 
 pi: $(VENV)/installed-dev ## prove the package in an emulated Raspberry Pi, and its budgets: 15 minutes, on an x86_64 Debian, as root
 	$(BIN)/python -m pytest -m pi -rsA --durations=10
