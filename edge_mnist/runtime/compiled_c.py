@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
@@ -10,6 +11,8 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,9 @@ _X86_FLAGS: tuple[tuple[str, ...], ...] = ((), ("-mavx2", "-mfma"), ("-mavx2", "
 
 _MOST_SECONDS = 300
 """The seconds that the compiler may take. For the shipped network it takes some seconds on a Raspberry Pi."""
+
+_PREFIX = "compiling-"
+"""What the names of the folders begin with in which the compiler works."""
 
 _TRACE_HEADER = b"""
 static void edge_mnist_tap(int layer, const void *values, int count);
@@ -245,15 +251,25 @@ def _compile(compiler: str, source: bytes, name: str, flags: tuple[str, ...]) ->
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        _remove_abandoned(path.parent)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=path.parent) as scratch:
             Path(scratch, "model.c").write_bytes(source)
-            run_compiler([compiler, *flags, "-o", f"{scratch}/model.so", f"{scratch}/model.c"], name)
+            command = [compiler, *flags, "-o", f"{scratch}/model.so", f"{scratch}/model.c"]
+            run_compiler(command, name, {**os.environ, "TMPDIR": scratch})
             os.replace(f"{scratch}/model.so", path)
     except OSError as error:
         raise EdgeMnistError(
             f"{path}: cannot be written: {error.strerror or error}: name another cache in XDG_CACHE_HOME"
         ) from error
     return path
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what compilations left that were killed: folders that are older than a compilation may take."""
+    for place in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):  # another process removes it
+            if place.stat().st_mtime < time.time() - 2 * _MOST_SECONDS:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 def _is_loadable(path: Path) -> bool:
@@ -265,14 +281,19 @@ def _is_loadable(path: Path) -> bool:
     return True
 
 
-def run_compiler(command: list[str], name: str) -> bytes:
+def run_compiler(command: list[str], name: str, environment: Mapping[str, str] | None = None) -> bytes:
     """Run a compiler and return its output.
 
+    Args:
+        command: the compiler and its arguments.
+        name: the name that errors use for what is compiled.
+        environment: its environment variables; None for those of this process.
+
     Raises:
-        EdgeMnistError: it fails, with its first error, or takes too long; `name` is what the text calls the result.
+        EdgeMnistError: it fails, with its first error, or takes too long.
     """
     try:
-        result = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
+        result = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS, env=environment)
     except subprocess.TimeoutExpired as error:
         raise EdgeMnistError(f"{name}: {command[0]} takes more than {_MOST_SECONDS} s to compile it") from error
     if result.returncode:

@@ -49,12 +49,14 @@ class ChildProcess(subprocess.Popen[bytes]):
         Args:
             name: the name that errors use for it.
             command: the program and its arguments.
-            options: further options of `subprocess.Popen`, such as `stdout`.
+            options: further options of `subprocess.Popen`, such as `stdout`. With `start_new_session`, what the process
+                starts is killed with it.
 
         Raises:
             EdgeMnistError: the command cannot be started.
         """
         self.name = name
+        self._leads_session = bool(options.get("start_new_session")) and hasattr(os, "killpg")
         try:
             super().__init__(command, stdin=subprocess.PIPE, env=make_environment(), **options)
         except OSError as error:
@@ -67,6 +69,13 @@ class ChildProcess(subprocess.Popen[bytes]):
         if error is not None:
             self.kill()
         super().__exit__(kind, error, traceback)
+
+    def kill(self) -> None:
+        """Kill the process, and with it those that it started if it leads a session."""
+        if self._leads_session and self.poll() is None:
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                os.killpg(self.pid, signal.SIGKILL)
+        super().kill()
 
     def finish(self, stop: threading.Event | None = None, seconds: float = math.inf) -> tuple[bytes, bytes]:
         """Wait for the end of a process that takes no input.

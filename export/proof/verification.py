@@ -389,7 +389,11 @@ def _locate(context: _Context, artifact: Path, precision: str, runtime: str, *, 
 def _run_process(context: _Context, name: str, command: list[str]) -> tuple[int, bytes, bytes]:
     """Run a command in a process of its own; return its exit status and what it wrote to stdout and to stderr."""
     pipe = subprocess.PIPE
-    with ChildProcess(name, [*context.options.run_with, *command], stdout=pipe, stderr=pipe) as process:
+    # A session, because a compiler that the process has started must end with it.
+    started = ChildProcess(
+        name, [*context.options.run_with, *command], stdout=pipe, stderr=pipe, start_new_session=True
+    )
+    with started as process:
         output, errors = process.finish(context.stop)
     return process.returncode, output, errors
 

@@ -337,6 +337,39 @@ def test_a_signal_ends_an_export_cleanly(
         read_bundle(out)
 
 
+def test_a_compiler_ends_with_the_command(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    given, cache = tmp_path / "given", tmp_path / "cache" / "edge-mnist" / "c"
+    put_digits(given)
+    abandoned = cache / "compiling-before"
+    abandoned.mkdir(parents=True)
+    os.utime(abandoned, (0, 0))
+    process = start("export", SHIPPED, "--int8", "--format", "c", "--out", tmp_path / "out", "--data", given)
+
+    def find_compilers() -> list[str]:
+        lines = (read_command_line(path) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        return [line for line in lines if str(cache) in line]
+
+    while not any(path.stat().st_size > 50_000 for path in cache.glob("*/model.c")) or not find_compilers():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors.splitlines()[-1]) == (143, "edge-mnist: stopped")
+    deadline = time.monotonic() + 0.5
+    while (left := find_compilers()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left and not abandoned.exists()
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def read_command_line(path: Path) -> str:
+    """Read /proc/PID/cmdline, whose arguments end with zero bytes; "" if the process has ended."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def test_a_kill_leaves_the_old_bundle_or_the_new(bundle_folder: Path, tmp_path: Path) -> None:
     out, old = tmp_path / "out", contents(bundle_folder)
     new = {name: data for name, data in old.items() if not name.endswith(".pt")}
