@@ -310,6 +310,9 @@ def _check_artifact(context: _Context, name: str, entry: dict[str, Any], runtime
     if variant.status == "failed":
         layer, difference = _locate(context, copy, precision, runtime, trust=True)  # it is what the export wrote
         return replace(variant, layer=layer, reason=": ".join(filter(None, ["logits differ", difference])))
+    if entry["bytes"] != len(data):
+        reason = f"the manifest states {entry['bytes']:,} bytes, found {len(data):,}: export again"
+        return replace(variant, status="failed", reason=reason)
     if result["rounding"] != "float" and precision == "int8":
         distances = np.abs(outputs.astype(np.int16) - oracle.compute_logits(precision, "float"))
         note = f"requantizes in fixed point, as the oracle's mode {result['rounding']!r}; from the others' logits "
@@ -343,8 +346,6 @@ def _describe_differing_entry(context: _Context, data: bytes, entry: dict[str, A
             stated = fields.get(name) if isinstance(fields, dict) else fields
             if stated != expected.get(name):
                 return f"{where} states {name} {reprlib.repr(stated)}, expected {expected.get(name)}: export again"
-    if entry["bytes"] != len(data):
-        return f"the manifest states {entry['bytes']:,} bytes, found {len(data):,}: export again"
     companion = kind.companion_name
     if companion in context.files:
         path = context.folder / companion

@@ -191,3 +191,9 @@ def test_the_working_folder_stays_where_it_is(reference: Reference, tmp_path: Pa
     write_bundle(folder, make_bundle(reference, [FORMATS["tflite"]], {}))
     assert folder.stat().st_mode & 0o777 == 0o750
     assert sorted(os.listdir(tmp_path)) == ["bundle"]
+
+
+def test_a_wrong_size_in_the_manifest_is_found(bundle: Path, call: Call) -> None:
+    edit_manifest(bundle, lambda manifest: manifest["files"]["model_int8.tflite"].update(bytes=5))
+    status, output, _ = verify(call, bundle)
+    assert status == 1 and "the manifest states 5 bytes, found " in output
