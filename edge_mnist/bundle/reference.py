@@ -272,7 +272,7 @@ def _check_reference(reference: Reference) -> None:
 
 def _is_number(value: object) -> bool:
     """Whether a value from JSON is a finite number."""
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]  # the first part checks it
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_bundle(folder: Path) -> tuple[dict[str, Any], Reference]:

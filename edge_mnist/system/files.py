@@ -93,7 +93,8 @@ def exchange_folders(first: Path, second: Path) -> bool:
     if rename is None:
         return False
     working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
-    return rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange) == 0  # type: ignore[no-any-return]
+    status: int = rename(working_folder, os.fsencode(first), working_folder, os.fsencode(second), exchange)
+    return status == 0
 
 
 def check_folder(path: Path, option: str) -> None:
